@@ -1,0 +1,171 @@
+"""What can be set for a pool and for a job: names, defaults, and the checks that refuse nonsense early."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from procjobs.errors import ConfigurationError
+
+MAX_SLOTS = 512
+"""The most workers of one pool: the slots have a fixed place in the shared table."""
+
+Workers = int | Literal["auto"] | tuple[int, int]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}\Z")
+
+
+def check_pool_name(name: object) -> str:
+    """Return `name` if it can be the name of a pool (it becomes a directory); raise ConfigurationError if not."""
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise ConfigurationError(
+            f"{name!r} cannot be the name of a pool: up to 40 letters, digits, dots, dashes and underscores, "
+            "beginning with a letter or a digit"
+        )
+    return name
+
+
+def check_seconds(name: str, value: object, *, zero: bool = False, optional: bool = True) -> float | None:
+    """Return a duration in seconds as a float; raise ConfigurationError unless it is finite and positive."""
+    if value is None and optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigurationError(f"{name}={value!r}: expected seconds as a number" + (" or None" if optional else ""))
+    if value < 0 or (value == 0 and not zero):
+        raise ConfigurationError(f"{name}={value!r}: expected {'zero or more' if zero else 'more than zero'} seconds")
+    return float(value)
+
+
+def check_count(name: str, value: object, *, minimum: int, maximum: int = 2**31 - 1) -> int:
+    """Return a whole number within its bounds; raise ConfigurationError if it is anything else."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{name}={value!r}: expected a whole number")
+    if not minimum <= value <= maximum:
+        raise ConfigurationError(f"{name}={value}: expected {minimum} to {maximum}")
+    return value
+
+
+def _check_worker_count(name: str, value: object) -> int:
+    """Refuse with ValueError and TypeError as concurrent.futures does, since Pool passes for an Executor."""
+    return check_count(name, value, minimum=1, maximum=MAX_SLOTS)
+
+
+def check_workers(value: object) -> Workers:
+    """Return a valid `workers` setting: a number, "auto", or a pair (least, most)."""
+    if value == "auto":
+        return "auto"
+    if isinstance(value, tuple | list):
+        if len(value) != 2:
+            raise ConfigurationError(f"workers={value!r}: a pair (least, most) has two numbers")
+        least, most = (_check_worker_count("workers", v) for v in value)
+        if least > most:
+            raise ConfigurationError(f"workers={value!r}: the least is more than the most")
+        return (least, most)
+    return _check_worker_count("workers", value)
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """How a job is run. Durations in seconds; None means without limit.
+
+    `retries` counts the starts after the first one. `backoff` is the pause before the first retry; it doubles with each
+    further one up to `max_backoff`, and each pause is shortened at random by up to a half, so that jobs that failed
+    together do not come back together. A higher `priority` is started first.
+    """
+
+    timeout: float | None = None
+    retries: int = 0
+    backoff: float = 1.0
+    max_backoff: float = 300.0
+    priority: int = 0
+    name: str | None = None
+    grace_period: float = 5.0
+
+    def validated(self) -> JobOptions:
+        """Return these options with durations as floats; raise ConfigurationError naming the first bad one."""
+        backoff = check_seconds("backoff", self.backoff, zero=True, optional=False)
+        max_backoff = check_seconds("max_backoff", self.max_backoff, zero=True, optional=False)
+        grace_period = check_seconds("grace_period", self.grace_period, zero=True, optional=False)
+        assert backoff is not None and max_backoff is not None and grace_period is not None  # noqa: PT018
+        if self.name is not None and not isinstance(self.name, str):
+            raise ConfigurationError(f"name={self.name!r}: expected text")
+        return replace(
+            self,
+            timeout=check_seconds("timeout", self.timeout),
+            retries=check_count("retries", self.retries, minimum=0, maximum=65_000),
+            backoff=backoff,
+            max_backoff=max_backoff,
+            priority=check_count("priority", self.priority, minimum=-1_000_000, maximum=1_000_000),
+            grace_period=grace_period,
+        )
+
+    def but(self, changes: Mapping[str, Any]) -> JobOptions:
+        """Return a copy with these changes, checked; raise ConfigurationError for a name that is no option."""
+        unknown = changes.keys() - JOB_OPTION_NAMES
+        if unknown:
+            raise ConfigurationError(f"unknown job option{_suggest(sorted(unknown), JOB_OPTION_NAMES)}")
+        return replace(self, **changes).validated()
+
+
+JOB_OPTION_NAMES = frozenset(f.name for f in fields(JobOptions))
+
+
+def _suggest(unknown: Iterable[str], known: Iterable[str]) -> str:
+    import difflib
+
+    known = sorted(known)
+    hints = []
+    for name in unknown:
+        close = difflib.get_close_matches(name, known, 1)
+        hints.append(f" {name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
+    return ",".join(hints) + f"; there are: {', '.join(known)}"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """What a supervisor is started with. Plain values only: they travel as JSON.
+
+    `workers` is resolved to (least, most) by the client that starts the pool. `result_memory_bytes` bounds the results
+    kept in memory for readers by id; what is beyond it goes to files of the pool's directory.
+    """
+
+    workers: tuple[int, int]
+    job_defaults: JobOptions = JobOptions()
+    max_jobs_per_worker: int | None = None
+    nice: int = 0
+    max_queued: int = 100_000
+    result_ttl: float = 3600.0
+    result_memory_bytes: int = 64 * 2**20
+    linger: float = 10.0
+    worker_idle: float = 10.0
+
+    def validated(self) -> PoolSettings:
+        """Return these settings; raise ConfigurationError naming the first one out of range."""
+        for name in ("result_ttl", "linger", "worker_idle"):
+            check_seconds(name, getattr(self, name), zero=True, optional=False)
+        if self.max_jobs_per_worker is not None:
+            check_count("max_jobs_per_worker", self.max_jobs_per_worker, minimum=1)
+        check_count("nice", self.nice, minimum=0, maximum=19)
+        check_count("max_queued", self.max_queued, minimum=1, maximum=16_000_000)
+        check_count("result_memory_bytes", self.result_memory_bytes, minimum=0, maximum=2**50)
+        return replace(self, job_defaults=self.job_defaults.validated())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as values that JSON can carry."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> PoolSettings:
+        """Return the settings that `to_json` described."""
+        values = dict(values)
+        least, most = values.pop("workers")
+        return cls(workers=(least, most), job_defaults=JobOptions(**values.pop("job_defaults")), **values)
+
+    def differences(self, explicit: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Return {name: (running, asked for)} for those explicitly asked settings that differ from these."""
+        mine = {**self.to_json(), **asdict(self.job_defaults), "workers": self.workers}
+        asked = ((name, tuple(v) if isinstance(v, list) else v) for name, v in explicit.items())
+        return {name: (mine[name], value) for name, value in asked if name in mine and mine[name] != value}

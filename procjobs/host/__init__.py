@@ -1,0 +1,1 @@
+"""What touches the operating system: processes, the event loop, runtime files, payload memory, host facts."""

@@ -1,0 +1,246 @@
+"""Payloads: what is pickled, how, and how it travels. The only module that pickles or unpickles.
+
+The C pickler does the work. cloudpickle steps in for what it cannot do or would do wrong: functions and classes that
+cannot be imported by name, above all those of `__main__`, which is another module in a worker.
+
+A payload is (inline bytes, descriptor or None). Without a descriptor the inline bytes are the pickle. With one they say
+how a memory file is divided:
+
+    INLINE PART OF A PAYLOAD WITH A DESCRIPTOR
+    OFFSET SIZE FIELD
+    0      8    length of the pickle, which begins the file
+    8      8    length of the first out-of-band buffer, which begins at the next multiple of 64
+    ...         and so on
+
+Buffers (numpy arrays, memoryviews, PickleBuffers) are written into the file once. The receiver maps it privately:
+nothing is copied on arrival, the objects are writable, and what one side writes the other never sees. Nothing can leak,
+since the file has no name and the kernel counts its references.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+import struct
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import cloudpickle
+
+from procjobs.shared.wire import MAX_INLINE_BYTES
+
+OUT_OF_BAND_BYTES: Final = 16 * 1024
+"""Buffers from this size on travel out of band."""
+_ALIGN: Final = 64
+_STREAM_BYTES: Final = 1024 * 1024
+"""A bytes or str argument from this size on is pickled straight into the memory file: one copy instead of two."""
+
+
+class Payload(NamedTuple):
+    """What goes into a frame, and the descriptor that goes with it. Whoever holds the payload closes the descriptor."""
+
+    inline: bytes
+    fd: int | None
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle, and memoryviews without a copy."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is memoryview and value.contiguous:
+            return _as_memoryview, (pickle.PickleBuffer(value), value.format, value.shape)
+        return super().reducer_override(value)
+
+
+def _as_memoryview(buffer: Any, code: str, shape: Sequence[int]) -> memoryview:
+    flat = memoryview(buffer).cast("B")
+    return flat.cast(code, shape) if len(shape) != 1 else flat.cast(code)
+
+
+class _FileSink:
+    """A file for a pickler: writes go straight to a descriptor, however large."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.written = 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        _write_all(self._fd, view)
+        self.written += len(view)
+        return len(view)
+
+
+def _write_all(fd: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def open_memory_file(directory: str) -> int:
+    """Return a descriptor of an empty file in memory that has no name.
+
+    Where the kernel has no memfd_create (or forbids it), an unlinked file in `directory` serves as well.
+    """
+    if hasattr(os, "memfd_create"):
+        try:
+            return os.memfd_create("procjobs", os.MFD_CLOEXEC)
+        except OSError:
+            pass  # ENOSYS or a seccomp filter's EPERM: the file below works everywhere
+    import tempfile
+
+    fd, path = tempfile.mkstemp(dir=directory)
+    os.unlink(path)
+    return fd
+
+
+def dump(value: Any, directory: str) -> Payload:
+    """Pickle a value. Any error of the value's own pickling methods comes through as it is."""
+    if _is_large(value):
+        return _dump_streaming(value, directory)
+    buffers: list[pickle.PickleBuffer] = []
+    data = dump_inline(value, buffers)
+    if not buffers and len(data) <= MAX_INLINE_BYTES:
+        return Payload(data, None)
+    return _into_file([data, *(buffer.raw() for buffer in buffers)], directory)
+
+
+def _is_large(value: Any) -> bool:
+    """Look one level into the (args, kwargs) of a call; what is hidden deeper costs one more copy, no more."""
+    if type(value) in {bytes, str}:
+        return len(value) >= _STREAM_BYTES
+    if type(value) is tuple:
+        return any(_is_large(item) for item in value[:8])
+    return False
+
+
+def dump_inline(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
+    """Pickle a value into bytes; large buffers are put aside into `buffers` where it is given."""
+    callback = None if buffers is None else _aside(buffers)
+    try:
+        data = pickle.dumps(value, 5, buffer_callback=callback)
+    except Exception:  # noqa: BLE001, S110 - whatever the C pickler stumbles over, cloudpickle is asked next
+        pass
+    else:
+        if b"__main__" not in data and not cloudpickle.list_registry_pickle_by_value():
+            return data
+    if buffers is not None:
+        buffers.clear()
+    sink = io.BytesIO()
+    _Pickler(sink, 5, buffer_callback=callback).dump(value)
+    return sink.getvalue()
+
+
+def _aside(buffers: list[pickle.PickleBuffer]) -> Any:
+    def aside(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            large = buffer.raw().nbytes >= OUT_OF_BAND_BYTES
+        except BufferError:  # not contiguous: numpy copies those itself
+            return True
+        if large:
+            buffers.append(buffer)
+        return not large
+
+    return aside
+
+
+def _dump_streaming(value: Any, directory: str) -> Payload:
+    fd = open_memory_file(directory)
+    try:
+        buffers: list[pickle.PickleBuffer] = []
+        sink = _FileSink(fd)
+        try:
+            pickle.Pickler(sink, 5, buffer_callback=_aside(buffers)).dump(value)
+        except Exception:  # noqa: BLE001 - cloudpickle is asked next, as in dump_inline
+            os.close(fd)
+            fd = -1
+            return _into_file([dump_inline(value)], directory)
+        return Payload(_append_buffers(fd, sink.written, [buffer.raw() for buffer in buffers]), fd)
+    except BaseException:
+        if fd >= 0:
+            os.close(fd)
+        raise
+
+
+def _into_file(parts: Sequence[bytes | memoryview], directory: str) -> Payload:
+    fd = open_memory_file(directory)
+    try:
+        _write_all(fd, parts[0])
+        return Payload(_append_buffers(fd, len(parts[0]), parts[1:]), fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _append_buffers(fd: int, written: int, buffers: Sequence[bytes | memoryview]) -> bytes:
+    lengths = [written]
+    for buffer in buffers:
+        os.lseek(fd, -(-written // _ALIGN) * _ALIGN, os.SEEK_SET)
+        view = memoryview(buffer).cast("B")
+        _write_all(fd, view)
+        written = -(-written // _ALIGN) * _ALIGN + len(view)
+        lengths.append(len(view))
+    return struct.pack(f"<{len(lengths)}Q", *lengths)
+
+
+class Received:
+    """A payload that has arrived. `load` may run any code of the payload's author; nothing before it does."""
+
+    __slots__ = ("_inline", "_mapped")
+
+    def __init__(self, inline: bytes, fd: int | None) -> None:
+        """Map the descriptor, if there is one, and close it."""
+        self._inline = inline
+        self._mapped: memoryview | None = None
+        if fd is not None:
+            try:
+                self._mapped = _map(fd)
+            finally:
+                os.close(fd)
+
+    def load(self) -> Any:
+        """Unpickle. Every call makes new objects, but they share the memory of out-of-band buffers."""
+        if self._mapped is None:
+            return pickle.loads(self._inline)
+        lengths = struct.unpack(f"<{len(self._inline) // 8}Q", self._inline)
+        parts, position = [], 0
+        for length in lengths:
+            parts.append(self._mapped[position : position + length])
+            position = -(-(position + length) // _ALIGN) * _ALIGN
+        return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def _map(fd: int) -> memoryview:
+    """Map a memory file so that writes stay in this process."""
+    size = os.fstat(fd).st_size
+    if size == 0:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE))
+
+
+def dump_function(function: Any) -> bytes:
+    """Pickle a function: by name if it can be imported by name elsewhere, else by value."""
+    data: bytes = cloudpickle.dumps(function, 5)
+    return data
+
+
+def is_importable(function: Any) -> bool:
+    """Return whether a function or class is found by its module and qualified name, and so is pickled by name."""
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", "")
+    if module is None or module == "__main__" or "<" in name or module not in sys.modules:
+        return False
+    if cloudpickle.list_registry_pickle_by_value():
+        return False
+    found: Any = sys.modules[module]
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is function
+
+
+def loads(data: bytes) -> Any:
+    """Unpickle bytes that `dump_inline` or `dump_function` made."""
+    return pickle.loads(data)

@@ -1,0 +1,261 @@
+"""Starting, stopping and reaping processes: the only module that forks, kills or waits.
+
+Workers are forked twice. The process between sends the worker's pid to the supervisor and ends at once, so the kernel
+gives the worker to the nearest subreaper among its ancestors, which is the supervisor. What this buys:
+
+1. The supervisor learns every exit status from the kernel itself, and no pid is used again before it has been reaped.
+2. PR_SET_PDEATHSIG in the worker is tied to the supervisor, so even `kill -9` of the supervisor takes the workers along,
+   whatever code they are in; the death of the template disturbs none of them.
+3. What a dead worker leaves running, whatever sessions it opened, becomes the supervisor's child, and is found and ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, NoReturn
+
+from procjobs.errors import UnsupportedPlatform
+
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_NAME: Final = 15
+PR_SET_CHILD_SUBREAPER: Final = 36
+FIRST_PASSED_FD: Final = 3
+_SAFE_FD: Final = 64
+
+
+class Exit(NamedTuple):
+    """How a process ended: by a signal, or with an exit code; the other is None."""
+
+    pid: int
+    signal: int | None
+    code: int | None
+
+
+def check_platform() -> None:
+    """Raise UnsupportedPlatform where the pool cannot keep its promises."""
+    if not sys.platform.startswith("linux"):
+        raise UnsupportedPlatform(
+            f"procjobs needs Linux, and this is {sys.platform}: its supervisor is built on subreapers, parent-death "
+            "signals and descriptors passed over Unix sockets. On Windows, the Windows Subsystem for Linux will do."
+        )
+
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+def become_subreaper() -> None:
+    """Make orphans among this process's descendants its own children (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when `parent_pid`, its parent, dies; end at once if it is dead already.
+
+    The signal is tied to the parent's thread that made the child, so the parent must have one thread (prctl(2)).
+    """
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def outlive_parent() -> None:
+    """Undo `die_with_parent`."""
+    _prctl(PR_SET_PDEATHSIG, 0)
+
+
+def spawn(args: Sequence[str], *, env: Mapping[str, str], stdin: int, passed: Sequence[int], own_session: bool) -> int:
+    """Start a fresh program and return its pid. Its descriptors 3, 4, ... are those in `passed`; no others leak."""
+    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for fd in passed]
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, stdin, 0)]
+        actions += [(os.POSIX_SPAWN_DUP2, fd, FIRST_PASSED_FD + n) for n, fd in enumerate(safe)]
+        return os.posix_spawn(
+            args[0], args, env, file_actions=actions, setsid=own_session, setsigmask=[], setsigdef=[signal.SIGPIPE]
+        )
+    finally:
+        for fd in safe:
+            os.close(fd)
+
+
+def fork_to_subreaper(child: Callable[[], NoReturn], tell: Callable[[int], None]) -> None:
+    """Fork a process that belongs to the nearest subreaper, and run `child` in it; call from a process with one thread.
+
+    `tell(pid)` is called in the process between, before the new one changes parents. OSError when a fork is refused.
+    """
+    status_read, status_write = os.pipe()
+    with warnings.catch_warnings():
+        # Libraries such as OpenBLAS start native threads on import and stop them around a fork by themselves.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        between = os.fork()
+        if between == 0:
+            _fork_again(child, tell, status_write)
+    os.close(status_write)
+    failed = os.read(status_read, 16)
+    os.close(status_read)
+    os.waitpid(between, 0)
+    if failed:
+        raise OSError(int(failed), os.strerror(int(failed)))
+
+
+def _fork_again(child: Callable[[], NoReturn], tell: Callable[[int], None], status: int) -> NoReturn:
+    try:
+        pid = os.fork()
+    except OSError as error:
+        os.write(status, str(error.errno).encode())
+        os._exit(1)
+    if pid == 0:
+        os.close(status)
+        child()
+    try:
+        tell(pid)
+    finally:
+        os._exit(0)
+
+
+def fork_daemon() -> None:
+    """Go on in a child that belongs to nobody; the calling process ends with status 0."""
+    if os.fork():
+        os._exit(0)
+
+
+def wait_for_new_parent(parent_pid: int) -> None:
+    """Return when this process has been given to `parent_pid`; end it if that never happens.
+
+    Between the two forks there is nothing to be waited for but the scheduler; it takes some tens of microseconds.
+    """
+    deadline = time.monotonic() + 5.0
+    while os.getppid() != parent_pid:
+        if time.monotonic() > deadline:
+            os._exit(1)
+        os.sched_yield()
+
+
+def reap_children(before_reaping: Callable[[int], None]) -> Iterator[Exit]:
+    """Yield every child that has ended, without blocking.
+
+    `before_reaping(pid)` is called while the pid is still taken by the zombie, so its process group can be killed
+    without any danger of hitting a stranger.
+    """
+    while True:
+        try:
+            info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if info is None:
+            return
+        before_reaping(info.si_pid)
+        os.waitpid(info.si_pid, 0)
+        if info.si_code == os.CLD_EXITED:
+            yield Exit(info.si_pid, None, info.si_status)
+        else:
+            yield Exit(info.si_pid, info.si_status, None)
+
+
+def wait_for_child(pid: int, timeout: float) -> bool:
+    """Wait until this child has ended and reap it; return whether it did. It may have been reaped by somebody else."""
+    pidfd = try_open_pidfd(pid)
+    if pidfd is None:
+        return True
+    try:
+        if not wait_for_pidfd(pidfd, timeout):
+            return False
+    finally:
+        os.close(pidfd)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+    return True
+
+
+def try_open_pidfd(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when the process ends; None if there is no such process."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def wait_for_pidfd(pidfd: int, timeout: float) -> bool:
+    """Wait until the process behind a pidfd has ended; return whether it did."""
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(max(timeout, 0.0) * 1000))
+
+
+def kill_process(pid: int, number: int) -> None:
+    """Send a signal to a child that has not been reaped; nothing happens if it is dead already."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def kill_group(pid: int, number: int) -> None:
+    """Send a signal to the process group of a child that has not been reaped (its zombie keeps the number taken)."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def own_children() -> set[int]:
+    """Return the pids of this process's children, the orphans that were given to it among them."""
+    import psutil
+
+    return {child.pid for child in psutil.Process().children()}
+
+
+def lead_new_session() -> None:
+    """Make this process the leader of a session and process group of its own."""
+    os.setsid()
+
+
+def replace_standard_input() -> None:
+    """Let descriptor 0 read from /dev/null."""
+    fd = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(fd, 0)
+    os.close(fd)
+
+
+def redirect_output(fd: int) -> None:
+    """Let standard output and error go to `fd`."""
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+
+
+def set_title(title: str) -> None:
+    """Set the name that `ps -o comm` and `top` show (15 bytes)."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_NAME, title.encode()[:15], 0, 0, 0)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open descriptors to the hard one; return it."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return soft
+
+
+def thread_count() -> int:
+    """Return the number of Python threads of this process, daemon and foreign ones included."""
+    import _thread
+    import threading
+
+    return max(_thread._count() + 1, threading.active_count())  # noqa: SLF001 - sees threads that threading does not

@@ -1,0 +1,159 @@
+"""The runtime directory of a pool: where it is, who may use it, who owns it now.
+
+    BASE/NAME.lock    held (flock) by the supervisor as long as it lives, and by whoever starts one before that
+    BASE/NAME/        mode 0700
+        socket        where clients connect
+        table         the shared table
+        log           what the pool and, in a named pool, its jobs have to say
+        data-ID       progress data too big for the table
+        results-N     results beyond the memory bound
+
+BASE is the first that exists or can be made of $XDG_RUNTIME_DIR/procjobs, /dev/shm/procjobs-UID and
+TMPDIR/procjobs-UID. Whoever gets the lock may remove what an earlier owner has left: it is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+from typing import Final, NamedTuple
+
+from procjobs.errors import ConfigurationError, SupervisorError
+
+SOCKET: Final = "socket"
+TABLE: Final = "table"
+LOG: Final = "log"
+PRIVATE_PREFIX: Final = "private-"
+_LONGEST_SOCKET_PATH: Final = 107  # sun_path of unix(7), less its closing zero
+
+
+class RunDir(NamedTuple):
+    """The paths of one pool."""
+
+    base: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """The pool's directory."""
+        return f"{self.base}/{self.name}"
+
+    @property
+    def lock(self) -> str:
+        """The pool's lock file."""
+        return f"{self.base}/{self.name}.lock"
+
+    @property
+    def socket(self) -> str:
+        """The socket that clients connect to."""
+        return f"{self.path}/{SOCKET}"
+
+    @property
+    def table(self) -> str:
+        """The shared table."""
+        return f"{self.path}/{TABLE}"
+
+    @property
+    def log(self) -> str:
+        """The pool's log file."""
+        return f"{self.path}/{LOG}"
+
+
+def _candidates() -> list[str]:
+    import tempfile
+
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    named = [f"{runtime}/procjobs"] if runtime else []
+    parents = [p for p in ("/dev/shm", tempfile.gettempdir()) if os.path.isdir(p)]  # noqa: S108 - checked by _claim
+    return named + [f"{parent}/procjobs-{os.getuid()}" for parent in parents]
+
+
+def find_base(explicit: str | None = None) -> str:
+    """Return the directory that holds the pools' directories, made if need be.
+
+    Raise SupervisorError when none can be used, and say why for each.
+    """
+    reasons = []
+    for path in [os.path.abspath(explicit)] if explicit else _candidates():
+        try:
+            _claim(path)
+        except OSError as error:
+            reasons.append(f"{path}: {error.strerror or error}")
+        else:
+            return path
+    raise SupervisorError(
+        "no directory for the pool's socket and table can be used: " + "; ".join(reasons) + ". Set XDG_RUNTIME_DIR or "
+        "Pool(directory=...) to a directory of yours, best on a tmpfs."
+    )
+
+
+def _claim(path: str) -> None:
+    """Make the directory, or check that the existing one is this user's alone and can be written."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    info = os.lstat(path)
+    if not stat.S_ISDIR(info.st_mode):
+        raise OSError("it is not a directory")
+    if info.st_uid != os.getuid():
+        raise OSError(f"it belongs to user {info.st_uid}, not to {os.getuid()}")
+    if info.st_mode & 0o077:
+        os.chmod(path, 0o700)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise OSError("it cannot be written")
+
+
+def check_socket_path(rundir: RunDir) -> None:
+    """Raise ConfigurationError if the socket's path is longer than the kernel allows."""
+    if len(os.fsencode(rundir.socket)) > _LONGEST_SOCKET_PATH:
+        raise ConfigurationError(
+            f"the path {rundir.socket} is longer than the {_LONGEST_SOCKET_PATH} bytes that a Unix socket may have: "
+            "choose a shorter name or Pool(directory=...)"
+        )
+
+
+def try_lock(path: str) -> int | None:
+    """Return a descriptor that holds the pool's lock, None if another process holds it. Does not block."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        if _is_still(fd, path):
+            return fd
+        os.close(fd)  # its owner removed it between open and flock: what is locked is not what others will find
+
+
+def _is_still(fd: int, path: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    return False
+
+
+def make_fresh(rundir: RunDir) -> None:
+    """Remove what a dead owner has left and make the directory anew. Only for the holder of the lock."""
+    shutil.rmtree(rundir.path, ignore_errors=True)
+    os.mkdir(rundir.path, 0o700)
+
+
+def remove(rundir: RunDir) -> None:
+    """Remove everything of the pool, the lock file last. Only for the holder of the lock."""
+    shutil.rmtree(rundir.path, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(rundir.lock)
+
+
+def sweep_private(base: str) -> None:
+    """Remove what private pools whose supervisors were killed have left; nobody else will take those names over."""
+    for entry in os.listdir(base):
+        if entry.startswith(PRIVATE_PREFIX) and entry.endswith(".lock"):
+            rundir = RunDir(base, entry.removesuffix(".lock"))
+            with contextlib.suppress(OSError):
+                fd = try_lock(rundir.lock)
+                if fd is not None:
+                    remove(rundir)
+                    os.close(fd)

@@ -1,0 +1,38 @@
+"""Job ids: UUID version 7 (RFC 9562, section 5.7).
+
+48 bits of Unix time in milliseconds and 12 bits of its fraction come first, so ids sort by time; 62 random bits from the
+operating system follow, so an id that stands in a URL cannot be guessed from another one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Final
+
+from procjobs.clock import wall
+from procjobs.errors import UnknownJob
+
+ID_BYTES: Final = 16
+_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+
+
+def new_id() -> bytes:
+    """Return the 16 bytes of a new job id."""
+    ticks = int(wall() * 4_096_000)  # 1/4096 of a millisecond: 12 bits of fraction
+    stamp = (ticks >> 12) << 16 | 0x7000 | (ticks & 0xFFF)
+    random = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
+    return (stamp << 64 | random).to_bytes(16, "big")
+
+
+def to_text(job_id: bytes) -> str:
+    """Return the usual form of an id: 8-4-4-4-12 hexadecimal digits."""
+    text = job_id.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def from_text(text: object) -> bytes:
+    """Return the bytes of an id given as text; raise UnknownJob for anything that never was one."""
+    if not isinstance(text, str) or not _TEXT.match(text):
+        raise UnknownJob(f"{text!r} is not a job id: expected a UUID such as submit() puts into Job.id")
+    return bytes.fromhex(text.replace("-", ""))

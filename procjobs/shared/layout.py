@@ -1,0 +1,110 @@
+"""The bytes of the shared table, and the protocol by which one process writes a part of them and others read it.
+
+The table is one file, mapped by every process of the pool and by every client.
+
+    TABLE
+    OFFSET        SIZE        PART
+    0             4096        IDENTITY (written once) at 0, COUNTERS at 128, PROBLEM at 512
+    4096          512 x 64    SLOT of each worker
+    36864         4 x buckets u32 number of the first row whose job id falls into the bucket, 0 for none
+    rows_offset   512 x rows  row n at rows_offset + 512 * (n - 1)
+
+    ROW
+    0             280         STATE, written by the supervisor
+    280           232         PROGRESS, written by the one worker that runs the job
+
+Every part begins with 8 bytes, a CRC-32 and a change count. The rules:
+
+1. A part has one writer. It counts up, and writes checksum, count and body with one copy.
+2. The checksum is over the body, seeded with the count. A reader copies the part and computes the checksum again; if it
+   differs, the copy was torn by a write, on whatever processor, and the reader copies again.
+3. Nobody waits for anybody: there is no lock. A writer that was killed in the middle of a copy leaves a part that never
+   checks; readers give up after a bounded number of tries and treat it as absent.
+4. A part that is all zero has never been written.
+
+Not promised: that the parts of a row are of the same instant. PROGRESS carries the last 8 bytes of the job id and the
+attempt, so that what an earlier occupant of the row, or an earlier attempt, has left there is recognised.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntFlag
+from mmap import mmap
+from typing import Any, Final
+from zlib import crc32
+
+from procjobs.clock import sleep
+from procjobs.config import MAX_SLOTS
+
+MAGIC: Final = b"procjobs table 1"
+
+PART_HEAD: Final = struct.Struct("=II")  # crc, count
+IDENTITY: Final = struct.Struct("=16sIIIIQd")  # magic, version, supervisor pid, buckets, rows, rows_offset, started at
+COUNTERS: Final = struct.Struct("=IIIIIQQQQII")  # see table.Counters
+PROBLEM: Final = struct.Struct("=255p")
+SLOT: Final = struct.Struct("=IIB3x16sQd")  # pid, generation, state, job id, jobs done, started at
+STATE: Final = struct.Struct("=16sIBBH4xddd64p156p")  # id, next, state, reason, attempt, 3 times, name, error
+PROGRESS: Final = struct.Struct("=8sHHIdddd96p80p")  # tag, attempt, flags, pid, started, value, total, updated, ...
+
+COUNTERS_OFFSET: Final = 128
+PROBLEM_OFFSET: Final = 512
+SLOTS_OFFSET: Final = 4096
+SLOT_BYTES: Final = 64
+BUCKETS_OFFSET: Final = SLOTS_OFFSET + MAX_SLOTS * SLOT_BYTES
+ROW_BYTES: Final = 512
+PROGRESS_OFFSET: Final = 280
+INLINE_MESSAGE_BYTES: Final = 95
+INLINE_DATA_BYTES: Final = 79
+
+assert PART_HEAD.size + IDENTITY.size <= COUNTERS_OFFSET
+assert COUNTERS_OFFSET + PART_HEAD.size + COUNTERS.size <= PROBLEM_OFFSET
+assert PART_HEAD.size + SLOT.size <= SLOT_BYTES
+assert PART_HEAD.size + STATE.size <= PROGRESS_OFFSET
+assert PROGRESS_OFFSET + PART_HEAD.size + PROGRESS.size <= ROW_BYTES
+assert BUCKETS_OFFSET == 36864
+
+_TRIES: Final = 200
+
+
+class ProgressFlag(IntFlag):
+    """What is in a PROGRESS part."""
+
+    REPORTED = 1  # value, total and time are the job's; without it the job has begun and said nothing yet
+    HAS_TOTAL = 2
+    HAS_MESSAGE = 4
+    HAS_DATA = 8
+    IN_FILE = 16  # message and data are in a file beside the table, named after the job
+
+
+def write_part(table: mmap, offset: int, count: int, body: bytes) -> None:
+    """Write a part with its checksum. `count` is the writer's own, one more than in the write before."""
+    count &= 0xFFFF_FFFF
+    table[offset : offset + 8 + len(body)] = PART_HEAD.pack(crc32(body, count), count) + body
+
+
+def try_read_part(table: mmap, offset: int, size: int) -> bytes | None:
+    """Return the body of a part as one process wrote it; None if it was never written or its writer died in the act."""
+    stop = offset + 8 + size
+    for attempt in range(_TRIES):
+        copy = table[offset:stop]
+        crc, count = PART_HEAD.unpack_from(copy)
+        body = copy[8:]
+        if crc32(body, count) == crc:
+            return body
+        if not count and not crc:
+            return None
+        if attempt > 10:  # the writer was interrupted between two bytes: let it run
+            sleep(0.000_01)
+    return None
+
+
+def clip(text: str, most_bytes: int) -> bytes:
+    """Return `text` in UTF-8, cut at a whole character so that it fits."""
+    data = text.encode(errors="replace")
+    return data if len(data) <= most_bytes else data[: most_bytes - 3].decode(errors="ignore").encode() + "…".encode()
+
+
+def unpack_part(layout: struct.Struct, body: bytes) -> tuple[Any, ...]:
+    """Return the fields of a part's body."""
+    return layout.unpack(body)

@@ -1,0 +1,101 @@
+"""What the pool tells about itself: the records that `status`, `progress`, `stats` and `workers` return."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from procjobs.clock import wall
+
+
+class Progress(NamedTuple):
+    """What a job has last reported.
+
+    `value` and `total` are in the job's own unit; `total` is None where the job did not say. `data` is what the job
+    handed over, as it was (it is pickled in between); `updated_at` is Unix time in seconds.
+    """
+
+    value: float
+    total: float | None
+    message: str | None
+    data: Any
+    updated_at: float
+    started_at: float
+
+    @property
+    def fraction(self) -> float | None:
+        """The part that is done, 0.0 to 1.0; None while the total is not known."""
+        if self.total is None or self.total <= 0:
+            return None
+        return min(max(self.value / self.total, 0.0), 1.0)
+
+    def eta(self) -> float | None:
+        """Return the seconds that are left if the job goes on at its average speed; None while that is not known."""
+        fraction = self.fraction
+        if not fraction:
+            return None
+        spent = self.updated_at - self.started_at
+        return max(spent / fraction - (wall() - self.started_at), 0.0)
+
+
+class JobStatus(NamedTuple):
+    """A job as it is now. Times are Unix times in seconds, None for what has not happened.
+
+    `state` is one of queued, scheduled, running, retrying, succeeded, failed, cancelled, expired; `reason` says why it
+    failed or ended: raised, timeout, crashed, cancelled, expired, payload, rejected, stopped. `attempt` counts the
+    starts. `error` is one line of text; the exception itself is what `Job.result()` raises.
+    """
+
+    id: str
+    name: str
+    state: str
+    reason: str | None
+    attempt: int
+    progress: Progress | None
+    submitted_at: float
+    started_at: float | None
+    finished_at: float | None
+    worker_pid: int | None
+    error: str | None
+
+    @property
+    def done(self) -> bool:
+        """Whether the job has reached a final state."""
+        return self.finished_at is not None
+
+
+class PoolStats(NamedTuple):
+    """Counters of a pool; `rss` in bytes is the sum over supervisor, templates and workers, `uptime` in seconds.
+
+    `workers` are the live ones (`busy` + `idle`, and those that still start); `queued` jobs could run now, `scheduled`
+    ones wait for a time (delay or back-off); `finished` counts all ends, of which `failed` and `crashed` jobs are part;
+    `restarts` counts workers replaced after they died. `problem` says why the pool cannot run jobs, None when it can.
+    """
+
+    supervisor_pid: int
+    workers: int
+    busy: int
+    idle: int
+    queued: int
+    scheduled: int
+    finished: int
+    failed: int
+    crashed: int
+    restarts: int
+    rss: int
+    uptime: float
+    store: str | None
+    problem: str | None
+
+
+class WorkerInfo(NamedTuple):
+    """One worker; `state` is starting, idle, busy or stopping; `rss` in bytes, `cpu_percent` since it started."""
+
+    slot: int
+    pid: int
+    generation: int
+    state: str
+    job_id: str | None
+    jobs_done: int
+    rss: int
+    cpu_percent: float
+    started_at: float

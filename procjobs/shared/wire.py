@@ -1,0 +1,199 @@
+"""The bytes between processes. Pure: no descriptor is touched here, and nothing is unpickled.
+
+Clients and the supervisor exchange frames over a Unix stream socket; a worker answers the supervisor in the same frames.
+All numbers are little-endian.
+
+    FRAME
+    OFFSET SIZE FIELD
+    0      4    length of the frame, this header included
+    4      1    kind (class Frame)
+    5      1    number of descriptors that travel with it: 0 or 1
+    6      2    zero
+    8      ...  body
+
+    HELLO     client -> supervisor   magic "procjobs", u16 wire version, JSON
+    WELCOME   supervisor -> client   JSON
+    REFUSED   supervisor -> client   JSON {"message"}; the connection ends after it
+    KIND      client -> supervisor   u32 number of the kind, u32 length of the JSON {"name", "options"}, JSON, function
+    FORGET    client -> supervisor   empty: every kind of this connection is forgotten
+    SUBMIT    client -> supervisor   SUBMIT struct, inline part of the payload
+    ACCEPTED  supervisor -> client   u64 submissions of this connection taken so far
+    FINISHED  worker -> supervisor -> client   FINISHED struct, JSON (failures only), inline part of the payload
+    REQUEST   client -> supervisor   u32 number of the request, JSON {"call", ...}
+    REPLY     supervisor -> client   u32 number of the request, JSON
+    WATCH     client -> supervisor   job id: a FINISHED is wanted for it, now or when there is one
+    NOTICE    supervisor -> client   JSON {"problem"}
+    READY     worker -> supervisor   empty: the worker has initialised
+    UNFIT     worker -> supervisor   text: the initializer failed; the worker ends after it
+
+Jobs go to a worker as one message each on a SOCK_SEQPACKET pair: JOB struct, JSON and function of the kind where the
+worker has not seen it yet, inline part of the payload.
+
+A payload is an inline part and at most one descriptor of a memory file with what is too big for a frame
+(procjobs.host.payload). So every frame is small, and no process needs memory for what only passes through it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+WIRE_VERSION: Final = 1
+MAGIC: Final = b"procjobs"
+MAX_FRAME_BYTES: Final = 256 * 1024
+MAX_INLINE_BYTES: Final = 64 * 1024
+"""The largest inline part of a payload; more goes into a memory file."""
+
+HEADER: Final = struct.Struct("<IBBH")
+SUBMIT: Final = struct.Struct("<16sIdd")  # job id, kind, delay in seconds, expires in seconds (0: never)
+FINISHED: Final = struct.Struct("<16sBBHdI")  # job id, outcome, reason, attempt, seconds it ran, length of the JSON
+JOB: Final = struct.Struct("<16sIIHHI")  # job id, kind, row, attempt, length of the kind's JSON, length of its function
+KIND: Final = struct.Struct("<II")  # number, length of the JSON
+U32: Final = struct.Struct("<I")
+U64: Final = struct.Struct("<Q")
+
+assert HEADER.size == 8
+assert SUBMIT.size == 36
+assert FINISHED.size == 32
+assert JOB.size == 32
+
+
+class Frame(IntEnum):
+    """Kinds of frames."""
+
+    HELLO = 1
+    WELCOME = 2
+    REFUSED = 3
+    KIND = 4
+    FORGET = 5
+    SUBMIT = 6
+    ACCEPTED = 7
+    FINISHED = 8
+    REQUEST = 9
+    REPLY = 10
+    WATCH = 11
+    NOTICE = 12
+    READY = 13
+    UNFIT = 14
+
+
+class Outcome(IntEnum):
+    """How an attempt ended, in a FINISHED frame."""
+
+    RETURNED = 1  # payload: the result
+    RAISED = 2  # JSON {"type", "message", "traceback"}; payload: the exception
+    UNPICKLABLE = 3  # JSON {"message", "traceback"}: function, arguments, result or exception
+    VERDICT = 4  # JSON {"error", "message", ...}: the supervisor's word on a job that gave no answer of its own
+
+
+class WireError(Exception):
+    """The bytes are not what this module describes; the connection cannot be read any further."""
+
+
+class RawFrame(NamedTuple):
+    """One whole frame: `body` without the header, `raw` with it."""
+
+    kind: int
+    body: bytes
+    raw: bytes
+    has_descriptor: bool
+
+
+def frame(kind: Frame, body: bytes, *, descriptors: int = 0) -> bytes:
+    """Return a whole frame."""
+    return HEADER.pack(HEADER.size + len(body), kind, descriptors, 0) + body
+
+
+def json_frame(kind: Frame, value: Any, *, prefix: bytes = b"") -> bytes:
+    """Return a frame whose body is `prefix` and JSON."""
+    return frame(kind, prefix + json.dumps(value).encode())
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in `body`; raise WireError for anything else."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"expected JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise WireError(f"expected a JSON object, not {type(value).__name__}")
+    return value
+
+
+class FrameReader:
+    """Cuts a byte stream into frames. A partial frame waits for its rest; nonsense raises WireError."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> Iterator[RawFrame]:
+        """Yield the frames that are complete with `data`. Consume the iterator before feeding again."""
+        buffer = self._buffer + data if self._buffer else data
+        position, end = 0, len(buffer)
+        unpack = HEADER.unpack_from
+        while end - position >= 8:
+            length, kind, descriptors, zero = unpack(buffer, position)
+            if not 8 <= length <= MAX_FRAME_BYTES or zero or descriptors > 1:
+                raise WireError(f"a frame of kind {kind} claims {length} bytes and {descriptors} descriptors")
+            stop = position + length
+            if stop > end:
+                break
+            yield RawFrame(kind, buffer[position + 8 : stop], buffer[position:stop], descriptors == 1)
+            position = stop
+        self._buffer = buffer[position:]
+
+
+def finished_frame(  # noqa: PLR0917 - the fields of the struct in their order
+    job_id: bytes,
+    outcome: Outcome,
+    reason: int,
+    attempt: int,
+    seconds: float,
+    details: dict[str, Any] | None = None,
+    payload: bytes = b"",
+    *,
+    descriptors: int = 0,
+) -> bytes:
+    """Return a FINISHED frame."""
+    text = json.dumps(details).encode() if details is not None else b""
+    head = FINISHED.pack(job_id, outcome, reason, attempt, seconds, len(text))
+    return frame(Frame.FINISHED, head + text + payload, descriptors=descriptors)
+
+
+class Finished(NamedTuple):
+    """The contents of a FINISHED frame; `details` is undecoded JSON, empty where there is none."""
+
+    job_id: bytes
+    outcome: int
+    reason: int
+    attempt: int
+    seconds: float
+    details: bytes
+    payload: bytes
+
+
+def parse_finished(body: bytes) -> Finished:
+    """Return the contents of a FINISHED frame's body; raise WireError if it is too short for what it claims."""
+    try:
+        job_id, outcome, reason, attempt, seconds, length = FINISHED.unpack_from(body)
+    except struct.error:
+        raise WireError("a FINISHED frame is too short") from None
+    stop = FINISHED.size + length
+    if stop > len(body):
+        raise WireError("a FINISHED frame is shorter than it says")
+    return Finished(job_id, outcome, reason, attempt, seconds, body[FINISHED.size : stop], body[stop:])
+
+
+def limit_text(text: str, most_bytes: int) -> str:
+    """Return `text` so that it takes at most `most_bytes` in UTF-8: its beginning and, more of it, its end."""
+    data = text.encode(errors="replace")
+    if len(data) <= most_bytes:
+        return data.decode(errors="replace")
+    head, tail = most_bytes // 4, most_bytes - most_bytes // 4 - 32
+    cut = len(data) - head - tail
+    return f"{data[:head].decode(errors='ignore')}\n... {cut} bytes ...\n{data[-tail:].decode(errors='ignore')}"
