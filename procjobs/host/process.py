@@ -27,6 +27,8 @@ PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 FIRST_PASSED_FD: Final = 3
+MARK: Final = "PROCJOBS_POOL"
+"""The environment variable by which a pool's processes are found when nobody is left whose children they are."""
 _SAFE_FD: Final = 64
 
 
@@ -90,10 +92,11 @@ def spawn(args: Sequence[str], *, env: Mapping[str, str], stdin: int, passed: Se
             os.close(fd)
 
 
-def fork_to_subreaper(child: Callable[[], NoReturn], tell: Callable[[int], None]) -> None:
-    """Fork a process that belongs to the nearest subreaper, and run `child` in it; call from a process with one thread.
+def fork_to_subreaper(child: Callable[[], NoReturn], tell: Callable[[int], None]) -> int:
+    """Fork a process that belongs to the nearest subreaper, run `child` in it, and return its pid here.
 
-    `tell(pid)` is called in the process between, before the new one changes parents. OSError when a fork is refused.
+    For a process with one thread. `tell(pid)` is called in the process between, before the new one changes parents, so
+    the subreaper can know of it before it sees it. OSError when a fork is refused.
     """
     status_read, status_write = os.pipe()
     with warnings.catch_warnings():
@@ -103,24 +106,26 @@ def fork_to_subreaper(child: Callable[[], NoReturn], tell: Callable[[int], None]
         if between == 0:
             _fork_again(child, tell, status_write)
     os.close(status_write)
-    failed = os.read(status_read, 16)
+    status = int(os.read(status_read, 16) or b"0")
     os.close(status_read)
     os.waitpid(between, 0)
-    if failed:
-        raise OSError(int(failed), os.strerror(int(failed)))
+    if status <= 0:
+        raise OSError(-status, os.strerror(-status) if status else "the process between was killed")
+    return status
 
 
 def _fork_again(child: Callable[[], NoReturn], tell: Callable[[int], None], status: int) -> NoReturn:
     try:
         pid = os.fork()
     except OSError as error:
-        os.write(status, str(error.errno).encode())
+        os.write(status, str(-(error.errno or 0)).encode())
         os._exit(1)
     if pid == 0:
         os.close(status)
         child()
     try:
         tell(pid)
+        os.write(status, str(pid).encode())
     finally:
         os._exit(0)
 
@@ -213,6 +218,19 @@ def own_children() -> set[int]:
     import psutil
 
     return {child.pid for child in psutil.Process().children()}
+
+
+def kill_marked(value: str) -> None:
+    """Kill every other process of this user that was started with this MARK in its environment.
+
+    For what a job has started in sessions of its own when nobody is left whose child it could be.
+    """
+    import psutil
+
+    for other in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if other.pid != os.getpid() and other.uids().real == os.getuid() and other.environ().get(MARK) == value:
+                other.kill()
 
 
 def lead_new_session() -> None:

@@ -243,6 +243,11 @@ class ProgressWriter:
         )
         self._map[self._offset : self._stop] = layout.PART_HEAD.pack(layout.crc32(body, count), count) + body
 
+    def is_stopping(self, slot: int) -> bool:
+        """Return whether the supervisor is stopping the worker of this slot."""
+        body = try_read_part(self._map, SLOTS_OFFSET + slot * SLOT_BYTES, layout.SLOT.size)
+        return body is not None and SLOT_STATES[layout.SLOT.unpack(body)[2]] == "stopping"
+
     def report(self, value: float, total: float | None) -> None:
         """Write a value without message and data."""
         if total is None:

@@ -1,0 +1,1 @@
+"""The supervisor: one process per pool that keeps the queue, the deadlines, the workers and the answers."""

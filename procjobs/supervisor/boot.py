@@ -1,0 +1,67 @@
+"""How a supervisor process begins and ends: from the descriptors its starter left it, to an empty directory.
+
+    DESCRIPTOR
+    0   JSON: name and base of the directory, settings, pid of the owner (private pools)
+    3   the pool's lock, held already
+    4   a pipe: nothing is written and it is closed when clients can connect, else why they never will
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import traceback
+from typing import Any
+
+from procjobs.config import PoolSettings
+from procjobs.host import process, rundir
+from procjobs.supervisor.log import Log
+from procjobs.supervisor.supervisor import Supervisor
+
+LOCK_FD, READY_FD = 3, 4
+BACKLOG = 512
+
+
+def main() -> None:
+    """Run a supervisor to its end; the interpreter ends after it with status 0, or 1 if it failed."""
+    with open(0, "rb", closefd=False) as file:
+        boot = json.loads(file.read())
+    process.replace_standard_input()
+    for fd in (LOCK_FD, READY_FD):
+        os.set_inheritable(fd, False)
+    directory = rundir.RunDir(boot["base"], boot["name"])
+    try:
+        supervisor, log = _prepare(directory, boot)
+    except Exception:  # noqa: BLE001 - told to the starter, whose it is to raise
+        os.write(READY_FD, traceback.format_exc().encode()[-60_000:])
+        rundir.remove(directory)
+        raise SystemExit(1) from None
+    os.close(READY_FD)
+    try:
+        supervisor.run()
+    except BaseException:
+        log.write(f"the supervisor failed; this is a bug in procjobs:\n{traceback.format_exc()}")
+        raise
+    supervisor.close()
+    log.close()
+    rundir.remove(directory)
+
+
+def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor, Log]:
+    process.become_subreaper()
+    process.set_title("procjobs-super")
+    rundir.make_fresh(directory)
+    log = Log(directory.log)
+    if boot["owner_pid"] is None:
+        process.redirect_output(log.fd)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(directory.socket)
+    os.chmod(directory.socket, 0o600)
+    listener.setblocking(False)
+    settings = PoolSettings.from_json(boot["settings"])
+    supervisor = Supervisor(directory, settings, owner_pid=boot["owner_pid"], log=log, listener=listener)
+    listener.listen(BACKLOG)
+    log.write(f"pool {directory.name}: supervisor {os.getpid()} is ready")
+    rundir.sweep_private(directory.base)
+    return supervisor, log

@@ -1,0 +1,236 @@
+"""What clients ask of the supervisor: each kind of frame, and each call, has one function here.
+
+A frame that makes no sense raises WireError: the connection it came over is closed with a line in the log, and nobody
+else notices.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
+
+from procjobs.clock import monotonic, wall
+from procjobs.config import JOB_OPTION_NAMES, JobOptions
+from procjobs.errors import ConfigurationError
+from procjobs.shared import wire
+from procjobs.shared.states import FINAL, JobState
+from procjobs.shared.table import TableFull
+from procjobs.shared.wire import Frame, RawFrame, WireError
+from procjobs.supervisor.jobs import Job, Kind
+
+if TYPE_CHECKING:
+    from procjobs.supervisor.links import ClientLink
+    from procjobs.supervisor.supervisor import Supervisor
+
+MOST_FUNCTION_BYTES: Final = 48 * 1024
+_MOST_KINDS: Final = 8192
+
+
+class ClientDesk:
+    """Reads what clients send and acts on it."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._kinds: WeakValueDictionary[bytes, Kind] = WeakValueDictionary()
+        self._kind_count = 0
+        self.jobs: dict[bytes, Job] = {}
+        self._handlers: dict[int, Callable[[ClientLink, RawFrame, int | None], None]] = {
+            Frame.SUBMIT: self._on_submit,
+            Frame.KIND: self._on_kind,
+            Frame.FORGET: self._on_forget,
+            Frame.WATCH: self._on_watch,
+            Frame.REQUEST: self._on_request,
+            Frame.HELLO: self._on_hello,
+        }
+        self._calls: dict[str, Callable[[ClientLink, dict[str, Any]], dict[str, Any]]] = {
+            "cancel": self._call_cancel,
+            "cancel_queued": self._call_cancel_queued,
+            "resize": self._call_resize,
+            "pause": self._call_pause,
+            "resume": self._call_resume,
+            "drain": self._call_drain,
+            "stop": self._call_stop,
+        }
+
+    def read(self, client: ClientLink) -> None:
+        """Act on everything that has arrived from a client; raises WireError."""
+        handlers = self._handlers
+        for frame, fd in client.stream.read():
+            handler = handlers.get(frame.kind)
+            if handler is None or (client.generation is None and frame.kind != Frame.HELLO):
+                _close(fd)
+                raise WireError(f"a frame of kind {frame.kind} was not expected here")
+            try:
+                handler(client, frame, fd)
+            except struct.error:
+                _close(fd)
+                raise WireError(f"a frame of kind {frame.kind} is too short") from None
+
+    # Frames -----------------------------------------------------------------------------------------------
+
+    def _on_hello(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
+        magic, version, text = frame.body[:8], frame.body[8:10], frame.body[10:]
+        if magic != wire.MAGIC or client.generation is not None or fd is None:
+            _close(fd)
+            raise WireError("this is not how procjobs says hello")
+        theirs = int.from_bytes(version, "little")
+        if theirs != wire.WIRE_VERSION:
+            _close(fd)
+            message = (
+                f"this process speaks version {theirs} of the protocol and pool {self._supervisor.name!r} version "
+                f"{wire.WIRE_VERSION}: they run different releases of procjobs. Stop the pool, or give it another name"
+            )
+            client.outgoing.append(wire.json_frame(Frame.REFUSED, {"message": message}))
+            client.stream.ended = True
+            return
+        hello = wire.parse_json(text)
+        key, executable = hello.get("generation"), hello.get("executable")
+        if not isinstance(key, str) or not isinstance(executable, str):
+            _close(fd)
+            raise WireError("HELLO lacks the generation or the executable")
+        client.pid = int(hello.get("pid", 0))
+        client.generation = self._supervisor.join_generation(key, executable, fd)
+        welcome = {"pid": os.getpid(), "settings": self._supervisor.settings.to_json(), "problem": client.generation.problem}
+        client.outgoing.append(wire.json_frame(Frame.WELCOME, welcome))
+
+    def _on_kind(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
+        number, length = wire.KIND.unpack_from(frame.body)
+        start = wire.KIND.size
+        text, function = frame.body[start : start + length], frame.body[start + length :]
+        if fd is not None or len(function) > MOST_FUNCTION_BYTES or len(client.kinds) >= _MOST_KINDS:
+            _close(fd)
+            raise WireError("a KIND that is too large, or one too many")
+        client.kinds[number] = self._intern_kind(text, function)
+
+    def _intern_kind(self, text: bytes, function: bytes) -> Kind:
+        key = len(text).to_bytes(4, "little") + text + function
+        kind = self._kinds.get(key)
+        if kind is None:
+            description = wire.parse_json(text)
+            name, options = description.get("name"), description.get("options")
+            if not isinstance(name, str) or not isinstance(options, dict) or not options.keys() <= JOB_OPTION_NAMES:
+                raise WireError("a KIND without name or with unknown options")
+            try:
+                checked = JobOptions(**options).validated()
+            except ConfigurationError as error:
+                raise WireError(f"a KIND with bad options: {error}") from None
+            self._kind_count += 1
+            short = name if len(name.encode()) <= 63 else "…" + name.encode()[-57:].decode(errors="ignore")
+            kind = self._kinds[key] = Kind(self._kind_count, short.encode(errors="replace"), checked, function, text)
+        return kind
+
+    def _on_forget(self, client: ClientLink, _frame: RawFrame, fd: int | None) -> None:
+        _close(fd)
+        client.kinds.clear()
+
+    def _on_submit(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
+        body = frame.body
+        job_id, number, delay, expires = wire.SUBMIT.unpack_from(body)
+        kind = client.kinds.get(number)
+        inline = body[36:]
+        if kind is None or len(inline) > wire.MAX_INLINE_BYTES or not delay >= 0 or not expires >= 0:
+            _close(fd)
+            raise WireError("a SUBMIT of an unknown kind, too large, or with a bad time")
+        client.accepted += 1
+        if job_id in self.jobs:  # sent again by a client that had lost its connection
+            _close(fd)
+            self._watch(client, self.jobs[job_id])
+            return
+        assert client.generation is not None
+        job = Job(job_id, kind, client.generation, client, inline, fd)
+        supervisor = self._supervisor
+        refusal = supervisor.refusal(fd)
+        if refusal is None:
+            try:
+                job.row = supervisor.allocate_row(job_id)
+            except TableFull as error:
+                refusal = "QueueFull", f"the pool cannot record another job: {error}"
+        self.jobs[job_id] = job
+        if refusal is not None:
+            supervisor.dispatcher.reject(job, *refusal)
+            return
+        state = JobState.SCHEDULED if delay > 0 else JobState.QUEUED
+        supervisor.table.publish(job.row, job_id, state, 0, wall(), kind.name)
+        supervisor.dispatcher.submit(job, supervisor.now, delay=delay, expires=expires)
+
+    def _on_watch(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
+        _close(fd)
+        job = self.jobs.get(frame.body)
+        if job is None:
+            details = {"error": "UnknownJob", "message": f"job {frame.body.hex()} is not known to this pool"}
+            client.outgoing.append(wire.finished_frame(frame.body[:16], wire.Outcome.VERDICT, 0, 0, 0.0, details))
+        else:
+            self._watch(client, job)
+
+    def _watch(self, client: ClientLink, job: Job) -> None:
+        if job.state in FINAL:
+            client.outgoing.append(job)
+        elif job.watchers is None:
+            job.watchers = [client]
+        else:
+            job.watchers.append(client)
+
+    # Calls ------------------------------------------------------------------------------------------------
+
+    def _on_request(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
+        _close(fd)
+        (number,) = wire.U32.unpack_from(frame.body)
+        request = wire.parse_json(frame.body[4:])
+        call = self._calls.get(str(request.get("call")))
+        if call is None:
+            raise WireError(f"an unknown call: {request.get('call')!r}")
+        try:
+            reply = call(client, request)
+        except (KeyError, TypeError, ValueError) as error:
+            raise WireError(f"the call {request['call']} has bad arguments: {error!r}") from None
+        client.outgoing.append(wire.json_frame(Frame.REPLY, reply, prefix=wire.U32.pack(number)))
+
+    def _call_cancel(self, _client: ClientLink, request: dict[str, Any]) -> dict[str, Any]:
+        job = self.jobs.get(bytes.fromhex(request["id"]))
+        if job is None:
+            return {"known": False, "cancelled": False}
+        return {"known": True, "cancelled": self._supervisor.dispatcher.cancel(job, self._supervisor.now)}
+
+    def _call_cancel_queued(self, client: ClientLink, _request: dict[str, Any]) -> dict[str, Any]:
+        now, dispatcher = self._supervisor.now, self._supervisor.dispatcher
+        waiting = [j for j in self.jobs.values() if j.client is client and j.state not in FINAL]
+        count = sum(dispatcher.cancel(job, now) for job in waiting if job.state is not JobState.RUNNING)
+        return {"cancelled": count}
+
+    def _call_resize(self, _client: ClientLink, request: dict[str, Any]) -> dict[str, Any]:
+        least, most = request["workers"]
+        self._supervisor.resize(int(least), int(most))
+        return {}
+
+    def _call_pause(self, _client: ClientLink, _request: dict[str, Any]) -> dict[str, Any]:
+        self._supervisor.dispatcher.paused = True
+        return {}
+
+    def _call_resume(self, _client: ClientLink, _request: dict[str, Any]) -> dict[str, Any]:
+        self._supervisor.dispatcher.paused = False
+        return {}
+
+    def _call_drain(self, _client: ClientLink, _request: dict[str, Any]) -> dict[str, Any]:
+        self._supervisor.drain()
+        return {}
+
+    def _call_stop(self, _client: ClientLink, request: dict[str, Any]) -> dict[str, Any]:
+        self._supervisor.stop("the pool was stopped", at_once=bool(request.get("at_once")))
+        return {}
+
+    def forget_client(self, client: ClientLink) -> None:
+        """Let go of a client that has disconnected; its jobs go on."""
+        if client.generation is not None:
+            client.generation.clients -= 1
+
+    def now(self) -> float:
+        """Return the time of this turn."""
+        return monotonic()
+
+
+def _close(fd: int | None) -> None:
+    if fd is not None:
+        os.close(fd)

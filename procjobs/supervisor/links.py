@@ -1,0 +1,267 @@
+"""The supervisor's ends of its sockets: to a worker, to a template, to a client. Nothing here blocks.
+
+Whatever is read here may have been written by a bug or an attacker: a link answers nonsense with WireError or by being
+closed, never with another exception, and one link's fate is no other's.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import socket
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from procjobs.host import process
+from procjobs.shared.wire import JOB, MAX_FRAME_BYTES, FrameReader, RawFrame, WireError
+
+if TYPE_CHECKING:
+    from procjobs.supervisor.jobs import Generation, Job, Kind
+
+READ_BYTES: Final = 256 * 1024
+_MOST_FDS: Final = 253  # SCM_MAX_FD of the kernel
+_FD_SPACE: Final = socket.CMSG_SPACE(_MOST_FDS * 4)
+_ONE_FD: Final = socket.CMSG_SPACE(4)
+_KINDS_KNOWN: Final = 1024
+"""How many kinds of jobs a worker remembers before it is told to forget all of them."""
+
+
+class FrameStream:
+    """Frames and descriptors that arrive on a stream socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._reader = FrameReader()
+        self._fds: deque[int] = deque()
+        self.ended = False
+
+    def read(self) -> Iterator[tuple[RawFrame, int | None]]:
+        """Yield the frames that have arrived, each with its descriptor; sets `ended` at the end of the stream."""
+        try:
+            data, ancillary, flags, _ = self._socket.recvmsg(READ_BYTES, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:  # ECONNRESET: the peer has gone with something unread
+            self.ended = True
+            return
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                self._fds.extend(array.array("i", content[: len(content) // 4 * 4]))
+        if not data:
+            self.ended = True
+            return
+        if flags & socket.MSG_CTRUNC:
+            raise WireError("descriptors were lost: the limit of open files is reached")
+        for frame in self._reader.feed(data):
+            if frame.has_descriptor:
+                if not self._fds:
+                    raise WireError("a frame claims a descriptor that did not come with it")
+                yield frame, self._fds.popleft()
+            else:
+                yield frame, None
+
+    def close(self) -> None:
+        """Close the descriptors that no frame has claimed."""
+        while self._fds:
+            os.close(self._fds.popleft())
+
+
+class WorkerLink:
+    """A worker's sockets.
+
+    The supervisor keeps a duplicate of the worker's reading end. What the worker has not read can so be read back: the
+    kernel hands each message to exactly one of the two.
+    """
+
+    def __init__(self) -> None:
+        self._jobs, self._jobs_read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.answers, self._answers_write = socket.socketpair()
+        for sock in (self._jobs, self._jobs_read, self.answers):
+            sock.setblocking(False)
+        self._jobs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
+        # O_NONBLOCK belongs to the open file, which the worker shares: it must block, so the flag goes into each call.
+        self._jobs_read.setblocking(True)
+        self.stream = FrameStream(self.answers)
+        self._kinds: dict[int, Kind] = {}
+        self._forget = False
+
+    def fds_for_worker(self) -> list[int]:
+        """Return the descriptors that the new worker is to have."""
+        return [self._jobs_read.fileno(), self._answers_write.fileno()]
+
+    def close_worker_side(self) -> None:
+        """Close what only the worker needs, once it has been passed on."""
+        self._answers_write.close()
+
+    def send(self, job: Job) -> bool:
+        """Send a job; return False if the worker's queue is full or the worker has gone."""
+        kind = job.kind
+        description = function = b""
+        is_new = kind.number not in self._kinds
+        if is_new:
+            description, function = self._describe(kind), kind.function
+        head = JOB.pack(job.id, kind.number, job.row, job.attempt, len(description), len(function))
+        try:
+            if job.fd is None:
+                self._jobs.send(b"".join((head, description, function, job.inline)))
+            else:
+                socket.send_fds(self._jobs, [head, description, function, job.inline], [job.fd])
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+            return False
+        if is_new:
+            self._learn(kind)
+        return True
+
+    def _describe(self, kind: Kind) -> bytes:
+        text: dict[str, Any] = {"name": kind.name.decode(errors="replace"), "timeout": kind.options.timeout}
+        if len(self._kinds) >= _KINDS_KNOWN:
+            text["forget"] = True
+        return json.dumps(text).encode()
+
+    def _learn(self, kind: Kind) -> None:
+        if len(self._kinds) >= _KINDS_KNOWN:
+            self._kinds.clear()
+        self._kinds[kind.number] = kind
+
+    def take_back(self) -> int:
+        """Read what the worker has not read; return how many jobs that were."""
+        count = 0
+        while True:
+            try:
+                flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+                message, ancillary, _, _ = self._jobs_read.recvmsg(MAX_FRAME_BYTES, _ONE_FD, flags)
+            except BlockingIOError:
+                return count
+            if not message:
+                return count
+            for _, _, content in ancillary:
+                os.close(array.array("i", content)[0])  # the job itself still has the original
+            _, number, _, _, description_length, _ = JOB.unpack_from(message)
+            if description_length:
+                self._kinds.pop(number, None)
+            count += 1
+
+    def end_jobs(self) -> None:
+        """Let the worker find the end of its jobs."""
+        with contextlib.suppress(OSError):
+            self._jobs.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close everything."""
+        self.stream.close()
+        for sock in (self._jobs, self._jobs_read, self.answers, self._answers_write):
+            sock.close()
+
+
+class TemplateLink:
+    """The socket to the template of one generation."""
+
+    def __init__(self, generation: Generation, sock: socket.socket, pid: int) -> None:
+        self.generation = generation
+        self.socket = sock
+        self.pid = pid
+        sock.setblocking(False)
+
+    def spawn(self, slot: int, fds: list[int]) -> bool:
+        """Ask for a worker; return False if the template cannot be reached."""
+        return self._send({"spawn": slot}, fds)
+
+    def forget(self, pid: int) -> None:
+        """Say that a worker has gone."""
+        self._send({"gone": pid}, [])
+
+    def _send(self, message: dict[str, Any], fds: list[int]) -> bool:
+        try:
+            socket.send_fds(self.socket, [json.dumps(message).encode()], fds)
+        except OSError:
+            return False
+        return True
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Yield the messages that have arrived."""
+        while True:
+            try:
+                message = self.socket.recv(65536)
+            except OSError:
+                return
+            if not message:
+                return
+            yield json.loads(message)
+
+    def stop(self) -> None:
+        """Kill the template and close its socket; workers that it has forked are not touched."""
+        process.kill_process(self.pid, 9)
+        self.socket.close()
+
+
+class ClientLink:
+    """A client's connection: frames in, answers out. What the client does not read waits here, and only here."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        sock.setblocking(False)
+        self.stream = FrameStream(sock)
+        self.pid = 0
+        self.generation: Generation | None = None
+        self.kinds: dict[int, Kind] = {}
+        self.accepted = 0
+        self.accepted_told = 0
+        self.outgoing: deque[bytes | Job] = deque()
+        self._unsent = b""
+        self.waits_to_write = False
+        self.closed = False
+
+    def flush(self) -> bool:
+        """Send as much as the client takes; return whether everything is sent. Raises OSError when it has gone."""
+        while self._unsent or self.outgoing:
+            if not self._unsent and self._first_has_descriptor():
+                if not self._try_send_first():
+                    return False
+                continue
+            data = self._unsent or self._next_batch()
+            try:
+                self._unsent = data[self.socket.send(data) :]
+            except BlockingIOError:
+                self._unsent = data
+                return False
+        return True
+
+    def _first_has_descriptor(self) -> bool:
+        first = self.outgoing[0]
+        return not isinstance(first, bytes) and first.answer.has_descriptor
+
+    def _try_send_first(self) -> bool:
+        job = self.outgoing[0]
+        assert not isinstance(job, bytes)
+        frame, fd, close_after = job.answer.fetch(job)
+        try:
+            sent = socket.send_fds(self.socket, [frame], [fd])
+        except BlockingIOError:
+            return False
+        finally:
+            if close_after:
+                os.close(fd)
+        self.outgoing.popleft()
+        self._unsent = frame[sent:]
+        return True
+
+    def _next_batch(self) -> bytes:
+        """Return the next frames that can go out in one call, those before the next one with a descriptor."""
+        parts, size = [], 0
+        while self.outgoing and size < READ_BYTES and not self._first_has_descriptor():
+            item = self.outgoing.popleft()
+            data = item if isinstance(item, bytes) else item.answer.fetch(item)[0]
+            parts.append(data)
+            size += len(data)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Close the connection and forget what was not sent."""
+        self.closed = True
+        self.outgoing.clear()
+        self._unsent = b""
+        self.stream.close()
+        self.socket.close()

@@ -1,0 +1,89 @@
+"""Waiting: by priority for a worker, by time for a moment. Pure, and blind to what waits."""
+
+from __future__ import annotations
+
+import heapq
+from bisect import insort
+from collections import deque
+from typing import TYPE_CHECKING
+
+from procjobs.shared.states import JobState
+
+if TYPE_CHECKING:
+    from procjobs.supervisor.jobs import Job
+
+
+class JobQueue:
+    """Jobs that could run now: higher priority first, first in first out within one priority.
+
+    A job that stops waiting for another reason (cancelled, expired) is left in place and counted out with `forget`; it is
+    dropped when it comes to the front. So everything takes constant time, however long the queue is.
+    """
+
+    def __init__(self) -> None:
+        self._levels: dict[int, deque[Job]] = {}
+        self._order: list[int] = []  # negated priorities, ascending
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    def _level(self, priority: int) -> deque[Job]:
+        level = self._levels.get(priority)
+        if level is None:
+            level = self._levels[priority] = deque()
+            insort(self._order, -priority)
+        return level
+
+    def push(self, job: Job) -> None:
+        """Put a job behind those of its priority."""
+        self._level(job.kind.options.priority).append(job)
+        self._waiting += 1
+
+    def push_front(self, job: Job) -> None:
+        """Put a job before those of its priority: it had been at the front already."""
+        self._level(job.kind.options.priority).appendleft(job)
+        self._waiting += 1
+
+    def first(self) -> Job | None:
+        """Return the job that is to be started next and leave it where it is."""
+        while self._order:
+            level = self._levels[-self._order[0]]
+            while level:
+                if level[0].state is JobState.QUEUED:
+                    return level[0]
+                level.popleft()
+            del self._levels[-self._order.pop(0)]
+        return None
+
+    def drop_first(self) -> None:
+        """Take out the job that `first` returned."""
+        self._levels[-self._order[0]].popleft()
+        self._waiting -= 1
+
+    def forget(self) -> None:
+        """Count out one job that no longer waits."""
+        self._waiting -= 1
+
+
+class Timetable:
+    """Jobs by the monotonic time at which something is to be done about them."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Job]] = []
+        self._sequence = 0
+
+    def add(self, when: float, job: Job) -> None:
+        """Enter a job; those of the same time come out in the order in which they went in."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (when, self._sequence, job))
+
+    def next_time(self) -> float:
+        """Return the earliest time entered, infinity when there is none."""
+        return self._heap[0][0] if self._heap else float("inf")
+
+    def pop_due(self, now: float) -> Job | None:
+        """Take out a job whose time has come, None when there is none."""
+        if self._heap and self._heap[0][0] <= now:
+            return heapq.heappop(self._heap)[2]
+        return None

@@ -1,0 +1,1 @@
+"""The template: a fresh interpreter that imports what the users preload, and forks workers."""

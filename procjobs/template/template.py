@@ -1,0 +1,125 @@
+"""The template process of one generation of code.
+
+1. It has one thread, checked after the preload; it runs user code only while it imports, and its workers run the rest.
+2. It forks workers on request and does nothing else. The supervisor is their parent (procjobs.host.process).
+3. It opens nothing that a worker must not have, and a worker closes what is the template's before it runs anything.
+4. When the supervisor is gone it ends what is left of the workers' process groups and whatever carries the pool's mark
+   in its environment, and ends itself.
+
+It talks with the supervisor over a SOCK_SEQPACKET pair, one JSON object a message:
+
+    supervisor -> template   {"spawn": slot} with the worker's two sockets; {"gone": pid}
+    template -> supervisor   {"ready": true} | {"failed": traceback} | {"threads": module}
+                             {"spawned": slot, "pid": pid} | {"refused": slot, "why": text}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from procjobs.host import process
+from procjobs.shared.wire import limit_text
+from procjobs.worker.worker import WorkerSetup, run_worker
+
+CONTROL_FD, SPEC_FD, TABLE_FD = 3, 4, 5
+
+
+class Template:
+    """Preloads, then forks on request until the supervisor is gone."""
+
+    def __init__(self, control: socket.socket, setup: WorkerSetup, supervisor_pid: int) -> None:
+        self._control = control
+        self._setup = setup
+        self._supervisor_pid = supervisor_pid
+        self._workers: set[int] = set()
+
+    def preload(self, modules: list[str]) -> bool:
+        """Import the modules; tell the supervisor how it went, and return whether workers can be forked."""
+        for name in modules:
+            threads = process.thread_count()
+            try:
+                importlib.import_module(name)
+            except BaseException:  # noqa: BLE001 - whatever a user's module raises, SystemExit too, is told and ends here
+                self._tell({"failed": limit_text(f"preload of {name!r} failed:\n{traceback.format_exc()}", 32_000)})
+                return False
+            if process.thread_count() > threads:
+                self._tell({"threads": name})
+                return False
+        gc.collect()
+        gc.freeze()  # no collection touches these objects again: their pages stay shared with the workers
+        self._tell({"ready": True})
+        return True
+
+    def serve(self) -> None:
+        """Fork workers until the supervisor is gone."""
+        while True:
+            message, fds, _, _ = socket.recv_fds(self._control, 65536, 2, socket.MSG_CMSG_CLOEXEC)
+            if not message:
+                break
+            request = json.loads(message)
+            if "spawn" in request:
+                self._spawn(request["spawn"], fds)
+            else:
+                self._workers.discard(request["gone"])
+        for pid in self._workers:
+            process.kill_group(pid, signal.SIGKILL)
+        process.kill_marked(os.environ[process.MARK])
+
+    def _spawn(self, slot: int, fds: list[int]) -> None:
+        def child() -> NoReturn:
+            process.lead_new_session()
+            process.wait_for_new_parent(self._supervisor_pid)
+            process.die_with_parent(self._supervisor_pid)
+            self._control.close()
+            run_worker(self._setup, slot, *fds)
+
+        try:
+            pid = process.fork_to_subreaper(child, lambda pid: self._tell({"spawned": slot, "pid": pid}))
+        except OSError as error:
+            self._tell({"refused": slot, "why": f"the host refused to fork a worker: {error.strerror}"})
+        else:
+            self._workers.add(pid)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._control.send(json.dumps(message).encode())
+
+
+def main(arguments: dict[str, Any]) -> None:
+    """Run a template; `arguments` come from the supervisor's command line."""
+    process.die_with_parent(arguments["supervisor_pid"])  # while it imports, it may not see that the supervisor is gone
+    process.set_title("procjobs-templ")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=CONTROL_FD)
+    with open(SPEC_FD, "rb", closefd=False) as file:
+        file.seek(0)  # the descriptor is shared with every template of the generation
+        spec = json.loads(file.read())
+    os.close(SPEC_FD)
+    for fd in (CONTROL_FD, TABLE_FD):
+        os.set_inheritable(fd, False)
+    sys.path[:] = spec["sys_path"]
+    sys.argv[:] = [""]
+    with contextlib.suppress(OSError):  # the directory may be gone by now; then jobs run in the supervisor's
+        os.chdir(spec["cwd"])
+    setup = WorkerSetup(
+        table_fd=TABLE_FD,
+        directory=arguments["directory"],
+        initializer=spec["initializer"],
+        nice=arguments["nice"],
+    )
+    template = Template(control, setup, arguments["supervisor_pid"])
+    if template.preload([name for name in spec["preload"] if name not in arguments["skip"]]):
+        process.outlive_parent()
+        template.serve()

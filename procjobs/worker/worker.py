@@ -1,0 +1,275 @@
+"""The worker process.
+
+1. It runs one job at a time, in its main thread. It reads one job, runs it, sends the answer, and only then reads on, so
+   what it has not read can be given to another worker.
+2. Before anything of a job is run or unpickled, it marks in the job's row that it has begun it.
+3. It leads a session of its own: whatever a job starts can be ended with it.
+4. It ends when the supervisor closes its socket, and is killed by the kernel when the supervisor dies.
+5. An answer is sent whole or not at all; a worker that cannot send it ends.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import signal
+import socket
+import struct
+import sys
+import traceback
+from typing import Any, Final, NamedTuple, NoReturn
+
+from procjobs.clock import perf_counter
+from procjobs.host import payload, process
+from procjobs.shared.states import Reason
+from procjobs.shared.table import ProgressWriter
+from procjobs.shared.wire import (
+    JOB,
+    MAX_FRAME_BYTES,
+    Frame,
+    Outcome,
+    finished_frame,
+    frame,
+    limit_text,
+    parse_json,
+)
+from procjobs.worker.context import JobContext, enter_job, leave_job
+
+_ONE_FD: Final = socket.CMSG_SPACE(4)
+_MAX_TRACEBACK_BYTES: Final = 32 * 1024
+
+
+class WorkerSetup(NamedTuple):
+    """What every worker of a template has in common; `initializer` is base64 of a pickled (function, args) or None."""
+
+    table_fd: int
+    directory: str
+    initializer: str | None
+    nice: int
+
+
+class _Kind:
+    """Name, timeout and function of a kind of jobs; the function is unpickled when it is first called."""
+
+    __slots__ = ("function", "name", "pickled", "timeout")
+
+    def __init__(self, name: str, timeout: float | None, pickled: bytes) -> None:
+        self.name = name
+        self.timeout = timeout
+        self.pickled = pickled
+        self.function: Any = None
+
+    def load_call(self, received: payload.Received) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        """Return (function, args, kwargs); runs whatever code their unpickling runs."""
+        if not self.pickled:
+            return received.load()  # type: ignore[no-any-return]
+        if self.function is None:
+            self.function = payload.loads(self.pickled)
+        args, kwargs = received.load()
+        return self.function, args, kwargs
+
+
+class _Unpicklable(Exception):
+    """What could not be pickled or unpickled, with the error that said so as its cause."""
+
+
+class Worker:
+    """Runs the jobs that come in, until there are no more."""
+
+    def __init__(self, setup: WorkerSetup, slot: int, jobs: socket.socket, answers: socket.socket) -> None:
+        self._jobs = jobs
+        self._answers = answers
+        self._directory = setup.directory
+        self._slot = slot
+        self._writer = ProgressWriter(setup.table_fd, setup.directory)
+        self._kinds: dict[int, _Kind] = {}
+
+    def run(self) -> None:
+        """Read a job, run it, answer; return when the supervisor closes the socket."""
+        self._answers.sendall(frame(Frame.READY, b""))
+        while True:
+            message, ancillary, _, _ = self._jobs.recvmsg(MAX_FRAME_BYTES, _ONE_FD, socket.MSG_CMSG_CLOEXEC)
+            if not message:
+                return
+            fd = struct.unpack_from("i", ancillary[0][2])[0] if ancillary else None
+            self._run_job(message, fd)
+
+    def _run_job(self, message: bytes, fd: int | None) -> None:
+        job_id, number, row, attempt, json_length, function_length = JOB.unpack_from(message)
+        self._writer.begin(row, job_id, attempt)
+        position = JOB.size
+        if json_length:
+            description = parse_json(message[position : position + json_length])
+            position += json_length
+            self._learn_kind(number, description, message[position : position + function_length])
+            position += function_length
+        kind = self._kinds[number]
+        received = payload.Received(message[position:], fd)
+        enter_job(
+            JobContext(job_id, kind.name, attempt, kind.timeout, self._is_stopping), self._writer, payload.dump_inline
+        )
+        started = perf_counter()
+        try:
+            answer, answer_fd = self._call(job_id, attempt, kind, received, started)
+        except _Unpicklable as error:
+            details = {"message": str(error), "traceback": _format(error.__cause__)}
+            seconds = perf_counter() - started
+            outcome = Outcome.UNPICKLABLE
+            answer, answer_fd = finished_frame(job_id, outcome, Reason.PAYLOAD, attempt, seconds, details), None
+        except SystemExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the edge around the user's job: everything it raises is its answer
+            answer, answer_fd = self._describe_exception(job_id, attempt, error, perf_counter() - started)
+        finally:
+            leave_job()
+        del received
+        self._send(answer, answer_fd)
+
+    def _learn_kind(self, number: int, description: dict[str, Any], function: bytes) -> None:
+        if description.get("forget"):
+            self._kinds.clear()
+        self._kinds[number] = _Kind(description["name"], description["timeout"], function)
+
+    def _is_stopping(self) -> bool:
+        return self._writer.is_stopping(self._slot)
+
+    def _call(
+        self, job_id: bytes, attempt: int, kind: _Kind, received: payload.Received, started: float
+    ) -> tuple[bytes, int | None]:
+        try:
+            function, args, kwargs = kind.load_call(received)
+        except Exception as error:
+            raise _Unpicklable(
+                f"the function or the arguments of {kind.name} could not be unpickled in the worker: {_line(error)}. "
+                "Can the worker import what they are made of?"
+            ) from error
+        result = function(*args, **kwargs)
+        seconds = perf_counter() - started
+        try:
+            inline, fd = payload.dump(result, self._directory)
+        except Exception as error:
+            raise _Unpicklable(
+                f"the result of {kind.name}, of type {type(result).__name__}, could not be pickled: {_line(error)}"
+            ) from error
+        return finished_frame(job_id, Outcome.RETURNED, 0, attempt, seconds, None, inline, descriptors=fd is not None), fd
+
+    def _describe_exception(
+        self, job_id: bytes, attempt: int, error: BaseException, seconds: float
+    ) -> tuple[bytes, int | None]:
+        details = {
+            "type": _type_name(error),
+            "message": limit_text(_text(error), 8192),
+            "traceback": _format(error),
+        }
+        try:
+            inline, fd = payload.dump(error, self._directory)
+        except Exception as pickling:  # noqa: BLE001 - the account of the failure goes without the exception itself
+            details["unpicklable"] = _line(pickling)
+            inline, fd = b"", None
+        return (
+            finished_frame(
+                job_id, Outcome.RAISED, Reason.RAISED, attempt, seconds, details, inline, descriptors=fd is not None
+            ),
+            fd,
+        )
+
+    def _send(self, answer: bytes, fd: int | None) -> None:
+        if fd is None:
+            self._answers.sendall(answer)
+            return
+        try:
+            sent = socket.send_fds(self._answers, [answer], [fd])
+            self._answers.sendall(answer[sent:])
+        finally:
+            os.close(fd)
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an exception whose __str__ fails is the user's, and must not take the worker down
+        return "<its text cannot be had: __str__ failed>"
+
+
+def _line(error: BaseException) -> str:
+    return limit_text(f"{_type_name(error)}: {_text(error)}", 4096)
+
+
+def _format(error: BaseException | None) -> str:
+    """Return the traceback from the first frame that is not this module's."""
+    if error is None:
+        return ""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(error), error, trace))
+    except Exception:  # noqa: BLE001 - see _text
+        text = f"{_type_name(error)} (its traceback cannot be formatted)"
+    return limit_text(text, _MAX_TRACEBACK_BYTES)
+
+
+def run_worker(setup: WorkerSetup, slot: int, jobs_fd: int, answers_fd: int) -> NoReturn:
+    """Run a worker in this freshly forked process, and end the process."""
+    status = 1
+    try:
+        _settle_in(setup, slot)
+        jobs, answers = socket.socket(fileno=jobs_fd), socket.socket(fileno=answers_fd)
+        worker = Worker(setup, slot, jobs, answers)
+        if _initialize(setup, answers):
+            worker.run()
+            status = 0
+    except SystemExit as request:
+        status = _exit_status(request)
+    except (BrokenPipeError, ConnectionResetError):
+        status = 0  # the supervisor is gone
+    except BaseException:  # noqa: BLE001 - the end of the process: there is nobody above to tell but standard error
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(status)
+
+
+def _settle_in(setup: WorkerSetup, slot: int) -> None:
+    """Undo what belongs to the template only."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    if setup.nice:
+        os.nice(setup.nice)
+    process.set_title(f"procjobs-{slot}")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if "numpy.random" in sys.modules:  # random reseeds itself after a fork; numpy would repeat itself in every worker
+        sys.modules["numpy.random"].seed()
+
+
+def _initialize(setup: WorkerSetup, answers: socket.socket) -> bool:
+    if setup.initializer is None:
+        return True
+    try:
+        function, args = payload.loads(base64.b64decode(setup.initializer))
+        function(*args)
+    except Exception as error:  # noqa: BLE001 - the edge around the user's initializer
+        text = f"the initializer failed: {_line(error)}\n{_format(error)}"
+        answers.sendall(frame(Frame.UNFIT, limit_text(text, 32_000).encode()))
+        return False
+    return True
+
+
+def _exit_status(request: SystemExit) -> int:
+    """Return the status that the interpreter would end with."""
+    if request.code is None:
+        return 0
+    if isinstance(request.code, int):
+        return request.code & 0xFF
+    print(request.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+    return 1
