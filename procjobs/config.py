@@ -164,8 +164,12 @@ class PoolSettings:
         least, most = values.pop("workers")
         return cls(workers=(least, most), job_defaults=JobOptions(**values.pop("job_defaults")), **values)
 
+    def flat(self) -> dict[str, Any]:
+        """Return every setting by name, those of the job defaults among them."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**asdict(values.pop("job_defaults")), **values}
+
     def differences(self, explicit: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return {name: (running, asked for)} for those explicitly asked settings that differ from these."""
-        mine = {**self.to_json(), **asdict(self.job_defaults), "workers": self.workers}
-        asked = ((name, tuple(v) if isinstance(v, list) else v) for name, v in explicit.items())
-        return {name: (mine[name], value) for name, value in asked if name in mine and mine[name] != value}
+        mine = self.flat()
+        return {name: (mine[name], value) for name, value in explicit.items() if mine[name] != value}

@@ -220,6 +220,30 @@ def own_children() -> set[int]:
     return {child.pid for child in psutil.Process().children()}
 
 
+def usage(pid: int) -> tuple[int, float]:
+    """Return (resident bytes, CPU use in per cent of one CPU since its start) of a process; zeros if it has gone."""
+    import psutil
+
+    try:
+        other = psutil.Process(pid)
+        with other.oneshot():
+            times, age = other.cpu_times(), time.time() - other.create_time()
+            return other.memory_info().rss, 100.0 * (times.user + times.system) / max(age, 0.01)
+    except psutil.Error:
+        return 0, 0.0
+
+
+def tree_rss(pid: int) -> int:
+    """Return the resident bytes of a process and its descendants, 0 if it has gone; shared pages count in each."""
+    import psutil
+
+    try:
+        root = psutil.Process(pid)
+        return sum(usage(other.pid)[0] for other in [root, *root.children(recursive=True)])
+    except psutil.Error:
+        return 0
+
+
 def kill_marked(value: str) -> None:
     """Kill every other process of this user that was started with this MARK in its environment.
 

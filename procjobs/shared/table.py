@@ -292,6 +292,7 @@ class ProgressTable:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._map = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+            self.file_id = os.fstat(fd).st_ino
         finally:
             os.close(fd)
         identity = try_read_part(self._map, 0, layout.IDENTITY.size)

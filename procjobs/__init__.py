@@ -1,0 +1,93 @@
+"""A pool of worker processes per host, for CPU-heavy work of web applications.
+
+    web worker 1..N, scripts            one per pool                     one per pool
+    +---------+   Unix socket    +----------------------+  fork request  +------------+
+    |  Pool   | ---------------> |      Supervisor      | -------------> |  Template  |
+    | (client)| <--------------- | queue, timers, slots |                | (preloaded)|
+    +---------+  acks, results   +----------------------+                +------------+
+         |                          | a socket pair|  ^                           | fork
+         | reads                    | per worker   v  | results            +------v-----+
+         |                          |       (jobs)    +--------------------|  Worker    |
+         |    +-----------------+   | writes state                         +------------+
+         +--> |  ProgressTable  | <-+                                             |
+              | (shared memory) | <----------------------- writes progress -------+
+              +-----------------+
+
+- Pool (procjobs.client) runs in the user's process. It pickles in the calling thread and sends with one system call; one
+  receiver thread takes the answers.
+- Supervisor (procjobs.supervisor) has one thread and one loop, never runs users' code and never unpickles. Its rules are
+  in Dispatcher, which does no I/O. It is the parent of all workers.
+- Template (procjobs.template) imports what is preloaded, and forks.
+- Worker (procjobs.worker) runs one job at a time, and is replaced when it dies.
+- ProgressTable (procjobs.shared.table) is one mapped file: any process reads there what a job, a worker or the pool is
+  doing, whatever state the supervisor is in.
+
+>>> import procjobs
+>>> with procjobs.Pool(workers=2) as pool:
+...     job = pool.submit(pow, 2, 10)
+...     job.result()
+1024
+"""
+
+from procjobs.client.job import Job
+from procjobs.client.pool import Pool
+from procjobs.client.submitter import job
+from procjobs.errors import (
+    ConfigurationError,
+    JobCancelled,
+    JobError,
+    JobExpired,
+    JobTimeout,
+    PayloadError,
+    PoolClosed,
+    PoolDegraded,
+    ProcjobsError,
+    QueueFull,
+    RemoteTraceback,
+    SettingsDiffer,
+    SubmitTimeout,
+    SupervisorError,
+    SupervisorLost,
+    SupervisorRefused,
+    UnknownJob,
+    UnsupportedPlatform,
+    WorkerCrashed,
+)
+from procjobs.shared.records import JobStatus, PoolStats, Progress, WorkerInfo
+from procjobs.worker.context import JobContext, current_job, progress, track
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigurationError",
+    "Job",
+    "JobCancelled",
+    "JobContext",
+    "JobError",
+    "JobExpired",
+    "JobStatus",
+    "JobTimeout",
+    "PayloadError",
+    "Pool",
+    "PoolClosed",
+    "PoolDegraded",
+    "PoolStats",
+    "ProcjobsError",
+    "Progress",
+    "QueueFull",
+    "RemoteTraceback",
+    "SettingsDiffer",
+    "SubmitTimeout",
+    "SupervisorError",
+    "SupervisorLost",
+    "SupervisorRefused",
+    "UnknownJob",
+    "UnsupportedPlatform",
+    "WorkerCrashed",
+    "WorkerInfo",
+    "__version__",
+    "current_job",
+    "job",
+    "progress",
+    "track",
+]

@@ -1,0 +1,236 @@
+"""The handle of one job: a concurrent.futures.Future whose result is unpickled by whoever asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from procjobs import errors
+from procjobs.clock import wall
+from procjobs.errors import JobCancelled, JobError, PayloadError, ProcjobsError, RemoteTraceback, UnknownJob
+from procjobs.host.payload import Received
+from procjobs.shared.ids import to_text
+from procjobs.shared.records import JobStatus, Progress
+from procjobs.shared.wire import Finished, Outcome, parse_json
+
+if TYPE_CHECKING:
+    from procjobs.client.connection import Connection
+    from procjobs.client.pool import Pool
+
+T = TypeVar("T")
+
+
+class _Undecoded(Exception):
+    """Stands in the Future for a failure whose exception has not been unpickled."""
+
+
+class Job(concurrent.futures.Future[T], Generic[T]):
+    """A submitted job. Everything a Future can do, an `id` for other processes, and `await`.
+
+    `result()` and `exception()` unpickle what has arrived in the thread that calls them. They raise what the job raised,
+    or a `JobError` that says how it ended, or `PayloadError` if the answer cannot be unpickled here.
+    """
+
+    def __init__(self, pool: Pool, job_id: bytes, name: str) -> None:
+        super().__init__()
+        self._pool = pool
+        self._job_id = job_id
+        self._name = name
+        self._submitted_at = wall()
+        self._sequence = 0
+        self._connection: Connection | None = None
+        self._answer: tuple[Finished, Received] | None = None
+        self._decoded: tuple[Any, BaseException | None] | None = None
+
+    @property
+    def id(self) -> str:
+        """The job's id, a UUID as text; any process of this user on this host can ask the pool about it."""
+        return to_text(self._job_id)
+
+    @property
+    def name(self) -> str:
+        """The name of the job: that of its function, or the one given with `options(name=...)`."""
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self._name} {'done' if self.done() else 'pending'}>"
+
+    # Asking -------------------------------------------------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait up to `timeout` seconds (None: for ever) and return what the job returned, or raise how it ended.
+
+        Raise TimeoutError if it has not ended by then; the job goes on.
+        """
+        error = self.exception(timeout)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                error = None  # a traceback that holds this frame must not hold the exception in turn
+        assert self._decoded is not None
+        return self._decoded[0]  # type: ignore[no-any-return]
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait up to `timeout` seconds and return how the job failed, None if it succeeded.
+
+        Raise JobCancelled if it was cancelled, TimeoutError if it has not ended by then.
+        """
+        try:
+            error = super().exception(timeout)
+        except concurrent.futures.CancelledError:
+            raise JobCancelled(f"job {self.id} {self._name} was cancelled", job_id=self.id) from None
+        if error is not None and not isinstance(error, _Undecoded):
+            return error
+        if self._decoded is None:
+            assert self._answer is not None
+            self._decoded = _decode(*self._answer, self._name)
+            self._answer = None
+        return self._decoded[1]
+
+    def running(self) -> bool:
+        """Return whether a worker runs the job now, as the shared table shows it. Does not block."""
+        return not self.done() and self.status().state == "running"
+
+    def status(self) -> JobStatus:
+        """Return what the shared table shows of the job. Does not block.
+
+        As long as the supervisor has not taken it, it is shown as queued; UnknownJob once its record was evicted.
+        """
+        try:
+            return self._pool.status(self.id)
+        except UnknownJob:
+            if self.done():
+                raise
+            return JobStatus(
+                self.id, self._name, "queued", None, 0, None, self._submitted_at, None, None, None, None
+            )
+
+    def progress(self) -> Progress | None:
+        """Return what the job has last reported, None if nothing. Does not block."""
+        return self.status().progress
+
+    def cancel(self) -> bool:
+        """Cancel the job, waiting or running; return False if it had ended. Does not block.
+
+        A running job's processes get SIGTERM, and after the grace period SIGKILL. Waiters see JobCancelled at once.
+        """
+        if self.cancelled():
+            return True
+        if not super().cancel():
+            return False
+        self.set_running_or_notify_cancel()
+        if self._connection is not None and self._connection.pid == os.getpid():
+            self._connection.drop_job(self)
+        return True
+
+    def wait_accepted(self, timeout: float | None = None) -> None:
+        """Return when the supervisor has the job: from then on it runs, whatever becomes of this process.
+
+        (A private pool ends with its process all the same.) Raise TimeoutError if that takes longer than `timeout`.
+        """
+        if self._connection is not None and not self.done():
+            self._connection.wait_accepted(self._sequence, timeout)
+
+    # Asyncio ------------------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.wrap_future(self).__await__()
+
+    async def updates(self, interval: float = 0.1) -> AsyncIterator[JobStatus]:
+        """Yield the job's status each time it has changed, looking every `interval` seconds; the last is a final one."""
+        last: JobStatus | None = None
+        while True:
+            ended = self.done()
+            with contextlib.suppress(UnknownJob):
+                status = self.status()
+                if status != last:
+                    last = status
+                    yield status
+            if ended or (last is not None and last.done):
+                return
+            await asyncio.sleep(interval)
+
+    # What the connection calls ------------------------------------------------------------------------------
+
+    def settle(self, finished: Finished, received: Received) -> None:
+        """Take the answer that has arrived; runs no code of the job's."""
+        self._connection = None
+        if self.done():
+            return
+        with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled in this very moment
+            if finished.outcome == Outcome.RETURNED:
+                self._answer = (finished, received)
+                self.set_result(None)  # type: ignore[arg-type]
+            elif finished.outcome == Outcome.VERDICT and parse_json(finished.details)["error"] == "JobCancelled":
+                super().cancel()
+                self.set_running_or_notify_cancel()
+            else:
+                self._answer = (finished, received)
+                self.set_exception(_Undecoded())
+
+    def abandon(self, error: ProcjobsError) -> None:
+        """End without an answer."""
+        self._connection = None
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            self.set_exception(error)
+
+    def sent_over(self, connection: Connection, sequence: int) -> None:
+        """Note where the submission went."""
+        self._connection = connection
+        self._sequence = sequence
+
+
+def _decode(finished: Finished, received: Received, name: str) -> tuple[Any, BaseException | None]:
+    """Return (result, None) or (None, exception); runs whatever code the unpickling runs."""
+    job_id = to_text(finished.job_id)
+    if finished.outcome == Outcome.RETURNED:
+        try:
+            return received.load(), None
+        except Exception as error:  # noqa: BLE001 - the edge around the user's unpickling
+            text = f"the result of job {job_id} {name} could not be unpickled here: {type(error).__name__}: {error}"
+            return None, _with_cause(PayloadError(text), error)
+    details = parse_json(finished.details)
+    if finished.outcome == Outcome.VERDICT:
+        return None, _verdict(details, job_id, finished.attempt)
+    trace = RemoteTraceback(details.get("traceback", ""))
+    if finished.outcome == Outcome.UNPICKLABLE:
+        return None, _with_cause(PayloadError(f"job {job_id}: {details['message']}"), trace)
+    described = f"job {job_id} {name} raised {details['type']}: {details['message']}"
+    if "unpicklable" in details:
+        text = f"{described}; the exception itself could not be pickled: {details['unpicklable']}"
+        return None, _with_cause(PayloadError(text), trace)
+    try:
+        error = received.load()
+    except Exception as problem:  # noqa: BLE001 - the edge around the user's unpickling
+        text = f"{described}; the exception itself could not be unpickled here: {problem!r}"
+        return None, _with_cause(PayloadError(text), trace)
+    if not isinstance(error, BaseException):
+        return None, _with_cause(PayloadError(f"{described}; it was unpickled to {type(error).__name__}"), trace)
+    return None, _with_cause(error, trace)
+
+
+def _with_cause(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+def _verdict(details: dict[str, Any], job_id: str, attempt: int) -> ProcjobsError:
+    kind = getattr(errors, str(details.get("error")), errors.ProcjobsError)
+    message = str(details.get("message"))
+    if kind is errors.WorkerCrashed:
+        return errors.WorkerCrashed(
+            message,
+            job_id=job_id,
+            attempt=attempt,
+            signal=details.get("signal"),
+            exit_code=details.get("exit_code"),
+            last_progress=details.get("last_progress"),
+        )
+    if issubclass(kind, JobError):
+        return kind(message, job_id=job_id, attempt=attempt)
+    return kind(message)  # type: ignore[no-any-return]

@@ -1,0 +1,147 @@
+"""Which functions have been described to the supervisor, so that each is pickled and sent once per connection.
+
+A function goes by name if it can be imported by name. One that goes by value (a lambda, a closure, a function of
+`__main__`) can change between two calls: what it closes over, the globals it reads. It is sent once only as long as all
+of that is plain and compares equal; else its pickle travels with each call.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from dataclasses import asdict
+from typing import Any, Final, NamedTuple
+
+from procjobs.config import JobOptions
+from procjobs.errors import PayloadError
+from procjobs.host import payload
+from procjobs.shared import wire
+from procjobs.shared.wire import Frame
+
+MOST_KINDS: Final = 4096
+MOST_FUNCTION_BYTES: Final = 16 * 1024
+_PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
+_DEPTH: Final = 4
+OPTIONS_ATTRIBUTE: Final = "__procjobs_options__"
+"""Where the decorator `job` leaves a function's default options."""
+
+
+class Registered(NamedTuple):
+    """A kind as the supervisor knows it; `carries_function` says that each payload brings its own function."""
+
+    number: int
+    carries_function: bool
+
+
+class KindRegistry:
+    """The kinds of one connection. Not for several threads at once: the connection's lock guards it."""
+
+    def __init__(self) -> None:
+        self._by_identity: dict[tuple[int, int], tuple[Any, JobOptions, Registered]] = {}
+        self._by_value: dict[Any, Registered] = {}
+        self._held: dict[int, Any] = {}
+        self._count = 0
+        self._first_valid = 1
+
+    def look_up(self, function: Any, options: JobOptions) -> tuple[Registered, bytes]:
+        """Return the kind of this call, and the frames that describe it if the supervisor has not seen it yet."""
+        # The entries hold function and options, so their identities cannot be taken over by others.
+        known = self._by_identity.get((id(function), id(options)))
+        if known is not None:
+            return known[2], b""
+        importable = payload.is_importable(function)
+        key = (id(function) if importable else _snapshot(function, _DEPTH), options)
+        if key[0] is None:
+            key = (function_name(function), options)
+        registered = self._by_value.get(key)
+        frames = b""
+        if registered is None:
+            registered, frames = self._register(function, options, key)
+        if importable:
+            self._held[id(function)] = function
+            if len(self._by_identity) >= MOST_KINDS:
+                self._by_identity.clear()
+            self._by_identity[id(function), id(options)] = (function, options, registered)
+        return registered, frames
+
+    def is_known(self, registered: Registered) -> bool:
+        """Return whether the supervisor still has this kind: another thread may have made it forget all of them."""
+        return registered.number >= self._first_valid
+
+    def _register(self, function: Any, options: JobOptions, key: Any) -> tuple[Registered, bytes]:
+        frames = b""
+        if len(self._by_value) >= MOST_KINDS:
+            self._by_identity.clear()
+            self._by_value.clear()
+            self._held.clear()
+            self._first_valid = self._count + 1
+            frames = wire.frame(Frame.FORGET, b"")
+        name = options.name or function_name(function)
+        pickled = b"" if isinstance(key[0], str) else _dump(function, name)
+        if len(pickled) > MOST_FUNCTION_BYTES:
+            pickled = b""
+        self._count += 1
+        registered = Registered(self._count, not pickled)
+        text = json.dumps({"name": name[:1000], "options": asdict(options)}).encode()
+        body = wire.KIND.pack(self._count, len(text)) + text + pickled
+        self._by_value[key] = registered
+        return registered, frames + wire.frame(Frame.KIND, body)
+
+
+def _dump(function: Any, name: str) -> bytes:
+    try:
+        return payload.dump_function(function)
+    except Exception as error:
+        raise PayloadError(f"the function {name} cannot be pickled: {error}") from error
+
+
+def _snapshot(function: Any, depth: int) -> Any:
+    """Return a value that is equal for equal functions, None where that cannot be told cheaply."""
+    if type(function) is not types.FunctionType or depth == 0 or function.__dict__.keys() - {OPTIONS_ATTRIBUTE}:
+        return None
+    parts: list[Any] = [function.__code__]
+    values = [cell.cell_contents for cell in function.__closure__ or () if _has_value(cell)]
+    values += function.__defaults__ or ()
+    values += (function.__kwdefaults__ or {}).values()
+    names = _global_names(function.__code__)
+    values += [function.__globals__[name] for name in names if name in function.__globals__]
+    for value in values:
+        if type(value) in _PLAIN:
+            parts.append((type(value), value))
+        elif isinstance(value, types.ModuleType):
+            parts.append(id(value))
+        elif isinstance(value, type | types.FunctionType | types.BuiltinFunctionType) and payload.is_importable(value):
+            parts.append(id(value))
+        else:
+            inner = _snapshot(value, depth - 1)
+            if inner is None:
+                return None
+            parts.append(inner)
+    return tuple(parts)
+
+
+def _global_names(code: types.CodeType) -> list[str]:
+    """Return the names that a function and the functions inside it look up, attributes included."""
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names += _global_names(constant)
+    return names
+
+
+def _has_value(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
+
+
+def function_name(function: Any) -> str:
+    """Return the name under which a job of this function is shown."""
+    inner = getattr(function, "func", None)  # functools.partial
+    if inner is not None and not hasattr(function, "__qualname__"):
+        return function_name(inner)
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return name if module in {"__main__", None} else f"{module}.{name}"

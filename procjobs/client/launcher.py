@@ -1,0 +1,204 @@
+"""Reaching a pool's supervisor: connect to the one that is there, or start one under the pool's lock."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from procjobs.clock import monotonic, sleep
+from procjobs.config import PoolSettings
+from procjobs.errors import SupervisorError
+from procjobs.host import payload, process, rundir
+
+START_TIMEOUT: Final = 30.0
+_START: Final = (
+    "import sys, os; daemon = sys.argv[1] == 'daemon'\n"
+    "if daemon and os.fork(): os._exit(0)\n"
+    "sys.path[:] = sys.argv[2].split('\\n'); from procjobs.supervisor.boot import main; main()"
+)
+
+
+class Reached(NamedTuple):
+    """A connected socket, and the pid of the supervisor if it is this process's own child."""
+
+    sock: socket.socket
+    child_pid: int | None
+
+
+def reach(directory: rundir.RunDir, settings: PoolSettings, *, private: bool) -> Reached:
+    """Connect to the pool's supervisor, starting it if there is none.
+
+    Blocks until that is done. Raise SupervisorError if it cannot be started, or not within START_TIMEOUT.
+    """
+    deadline = monotonic() + START_TIMEOUT
+    pause = 0.001
+    while True:
+        sock = try_connect(directory)
+        if sock is not None:
+            return Reached(sock, None)
+        lock = _try_lock(directory)
+        if lock is not None:
+            try:
+                child = _start(directory, settings, lock, private=private)
+            finally:
+                os.close(lock)
+            sock = try_connect(directory)
+            if sock is None:
+                raise SupervisorError(f"the supervisor of pool {directory.name!r} ended as soon as it was ready")
+            return Reached(sock, child)
+        # Somebody else holds the lock: it is starting one, or one is just about to end.
+        if monotonic() > deadline:
+            raise SupervisorError(
+                f"pool {directory.name!r} cannot be reached: a process holds {directory.lock} but does not answer on "
+                f"{directory.socket}. Is its supervisor stopped? See {directory.log}"
+            )
+        sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+
+
+def try_connect(directory: rundir.RunDir) -> socket.socket | None:
+    """Return a socket connected to the pool's supervisor, None if none listens."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(directory.socket)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        sock.close()
+        return None
+    except OSError as error:
+        sock.close()
+        raise SupervisorError(f"the socket {directory.socket} cannot be used: {error}") from error
+    return sock
+
+
+def _try_lock(directory: rundir.RunDir) -> int | None:
+    try:
+        return rundir.try_lock(directory.lock)
+    except OSError as error:
+        raise SupervisorError(f"the lock {directory.lock} cannot be used: {error}") from error
+
+
+def _start(directory: rundir.RunDir, settings: PoolSettings, lock: int, *, private: bool) -> int | None:
+    """Start a supervisor and wait until clients can connect to it; return its pid if it is to be reaped here."""
+    boot = {
+        "base": directory.base,
+        "name": directory.name,
+        "settings": settings.to_json(),
+        "owner_pid": os.getpid() if private else None,
+    }
+    ready_read, ready_write = os.pipe()
+    boot_fd = memory_file(json.dumps(boot).encode(), directory.base)
+    path = [os.path.dirname(os.path.dirname(os.path.dirname(__file__))), *sys.path]
+    try:
+        pid = process.spawn(
+            [interpreter(), "-S", "-E", "-c", _START, "child" if private else "daemon", "\n".join(path)],
+            env=os.environ,
+            stdin=boot_fd,
+            passed=[lock, ready_write],
+            own_session=True,
+        )
+    except OSError as error:
+        os.close(ready_read)
+        raise SupervisorError(f"{interpreter()} could not be started as a supervisor: {error}") from error
+    finally:
+        os.close(ready_write)
+        os.close(boot_fd)
+    with open(ready_read, "rb") as pipe:
+        problem = pipe.read()
+    if not private or problem:
+        process.wait_for_child(pid, START_TIMEOUT)
+    if problem:
+        text = problem.decode(errors="replace")
+        raise SupervisorError(f"the supervisor of pool {directory.name!r} could not start:\n{text}")
+    return pid if private else None
+
+
+def interpreter() -> str:
+    """Return the Python interpreter to start; where Python is embedded, the one it was built with."""
+    if sys.executable and "python" in os.path.basename(sys.executable).lower():
+        return sys.executable
+    candidate = f"{sys.exec_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+    if os.access(candidate, os.X_OK):
+        return candidate
+    raise SupervisorError(f"no Python interpreter was found to run the supervisor with (sys.executable={sys.executable!r})")
+
+
+def memory_file(content: bytes, directory: str) -> int:
+    """Return a descriptor of an unnamed file with this content, at its beginning."""
+    fd = payload.open_memory_file(directory)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def fingerprint(modules: Sequence[str]) -> str:
+    """Return text that changes when the files of these modules' top-level packages change.
+
+    Nothing is imported. For an installed package (in site-packages) its own entry and directory stand for all its files.
+    """
+    import importlib.machinery
+
+    lines = []
+    for top in sorted({name.partition(".")[0] for name in modules}):
+        with contextlib.suppress(ImportError):
+            spec = importlib.machinery.PathFinder.find_spec(top)
+            if spec is not None:
+                lines += _describe_files(spec.origin, list(spec.submodule_search_locations or ()))
+    return "\n".join(lines)
+
+
+def _describe_files(origin: str | None, folders: list[str]) -> list[str]:
+    lines = [_stamp(origin)] if origin else []
+    for folder in folders:
+        if "site-packages" in folder or "dist-packages" in folder:
+            lines.append(_stamp(folder))
+            continue
+        for root, below, files in os.walk(folder):
+            below[:] = sorted(name for name in below if name != "__pycache__")
+            lines += [_stamp(f"{root}/{name}") for name in sorted(files) if name.endswith((".py", ".so"))]
+    return lines
+
+
+def _stamp(path: str) -> str:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return path
+    return f"{path} {info.st_mtime_ns} {info.st_size}"
+
+
+def wait_for_end(directory: rundir.RunDir, timeout: float) -> bool:
+    """Wait until no supervisor holds the pool's lock; return whether that came within the timeout."""
+    deadline = monotonic() + timeout
+    while os.path.exists(directory.lock):
+        fd = rundir.try_lock(directory.lock)
+        if fd is not None:
+            rundir.remove(directory)
+            os.close(fd)
+            return True
+        if monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def describe_generation(
+    *, preload: Sequence[str], initializer: str | None, version: str | None
+) -> tuple[str, dict[str, Any]]:
+    """Return (key, specification) of the code that this process's jobs run."""
+    import hashlib
+
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:
+        cwd = "/"
+    sys_path = [os.path.abspath(entry) if entry else cwd for entry in sys.path]
+    spec = {"sys_path": sys_path, "cwd": cwd, "preload": list(preload), "initializer": initializer}
+    marked = {**spec, "executable": interpreter(), "version": fingerprint(preload) if version is None else version}
+    return hashlib.sha256(json.dumps(marked).encode()).hexdigest(), spec

@@ -1,0 +1,514 @@
+"""The pool as users hold it."""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import concurrent.futures
+import contextlib
+import json
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from procjobs.client import launcher
+from procjobs.client.connection import Connection
+from procjobs.client.job import Job
+from procjobs.client.kinds import OPTIONS_ATTRIBUTE, function_name
+from procjobs.client.submitter import Submitter, WithOptions
+from procjobs.clock import wall
+from procjobs.config import (
+    MAX_SLOTS,
+    JobOptions,
+    PoolSettings,
+    Workers,
+    check_count,
+    check_pool_name,
+    check_seconds,
+    check_workers,
+)
+from procjobs.errors import (
+    ConfigurationError,
+    PayloadError,
+    PoolClosed,
+    PoolDegraded,
+    QueueFull,
+    SettingsDiffer,
+    SupervisorLost,
+    UnknownJob,
+)
+from procjobs.host import hostinfo, payload, process, rundir
+from procjobs.shared.ids import from_text, new_id, to_text
+from procjobs.shared.records import JobStatus, PoolStats, Progress, WorkerInfo
+from procjobs.shared.table import SLOT_STATES, ProgressTable
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_STOP_TIMEOUT = 30.0
+
+
+class Pool(Submitter, concurrent.futures.Executor):
+    """A pool of worker processes: this process's own, or with a name the host's.
+
+    `Pool()` is private: it ends with the process that made it. `Pool("media")` is shared by all processes of this user
+    on this host: the first one starts it, and it ends `linger` seconds after the last one has let go and no job is left.
+    A Pool made before a fork works in the child.
+
+    workers: how many, or "auto" (the CPUs that this process may use), or (least, most) to grow while jobs wait.
+    timeout, retries, grace_period: defaults for jobs; see `options`. Seconds.
+    max_jobs_per_worker: replace a worker after so many jobs.
+    preload: names of modules to import once, before workers are forked; memory is shared.
+    initializer, initargs: called in each new worker before its first job.
+    nice: added to the workers' niceness. max_queued: submit raises QueueFull beyond so many waiting jobs.
+    result_ttl: seconds for which results are kept for readers by id. result_memory_bytes: how much of them in memory.
+    version: what tells one deploy's code from another's; by default the state of the preloaded files.
+    submit_timeout: how long submit waits for a supervisor that takes no bytes. Seconds.
+    strict: raise ConfigurationError, instead of warning, when a running pool has other settings than given here.
+    directory: where the pool's socket and table are; by default chosen as in `procjobs.host.rundir`.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        workers: Workers = "auto",
+        max_workers: int | None = None,
+        timeout: float | None = None,
+        retries: int = 0,
+        grace_period: float = 5.0,
+        max_jobs_per_worker: int | None = None,
+        preload: Sequence[str] = (),
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
+        nice: int = 0,
+        max_queued: int = 100_000,
+        result_ttl: float = 3600.0,
+        result_memory_bytes: int = 64 * 2**20,
+        linger: float = 10.0,
+        version: str | None = None,
+        submit_timeout: float = 5.0,
+        strict: bool = False,
+        directory: str | None = None,
+    ) -> None:
+        process.check_platform()
+        if max_workers is not None:
+            if workers != "auto":
+                raise ConfigurationError("workers and max_workers contradict each other: give one of them")
+            workers = check_count("max_workers", max_workers, minimum=1, maximum=MAX_SLOTS)
+        self._explicit_workers = check_workers(workers)
+        self._job_defaults = JobOptions(timeout=timeout, retries=retries, grace_period=grace_period).validated()
+        self._settings = PoolSettings(
+            workers=_resolve_workers(self._explicit_workers),
+            job_defaults=self._job_defaults,
+            max_jobs_per_worker=max_jobs_per_worker,
+            nice=nice,
+            max_queued=max_queued,
+            result_ttl=result_ttl,
+            result_memory_bytes=result_memory_bytes,
+            linger=linger,
+        ).validated()
+        self.name = None if name is None else check_pool_name(name)
+        self._directory = rundir.RunDir(rundir.find_base(directory), self.name or _private_name())
+        rundir.check_socket_path(self._directory)
+        self._submit_timeout = check_seconds("submit_timeout", submit_timeout, optional=False) or 0.0
+        self._strict = strict
+        self._key, self._spec = launcher.describe_generation(
+            preload=_check_preload(preload), initializer=_dump_initializer(initializer, initargs), version=version
+        )
+        self._pool = self
+        self._changes: Mapping[str, Any] = {}
+        self._options_cache: dict[Any, JobOptions] = {}
+        self._lock = threading.RLock()
+        self._owner_pid = os.getpid()
+        self._child_pid: int | None = None
+        self._closed = False
+        self._connection: Connection | None = None
+        self._table: ProgressTable | None = None
+        self._connect()
+        _pools.add(self)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the pool belongs to the process that made it."""
+        return self.name is None
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.name or 'private'}>"
+
+    # The connection -------------------------------------------------------------------------------------------
+
+    def _connect(self) -> Connection:
+        """Return the connection to the supervisor, made if there is none; start the supervisor if need be."""
+        with self._lock:
+            connection = self._connection
+            if connection is not None and not connection.lost:
+                return connection
+            if self._closed:
+                raise PoolClosed(f"{self!r} was shut down; make a new Pool")
+            if connection is not None:
+                connection.close()
+                self._let_child_go()
+            if self.is_private and os.getpid() != self._owner_pid:
+                sock = launcher.try_connect(self._directory)
+                if sock is None:
+                    raise PoolClosed("the process that made this private pool has ended it")
+            else:
+                sock, self._child_pid = launcher.reach(self._directory, self._settings, private=self.is_private)
+            connection = Connection(sock, self._directory.path, submit_timeout=self._submit_timeout)
+            spec_fd = launcher.memory_file(json.dumps(self._spec).encode(), self._directory.path)
+            try:
+                connection.say_hello(self._key, spec_fd, launcher.interpreter())
+            finally:
+                os.close(spec_fd)
+            connection.on_notice = self._on_notice
+            if self._table is not None:
+                self._table.close()
+            self._table = ProgressTable(self._directory.table, loads=payload.loads)
+            self._connection = connection
+            self._compare_settings(connection.welcome["settings"])
+            self._on_notice(connection.welcome["problem"])
+            return connection
+
+    def _compare_settings(self, running: Mapping[str, Any]) -> None:
+        """Warn (or raise, if strict) where settings that were given here are not those of the running pool."""
+        mine = self._settings.flat()
+        plain = PoolSettings(workers=self._settings.workers).flat()
+        explicit = {name: value for name, value in mine.items() if value != plain[name]}
+        if self._explicit_workers != "auto":
+            explicit["workers"] = self._settings.workers
+        different = PoolSettings.from_json(running).differences(explicit)
+        if different:
+            text = ", ".join(f"{n}={theirs!r} (here {asked!r})" for n, (theirs, asked) in different.items())
+            message = f"pool {self.name!r} is running with other settings, which hold: {text}"
+            if self._strict:
+                self.shutdown(wait=False)
+                raise ConfigurationError(message)
+            warnings.warn(message, SettingsDiffer, stacklevel=4)
+
+    def _on_notice(self, problem: str | None) -> None:
+        if problem:
+            warnings.warn(f"{self!r} cannot run jobs at the moment: {problem}", PoolDegraded, stacklevel=2)
+
+    def _after_fork_in_child(self) -> None:
+        """Forget the parent's connection; this process makes its own when it needs one."""
+        self._lock = threading.RLock()
+        self._child_pid = None
+        if self._connection is not None:
+            self._connection.close_inherited()
+            self._connection = None
+
+    def _read_table(self) -> ProgressTable:
+        table = self._table
+        if self._closed or table is None:
+            raise PoolClosed(f"{self!r} was shut down; make a new Pool")
+        return table
+
+    # Submitting -----------------------------------------------------------------------------------------------
+
+    def submit_with(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        changes: Mapping[str, Any],
+        delay: float,
+        expires: float,
+    ) -> Job[Any]:
+        """Submit a call with changes to the default options; what `submit` does."""
+        if not callable(fn):
+            raise TypeError(f"{fn!r} cannot be called; submit() takes a function and its arguments")
+        options = self._job_defaults
+        own = getattr(fn, OPTIONS_ATTRIBUTE, None)
+        if own or changes:
+            options = self._merged_options(own or {}, changes)
+        connection = self._connection
+        if connection is None or connection.lost or self._closed:
+            connection = self._connect()
+        self._check_room(connection)
+        job: Job[Any] = Job(self, new_id(), options.name or function_name(fn))
+        connection.submit(job, fn, args, kwargs, options, delay, expires)
+        return job
+
+    def _merged_options(self, own: Mapping[str, Any], changes: Mapping[str, Any]) -> JobOptions:
+        """Return one object for the same options, so that the connection recognises it."""
+        merged = {**own, **changes}
+        key = tuple(sorted(merged.items()))
+        options = self._options_cache.get(key)
+        if options is None:
+            if len(self._options_cache) > 1000:
+                self._options_cache.clear()
+            options = self._options_cache[key] = self._job_defaults.but(merged)
+        return options
+
+    def check_options(self, changes: Mapping[str, Any]) -> None:
+        """Raise ConfigurationError for options that no job can have."""
+        self._job_defaults.but(changes)
+
+    def _check_room(self, connection: Connection) -> None:
+        counters = self._read_table().counters()
+        waiting = counters.queued + counters.scheduled + connection.unaccepted()
+        most = connection.welcome["settings"]["max_queued"]
+        if waiting >= most:
+            raise QueueFull(
+                f"{self!r} has {waiting} jobs waiting, as many as max_queued allows; try again later",
+                queued=waiting,
+                max_queued=most,
+            )
+
+    def options(self, **changes: Any) -> WithOptions:
+        """Return this pool with other options for the jobs that are submitted through what is returned.
+
+        timeout: seconds it may run; then its processes get SIGTERM and, after `grace_period`, SIGKILL.
+        retries: how often it is started again after it failed; `backoff`, `max_backoff`: see `JobOptions`.
+        priority: higher ones start first. name: what it is called in records.
+        delay: seconds to wait before it may start; `at`: a Unix time or datetime instead.
+        expires: seconds after which it is not started any more.
+        """
+        return WithOptions(self, changes)
+
+    # Asking by id ---------------------------------------------------------------------------------------------
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return what is known about a job. From any process, without blocking; source: the shared table.
+
+        Raise UnknownJob if its supervisor has not received it yet, or its record was evicted.
+        """
+        return self._on_current_table(lambda table: table.status(from_text(job_id)))
+
+    def progress(self, job_id: str) -> Progress | None:
+        """Return what a job has last reported, None if nothing; otherwise as `status`."""
+        return self.status(job_id).progress
+
+    def _on_current_table(self, read: Callable[[ProgressTable], Any]) -> Any:
+        """Read the table; if the job is not in it and another supervisor has begun a new one, read that."""
+        table = self._read_table()
+        try:
+            return read(table)
+        except UnknownJob:
+            with self._lock:
+                if not self._table_was_replaced(table):
+                    raise
+                self._table = ProgressTable(self._directory.table, loads=payload.loads)
+                return read(self._table)
+
+    def _table_was_replaced(self, table: ProgressTable) -> bool:
+        if table is not self._table:
+            return True
+        try:
+            return table.file_id != os.stat(self._directory.table).st_ino
+        except FileNotFoundError:
+            return False
+
+    def job(self, job_id: str) -> Job[Any]:
+        """Return a handle of a job that was submitted anywhere; its result is asked for at once.
+
+        Raise UnknownJob as `status` does. The result is there for `result_ttl` seconds after the job ended.
+        """
+        status = self.status(job_id)
+        job: Job[Any] = Job(self, from_text(job_id), status.name)
+        return self._connect().watch(job)
+
+    def cancel(self, job_id: str) -> bool:
+        """Cancel a job, waiting or running; return False if it had ended. Waits for the supervisor's reply.
+
+        Raise UnknownJob if there is no such job.
+        """
+        reply = self._connect().request("cancel", id=from_text(job_id).hex())
+        if not reply["known"]:
+            raise UnknownJob(f"job {job_id} is not known to this pool")
+        return bool(reply["cancelled"])
+
+    def jobs(self, state: str | None = None, limit: int = 100) -> list[JobStatus]:
+        """Return up to `limit` jobs, the newest first, those in `state` if given. Reads the shared table."""
+        known = [status for status in self._read_table().jobs() if state is None or status.state == state]
+        known.sort(key=lambda status: status.id, reverse=True)
+        return known[:limit]
+
+    def stats(self) -> PoolStats:
+        """Return the pool's counters as of its supervisor's last turn. Reads the shared table; asks nobody."""
+        table = self._read_table()
+        counters = table.counters()
+        return PoolStats(
+            supervisor_pid=table.supervisor_pid,
+            workers=counters.workers,
+            busy=counters.busy,
+            idle=counters.idle,
+            queued=counters.queued,
+            scheduled=counters.scheduled,
+            finished=counters.finished,
+            failed=counters.failed,
+            crashed=counters.crashed,
+            restarts=counters.restarts,
+            rss=process.tree_rss(table.supervisor_pid),
+            uptime=wall() - table.started_at,
+            store=None,
+            problem=table.problem(),
+        )
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the pool's workers. Reads the shared table, and memory and CPU time from the host."""
+        infos = []
+        for slot, record in self._read_table().slots():
+            rss, cpu_percent = process.usage(record.pid)
+            job_id = to_text(record.job_id) if any(record.job_id) else None
+            infos.append(
+                WorkerInfo(
+                    slot,
+                    record.pid,
+                    record.generation,
+                    SLOT_STATES[record.state],
+                    job_id,
+                    record.jobs_done,
+                    rss,
+                    cpu_percent,
+                    record.started_at,
+                )
+            )
+        return infos
+
+    # Steering -------------------------------------------------------------------------------------------------
+
+    def resize(self, workers: Workers) -> None:
+        """Change the number of workers, for everybody: more start at once, fewer remain as jobs end."""
+        self._connect().request("resize", workers=_resolve_workers(check_workers(workers)))
+
+    def pause(self) -> None:
+        """Start no more jobs, for everybody; running ones go on."""
+        self._connect().request("pause")
+
+    def resume(self) -> None:
+        """Start jobs again."""
+        self._connect().request("resume")
+
+    def drain(self) -> None:
+        """Take no more jobs from anybody; when those there are have ended, the pool ends. Returns at once."""
+        self._connect().request("drain")
+
+    def stop(self) -> None:
+        """End the pool for everybody: waiting jobs fail with PoolClosed, running ones are stopped. Waits for the end.
+
+        Nothing of the pool remains: no process, no file.
+        """
+        with self._lock:
+            self._end("stop", _STOP_TIMEOUT + self._settings.job_defaults.grace_period)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - Executor's
+        """Let go of the pool. A private one ends when its jobs are done; a named one goes on for the others.
+
+        With `wait`, return when the jobs submitted here are done; with `cancel_futures`, cancel those that have not
+        started.
+        """
+        with self._lock:
+            if self._closed:
+                if wait:
+                    self._wait_for_child(None)
+                return
+            self._closed = True
+            connection = self._connection
+        if connection is None:
+            return
+        with contextlib.suppress(SupervisorLost):
+            if cancel_futures:
+                connection.request("cancel_queued")
+            if self.is_private and os.getpid() == self._owner_pid:
+                connection.request("drain")
+        if wait:
+            concurrent.futures.wait(connection.outstanding())
+            if self.is_private and os.getpid() == self._owner_pid:
+                connection.wait_for_end(None)
+            self._release(connection)
+        elif not connection.outstanding() and not self.is_private:
+            self._release(connection)
+
+    def _end(self, call: str, timeout: float, **arguments: Any) -> None:
+        connection = self._connect() if not self._closed else self._connection
+        self._closed = True
+        if connection is None:
+            return
+        with contextlib.suppress(SupervisorLost):
+            connection.request(call, **arguments)
+        connection.wait_for_end(timeout)
+        self._release(connection)
+        launcher.wait_for_end(self._directory, timeout)
+
+    def _release(self, connection: Connection) -> None:
+        connection.close()
+        self._wait_for_child(_STOP_TIMEOUT)
+
+    def _wait_for_child(self, timeout: float | None) -> None:
+        child, self._child_pid = self._child_pid, None
+        if child is not None:
+            process.wait_for_child(child, _STOP_TIMEOUT if timeout is None else timeout)
+            launcher.wait_for_end(self._directory, _STOP_TIMEOUT)
+
+    def _let_child_go(self) -> None:
+        """Reap the private supervisor that was lost."""
+        child, self._child_pid = self._child_pid, None
+        if child is not None:
+            process.wait_for_child(child, _STOP_TIMEOUT)
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, traceback: object) -> None:
+        """Wait for the jobs, or on Ctrl-C and exit, if the pool is private, end it at once."""
+        if kind is not None and not issubclass(kind, Exception) and self.is_private:
+            self._stop_at_once()
+        else:
+            self.shutdown(wait=True)
+
+    def _stop_at_once(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._end("stop", _STOP_TIMEOUT, at_once=True)
+
+    def finish_at_exit(self) -> None:
+        """Do what has to be done before the interpreter ends: a private pool's jobs are awaited, but for a Ctrl-C."""
+        if not self.is_private or os.getpid() != self._owner_pid:
+            return
+        if getattr(sys, "last_type", None) is KeyboardInterrupt:
+            self._stop_at_once()
+        else:
+            self.shutdown(wait=True)
+
+
+def _resolve_workers(workers: Workers) -> tuple[int, int]:
+    if workers == "auto":
+        count = min(hostinfo.default_workers(hostinfo.read_cpu_facts()), MAX_SLOTS)
+        return count, count
+    return (workers, workers) if isinstance(workers, int) else workers  # type: ignore[return-value]
+
+
+def _private_name() -> str:
+    return f"{rundir.PRIVATE_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
+
+
+def _check_preload(preload: Sequence[str]) -> Sequence[str]:
+    if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
+        raise ConfigurationError(f"preload={preload!r}: expected names of modules, such as ['numpy', 'myapp.jobs']")
+    return preload
+
+
+def _dump_initializer(initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> str | None:
+    if initializer is None:
+        return None
+    if not callable(initializer):
+        raise TypeError("initializer must be a callable")
+    try:
+        return base64.b64encode(payload.dump_inline((initializer, tuple(initargs)))).decode()
+    except Exception as error:
+        raise PayloadError(f"the initializer or its arguments cannot be pickled: {error}") from error
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool._after_fork_in_child()  # noqa: SLF001 - of this module
+
+
+def _at_exit() -> None:
+    for pool in list(_pools):
+        pool.finish_at_exit()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

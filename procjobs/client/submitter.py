@@ -1,0 +1,190 @@
+"""The calls that a pool and a pool with options share: submit, map, run."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+from procjobs.client.job import Job
+from procjobs.client.kinds import OPTIONS_ATTRIBUTE
+from procjobs.clock import monotonic
+from procjobs.config import check_count, check_seconds
+from procjobs.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from procjobs.client.pool import Pool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_WINDOW: Final = 10_000
+"""The most jobs of one `map` that are submitted before their results are taken."""
+
+
+class Submitter:
+    """Submits to `_pool` with `_changes` to its default options."""
+
+    _pool: Pool
+    _changes: Mapping[str, Any]
+    _delay: float = 0.0
+    _at: float | None = None
+    _expires: float = 0.0
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+        """Hand a call to the pool and return its handle at once.
+
+        Function and arguments are pickled here, in the calling thread; nothing is waited for but, at most
+        `submit_timeout` seconds, a supervisor that takes no bytes. Raise PayloadError if the call cannot be pickled,
+        QueueFull, PoolClosed, SubmitTimeout, or SupervisorLost if the supervisor has just gone.
+        """
+        delay = self._delay
+        if self._at is not None:
+            delay = max(self._at - time.time(), 0.0)
+        return self._pool.submit_with(fn, args, kwargs, self._changes, delay, self._expires)
+
+    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Submit a call and await its result. Cancelling the awaiting task cancels the job, running or not."""
+        return await asyncio.wrap_future(self.submit(fn, *args, **kwargs))
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        ordered: bool = True,
+        progress: bool = False,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Call `fn` with the items of the iterables side by side, and yield the results.
+
+        `chunksize` items travel as one job. With `ordered=False` results come as they are ready. `timeout` seconds after
+        this call the iterator raises TimeoutError. `progress=True` shows a bar on standard error (needs
+        `procjobs[cli]`). At most `buffersize` jobs (10,000 by default) are submitted ahead of the results taken. When
+        the iterator is closed or a job fails, jobs that have not been answered are cancelled.
+        """
+        check_count("chunksize", chunksize, minimum=1)
+        check_seconds("timeout", timeout, zero=True)
+        window = check_count("buffersize", _WINDOW if buffersize is None else buffersize, minimum=1)
+        deadline = None if timeout is None else monotonic() + timeout
+        calls = zip(*iterables, strict=False)
+        if chunksize > 1:
+            chunks = iter(partial(_take, calls, chunksize), [])
+            jobs: Iterator[Job[Any]] = (self.submit(_run_chunk, fn, chunk) for chunk in chunks)
+        else:
+            jobs = (self.submit(fn, *call) for call in calls)
+        ahead = deque(itertools.islice(jobs, window))
+        results = _in_order(ahead, jobs, deadline) if ordered else _as_ready(ahead, jobs, deadline)
+        if chunksize > 1:
+            results = itertools.chain.from_iterable(results)
+        return _with_bar(results, fn, iterables) if progress else results
+
+
+def _take(calls: Iterator[tuple[Any, ...]], count: int) -> list[tuple[Any, ...]]:
+    return list(itertools.islice(calls, count))
+
+
+def _run_chunk(fn: Callable[..., T], calls: list[tuple[Any, ...]]) -> list[T]:
+    return [fn(*call) for call in calls]
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - monotonic(), 0.0)
+
+
+def _in_order(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None) -> Iterator[Any]:
+    try:
+        while ahead:
+            result = ahead[0].result(_left(deadline))
+            ahead.popleft()
+            ahead.extend(itertools.islice(jobs, 1))
+            yield result
+    finally:
+        for job in ahead:
+            job.cancel()
+
+
+def _as_ready(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None) -> Iterator[Any]:
+    import queue
+
+    ready: queue.SimpleQueue[Job[Any]] = queue.SimpleQueue()
+    waiting = set(ahead)
+    for job in ahead:
+        job.add_done_callback(ready.put)  # type: ignore[arg-type]
+    ahead.clear()
+    try:
+        while waiting:
+            try:
+                job = ready.get(timeout=_left(deadline))
+            except queue.Empty:
+                raise TimeoutError(f"{len(waiting)} jobs have not ended") from None
+            waiting.discard(job)
+            for following in itertools.islice(jobs, 1):
+                waiting.add(following)
+                following.add_done_callback(ready.put)  # type: ignore[arg-type]
+            yield job.result()
+    finally:
+        for job in waiting:
+            job.cancel()
+
+
+def _with_bar(results: Iterator[T], fn: Callable[..., T], iterables: tuple[Iterable[Any], ...]) -> Iterator[T]:
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:
+        raise ConfigurationError("progress=True draws with rich: pip install 'procjobs[cli]'") from None
+    lengths = [len(iterable) for iterable in iterables if hasattr(iterable, "__len__")]
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(getattr(fn, "__name__", "map"), total=min(lengths) if lengths else None)
+        for result in results:
+            bar.advance(task)
+            yield result
+
+
+class WithOptions(Submitter):
+    """A pool seen through job options: the same submit, map, run, with these options."""
+
+    def __init__(self, parent: Submitter, changes: Mapping[str, Any]) -> None:
+        changes = dict(changes)
+        self._pool = parent._pool  # noqa: SLF001 - of the same class
+        self._delay = check_seconds("delay", changes.pop("delay", parent._delay), zero=True, optional=False) or 0.0  # noqa: SLF001
+        self._at = changes.pop("at", parent._at)  # noqa: SLF001
+        if self._at is not None and self._delay:
+            raise ConfigurationError("delay and at contradict each other: give one of them")
+        if hasattr(self._at, "timestamp"):
+            self._at = self._at.timestamp()
+        check_seconds("at", self._at, zero=True)
+        self._expires = check_seconds("expires", changes.pop("expires", parent._expires or None)) or 0.0  # noqa: SLF001
+        self._changes = {**parent._changes, **changes}  # noqa: SLF001
+        self._pool.check_options(self._changes)
+
+    def options(self, **changes: Any) -> WithOptions:
+        """Return the same with further options."""
+        return WithOptions(self, changes)
+
+
+def job(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Give a function default options for when it is submitted; calling it still runs it here.
+
+    >>> @job(timeout=60, retries=2)
+    ... def render(page: int) -> str:
+    ...     return f"page {page}"
+    >>> render(3)
+    'page 3'
+    """
+    from procjobs.config import JobOptions
+
+    JobOptions().but(options)
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        setattr(function, OPTIONS_ATTRIBUTE, dict(options))
+        return function
+
+    return decorate
