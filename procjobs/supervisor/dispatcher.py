@@ -45,8 +45,8 @@ class Engine(Protocol):
     def send(self, slot: Slot, job: Job) -> bool:
         """Give the worker a job; return False if it cannot take one now."""
 
-    def take_back(self, slot: Slot) -> int:
-        """Take from the worker what it has not read; return how many jobs that were (the last ones sent)."""
+    def take_back(self, slot: Slot) -> list[bytes]:
+        """Take from the worker what it has not read; return the ids of those jobs."""
 
     def has_begun(self, job: Job) -> bool:
         """Return whether a worker has marked that it began this attempt of the job."""
@@ -128,7 +128,7 @@ class Dispatcher:
         slot = job.slot
         assert slot is not None
         if slot.jobs[0] is not job:
-            self._take_back(slot)
+            self._take_back(slot, now)
             if job.state is JobState.QUEUED:
                 self.cancel(job, now)
                 return
@@ -166,10 +166,11 @@ class Dispatcher:
     def stop_running(self, now: float) -> None:
         """Stop every worker: idle ones end, busy ones are terminated and, after the grace period, killed."""
         for slot in self.slots:
+            if slot.state in {SlotState.EMPTY, SlotState.STOPPING}:
+                continue
             if slot.state is SlotState.IDLE:
                 self._retire(slot, now)
-            elif slot.state in {SlotState.BUSY, SlotState.STARTING}:
-                self._take_back(slot)
+            elif slot.state is SlotState.STARTING or self._take_back(slot, now):
                 self._stop(slot, Stop.SHUTDOWN, now)
 
     # What workers do ------------------------------------------------------------------------------------------
@@ -224,11 +225,11 @@ class Dispatcher:
         else:
             self._set_idle(slot, now)
 
-    def on_exit(self, slot: Slot, how: tuple[int | None, int | None], unread: int, now: float) -> None:
-        """Settle a worker that has gone: (signal, exit code), and how many jobs it had not read."""
+    def on_exit(self, slot: Slot, how: tuple[int | None, int | None], unread: Iterable[bytes], now: float) -> None:
+        """Settle a worker that has gone: (signal, exit code), and the ids of jobs that it had not read."""
         self._give_back(slot, unread)
         if slot.jobs and slot.stop in {Stop.NONE, Stop.RETIRE} and not self._engine.has_begun(slot.jobs[-1]):
-            self._give_back(slot, 1)
+            self._give_back(slot, [slot.jobs[-1].id])
         stop, generation = slot.stop, slot.generation
         starting, guilty = slot.state is SlotState.STARTING, bool(slot.jobs)
         while slot.jobs:
@@ -316,10 +317,10 @@ class Dispatcher:
                 slot.kill_at = now + 1.0
                 self._engine.kill(slot)
             elif slot.deadline <= now:
-                self._take_back(slot)
-                self._stop(slot, Stop.TIMEOUT, now)
+                if self._take_back(slot, now):
+                    self._stop(slot, Stop.TIMEOUT, now)
             elif slot.take_back_at <= now:
-                self._take_back(slot)
+                self._take_back(slot, now)
             elif slot.state is SlotState.IDLE and self._is_surplus(slot):
                 if slot.idle_since + self._settings.worker_idle <= now:
                     self._retire(slot, now)
@@ -449,9 +450,11 @@ class Dispatcher:
                 return
         for slot in self.slots:
             if slot.generation is not needy and slot.state is SlotState.BUSY and slot.stop is Stop.NONE:
-                self._take_back(slot)
-                slot.stop = Stop.RETIRE  # it ends after the job that it is in
-                self._engine.retire(slot)
+                if self._take_back(slot, now):
+                    slot.stop = Stop.RETIRE  # it ends after the job that it is in
+                    self._engine.retire(slot)
+                else:
+                    self._retire(slot, now)
                 return
 
     def _is_surplus(self, slot: Slot) -> bool:
@@ -485,19 +488,28 @@ class Dispatcher:
         for slot in list(generation.idle):
             self._retire(slot, now)
 
-    def _take_back(self, slot: Slot) -> None:
+    def _take_back(self, slot: Slot, now: float) -> bool:
+        """Take back the jobs sent ahead of a busy worker; return whether it is still in a job.
+
+        Where it had not read even the first one, it is idle after that.
+        """
         slot.take_back_at = _NEVER
         if len(slot.jobs) > 1:
             self._give_back(slot, self._engine.take_back(slot))
+            if not slot.jobs and slot.stop is Stop.NONE:
+                self._set_idle(slot, now)
+        return bool(slot.jobs)
 
-    def _give_back(self, slot: Slot, count: int) -> None:
-        """Return the last `count` jobs of a slot to the front of their queue, unstarted."""
-        for _ in range(min(count, len(slot.jobs))):
-            job = slot.jobs.pop()
-            job.advance(Event.TAKE_BACK)
-            job.attempt -= 1
-            job.slot = None
-            job.generation.queue.push_front(job)
+    def _give_back(self, slot: Slot, job_ids: Iterable[bytes]) -> None:
+        """Return jobs of a slot to the front of their queue, unstarted and in the order in which they were there."""
+        unread = set(job_ids)
+        for job in reversed(slot.jobs.copy() if unread else ()):
+            if job.id in unread:
+                slot.jobs.remove(job)
+                job.advance(Event.TAKE_BACK)
+                job.attempt -= 1
+                job.slot = None
+                job.generation.queue.push_front(job)
 
     # Ends -----------------------------------------------------------------------------------------------------
 

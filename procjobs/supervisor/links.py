@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.host import process
+from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.wire import JOB, MAX_FRAME_BYTES, FrameReader, RawFrame, WireError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class WorkerLink:
         self._jobs_read.setblocking(True)
         self.stream = FrameStream(self.answers)
         self._kinds: dict[int, Kind] = {}
-        self._forget = False
+        self._unconfirmed: dict[bytes, Kind] = {}
 
     def fds_for_worker(self) -> list[int]:
         """Return the descriptors that the new worker is to have."""
@@ -112,37 +113,42 @@ class WorkerLink:
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             return False
         if is_new:
-            self._learn(kind)
+            self._unconfirmed[job.id] = kind
         return True
+
+    def confirm(self, job_id: bytes) -> None:
+        """Note that the worker has answered a job, and so knows its kind.
+
+        Until then every job of the kind brings the description: the first one to do so may be taken back.
+        """
+        if self._unconfirmed and (kind := self._unconfirmed.pop(job_id, None)) is not None:
+            self._kinds[kind.number] = kind
 
     def _describe(self, kind: Kind) -> bytes:
         text: dict[str, Any] = {"name": kind.name.decode(errors="replace"), "timeout": kind.options.timeout}
         if len(self._kinds) >= _KINDS_KNOWN:
             text["forget"] = True
+            self._kinds.clear()
         return json.dumps(text).encode()
 
-    def _learn(self, kind: Kind) -> None:
-        if len(self._kinds) >= _KINDS_KNOWN:
-            self._kinds.clear()
-        self._kinds[kind.number] = kind
+    def take_back(self) -> list[bytes]:
+        """Read what the worker has not read; return the ids of those jobs.
 
-    def take_back(self) -> int:
-        """Read what the worker has not read; return how many jobs that were."""
-        count = 0
+        The worker may be reading at the same time, so they need not be the last ones that were sent.
+        """
+        taken = []
         while True:
             try:
                 flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
                 message, ancillary, _, _ = self._jobs_read.recvmsg(MAX_FRAME_BYTES, _ONE_FD, flags)
             except BlockingIOError:
-                return count
+                return taken
             if not message:
-                return count
+                return taken
             for _, _, content in ancillary:
                 os.close(array.array("i", content)[0])  # the job itself still has the original
-            _, number, _, _, description_length, _ = JOB.unpack_from(message)
-            if description_length:
-                self._kinds.pop(number, None)
-            count += 1
+            taken.append(message[:ID_BYTES])
+            self._unconfirmed.pop(message[:ID_BYTES], None)
 
     def end_jobs(self) -> None:
         """Let the worker find the end of its jobs."""

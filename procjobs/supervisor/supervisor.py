@@ -329,7 +329,7 @@ class Supervisor:
         """Give a worker a job."""
         return self._workers[slot.number].send(job)
 
-    def take_back(self, slot: Slot) -> int:
+    def take_back(self, slot: Slot) -> list[bytes]:
         """Take from a worker what it has not read."""
         return self._workers[slot.number].take_back()
 
@@ -384,6 +384,7 @@ class Supervisor:
             for frame, fd in link.stream.read():
                 if frame.kind == Frame.FINISHED:
                     answer = wire.parse_finished(frame.body)
+                    link.confirm(answer.job_id)
                     unwanted = self.dispatcher.on_finished(slot, answer, frame.raw, fd, self.now)
                     if unwanted is not None:
                         os.close(unwanted)
