@@ -82,7 +82,7 @@ class WorkerCrashed(JobError):
     `last_progress` what the job had last reported, as text, or None.
     """
 
-    def __init__(  # noqa: D107
+    def __init__(
         self,
         message: str,
         *,

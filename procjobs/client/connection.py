@@ -15,11 +15,12 @@ import select
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
-from procjobs.clock import monotonic
 from procjobs.client.job import Job
 from procjobs.client.kinds import KindRegistry
+from procjobs.clock import monotonic
 from procjobs.config import JobOptions
 from procjobs.errors import PayloadError, PoolClosed, SubmitTimeout, SupervisorLost, SupervisorRefused
 from procjobs.host import payload
@@ -54,7 +55,7 @@ class Connection:
         self._accepted = 0
         self._closing = False
         self._receiver: threading.Thread | None = None
-        self.on_notice = lambda problem: None
+        self.on_notice: Callable[[str | None], None] = _ignore
 
     def say_hello(self, generation: str, spec_fd: int, executable: str) -> None:
         """Introduce this process; raise SupervisorRefused or SupervisorLost if that does not end in a welcome."""
@@ -308,7 +309,7 @@ class Connection:
         self._lose()
         self._socket.close()
 
-    def wait_for_end(self, timeout: float) -> None:
+    def wait_for_end(self, timeout: float | None) -> None:
         """Wait until the supervisor has closed the connection."""
         if self._receiver is None:
             self._start_receiver()
@@ -319,6 +320,10 @@ class Connection:
     def close_inherited(self) -> None:
         """Close this copy of the descriptor in a forked child; the parent's connection is not touched."""
         self._socket.close()
+
+
+def _ignore(_problem: str | None) -> None:
+    pass
 
 
 def _explain(call: tuple[Any, ...], name: str, error: Exception) -> str:

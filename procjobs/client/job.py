@@ -205,13 +205,13 @@ def _decode(finished: Finished, received: Received, name: str) -> tuple[Any, Bas
         text = f"{described}; the exception itself could not be pickled: {details['unpicklable']}"
         return None, _with_cause(PayloadError(text), trace)
     try:
-        error = received.load()
+        raised = received.load()
     except Exception as problem:  # noqa: BLE001 - the edge around the user's unpickling
         text = f"{described}; the exception itself could not be unpickled here: {problem!r}"
         return None, _with_cause(PayloadError(text), trace)
-    if not isinstance(error, BaseException):
-        return None, _with_cause(PayloadError(f"{described}; it was unpickled to {type(error).__name__}"), trace)
-    return None, _with_cause(error, trace)
+    if not isinstance(raised, BaseException):
+        return None, _with_cause(PayloadError(f"{described}; it was unpickled to {type(raised).__name__}"), trace)
+    return None, _with_cause(raised, trace)
 
 
 def _with_cause(error: BaseException, cause: BaseException) -> BaseException:
@@ -220,7 +220,7 @@ def _with_cause(error: BaseException, cause: BaseException) -> BaseException:
 
 
 def _verdict(details: dict[str, Any], job_id: str, attempt: int) -> ProcjobsError:
-    kind = getattr(errors, str(details.get("error")), errors.ProcjobsError)
+    kind: type[ProcjobsError] = getattr(errors, str(details.get("error")), ProcjobsError)
     message = str(details.get("message"))
     if kind is errors.WorkerCrashed:
         return errors.WorkerCrashed(
@@ -233,4 +233,4 @@ def _verdict(details: dict[str, Any], job_id: str, attempt: int) -> ProcjobsErro
         )
     if issubclass(kind, JobError):
         return kind(message, job_id=job_id, attempt=attempt)
-    return kind(message)  # type: ignore[no-any-return]
+    return kind(message)

@@ -108,9 +108,7 @@ def _snapshot(function: Any, depth: int) -> Any:
     for value in values:
         if type(value) in _PLAIN:
             parts.append((type(value), value))
-        elif isinstance(value, types.ModuleType):
-            parts.append(id(value))
-        elif isinstance(value, type | types.FunctionType | types.BuiltinFunctionType) and payload.is_importable(value):
+        elif isinstance(value, types.ModuleType) or (isinstance(value, type | types.FunctionType | types.BuiltinFunctionType) and payload.is_importable(value)):
             parts.append(id(value))
         else:
             inner = _snapshot(value, depth - 1)

@@ -276,29 +276,27 @@ class Pool(Submitter, concurrent.futures.Executor):
 
         Raise UnknownJob if its supervisor has not received it yet, or its record was evicted.
         """
-        return self._on_current_table(lambda table: table.status(from_text(job_id)))
+        wanted = from_text(job_id)
+        table = self._read_table()
+        try:
+            return table.status(wanted)
+        except UnknownJob:
+            return self._renewed_table(table).status(wanted)
 
     def progress(self, job_id: str) -> Progress | None:
         """Return what a job has last reported, None if nothing; otherwise as `status`."""
         return self.status(job_id).progress
 
-    def _on_current_table(self, read: Callable[[ProgressTable], Any]) -> Any:
-        """Read the table; if the job is not in it and another supervisor has begun a new one, read that."""
-        table = self._read_table()
-        try:
-            return read(table)
-        except UnknownJob:
-            with self._lock:
-                if not self._table_was_replaced(table):
-                    raise
+    def _renewed_table(self, table: ProgressTable) -> ProgressTable:
+        """Return the table of the supervisor that runs now, where another one has begun since `table` was mapped."""
+        with self._lock:
+            if self._table_was_replaced(table):
                 self._table = ProgressTable(self._directory.table, loads=payload.loads)
-                return read(self._table)
+            return self._read_table()
 
     def _table_was_replaced(self, table: ProgressTable) -> bool:
-        if table is not self._table:
-            return True
         try:
-            return table.file_id != os.stat(self._directory.table).st_ino
+            return table is self._table and table.file_id != os.stat(self._directory.table).st_ino
         except FileNotFoundError:
             return False
 
@@ -395,7 +393,7 @@ class Pool(Submitter, concurrent.futures.Executor):
         with self._lock:
             self._end("stop", _STOP_TIMEOUT + self._settings.job_defaults.grace_period)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - Executor's
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let go of the pool. A private one ends when its jobs are done; a named one goes on for the others.
 
         With `wait`, return when the jobs submitted here are done; with `cancel_futures`, cancel those that have not
@@ -436,6 +434,9 @@ class Pool(Submitter, concurrent.futures.Executor):
 
     def _release(self, connection: Connection) -> None:
         connection.close()
+        if self._table is not None:
+            self._table.close()
+            self._table = None
         self._wait_for_child(_STOP_TIMEOUT)
 
     def _wait_for_child(self, timeout: float | None) -> None:
@@ -476,7 +477,7 @@ def _resolve_workers(workers: Workers) -> tuple[int, int]:
     if workers == "auto":
         count = min(hostinfo.default_workers(hostinfo.read_cpu_facts()), MAX_SLOTS)
         return count, count
-    return (workers, workers) if isinstance(workers, int) else workers  # type: ignore[return-value]
+    return (workers, workers) if isinstance(workers, int) else workers
 
 
 def _private_name() -> str:

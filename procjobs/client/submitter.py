@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -139,7 +139,7 @@ def _with_bar(results: Iterator[T], fn: Callable[..., T], iterables: tuple[Itera
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     except ImportError:
         raise ConfigurationError("progress=True draws with rich: pip install 'procjobs[cli]'") from None
-    lengths = [len(iterable) for iterable in iterables if hasattr(iterable, "__len__")]
+    lengths = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(getattr(fn, "__name__", "map"), total=min(lengths) if lengths else None)

@@ -55,9 +55,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(value)
 
 
-def _as_memoryview(buffer: Any, code: str, shape: Sequence[int]) -> memoryview:
+def _as_memoryview(buffer: Any, code: Any, shape: tuple[int, ...]) -> memoryview:
     flat = memoryview(buffer).cast("B")
-    return flat.cast(code, shape) if len(shape) != 1 else flat.cast(code)
+    shaped: memoryview = flat.cast(code, shape) if len(shape) != 1 else flat.cast(code)
+    return shaped
 
 
 class _FileSink:

@@ -78,7 +78,7 @@ def outlive_parent() -> None:
     _prctl(PR_SET_PDEATHSIG, 0)
 
 
-def spawn(args: Sequence[str], *, env: Mapping[str, str], stdin: int, passed: Sequence[int], own_session: bool) -> int:
+def spawn(args: list[str], *, env: Mapping[str, str], stdin: int, passed: Sequence[int], own_session: bool) -> int:
     """Start a fresh program and return its pid. Its descriptors 3, 4, ... are those in `passed`; no others leak."""
     safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for fd in passed]
     try:

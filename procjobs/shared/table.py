@@ -12,6 +12,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from procjobs.clock import wall
 from procjobs.errors import UnknownJob
@@ -141,7 +142,7 @@ class TableWriter:
         self._write(self._row_offset(row), STATE.pack(*fields))
         self._heads[bucket] = row
 
-    def write_state(  # noqa: PLR0917 - called for every job: keywords cost
+    def write_state(
         self, row: int, state: JobState, reason: int, attempt: int, finished_at: float, error: str
     ) -> None:
         """Write what has changed in a published job: its state, and when and why it ended."""
@@ -236,12 +237,12 @@ class ProgressWriter:
         self._pid = self._pid or os.getpid()
         self._write(0, 0.0, 0.0, now, b"", b"")
 
-    def _write(self, flags: int, value: float, total: float, now: float, message: bytes, data: bytes) -> None:  # noqa: PLR0917
+    def _write(self, flags: int, value: float, total: float, now: float, message: bytes, data: bytes) -> None:
         self._count = count = (self._count + 1) & _MASK
         body = PROGRESS.pack(
             self._tag, self._attempt, flags, self._pid, self._started_at, value, total, now, message, data
         )
-        self._map[self._offset : self._stop] = layout.PART_HEAD.pack(layout.crc32(body, count), count) + body
+        self._map[self._offset : self._stop] = layout.PART_HEAD.pack(crc32(body, count), count) + body
 
     def is_stopping(self, slot: int) -> bool:
         """Return whether the supervisor is stopping the worker of this slot."""

@@ -148,7 +148,7 @@ class FrameReader:
         self._buffer = buffer[position:]
 
 
-def finished_frame(  # noqa: PLR0917 - the fields of the struct in their order
+def finished_frame(
     job_id: bytes,
     outcome: Outcome,
     reason: int,

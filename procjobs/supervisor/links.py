@@ -136,7 +136,7 @@ class WorkerLink:
 
         The worker may be reading at the same time, so they need not be the last ones that were sent.
         """
-        taken = []
+        taken: list[bytes] = []
         while True:
             try:
                 flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC

@@ -23,7 +23,7 @@ from procjobs.config import MAX_SLOTS, PoolSettings
 from procjobs.host import process, rundir
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared import wire
-from procjobs.shared.states import JobState, Reason
+from procjobs.shared.states import Reason
 from procjobs.shared.table import Counters, SlotRecord, TableFull, TableWriter
 from procjobs.shared.wire import Frame, WireError
 from procjobs.supervisor.clients import ClientDesk
@@ -179,9 +179,7 @@ class Supervisor:
         self._advance_linger()
 
     def _advance_linger(self) -> None:
-        if self._is_private or self.dispatcher.stopping:
-            self._lingers_until = _NEVER
-        elif self._clients or self.dispatcher.unfinished:
+        if self._is_private or self.dispatcher.stopping or self._clients or self.dispatcher.unfinished:
             self._lingers_until = _NEVER
         elif self._lingers_until == _NEVER:
             self._lingers_until = self.now + self.settings.linger

@@ -1,0 +1,229 @@
+"""Make thumbnails of all pictures in a folder, on all cores, with a bar for every job that runs.
+
+    python examples/thumbnails.py [FOLDER] [OUT] [--size 256] [--workers N] [--pool NAME]
+
+Without FOLDER it first makes sample pictures in ./samples, two of them damaged: a job that fails costs its own picture
+and no other. Needs Pillow and rich: pip install 'procjobs[examples]'.
+
+What it shows of procjobs:
+
+- `pool.submit` takes any function, also one of the script itself, and returns a Future with an `id`;
+- in the job, `procjobs.progress` says how far it is; outside, `pool.jobs("running")` reads that without asking anyone;
+- what a job raises arrives as itself; that a job's process died arrives as `procjobs.WorkerCrashed`;
+- with `--pool NAME` several runs of this script share the workers of one pool;
+- on Ctrl-C a private pool ends at once with all its processes; in a named one, the jobs of this run are cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import io
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+import procjobs
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+SAMPLE_SIZES = [(4000, 3000), (1920, 1080), (2448, 3264), (5200, 1800), (3000, 3000), (2560, 1600)]
+
+console = Console()
+
+
+# What the workers run ----------------------------------------------------------------------------------------
+
+
+class UnreadablePicture(Exception):
+    """A file is not a picture, or a damaged one."""
+
+
+def make_thumbnail(source: Path, target: Path, size: int) -> None:
+    procjobs.progress(0, 4, "decoding")
+    image = read_picture(source)
+    procjobs.progress(1, 4, "resizing")
+    image.thumbnail((size, size), Image.Resampling.LANCZOS)
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    procjobs.progress(2, 4, "sharpening")
+    image = image.convert("RGB").filter(ImageFilter.UnsharpMask(radius=1, percent=80))
+    procjobs.progress(3, 4, "saving")
+    save(image, target)
+    procjobs.progress(4, 4, "done")
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Return a decoded picture; raise UnreadablePicture, with a reason of one line, if the file is at fault."""
+    try:
+        if path.stat().st_size == 0:
+            raise UnreadablePicture("the file is empty")
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except UnreadablePicture:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadablePicture("not a picture that Pillow can read") from None
+    except Exception as error:  # decoders of damaged files raise OSError, ValueError, SyntaxError, struct.error...
+        raise UnreadablePicture(one_line(error)) from error
+
+
+def save(image: Image.Image, target: Path) -> None:
+    """Write a picture whole or not at all: a job can be killed at any time."""
+    encoded = io.BytesIO()
+    image.save(encoded, format=Image.registered_extensions()[target.suffix.lower()])
+    part = target.with_name(f".{target.name}.part")
+    part.write_bytes(encoded.getbuffer())
+    part.replace(target)
+
+
+def make_sample(target: Path, number: int, size: tuple[int, int]) -> None:
+    """Make something like a photograph: light that falls off, a horizon, grain, and a caption."""
+    procjobs.progress(0, 4, "light")
+    down = Image.linear_gradient("L").resize(size)
+    across = Image.linear_gradient("L").rotate(90 + number).resize(size)
+    light = Image.radial_gradient("L").resize(size)
+    image = Image.merge("RGB", [across, light, down] if number % 2 else [down, across, light])
+    procjobs.progress(1, 4, "grain")
+    grain = Image.effect_noise(size, 60).convert("RGB")
+    image = Image.blend(image, grain, 0.2)
+    procjobs.progress(2, 4, "caption")
+    font = ImageFont.load_default(size=size[1] // 6)
+    ImageDraw.Draw(image).text((size[0] // 2, size[1] // 2), f"Sample {number}", "white", font, anchor="mm")
+    procjobs.progress(3, 4, "saving")
+    save(image, target)
+    procjobs.progress(4, 4, "done")
+
+
+# What the script itself does ---------------------------------------------------------------------------------
+
+
+def run_with_bars(
+    pool: procjobs.Pool, title: str, function: Callable[..., None], calls: Mapping[str, tuple[Any, ...]]
+) -> dict[str, procjobs.Job[None]]:
+    """Run `function` with the arguments of each named call; return the jobs, all ended, by the same names."""
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
+    jobs: dict[str, procjobs.Job[None]] = {}
+    with Progress(*columns, console=console, disable=not console.is_interactive) as bars:
+        overall = bars.add_task(title, total=len(calls))
+        bar_of_job = {}
+        try:
+            for name, arguments in calls.items():
+                jobs[name] = pool.submit(function, *arguments)
+            name_of = {job.id: name for name, job in jobs.items()}
+            waiting = set(jobs.values())
+            while waiting:
+                _, waiting = concurrent.futures.wait(waiting, timeout=0.05)
+                bars.update(overall, completed=len(jobs) - len(waiting))
+                # The pool may be shared: there can be jobs of others.
+                running = {status.id: status.progress for status in pool.jobs("running") if status.id in name_of}
+                for job_id in bar_of_job.keys() - running.keys():
+                    bars.remove_task(bar_of_job.pop(job_id))
+                for job_id, progress in running.items():
+                    if job_id not in bar_of_job:
+                        bar_of_job[job_id] = bars.add_task(name_of[job_id], total=None)
+                    if progress:
+                        text = f"{name_of[job_id]} {progress.message}"
+                        bars.update(bar_of_job[job_id], completed=progress.value, total=progress.total, description=text)
+        finally:
+            for job in jobs.values():
+                job.cancel()  # does nothing to those that have ended
+            for bar in bar_of_job.values():
+                bars.remove_task(bar)
+    return jobs
+
+
+def make_samples(pool: procjobs.Pool, folder: Path, count: int = 36) -> None:
+    """Make `count` pictures, a truncated and an empty one among them; keep those that are there."""
+    folder.mkdir(exist_ok=True)
+    wanted = [(folder / f"sample-{n:02}.jpg", n, SAMPLE_SIZES[n % len(SAMPLE_SIZES)]) for n in range(1, count - 1)]
+    calls = {target.name: (target, number, size) for target, number, size in wanted if not target.exists()}
+    if calls:
+        say(f"Making {len(calls)} sample pictures in {folder}")
+    for job in run_with_bars(pool, "Samples", make_sample, calls).values():
+        job.result()
+    whole = wanted[0][0].read_bytes()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.jpg").write_bytes(b"")
+
+
+def make_thumbnails(pool: procjobs.Pool, folder: Path, out: Path, size: int) -> int:
+    """Make the thumbnails, say how that went, and return the exit status."""
+    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not pictures:
+        raise FileNotFoundError(f"no pictures in {folder}")
+    if out == folder:
+        raise FileExistsError(f"the thumbnails would replace the pictures in {folder}; give another output folder")
+    out.mkdir(parents=True, exist_ok=True)
+
+    say(f"Making thumbnails of {len(pictures)} pictures in {folder}")
+    begun = time.perf_counter()
+    calls = {path.name: (path, out / path.name, size) for path in pictures}
+    jobs = run_with_bars(pool, "Thumbnails", make_thumbnail, calls)
+    seconds = time.perf_counter() - begun
+
+    unreadable, unexpected = {}, {}
+    for name, job in jobs.items():
+        try:
+            job.result()
+        except UnreadablePicture as error:
+            unreadable[name] = str(error)
+        except Exception as error:  # whatever a job raised; the others are not touched by it
+            unexpected[name] = one_line(error)
+    failed = unreadable | unexpected
+    for name, reason in failed.items():
+        say(f"Failed: {name}: {reason}")
+    made = len(jobs) - len(failed)
+    workers = pool.stats().workers
+    say(f"Made {made} thumbnails in {seconds:.1f} s ({made / seconds:.1f} pictures/s, {workers} workers) in {out}")
+    return 1 if unexpected else 0
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make thumbnails of all pictures in a folder.")
+    parser.add_argument("folder", type=Path, nargs="?", help="the pictures (default: samples, made in ./samples)")
+    parser.add_argument("out", type=Path, nargs="?", default="thumbnails", help="where to put them (default: ./thumbnails)")
+    parser.add_argument("--size", type=positive, default=256, help="the longest side in pixels (default: 256)")
+    parser.add_argument("--workers", type=positive, help="how many processes (default: one per CPU)")
+    parser.add_argument("--pool", metavar="NAME", help="share the pool of this name (default: a private pool)")
+    args = parser.parse_args()
+    folder = (args.folder or Path("samples")).resolve()  # absolute: a shared pool's workers may run elsewhere
+    try:
+        if args.folder and not folder.is_dir():
+            raise NotADirectoryError(f"there is no folder {folder}")
+        with procjobs.Pool(args.pool, max_workers=args.workers, preload=["PIL.ImageFilter", "PIL.ImageOps"]) as pool:
+            if not args.folder:
+                make_samples(pool, folder)
+            return make_thumbnails(pool, folder, args.out.resolve(), args.size)
+    except (OSError, procjobs.ProcjobsError) as error:
+        print(f"thumbnails: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("thumbnails: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Fixtures for all tests; the most important one proves that a test with processes leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import threading
+import time
+import uuid
+
+import psutil
+import pytest
+
+import procjobs
+from procjobs.host import rundir
+
+DEADLINE = 30.0
+
+
+def wait_until(condition, *, timeout=DEADLINE, dump=lambda: ""):
+    """Wait for a condition, and fail loudly if it does not come true."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {timeout:g} s in vain for {condition}\n{dump()}"
+        time.sleep(0.002)  # job
+    return value
+
+
+def _descriptors():
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{fd}")
+            if "/proc/" not in target:
+                found[fd] = target
+    return found
+
+
+def _own_entries(base):
+    return {name for name in os.listdir(base) if name.startswith((f"private-{os.getpid()}-", "test-"))}
+
+
+def _pool_processes():
+    found = set()
+    for child in psutil.process_iter(["pid", "cmdline", "uids"]):
+        if any("procjobs" in part and "import main" in part for part in child.info["cmdline"] or ()):
+            found.add(child.pid)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(request):
+    """Check that the test left no child, zombie, descriptor, shared-memory file or thread."""
+    if "unit" in request.path.parts:
+        yield
+        return
+    base = rundir.find_base()
+    before = _descriptors()
+    processes = _pool_processes()
+    threads = set(threading.enumerate())
+    yield
+    gc.collect()
+    children = psutil.Process().children(recursive=True)
+    assert [] == [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    wait_until(lambda: _pool_processes() <= processes, timeout=10, dump=lambda: str(_pool_processes()))
+    wait_until(lambda: not _own_entries(base), timeout=10, dump=lambda: str(_own_entries(base)))
+    assert set() == {t for t in threading.enumerate() if t not in threads and "procjobs" in t.name}
+    assert {} == {fd: target for fd, target in _descriptors().items() if fd not in before}
+
+
+@pytest.fixture
+def pool():
+    """A private pool with two workers."""
+    with procjobs.Pool(workers=2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def pool_name():
+    """A fresh name of a named pool, which is stopped after the test."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield name
+    directory = rundir.RunDir(rundir.find_base(), name)
+    if os.path.exists(directory.lock):
+        with contextlib.suppress(procjobs.ProcjobsError):
+            procjobs.Pool(name).stop()

@@ -1,0 +1,153 @@
+"""Jobs for the tests: each waits for an event or does one thing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import procjobs
+
+
+def add(a, b=0):
+    return a + b
+
+
+def echo(value):
+    return value
+
+
+def pid():
+    return os.getpid()
+
+
+def wait_for_file(path, result=None):
+    while not os.path.exists(path):
+        time.sleep(0.005)  # job
+    return result
+
+
+def report_and_wait(path, value, total, message=None, data=None):
+    procjobs.progress(value, total, message, data)
+    return wait_for_file(path, value)
+
+
+def fail(text="no"):
+    raise ValueError(text)
+
+
+def die_of(number):
+    os.kill(os.getpid(), number)
+    time.sleep(60)  # job
+
+
+def segfault():
+    ctypes.string_at(0)
+
+
+def leave(code):
+    os._exit(code)
+
+
+def system_exit(code):
+    sys.exit(code)
+
+
+def sleep(seconds):
+    time.sleep(seconds)  # job
+    return seconds
+
+
+def ignore_sigterm_and_sleep(path):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with open(path, "w") as file:
+        file.write(str(os.getpid()))
+    time.sleep(600)  # job
+
+
+def start_child_and_wait(path):
+    child = subprocess.Popen(["sleep", "600"])
+    grandchild = subprocess.Popen(["sleep", "601"], start_new_session=True)
+    with open(path + ".new", "w") as file:
+        file.write(f"{child.pid} {grandchild.pid} {os.getpid()}")
+    os.replace(path + ".new", path)
+    time.sleep(600)  # job
+
+
+def append_and_fail(path, until):
+    with open(path, "a") as file:
+        file.write("x")
+    if os.path.getsize(path) < until:
+        raise ValueError("again")
+    return os.path.getsize(path)
+
+
+def append_and_die(path):
+    with open(path, "a") as file:
+        file.write("x")
+    os._exit(3)
+
+
+def append_name(path, name):
+    with open(path, "a") as file:
+        file.write(name)
+
+
+def context():
+    job = procjobs.current_job()
+    return job.id, job.name, job.attempt, job.deadline is not None, job.cancelled
+
+
+def count(n):
+    for _ in procjobs.track(range(n), message="counting"):
+        pass
+    return n
+
+
+class LeavesTrace:
+    """Writes the pid of every process that unpickles it into a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return _trace, (self.path,)
+
+
+def _trace(path):
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    return
+
+
+class UnpicklesNowhere:
+    def __reduce__(self):
+        return _refuse, ()
+
+
+def _refuse():
+    raise RuntimeError("this cannot be unpickled")
+
+
+def return_unpicklable_here():
+    return UnpicklesNowhere()
+
+
+def return_unpickleable():
+    return (i for i in range(3))
+
+
+class BadError(Exception):
+    def __init__(self, a, b):
+        super().__init__(f"{a} and {b}")
+
+
+def raise_bad_error():
+    raise BadError(1, 2)
+
+
+def raise_with_generator():
+    raise ValueError(i for i in range(3))
