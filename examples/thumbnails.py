@@ -14,8 +14,6 @@ What it shows of procjobs:
 - on Ctrl-C a private pool ends at once with all its processes; in a named one, the jobs of this run are cancelled.
 """
 
-from __future__ import annotations
-
 import argparse
 import concurrent.futures
 import io
@@ -27,7 +25,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps, UnidentifiedImageError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 import procjobs
 
@@ -40,39 +38,43 @@ console = Console()
 # What the workers run ----------------------------------------------------------------------------------------
 
 
-class UnreadablePicture(Exception):
+class PictureError(Exception):
     """A file is not a picture, or a damaged one."""
 
 
 def make_thumbnail(source: Path, target: Path, size: int) -> None:
-    procjobs.progress(0, 4, "decoding")
+    procjobs.progress(0, 5, "decoding")
     image = read_picture(source)
-    procjobs.progress(1, 4, "resizing")
+    procjobs.progress(1, 5, "smoothing")  # grain would flicker in the small picture
+    image.thumbnail((4 * size, 4 * size))
+    image = image.filter(ImageFilter.MedianFilter(3))
+    procjobs.progress(2, 5, "resizing")
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    procjobs.progress(2, 4, "sharpening")
-    image = image.convert("RGB").filter(ImageFilter.UnsharpMask(radius=1, percent=80))
-    procjobs.progress(3, 4, "saving")
+    procjobs.progress(3, 5, "sharpening")
+    image = image.filter(ImageFilter.UnsharpMask(radius=1, percent=80))
+    procjobs.progress(4, 5, "saving")
     save(image, target)
-    procjobs.progress(4, 4, "done")
+    procjobs.progress(5, 5, "done")
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Return a decoded picture; raise UnreadablePicture, with a reason of one line, if the file is at fault."""
+    """Return a picture upright, in RGB, on white where it is transparent.
+
+    Raise PictureError, with a reason of one line, if the file is at fault.
+    """
+    if path.stat().st_size == 0:
+        raise PictureError("the file is empty")
     try:
-        if path.stat().st_size == 0:
-            raise UnreadablePicture("the file is empty")
         with Image.open(path) as image:
-            image.load()
-            return image
-    except UnreadablePicture:
-        raise
+            upright = ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:
+                white = Image.new("RGBA", upright.size, "white")
+                upright = Image.alpha_composite(white, upright.convert("RGBA"))
+            return upright.convert("RGB")
     except UnidentifiedImageError:
-        raise UnreadablePicture("not a picture that Pillow can read") from None
+        raise PictureError("not a picture that Pillow can read") from None
     except Exception as error:  # decoders of damaged files raise OSError, ValueError, SyntaxError, struct.error...
-        raise UnreadablePicture(one_line(error)) from error
+        raise PictureError(one_line(error)) from error
 
 
 def save(image: Image.Image, target: Path) -> None:
@@ -85,10 +87,10 @@ def save(image: Image.Image, target: Path) -> None:
 
 
 def make_sample(target: Path, number: int, size: tuple[int, int]) -> None:
-    """Make something like a photograph: light that falls off, a horizon, grain, and a caption."""
+    """Make something like a photograph: light that falls off, grain, and a caption."""
     procjobs.progress(0, 4, "light")
     down = Image.linear_gradient("L").resize(size)
-    across = Image.linear_gradient("L").rotate(90 + number).resize(size)
+    across = Image.linear_gradient("L").rotate(90 if number % 3 else 270).resize(size)
     light = Image.radial_gradient("L").resize(size)
     image = Image.merge("RGB", [across, light, down] if number % 2 else [down, across, light])
     procjobs.progress(1, 4, "grain")
@@ -109,29 +111,30 @@ def run_with_bars(
     pool: procjobs.Pool, title: str, function: Callable[..., None], calls: Mapping[str, tuple[Any, ...]]
 ) -> dict[str, procjobs.Job[None]]:
     """Run `function` with the arguments of each named call; return the jobs, all ended, by the same names."""
-    columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
+    name_column = TextColumn("{task.description}", markup=False)  # a file may be called [red].jpg
+    columns = [name_column, BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[step]}")]
     jobs: dict[str, procjobs.Job[None]] = {}
     with Progress(*columns, console=console, disable=not console.is_interactive) as bars:
-        overall = bars.add_task(title, total=len(calls))
-        bar_of_job = {}
+        overall = bars.add_task(title, total=len(calls), step="")
+        bar_of_job: dict[str, TaskID] = {}
         try:
             for name, arguments in calls.items():
                 jobs[name] = pool.submit(function, *arguments)
             name_of = {job.id: name for name, job in jobs.items()}
-            waiting = set(jobs.values())
-            while waiting:
-                _, waiting = concurrent.futures.wait(waiting, timeout=0.05)
-                bars.update(overall, completed=len(jobs) - len(waiting))
+            ended: set[concurrent.futures.Future[None]] = set()
+            while len(ended) < len(jobs):
+                ended, _ = concurrent.futures.wait(jobs.values(), timeout=0.05)
+                bars.update(overall, completed=len(ended))
                 # The pool may be shared: there can be jobs of others.
                 running = {status.id: status.progress for status in pool.jobs("running") if status.id in name_of}
                 for job_id in bar_of_job.keys() - running.keys():
                     bars.remove_task(bar_of_job.pop(job_id))
                 for job_id, progress in running.items():
                     if job_id not in bar_of_job:
-                        bar_of_job[job_id] = bars.add_task(name_of[job_id], total=None)
+                        bar_of_job[job_id] = bars.add_task(name_of[job_id], total=None, step="")
                     if progress:
-                        text = f"{name_of[job_id]} {progress.message}"
-                        bars.update(bar_of_job[job_id], completed=progress.value, total=progress.total, description=text)
+                        done, total, step = progress.value, progress.total, progress.message
+                        bars.update(bar_of_job[job_id], completed=done, total=total, step=step)
         finally:
             for job in jobs.values():
                 job.cancel()  # does nothing to those that have ended
@@ -147,8 +150,8 @@ def make_samples(pool: procjobs.Pool, folder: Path, count: int = 36) -> None:
     calls = {target.name: (target, number, size) for target, number, size in wanted if not target.exists()}
     if calls:
         say(f"Making {len(calls)} sample pictures in {folder}")
-    for job in run_with_bars(pool, "Samples", make_sample, calls).values():
-        job.result()
+        for job in run_with_bars(pool, "Samples", make_sample, calls).values():
+            job.result()
     whole = wanted[0][0].read_bytes()
     (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.jpg").write_bytes(b"")
@@ -173,9 +176,9 @@ def make_thumbnails(pool: procjobs.Pool, folder: Path, out: Path, size: int) -> 
     for name, job in jobs.items():
         try:
             job.result()
-        except UnreadablePicture as error:
+        except PictureError as error:
             unreadable[name] = str(error)
-        except Exception as error:  # whatever a job raised; the others are not touched by it
+        except Exception as error:  # noqa: BLE001 - whatever a job raised, the others go on
             unexpected[name] = one_line(error)
     failed = unreadable | unexpected
     for name, reason in failed.items():
@@ -204,7 +207,7 @@ def positive(text: str) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make thumbnails of all pictures in a folder.")
     parser.add_argument("folder", type=Path, nargs="?", help="the pictures (default: samples, made in ./samples)")
-    parser.add_argument("out", type=Path, nargs="?", default="thumbnails", help="where to put them (default: ./thumbnails)")
+    parser.add_argument("out", type=Path, nargs="?", default="thumbnails", help="default: ./thumbnails")
     parser.add_argument("--size", type=positive, default=256, help="the longest side in pixels (default: 256)")
     parser.add_argument("--workers", type=positive, help="how many processes (default: one per CPU)")
     parser.add_argument("--pool", metavar="NAME", help="share the pool of this name (default: a private pool)")

@@ -117,7 +117,7 @@ class SubmitTimeout(SupervisorError, TimeoutError):
     """The supervisor did not take the bytes of a submission within `submit_timeout`; the job will not run."""
 
 
-class RemoteTraceback(Exception):  # noqa: N818 - it is a text to be printed as a cause, not an error by itself
+class RemoteTraceback(Exception):
     """The traceback of an exception as it was formatted in the worker; set as the exception's cause."""
 
     def __init__(self, text: str) -> None:

@@ -16,6 +16,7 @@ import procjobs
 from procjobs.host import rundir
 
 DEADLINE = 30.0
+RUN = os.environ["PROCJOBS_TEST_RUN"] = uuid.uuid4().hex
 
 
 def wait_until(condition, *, timeout=DEADLINE, dump=lambda: ""):
@@ -42,10 +43,12 @@ def _own_entries(base):
 
 
 def _pool_processes():
+    """Return the pids of everything that was started, however indirectly, by this test run."""
     found = set()
-    for child in psutil.process_iter(["pid", "cmdline", "uids"]):
-        if any("procjobs" in part and "import main" in part for part in child.info["cmdline"] or ()):
-            found.add(child.pid)
+    for other in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if other.pid != os.getpid() and other.environ().get("PROCJOBS_TEST_RUN") == RUN:
+                found.add(other.pid)
     return found
 
 

@@ -140,7 +140,7 @@ class Connection:
             self._send_rest(data)
         except (BrokenPipeError, ConnectionResetError):
             self._lose()
-            raise SupervisorLost("the supervisor has gone; submit again to have it started anew") from None
+            raise SupervisorLost("the supervisor has gone") from None
 
     def _try_send(self, data: bytes, fd: int | None) -> int:
         try:

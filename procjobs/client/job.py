@@ -200,18 +200,21 @@ def _decode(finished: Finished, received: Received, name: str) -> tuple[Any, Bas
     trace = RemoteTraceback(details.get("traceback", ""))
     if finished.outcome == Outcome.UNPICKLABLE:
         return None, _with_cause(PayloadError(f"job {job_id}: {details['message']}"), trace)
-    described = f"job {job_id} {name} raised {details['type']}: {details['message']}"
+    return None, _with_cause(_raised(details, received, f"job {job_id} {name}"), trace)
+
+
+def _raised(details: dict[str, Any], received: Received, who: str) -> BaseException:
+    """Return the exception that a job raised, or a PayloadError that describes it."""
+    described = f"{who} raised {details['type']}: {details['message']}; the exception itself could not be"
     if "unpicklable" in details:
-        text = f"{described}; the exception itself could not be pickled: {details['unpicklable']}"
-        return None, _with_cause(PayloadError(text), trace)
+        return PayloadError(f"{described} pickled: {details['unpicklable']}")
     try:
-        raised = received.load()
+        error = received.load()
     except Exception as problem:  # noqa: BLE001 - the edge around the user's unpickling
-        text = f"{described}; the exception itself could not be unpickled here: {problem!r}"
-        return None, _with_cause(PayloadError(text), trace)
-    if not isinstance(raised, BaseException):
-        return None, _with_cause(PayloadError(f"{described}; it was unpickled to {type(raised).__name__}"), trace)
-    return None, _with_cause(raised, trace)
+        return PayloadError(f"{described} unpickled here: {problem!r}")
+    if not isinstance(error, BaseException):
+        return PayloadError(f"{described} unpickled here: it became {type(error).__name__}")
+    return error
 
 
 def _with_cause(error: BaseException, cause: BaseException) -> BaseException:

@@ -108,7 +108,7 @@ def _snapshot(function: Any, depth: int) -> Any:
     for value in values:
         if type(value) in _PLAIN:
             parts.append((type(value), value))
-        elif isinstance(value, types.ModuleType) or (isinstance(value, type | types.FunctionType | types.BuiltinFunctionType) and payload.is_importable(value)):
+        elif isinstance(value, types.ModuleType) or _goes_by_name(value):
             parts.append(id(value))
         else:
             inner = _snapshot(value, depth - 1)
@@ -116,6 +116,11 @@ def _snapshot(function: Any, depth: int) -> Any:
                 return None
             parts.append(inner)
     return tuple(parts)
+
+
+def _goes_by_name(value: Any) -> bool:
+    callables = type | types.FunctionType | types.BuiltinFunctionType
+    return isinstance(value, callables) and payload.is_importable(value)
 
 
 def _global_names(code: types.CodeType) -> list[str]:

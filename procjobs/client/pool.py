@@ -20,7 +20,7 @@ from procjobs.client.connection import Connection
 from procjobs.client.job import Job
 from procjobs.client.kinds import OPTIONS_ATTRIBUTE, function_name
 from procjobs.client.submitter import Submitter, WithOptions
-from procjobs.clock import wall
+from procjobs.clock import monotonic, wall
 from procjobs.config import (
     MAX_SLOTS,
     JobOptions,
@@ -151,18 +151,7 @@ class Pool(Submitter, concurrent.futures.Executor):
             if connection is not None:
                 connection.close()
                 self._let_child_go()
-            if self.is_private and os.getpid() != self._owner_pid:
-                sock = launcher.try_connect(self._directory)
-                if sock is None:
-                    raise PoolClosed("the process that made this private pool has ended it")
-            else:
-                sock, self._child_pid = launcher.reach(self._directory, self._settings, private=self.is_private)
-            connection = Connection(sock, self._directory.path, submit_timeout=self._submit_timeout)
-            spec_fd = launcher.memory_file(json.dumps(self._spec).encode(), self._directory.path)
-            try:
-                connection.say_hello(self._key, spec_fd, launcher.interpreter())
-            finally:
-                os.close(spec_fd)
+            connection = self._reach_supervisor()
             connection.on_notice = self._on_notice
             if self._table is not None:
                 self._table.close()
@@ -171,6 +160,31 @@ class Pool(Submitter, concurrent.futures.Executor):
             self._compare_settings(connection.welcome["settings"])
             self._on_notice(connection.welcome["problem"])
             return connection
+
+    def _reach_supervisor(self) -> Connection:
+        """Return a connection that has said hello; one to a supervisor that was just ending is tried again."""
+        deadline = monotonic() + launcher.START_TIMEOUT
+        while True:
+            if self.is_private and os.getpid() != self._owner_pid:
+                sock = launcher.try_connect(self._directory)
+                if sock is None:
+                    raise PoolClosed("the process that made this private pool has ended it")
+            else:
+                sock, self._child_pid = launcher.reach(self._directory, self._settings, private=self.is_private)
+            connection = Connection(sock, self._directory.path, submit_timeout=self._submit_timeout)
+            try:
+                spec_fd = launcher.memory_file(json.dumps(self._spec).encode(), self._directory.base)
+                try:
+                    connection.say_hello(self._key, spec_fd, launcher.interpreter())
+                finally:
+                    os.close(spec_fd)
+            except BaseException as error:
+                connection.close()
+                self._let_child_go()
+                if not isinstance(error, SupervisorLost) or monotonic() > deadline:
+                    raise
+            else:
+                return connection
 
     def _compare_settings(self, running: Mapping[str, Any]) -> None:
         """Warn (or raise, if strict) where settings that were given here are not those of the running pool."""
@@ -229,7 +243,10 @@ class Pool(Submitter, concurrent.futures.Executor):
             connection = self._connect()
         self._check_room(connection)
         job: Job[Any] = Job(self, new_id(), options.name or function_name(fn))
-        connection.submit(job, fn, args, kwargs, options, delay, expires)
+        try:
+            connection.submit(job, fn, args, kwargs, options, delay, expires)
+        except SupervisorLost:  # it had gone before the job was sent whole, so the job cannot have run
+            self._connect().submit(job, fn, args, kwargs, options, delay, expires)
         return job
 
     def _merged_options(self, own: Mapping[str, Any], changes: Mapping[str, Any]) -> JobOptions:

@@ -140,6 +140,12 @@ def make_fresh(rundir: RunDir) -> None:
     os.mkdir(rundir.path, 0o700)
 
 
+def close_to_new_clients(rundir: RunDir) -> None:
+    """Take the socket away: who comes now waits for the lock and begins anew."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(rundir.socket)
+
+
 def remove(rundir: RunDir) -> None:
     """Remove everything of the pool, the lock file last. Only for the holder of the lock."""
     shutil.rmtree(rundir.path, ignore_errors=True)

@@ -84,6 +84,7 @@ class Dispatcher:
         self.generations: list[Generation] = []
         self.paused = False
         self.stopping = False
+        self._stop_reason = ""
         self.scheduled = 0
         self.finished = self.failed = self.crashed = self.restarts = 0
 
@@ -153,6 +154,7 @@ class Dispatcher:
     def close_queue(self, reason: str) -> None:
         """Give up every job that has not been started."""
         self.stopping = True
+        self._stop_reason = reason
         waiting = [job for generation in self.generations for job in _drain(generation)]
         while (delayed := self._delayed.pop_due(_NEVER)) is not None:
             if delayed.state in {JobState.SCHEDULED, JobState.RETRYING}:
@@ -276,7 +278,7 @@ class Dispatcher:
             text = f"{_name(job)} ran longer than its timeout of {job.kind.options.timeout:g} s and was stopped {where}"
         elif stop is Stop.SHUTDOWN:
             reason, error = Reason.STOPPED, "PoolClosed"
-            text = f"{_name(job)} was stopped because the pool was {where}"
+            text = f"{_name(job)} was stopped while it ran: {self._stop_reason} {where}"
         else:
             reason, error = Reason.CRASHED, "WorkerCrashed"
             text = f"{describe_end(number, code, 'the worker')} while it ran {_name(job)} {where}" + _hint(number)
@@ -297,7 +299,7 @@ class Dispatcher:
         for slot in self.slots:
             deadline = min(deadline, slot.deadline, slot.kill_at, slot.take_back_at)
             if slot.state is SlotState.IDLE and self._is_surplus(slot):
-                deadline = min(deadline, slot.idle_since + self._settings.worker_idle)
+                deadline = min(deadline, self._idle_until(slot))
         for generation in self.generations:
             if generation.ready and generation.budget.not_before > now:
                 deadline = min(deadline, generation.budget.not_before)
@@ -313,17 +315,22 @@ class Dispatcher:
         while (job := self._expiring.pop_due(now)) is not None:
             self._expire(job)
         for slot in self.slots:
-            if slot.kill_at <= now:
-                slot.kill_at = now + 1.0
-                self._engine.kill(slot)
-            elif slot.deadline <= now:
-                if self._take_back(slot, now):
-                    self._stop(slot, Stop.TIMEOUT, now)
-            elif slot.take_back_at <= now:
-                self._take_back(slot, now)
-            elif slot.state is SlotState.IDLE and self._is_surplus(slot):
-                if slot.idle_since + self._settings.worker_idle <= now:
-                    self._retire(slot, now)
+            self._advance_slot(slot, now)
+
+    def _advance_slot(self, slot: Slot, now: float) -> None:
+        if slot.kill_at <= now:
+            slot.kill_at = now + 1.0
+            self._engine.kill(slot)
+        elif slot.deadline <= now:
+            if self._take_back(slot, now):
+                self._stop(slot, Stop.TIMEOUT, now)
+        elif slot.take_back_at <= now:
+            self._take_back(slot, now)
+        elif slot.state is SlotState.IDLE and self._is_surplus(slot) and self._idle_until(slot) <= now:
+            self._retire(slot, now)
+
+    def _idle_until(self, slot: Slot) -> float:
+        return slot.idle_since + self._settings.worker_idle
 
     def forgive(self, seconds: float, now: float) -> None:
         """Push back the deadlines of running jobs: the supervisor was not there (stopped, or not scheduled)."""

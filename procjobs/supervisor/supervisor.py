@@ -58,6 +58,7 @@ class Supervisor:
         self, directory: rundir.RunDir, settings: PoolSettings, *, owner_pid: int | None, log: Log, listener: socket.socket
     ) -> None:
         self.name = directory.name
+        self._directory = directory
         self.settings = settings
         self.now = self._started_at = monotonic()
         self._log = log
@@ -479,6 +480,7 @@ class Supervisor:
         self._stop_at = _NEVER
         if not self.dispatcher.stopping:
             self._log.write(f"stopping: {reason}")
+            rundir.close_to_new_clients(self._directory)
             self.dispatcher.close_queue(reason)
             self.dispatcher.stop_running(self.now)
         if at_once:

@@ -1,0 +1,189 @@
+"""Named pools: one per host and user, whoever comes first; generations; settings; strangers on the socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+
+import pytest
+
+import procjobs
+from procjobs.host import rundir
+from procjobs.shared import wire
+from tests.process import jobs
+
+from ..conftest import wait_until
+
+
+def run_script(text, *arguments, cwd=None):
+    return subprocess.Popen(
+        [sys.executable, "-c", text, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd
+    )
+
+
+ATTACH = """
+import procjobs, sys
+with procjobs.Pool(sys.argv[1], workers=2) as pool:
+    print(pool.stats().supervisor_pid, pool.submit(pow, 2, 5).result(30))
+"""
+
+
+def test_twenty_processes_at_once_get_one_supervisor(pool_name):
+    scripts = [run_script(ATTACH, pool_name) for _ in range(20)]
+    outputs = [script.communicate(timeout=60) for script in scripts]
+    assert [""] * 20 == [errors for _, errors in outputs]
+    assert (1, "32") == (len({out for out, _ in outputs}), outputs[0][0].split()[1])
+
+
+def test_job_of_one_process_is_read_by_id_in_another(pool_name, tmp_path):
+    text = "import procjobs, sys; print(procjobs.Pool(sys.argv[1]).job(sys.argv[2]).result(30))"
+    with procjobs.Pool(pool_name, workers=1) as pool:
+        job = pool.submit(jobs.wait_for_file, str(tmp_path / "go"), "from afar")
+        job.wait_accepted(30)
+        script = run_script(text, pool_name, job.id)
+        (tmp_path / "go").touch()
+        assert ("from afar\n", "") == script.communicate(timeout=60)
+
+
+def test_jobs_of_a_client_that_has_gone_go_on(pool_name, tmp_path):
+    text = (
+        "import procjobs, sys, os\nfrom tests.process import jobs\n"
+        "job = procjobs.Pool(sys.argv[1], workers=1).submit(jobs.wait_for_file, sys.argv[2], 'kept')\n"
+        "job.wait_accepted(30); print(job.id, flush=True); os._exit(1)"
+    )
+    script = run_script(text, pool_name, str(tmp_path / "go"), cwd=os.getcwd())
+    job_id = script.communicate(timeout=60)[0].strip()
+    with procjobs.Pool(pool_name) as pool:
+        assert pool.status(job_id).state in {"queued", "running"}
+        (tmp_path / "go").touch()
+        assert "kept" == pool.job(job_id).result(30)
+
+
+def test_pool_made_before_a_fork_works_in_the_child(pool_name):
+    with procjobs.Pool(pool_name, workers=1) as pool:
+        assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(write, str(pool.submit(jobs.add, 20, 22).result(30)).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert b"42" == os.read(read, 10)
+        assert 7 == pool.submit(jobs.add, 3, 4).result(30)
+        os.close(read)
+        os.close(write)
+
+
+def test_settings_that_differ_are_told(pool_name):
+    with procjobs.Pool(pool_name, workers=1, timeout=50):
+        with pytest.warns(procjobs.SettingsDiffer, match=r"timeout=50.0 \(here 60.0\)"):
+            procjobs.Pool(pool_name, timeout=60).shutdown()
+        with pytest.raises(procjobs.ConfigurationError, match=r"workers=\(1, 1\) \(here \(2, 2\)\)"):
+            procjobs.Pool(pool_name, workers=2, strict=True)
+        procjobs.Pool(pool_name).shutdown()
+
+
+def test_pool_lingers_and_ends_by_itself(pool_name):
+    pool = procjobs.Pool(pool_name, workers=1, linger=0.1)
+    supervisor = pool.stats().supervisor_pid
+    pool.shutdown()
+    wait_until(lambda: not os.path.exists(f"/proc/{supervisor}"))
+
+
+def test_files_of_a_killed_supervisor_are_taken_over(pool_name):
+    first = procjobs.Pool(pool_name, workers=1)
+    os.kill(first.stats().supervisor_pid, 9)
+    with procjobs.Pool(pool_name, workers=1) as second:
+        assert 3 == second.submit(jobs.add, 1, 2).result(30)
+        assert 5 == first.submit(jobs.add, 2, 3).result(30)
+        assert first.stats().supervisor_pid == second.stats().supervisor_pid
+        first.shutdown()
+
+
+def test_new_version_gets_new_workers_while_old_jobs_finish(pool_name, tmp_path):
+    with procjobs.Pool(pool_name, workers=2, version="1") as old:
+        running = old.submit(jobs.wait_for_file, str(tmp_path / "go"), "old")
+        wait_until(running.running)
+        with procjobs.Pool(pool_name, version="2") as new:
+            assert 3 == new.submit(jobs.add, 1, 2).result(30)
+            assert {1, 2} == {worker.generation for worker in new.workers()}
+            assert 4 == old.submit(jobs.add, 2, 2).result(30)
+            (tmp_path / "go").touch()
+            assert "old" == running.result(30)
+
+
+def test_files_and_sockets_are_for_the_user_alone(pool_name):
+    with procjobs.Pool(pool_name, workers=1):
+        directory = rundir.RunDir(rundir.find_base(), pool_name)
+        modes = {path: os.stat(path).st_mode & 0o777 for path in (directory.base, directory.path)}
+        assert {0o700} == set(modes.values())
+        for path in (directory.socket, directory.table, directory.lock, directory.log):
+            assert 0o600 == os.stat(path).st_mode & 0o777
+
+
+HELLO = wire.MAGIC + wire.WIRE_VERSION.to_bytes(2, "little")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        os.urandom(5000),
+        struct.pack("<IBBH", 0xFFFFFFFF, 1, 0, 0),
+        struct.pack("<IBBH", 3, 1, 0, 0),
+        wire.frame(wire.Frame.HELLO, b"prOCjobs" + b"\x01\x00{}"),
+        wire.frame(wire.Frame.HELLO, HELLO + b"{}"),
+        wire.frame(wire.Frame.SUBMIT, b"x" * 50),
+        wire.frame(wire.Frame.HELLO, HELLO + b'{"pid": "x"}', descriptors=1),
+        wire.frame(wire.Frame.HELLO, b"procjobs\xff\xff{}"),
+    ],
+)
+def test_nonsense_closes_that_connection_and_nobody_else_notices(pool_name, data):
+    with procjobs.Pool(pool_name, workers=1) as pool:
+        directory = rundir.RunDir(rundir.find_base(), pool_name)
+        stranger = socket.socket(socket.AF_UNIX)
+        stranger.connect(directory.socket)
+        stranger.settimeout(30)
+        stranger.sendall(data)
+        try:
+            ended = stranger.recv(1000) == b""
+        except ConnectionResetError:
+            ended = True
+        stranger.close()
+        assert ended
+        assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+        with open(directory.log) as log:
+            assert "is closed" in log.read()
+
+
+def test_wrong_version_is_refused_in_words(pool_name):
+    with procjobs.Pool(pool_name, workers=1):
+        directory = rundir.RunDir(rundir.find_base(), pool_name)
+        stranger = socket.socket(socket.AF_UNIX)
+        stranger.connect(directory.socket)
+        read, write = os.pipe()
+        hello = wire.frame(wire.Frame.HELLO, wire.MAGIC + b"\x63\x00{}", descriptors=1)
+        socket.send_fds(stranger, [hello], [read])
+        assert b"speaks version 99" in stranger.recv(10_000)
+        for end in (read, write):
+            os.close(end)
+        stranger.close()
+
+
+def test_module_that_starts_threads_is_not_preloaded(pool_name, tmp_path):
+    (tmp_path / "threaded_module.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    text = (
+        "import sys; sys.path.insert(0, sys.argv[2])\nimport procjobs\n"
+        "with procjobs.Pool(sys.argv[1], workers=1, preload=['threaded_module']) as pool:\n"
+        "    print(pool.submit(pow, 2, 3).result(30), pool.stats().problem)\n"
+    )
+    assert ("8 None\n", "") == run_script(text, pool_name, str(tmp_path)).communicate(timeout=60)
+    log = rundir.RunDir(rundir.find_base(), pool_name).log
+    with open(log) as file:
+        assert "threaded_module starts a thread" in file.read()
