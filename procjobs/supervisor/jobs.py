@@ -74,7 +74,7 @@ class Job:
         "watchers",
     )
 
-    def __init__(  # noqa: PLR0917 - made for every job: keywords cost
+    def __init__(
         self, job_id: bytes, kind: Kind, generation: Generation, client: Any, inline: bytes, fd: int | None
     ) -> None:
         self.id = job_id

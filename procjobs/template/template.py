@@ -62,7 +62,10 @@ class Template:
     def serve(self) -> None:
         """Fork workers until the supervisor is gone."""
         while True:
-            message, fds, _, _ = socket.recv_fds(self._control, 65536, 2, socket.MSG_CMSG_CLOEXEC)
+            try:
+                message, fds, _, _ = socket.recv_fds(self._control, 65536, 2, socket.MSG_CMSG_CLOEXEC)
+            except ConnectionResetError:  # it was killed with something of ours unread
+                break
             if not message:
                 break
             request = json.loads(message)

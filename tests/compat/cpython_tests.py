@@ -12,7 +12,7 @@ import procjobs
 
 PACKAGE = "test.test_concurrent_futures"
 FILES = ("executor", "test_as_completed", "test_process_pool", "test_shutdown", "test_wait")
-"""Of the package that it is since 3.12; before, all is in one module. Since some 3.12.x `ExecutorTest` is in `executor`."""
+"""The modules of the package that it is since 3.12; in 3.11 all is in one module."""
 
 
 class PoolExecutor(procjobs.Pool):
@@ -71,7 +71,7 @@ class PoolTestCase(unittest.TestCase):
         self.executor = None
         self._support.reap_children()
         self._threading_helper.threading_cleanup(*self._threads_before)
-        self.assertFalse(self._support.environment_altered, "a child process or a thread is left")
+        assert not self._support.environment_altered, "a child process or a thread is left"
         super().tearDown()
 
     def get_context(self):
@@ -84,7 +84,8 @@ class PoolTestCase(unittest.TestCase):
 
         def run(option, script):
             path = f"import sys; sys.path[:] = {sys.path!r}\n"
-            return assert_python_ok(option, path + script.replace("from concurrent.futures import", f"from {__name__} import"))
+            script = script.replace("from concurrent.futures import", f"from {__name__} import")
+            return assert_python_ok(option, path + script)
 
         for module in modules:
             if hasattr(module, "assert_python_ok"):

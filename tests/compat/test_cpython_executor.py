@@ -163,7 +163,7 @@ def test_submit_after_interpreter_shutdown_is_a_runtime_error():
         pool = Pool(max_workers=1)
         pool.submit(id, 42).result()
         """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ("PoolClosed\n", "") == (done.stdout, done.stderr)
 
 

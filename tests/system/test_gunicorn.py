@@ -54,7 +54,9 @@ class Site:
 
         def ask():
             answers = []
-            threads = [threading.Thread(target=lambda: answers.append(self.get(page, **query))) for _ in range(WEB_WORKERS)]
+            threads = [
+                threading.Thread(target=lambda: answers.append(self.get(page, **query))) for _ in range(WEB_WORKERS)
+            ]
             for thread in threads:
                 thread.start()
             for thread in threads:
