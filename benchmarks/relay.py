@@ -105,7 +105,9 @@ class BareRelay:
         self.sock, for_relay = socket.socketpair()
         pairs = [socket.socketpair() for _ in range(workers)]
         for _, theirs in pairs:
-            self.fork(run_worker, theirs, [self.sock, for_relay, *(s for pair in pairs for s in pair if s is not theirs)])
+            self.fork(
+                run_worker, theirs, [self.sock, for_relay, *(s for pair in pairs for s in pair if s is not theirs)]
+            )
         relay = Relay(for_relay, [ours for ours, _ in pairs])
         self.fork(lambda _: relay.run(), None, [self.sock, *(theirs for _, theirs in pairs)])
         for sock in [for_relay, *(s for pair in pairs for s in pair)]:

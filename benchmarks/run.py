@@ -30,7 +30,9 @@ OURS = "procjobs"
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, 3 repeats in one process; under two minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller sizes, 3 repeats in one process; about two minutes"
+    )
     parser.add_argument("--json", metavar="FILE", help="write machine, versions, raw repeats and medians")
     parser.add_argument("--only", metavar="MEASURE", action="append", choices=MEASURES, help=", ".join(MEASURES))
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
@@ -78,7 +80,10 @@ def run_participant(measure, participant, size, repeats):
     command = [sys.executable, os.path.abspath(__file__), "--child", measure, participant, str(size), str(repeats)]
     timeout = MEASURES[measure].timeout * repeats
     reason = ""
-    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:  # not pipes: orphans hold those
+    with (
+        tempfile.TemporaryFile("w+") as stdout,
+        tempfile.TemporaryFile("w+") as stderr,
+    ):  # not pipes: orphans hold those
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr, start_new_session=True)
         try:
             process.wait(timeout)

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -184,7 +183,7 @@ def wait_for_end(directory: rundir.RunDir, timeout: float) -> bool:
             return True
         if monotonic() > deadline:
             return False
-        time.sleep(0.002)
+        sleep(0.002)
     return True
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from functools import partial
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from procjobs.client.job import Job
 from procjobs.client.kinds import OPTIONS_ATTRIBUTE
-from procjobs.clock import monotonic
+from procjobs.clock import monotonic, wall
 from procjobs.config import check_count, check_seconds
 from procjobs.errors import ConfigurationError
 
@@ -44,7 +43,7 @@ class Submitter:
         """
         delay = self._delay
         if self._at is not None:
-            delay = max(self._at - time.time(), 0.0)
+            delay = max(self._at - wall(), 0.0)
         return self._pool.submit_with(fn, args, kwargs, self._changes, delay, self._expires)
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -89,7 +89,7 @@ class TableWriter:
 
     def __init__(self, path: str, *, rows: int, started_at: float) -> None:
         """Create the table with room for `rows` jobs; OSError where there is no room for its first segment."""
-        self._buckets = max(1024, 1 << (rows - 1).bit_length() - 1)
+        self._buckets = max(1024, 1 << rows.bit_length() - 1)
         self._rows_offset = BUCKETS_OFFSET + 4 * self._buckets
         self._max_rows = rows
         self._rows_with_memory = 0

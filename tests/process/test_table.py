@@ -1,0 +1,118 @@
+"""The shared table between real processes: no torn value, no lost row."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from procjobs.host import payload
+from procjobs.shared import ids
+from procjobs.shared.states import JobState
+from procjobs.shared.table import Counters, ProgressTable, ProgressWriter, TableFull, TableWriter
+
+from ..conftest import wait_until
+
+
+def make(tmp_path, rows=100):
+    writer = TableWriter(str(tmp_path / "table"), rows=rows, started_at=1.0)
+    return writer, ProgressTable(str(tmp_path / "table"), loads=payload.loads)
+
+
+def add(writer, name=b"job"):
+    job_id = ids.new_id()
+    row = writer.allocate(job_id)
+    writer.publish(row, job_id, JobState.QUEUED, 0, 5.0, name)
+    return job_id, row
+
+
+def test_rows_are_found_among_many_and_gone_when_released(tmp_path):
+    writer, reader = make(tmp_path, rows=5000)
+    added = dict(add(writer) for _ in range(5000))
+    released = {job_id for n, job_id in enumerate(added) if n % 3 == 0}
+    for job_id in released:
+        writer.release(added[job_id])
+    again = dict(add(writer) for _ in range(len(released)))
+    writer.write_counters(Counters(rows_used=writer.rows_used))
+    found = {ids.from_text(status.id) for status in reader.jobs()}
+    assert (added.keys() - released) | again.keys() == found
+    try:
+        writer.allocate(ids.new_id())
+    except TableFull as error:
+        assert "5000 rows" in str(error)
+    reader.close()
+    writer.close()
+
+
+def test_state_of_a_job_is_running_once_a_worker_has_begun_it(tmp_path):
+    writer, reader = make(tmp_path)
+    job_id, row = add(writer)
+    worker = ProgressWriter(writer.fd, str(tmp_path))
+    assert "queued" == reader.status(job_id).state
+    worker.begin(row, job_id, 1)
+    assert ("running", 1, os.getpid()) == reader.status(job_id)[2:3] + (
+        reader.status(job_id).attempt, reader.status(job_id).worker_pid)  # fmt: skip
+    writer.write_state(row, JobState.RETRYING, 1, 1, 0.0, "no")
+    assert ("retrying", "raised", 1, "no") == (
+        reader.status(job_id).state, reader.status(job_id).reason, reader.status(job_id).attempt, reader.status(job_id).error)  # fmt: skip
+    worker.begin(row, job_id, 2)
+    assert ("running", 2, None) == (reader.status(job_id).state, reader.status(job_id).attempt, reader.status(job_id).error)
+    reader.close()
+    writer.close()
+
+
+def test_what_an_earlier_occupant_reported_is_not_taken_for_the_new_ones(tmp_path):
+    writer, reader = make(tmp_path, rows=1)
+    job_id, row = add(writer)
+    worker = ProgressWriter(writer.fd, str(tmp_path))
+    worker.begin(row, job_id, 1)
+    worker.report(1.0, 2.0)
+    assert 1.0 == reader.progress(job_id).value
+    writer.release(row)
+    other, _ = add(writer)
+    assert (None, "queued") == (reader.progress(other), reader.status(other).state)
+    reader.close()
+    writer.close()
+
+
+def test_no_reader_ever_sees_a_torn_row(tmp_path):
+    """A process writes rows whose values depend on each other, as fast as it can; readers check them."""
+    writer, reader = make(tmp_path)
+    job_id, row = add(writer)
+    child = os.fork()
+    if child == 0:
+        worker = ProgressWriter(writer.fd, str(tmp_path))
+        worker.begin(row, job_id, 1)
+        n = 0
+        while True:
+            n += 1
+            worker.report_more(float(n), float(n * 2), f"message {n} " + "x" * (n % 50), None)
+            if n % 3 == 0:
+                writer.write_state(row, JobState.QUEUED, 0, 0, 0.0, f"error {n}" * (n % 9))
+    try:
+        wait_until(lambda: reader.progress(job_id))
+        seen, end = set(), time.monotonic() + 2.0
+        while time.monotonic() < end:
+            status = reader.status(job_id)
+            report = status.progress
+            if report is None:
+                continue
+            number = int(report.value)
+            assert (report.value * 2, f"message {number} " + "x" * (number % 50)) == (report.total, report.message)
+            seen.add(number)
+        assert len(seen) > 100
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        reader.close()
+        writer.close()
+
+
+def test_two_thousand_rows_at_a_time_get_memory(tmp_path):
+    writer, reader = make(tmp_path, rows=10_000)
+    before = os.stat(tmp_path / "table").st_blocks
+    for _ in range(2049):
+        add(writer)
+    assert os.stat(tmp_path / "table").st_blocks - before >= 2048
+    reader.close()
+    writer.close()
