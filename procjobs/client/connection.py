@@ -28,7 +28,7 @@ from procjobs.shared import wire
 from procjobs.shared.wire import HEADER, SUBMIT, Frame, FrameReader, WireError
 
 _FD_SPACE: Final = socket.CMSG_SPACE(253 * 4)
-_READ_BYTES: Final = 256 * 1024
+_READ_BYTES: Final = 64 * 1024  # see procjobs.supervisor.links
 REQUEST_TIMEOUT: Final = 30.0
 
 

@@ -19,7 +19,6 @@ from procjobs.shared import wire
 from procjobs.shared.wire import Frame
 
 MOST_KINDS: Final = 4096
-MOST_FUNCTION_BYTES: Final = 16 * 1024
 _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 _DEPTH: Final = 4
 OPTIONS_ATTRIBUTE: Final = "__procjobs_options__"
@@ -78,7 +77,7 @@ class KindRegistry:
             frames = wire.frame(Frame.FORGET, b"")
         name = options.name or function_name(function)
         pickled = b"" if isinstance(key[0], str) else _dump(function, name)
-        if len(pickled) > MOST_FUNCTION_BYTES:
+        if len(pickled) > wire.MAX_FUNCTION_BYTES:
             pickled = b""
         self._count += 1
         registered = Registered(self._count, not pickled)

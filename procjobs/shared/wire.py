@@ -46,6 +46,10 @@ MAGIC: Final = b"procjobs"
 MAX_FRAME_BYTES: Final = 256 * 1024
 MAX_INLINE_BYTES: Final = 64 * 1024
 """The largest inline part of a payload; more goes into a memory file."""
+MAX_FUNCTION_BYTES: Final = 32 * 1024
+"""The largest pickle of a function that is described once; a larger one travels with each call."""
+MAX_JOB_BYTES: Final = 112 * 1024
+"""The largest message to a worker: inline part, function, and 16 KiB for the rest."""
 
 HEADER: Final = struct.Struct("<IBBH")
 SUBMIT: Final = struct.Struct("<16sIdd")  # job id, kind, delay in seconds, expires in seconds (0: never)
@@ -59,6 +63,7 @@ assert HEADER.size == 8
 assert SUBMIT.size == 36
 assert FINISHED.size == 32
 assert JOB.size == 32
+assert MAX_INLINE_BYTES + MAX_FUNCTION_BYTES + 16 * 1024 <= MAX_JOB_BYTES
 
 
 class Frame(IntEnum):

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from procjobs.supervisor.links import ClientLink
     from procjobs.supervisor.supervisor import Supervisor
 
-MOST_FUNCTION_BYTES: Final = 48 * 1024
 _MOST_KINDS: Final = 8192
 
 
@@ -100,7 +99,7 @@ class ClientDesk:
         number, length = wire.KIND.unpack_from(frame.body)
         start = wire.KIND.size
         text, function = frame.body[start : start + length], frame.body[start + length :]
-        if fd is not None or len(function) > MOST_FUNCTION_BYTES or len(client.kinds) >= _MOST_KINDS:
+        if fd is not None or len(function) > wire.MAX_FUNCTION_BYTES or len(client.kinds) >= _MOST_KINDS:
             _close(fd)
             raise WireError("a KIND that is too large, or one too many")
         client.kinds[number] = self._intern_kind(text, function)

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.host import process
 from procjobs.shared.ids import ID_BYTES
-from procjobs.shared.wire import JOB, MAX_FRAME_BYTES, FrameReader, RawFrame, WireError
+from procjobs.shared.wire import JOB, MAX_JOB_BYTES, FrameReader, RawFrame, WireError
 
 if TYPE_CHECKING:
     from procjobs.supervisor.jobs import Generation, Job, Kind
 
-READ_BYTES: Final = 256 * 1024
+READ_BYTES: Final = 64 * 1024
+"""Read at once. From 128 KiB on, malloc maps fresh pages for every call, which costs 15 us (Linux, glibc 2.36)."""
 _MOST_FDS: Final = 253  # SCM_MAX_FD of the kernel
 _FD_SPACE: Final = socket.CMSG_SPACE(_MOST_FDS * 4)
 _ONE_FD: Final = socket.CMSG_SPACE(4)
@@ -140,7 +141,7 @@ class WorkerLink:
         while True:
             try:
                 flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-                message, ancillary, _, _ = self._jobs_read.recvmsg(MAX_FRAME_BYTES, _ONE_FD, flags)
+                message, ancillary, _, _ = self._jobs_read.recvmsg(MAX_JOB_BYTES, _ONE_FD, flags)
             except BlockingIOError:
                 return taken
             if not message:

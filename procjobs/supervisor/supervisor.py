@@ -87,7 +87,7 @@ class Supervisor:
         self._clients: set[ClientLink] = set()
         self._workers: dict[int, WorkerLink] = {}
         self._slots_by_pid: dict[int, Slot] = {}
-        self._published_slots: dict[int, SlotRecord] = {}
+        self._published_slots: dict[int, tuple[int, int, int, bytes]] = {}
         self._published_counters: Counters | None = None
         self._problem = ""
         self._owner = None if owner_pid is None else process.try_open_pidfd(owner_pid)
@@ -122,8 +122,9 @@ class Supervisor:
             self._reap_children()
             self._advance()
             self.dispatcher.assign(self.now)
-            self._publish()
+            self._publish_problem()
             self._flush_clients()
+            self._publish()
             self._end_orphans()
 
     def _finished(self) -> bool:
@@ -518,22 +519,17 @@ class Supervisor:
             self.table.write_counters(counters)
         for slot in dispatcher.slots:
             self._publish_slot(slot)
-        self._publish_problem()
-        self._templates.retire_unused(dispatcher, self.now)
+        if len(dispatcher.generations) > 1:
+            self._templates.retire_unused(dispatcher, self.now)
 
     def _publish_slot(self, slot: Slot) -> None:
+        shown = slot.pid, slot.state, slot.jobs_done, slot.jobs[0].id if slot.jobs else b""
+        if shown == self._published_slots.get(slot.number):
+            return
+        self._published_slots[slot.number] = shown
         generation = slot.generation.number if slot.generation else 0
-        job_id = slot.jobs[0].id if slot.jobs else b""
-        started = slot.started_at - self.now + wall() if slot.number not in self._published_slots else 0.0
-        before = self._published_slots.get(slot.number)
-        if before is not None and before.pid == slot.pid:
-            started = before.started_at
-        elif before is not None:
-            started = wall()
-        record = SlotRecord(slot.pid, generation, slot.state, job_id, slot.jobs_done, started)
-        if record != before:
-            self._published_slots[slot.number] = record
-            self.table.write_slot(slot.number, record)
+        started = slot.started_at - self.now + wall()
+        self.table.write_slot(slot.number, SlotRecord(slot.pid, generation, slot.state, shown[3], slot.jobs_done, started))
 
     def _publish_problem(self) -> None:
         problem = next((g.problem for g in reversed(self.dispatcher.generations) if g.problem), "")

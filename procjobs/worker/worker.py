@@ -26,7 +26,7 @@ from procjobs.shared.states import Reason
 from procjobs.shared.table import ProgressWriter
 from procjobs.shared.wire import (
     JOB,
-    MAX_FRAME_BYTES,
+    MAX_JOB_BYTES,
     Frame,
     Outcome,
     finished_frame,
@@ -89,7 +89,7 @@ class Worker:
         """Read a job, run it, answer; return when the supervisor closes the socket."""
         self._answers.sendall(frame(Frame.READY, b""))
         while True:
-            message, ancillary, _, _ = self._jobs.recvmsg(MAX_FRAME_BYTES, _ONE_FD, socket.MSG_CMSG_CLOEXEC)
+            message, ancillary, _, _ = self._jobs.recvmsg(MAX_JOB_BYTES, _ONE_FD, socket.MSG_CMSG_CLOEXEC)
             if not message:
                 return
             fd = struct.unpack_from("i", ancillary[0][2])[0] if ancillary else None
