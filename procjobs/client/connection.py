@@ -197,6 +197,11 @@ class Connection:
                 raise
         return number
 
+    def ask_to_stop(self) -> None:
+        """Ask the supervisor to end the pool; nothing is waited for."""
+        with contextlib.suppress(SupervisorLost, SubmitTimeout):
+            self._send_request("stop", {}, expected=False)
+
     def drop_job(self, job: Job[Any]) -> None:
         """Cancel a job whose handle was cancelled; nothing is waited for."""
         self._jobs.pop(job._job_id, None)  # noqa: SLF001 - see submit

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from procjobs import errors
 from procjobs.clock import wall
-from procjobs.errors import JobCancelled, JobError, PayloadError, ProcjobsError, RemoteTraceback, UnknownJob
+from procjobs.errors import JobCancelled, JobError, PayloadError, PoolClosed, ProcjobsError, RemoteTraceback, UnknownJob
 from procjobs.host.payload import Received
 from procjobs.shared.ids import to_text
 from procjobs.shared.records import JobStatus, Progress
@@ -94,7 +94,10 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
     def running(self) -> bool:
         """Return whether a worker runs the job now, as the shared table shows it. Does not block."""
-        return not self.done() and self.status().state == "running"
+        try:
+            return not self.done() and self.status().state == "running"
+        except PoolClosed:  # let go of with shutdown(wait=False): nothing can be seen of it any more
+            return False
 
     def status(self) -> JobStatus:
         """Return what the shared table shows of the job. Does not block.

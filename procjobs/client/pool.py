@@ -126,6 +126,7 @@ class Pool(Submitter, concurrent.futures.Executor):
         self._child_pid: int | None = None
         self._closed = False
         self._connection: Connection | None = None
+        self._finalizer: weakref.finalize[..., Pool] = weakref.finalize(self, _nothing)
         self._table: ProgressTable | None = None
         self._connect()
         _pools.add(self)
@@ -152,7 +153,12 @@ class Pool(Submitter, concurrent.futures.Executor):
                 connection.close()
                 self._let_child_go()
             connection = self._reach_supervisor()
-            connection.on_notice = self._on_notice
+            tell = weakref.WeakMethod(self._on_notice)  # the receiver thread must not keep a forgotten pool alive
+            connection.on_notice = lambda problem: (method := tell()) and method(problem)
+            self._finalizer.detach()
+            if self.is_private and os.getpid() == self._owner_pid:
+                self._finalizer = weakref.finalize(self, _abandon, connection, self._child_pid)
+                self._finalizer.atexit = False
             if self._table is not None:
                 self._table.close()
             self._table = ProgressTable(self._directory.table, loads=payload.loads)
@@ -210,6 +216,7 @@ class Pool(Submitter, concurrent.futures.Executor):
         """Forget the parent's connection; this process makes its own when it needs one."""
         self._lock = threading.RLock()
         self._child_pid = None
+        self._finalizer.detach()
         if self._connection is not None:
             self._connection.close_inherited()
             self._connection = None
@@ -417,19 +424,16 @@ class Pool(Submitter, concurrent.futures.Executor):
         started.
         """
         with self._lock:
-            if self._closed:
-                if wait:
-                    self._wait_for_child(None)
-                return
-            self._closed = True
+            was_closed, self._closed = self._closed, True
             connection = self._connection
         if connection is None:
             return
-        with contextlib.suppress(SupervisorLost):
-            if cancel_futures:
-                connection.request("cancel_queued")
-            if self.is_private and os.getpid() == self._owner_pid:
-                connection.request("drain")
+        if not was_closed:
+            with contextlib.suppress(SupervisorLost):
+                if cancel_futures:
+                    connection.request("cancel_queued")
+                if self.is_private and os.getpid() == self._owner_pid:
+                    connection.request("drain")
         if wait:
             concurrent.futures.wait(connection.outstanding())
             if self.is_private and os.getpid() == self._owner_pid:
@@ -443,13 +447,18 @@ class Pool(Submitter, concurrent.futures.Executor):
         self._closed = True
         if connection is None:
             return
+        supervisor = process.try_open_pidfd(connection.welcome["pid"])
         with contextlib.suppress(SupervisorLost):
             connection.request(call, **arguments)
         connection.wait_for_end(timeout)
         self._release(connection)
         launcher.wait_for_end(self._directory, timeout)
+        if supervisor is not None:  # it removes its files, the lock last, and then still has to end
+            process.wait_for_pidfd(supervisor, timeout)
+            os.close(supervisor)
 
     def _release(self, connection: Connection) -> None:
+        self._finalizer.detach()
         connection.close()
         if self._table is not None:
             self._table.close()
@@ -516,6 +525,18 @@ def _dump_initializer(initializer: Callable[..., Any] | None, initargs: tuple[An
         return base64.b64encode(payload.dump_inline((initializer, tuple(initargs)))).decode()
     except Exception as error:
         raise PayloadError(f"the initializer or its arguments cannot be pickled: {error}") from error
+
+
+def _nothing() -> None:
+    pass
+
+
+def _abandon(connection: Connection, child_pid: int | None) -> None:
+    """End a private pool that was forgotten without a shutdown; nobody holds a handle of its jobs either."""
+    connection.ask_to_stop()
+    connection.close()
+    if child_pid is not None:
+        process.wait_for_child(child_pid, _STOP_TIMEOUT)
 
 
 def _after_fork() -> None:

@@ -99,10 +99,9 @@ def _left(deadline: float | None) -> float | None:
 def _in_order(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None) -> Iterator[Any]:
     try:
         while ahead:
-            result = ahead[0].result(_left(deadline))
-            ahead.popleft()
+            ahead[0].result(_left(deadline))
             ahead.extend(itertools.islice(jobs, 1))
-            yield result
+            yield ahead.popleft().result()  # no name here holds the result while the caller works on it
     finally:
         for job in ahead:
             job.cancel()

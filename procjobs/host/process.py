@@ -209,8 +209,12 @@ def kill_process(pid: int, number: int) -> None:
 
 def kill_group(pid: int, number: int) -> None:
     """Send a signal to the process group of a child that has not been reaped (its zombie keeps the number taken)."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    try:
         os.killpg(pid, number)
+    except ProcessLookupError:  # forked a moment ago, it does not lead its group yet; or it has died
+        kill_process(pid, number)
+    except PermissionError:
+        pass
 
 
 def own_children() -> set[int]:

@@ -123,8 +123,9 @@ class Supervisor:
             self._advance()
             self.dispatcher.assign(self.now)
             self._publish_problem()
+            self._publish_counters()  # before the acknowledgements: a submission is always counted somewhere
             self._flush_clients()
-            self._publish()
+            self._publish_slots()
             self._end_orphans()
 
     def _finished(self) -> bool:
@@ -497,7 +498,7 @@ class Supervisor:
 
     # What others read ---------------------------------------------------------------------------------------------
 
-    def _publish(self) -> None:
+    def _publish_counters(self) -> None:
         dispatcher = self.dispatcher
         states = [slot.state for slot in dispatcher.slots]
         live = len(states) - states.count(SlotState.EMPTY)
@@ -517,10 +518,12 @@ class Supervisor:
         if counters != self._published_counters:
             self._published_counters = counters
             self.table.write_counters(counters)
-        for slot in dispatcher.slots:
+
+    def _publish_slots(self) -> None:
+        for slot in self.dispatcher.slots:
             self._publish_slot(slot)
-        if len(dispatcher.generations) > 1:
-            self._templates.retire_unused(dispatcher, self.now)
+        if len(self.dispatcher.generations) > 1:
+            self._templates.retire_unused(self.dispatcher, self.now)
 
     def _publish_slot(self, slot: Slot) -> None:
         shown = slot.pid, slot.state, slot.jobs_done, slot.jobs[0].id if slot.jobs else b""

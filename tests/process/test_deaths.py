@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -326,3 +327,18 @@ def test_private_pool_ends_with_its_process_even_when_that_is_killed():
     script.kill()
     script.communicate()
     wait_until(lambda: not any(alive(pid) for pid in [supervisor, *(worker.pid for worker in workers)]))
+
+
+def test_private_pool_that_is_forgotten_ends():
+    pool = procjobs.Pool(workers=1)
+    assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+    supervisor = pool.stats().supervisor_pid
+    del pool
+    gc.collect()
+    wait_until(lambda: not alive(supervisor))
+
+
+def test_worker_that_was_just_forked_is_stopped_without_waiting_for_the_grace_period():
+    for _ in range(5):
+        with procjobs.Pool(workers=4, grace_period=3600) as pool:
+            pool.submit(jobs.add, 1).result(30)
