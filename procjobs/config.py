@@ -32,11 +32,18 @@ def check_seconds(name: str, value: object, *, zero: bool = False, optional: boo
     """Return a duration in seconds as a float; raise ConfigurationError unless it is finite and positive."""
     if value is None and optional:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise ConfigurationError(f"{name}={value!r}: expected seconds as a number" + (" or None" if optional else ""))
     if value < 0 or (value == 0 and not zero):
         raise ConfigurationError(f"{name}={value!r}: expected {'zero or more' if zero else 'more than zero'} seconds")
     return float(value)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond the range of a float
+        return False
 
 
 def check_count(name: str, value: object, *, minimum: int, maximum: int = 2**31 - 1) -> int:

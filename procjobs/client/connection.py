@@ -93,7 +93,7 @@ class Connection:
                 self._send(frames)
         call = (function, args, kwargs) if registered.carries_function else (args, kwargs)
         try:
-            inline, fd = payload.dump(call, self._directory)
+            inline, fd = payload.dump(call, self._directory, args)
         except Exception as error:
             raise PayloadError(_explain(call, job.name, error)) from error
         job_id = job._job_id  # noqa: SLF001 - the property makes text of it, this is for every job

@@ -17,6 +17,7 @@ from procjobs.clock import monotonic
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
+_LONGEST_WAIT = 86_400.0  # epoll_wait takes milliseconds in an int; a deadline in a thousand years is looked at daily
 
 
 class Ready(NamedTuple):
@@ -46,13 +47,13 @@ class Loop:
         self._selector.modify(fd, events, source)
 
     def remove(self, fd: int) -> None:
-        """Stop watching a descriptor, which must still be open."""
-        with contextlib.suppress(KeyError):
+        """Stop watching a descriptor; one that is closed (-1) or not watched is none to be stopped."""
+        with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
 
     def wait(self, until: float | None) -> Ready:
         """Block until something is ready, a signal arrives or the monotonic time `until` has come (None: no such)."""
-        timeout = None if until is None else max(until - monotonic(), 0.0)
+        timeout = None if until is None else min(max(until - monotonic(), 0.0), _LONGEST_WAIT)
         sources, signals = [], set()
         for key, events in self._selector.select(timeout):
             if key.data is None:

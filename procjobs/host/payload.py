@@ -37,6 +37,7 @@ OUT_OF_BAND_BYTES: Final = 16 * 1024
 _ALIGN: Final = 64
 _STREAM_BYTES: Final = 1024 * 1024
 """A bytes or str argument from this size on is pickled straight into the memory file: one copy instead of two."""
+_TEXTS: Final = frozenset({bytes, str})
 
 
 class Payload(NamedTuple):
@@ -98,24 +99,19 @@ def open_memory_file(directory: str) -> int:
     return fd
 
 
-def dump(value: Any, directory: str) -> Payload:
-    """Pickle a value. Any error of the value's own pickling methods comes through as it is."""
-    if _is_large(value):
-        return _dump_streaming(value, directory)
+def dump(value: Any, directory: str, parts: Sequence[Any] = ()) -> Payload:
+    """Pickle a value; `parts` are those of its parts that may be very large bytes or text.
+
+    Any error of the value's own pickling methods comes through as it is.
+    """
+    for part in parts:
+        if type(part) in _TEXTS and len(part) >= _STREAM_BYTES:
+            return _dump_streaming(value, directory)
     buffers: list[pickle.PickleBuffer] = []
     data = dump_inline(value, buffers)
     if not buffers and len(data) <= MAX_INLINE_BYTES:
         return Payload(data, None)
     return _into_file([data, *(buffer.raw() for buffer in buffers)], directory)
-
-
-def _is_large(value: Any) -> bool:
-    """Look one level into the (args, kwargs) of a call; what is hidden deeper costs one more copy, no more."""
-    if type(value) in {bytes, str}:
-        return len(value) >= _STREAM_BYTES
-    if type(value) is tuple:
-        return any(_is_large(item) for item in value[:8])
-    return False
 
 
 def dump_inline(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:

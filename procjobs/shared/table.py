@@ -189,9 +189,16 @@ class TableWriter:
         return f"{text}, {message.decode(errors='replace')}" if inline else text
 
     def has_begun(self, row: int, job_id: bytes, attempt: int) -> bool:
-        """Return whether a worker has marked that it began this attempt of the job."""
-        body = try_read_part(self._map, self._row_offset(row) + PROGRESS_OFFSET, PROGRESS.size)
-        return body is not None and PROGRESS.unpack(body)[:2] == (job_id[8:], attempt)
+        """Return whether a worker has marked that it began this attempt of the job.
+
+        A part that does not check was being written when the worker was killed, so it had begun something.
+        """
+        offset = self._row_offset(row) + PROGRESS_OFFSET
+        body = try_read_part(self._map, offset, PROGRESS.size)
+        if body is None:
+            return any(self._map[offset : offset + layout.PART_HEAD.size])
+        tag, began = PROGRESS.unpack(body)[:2]
+        return bool(tag == job_id[8:] and began == attempt)
 
     def write_slot(self, slot: int, record: SlotRecord) -> None:
         """Write what a worker is doing."""

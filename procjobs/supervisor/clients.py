@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-from procjobs.clock import monotonic, wall
+from procjobs.clock import wall
 from procjobs.config import JOB_OPTION_NAMES, JobOptions
 from procjobs.errors import ConfigurationError
 from procjobs.shared import wire
@@ -86,11 +86,11 @@ class ClientDesk:
             client.stream.ended = True
             return
         hello = wire.parse_json(text)
-        key, executable = hello.get("generation"), hello.get("executable")
-        if not isinstance(key, str) or not isinstance(executable, str):
+        key, executable, pid = hello.get("generation"), hello.get("executable"), hello.get("pid")
+        if not (isinstance(key, str) and isinstance(executable, str) and isinstance(pid, int)):
             _close(fd)
-            raise WireError("HELLO lacks the generation or the executable")
-        client.pid = int(hello.get("pid", 0))
+            raise WireError("HELLO lacks the generation, the executable or the pid")
+        client.pid = pid
         client.generation = self._supervisor.join_generation(key, executable, fd)
         welcome = {"pid": os.getpid(), "settings": self._supervisor.settings.to_json(), "problem": client.generation.problem}
         client.outgoing.append(wire.json_frame(Frame.WELCOME, welcome))
@@ -224,10 +224,6 @@ class ClientDesk:
         """Let go of a client that has disconnected; its jobs go on."""
         if client.generation is not None:
             client.generation.clients -= 1
-
-    def now(self) -> float:
-        """Return the time of this turn."""
-        return monotonic()
 
 
 def _close(fd: int | None) -> None:

@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import struct
+import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -215,6 +216,10 @@ class Supervisor:
             self._log.write(f"the connection of process {client.pid or 'unknown'} is closed: {error}")
             self._drop_client(client)
             return
+        except Exception:  # noqa: BLE001 - the edge around one client's turn: a bug met there must not end the others' pool
+            self._log.write(f"a bug in procjobs closed the connection of {client.pid}:\n{traceback.format_exc()}")
+            self._drop_client(client)
+            return
         if client.stream.ended:
             self._try_flush(client)
             self._drop_client(client)
@@ -345,9 +350,11 @@ class Supervisor:
             process.kill_group(slot.pid, signal.SIGTERM)
 
     def kill(self, slot: Slot) -> None:
-        """Kill a worker and its process group."""
+        """Kill a worker and its process group; one that has not been forked yet, with the template that was to do it."""
         if slot.pid:
             process.kill_group(slot.pid, signal.SIGKILL)
+        elif slot.generation is not None:
+            self._templates.kill(slot.generation)
 
     def retire(self, slot: Slot) -> None:
         """Let a worker end when it has no more to read."""
@@ -550,6 +557,10 @@ class Supervisor:
         for client in list(self._clients):
             self._drop_client(client)
         self._templates.close()
+        while remains := process.own_children():
+            for pid in remains:
+                process.kill_process(pid, signal.SIGKILL)
+            process.wait_for_child(min(remains), _FAREWELL_SECONDS)
         self._results.close()
         self._listener.close()
         self.table.close()

@@ -114,6 +114,12 @@ class Templates:
         link = self._origins[generation].link
         return link is not None and link.spawn(slot, fds)
 
+    def kill(self, generation: Generation) -> None:
+        """Kill a generation's template, which does not do what it was asked for."""
+        link = self._origins[generation].link
+        if link is not None:
+            process.kill_process(link.pid, 9)
+
     def forget_worker(self, generation: Generation, pid: int) -> None:
         """Tell the template that a worker has gone."""
         origin = self._origins.get(generation)

@@ -147,7 +147,7 @@ class Worker:
         result = function(*args, **kwargs)
         seconds = perf_counter() - started
         try:
-            inline, fd = payload.dump(result, self._directory)
+            inline, fd = payload.dump(result, self._directory, (result,))
         except Exception as error:
             raise _Unpicklable(
                 f"the result of {kind.name}, of type {type(result).__name__}, could not be pickled: {_line(error)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
@@ -139,6 +140,7 @@ HELLO = wire.MAGIC + wire.WIRE_VERSION.to_bytes(2, "little")
         wire.frame(wire.Frame.HELLO, HELLO + b"{}"),
         wire.frame(wire.Frame.SUBMIT, b"x" * 50),
         wire.frame(wire.Frame.HELLO, HELLO + b'{"pid": "x"}', descriptors=1),
+        wire.frame(wire.Frame.HELLO, HELLO + b"[]"),
         wire.frame(wire.Frame.HELLO, b"procjobs\xff\xff{}"),
     ],
 )
@@ -187,3 +189,111 @@ def test_module_that_starts_threads_is_not_preloaded(pool_name, tmp_path):
     log = rundir.RunDir(rundir.find_base(), pool_name).log
     with open(log) as file:
         assert "threaded_module starts a thread" in file.read()
+
+
+def test_result_is_gone_after_its_time(pool_name):
+    with procjobs.Pool(pool_name, workers=1, result_ttl=0.05) as pool:
+        job = pool.submit(jobs.add, 1, 2)
+        assert 3 == job.result(30)
+        wait_until(lambda: is_unknown(pool, job.id))
+        with pytest.raises(procjobs.UnknownJob):
+            pool.job(job.id)
+
+
+def is_unknown(pool, job_id):
+    try:
+        pool.status(job_id)
+    except procjobs.UnknownJob:
+        return True
+    return False
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_process_of_another_user_is_refused_even_when_it_reaches_the_socket(pool_name):
+    with procjobs.Pool(pool_name, workers=1) as pool:
+        directory = rundir.RunDir(rundir.find_base(), pool_name)
+        read, write = os.pipe()
+        stranger = socket.socket(socket.AF_UNIX)
+        stranger.settimeout(30)
+        opened = [(directory.base, 0o755), (directory.path, 0o755), (directory.socket, 0o666)]
+        for path, mode in opened:
+            os.chmod(path, mode)
+        child = os.fork()
+        if child == 0:
+            os.setuid(65534)
+            stranger.connect(directory.socket)
+            os.write(write, stranger.recv(10) or b"closed")
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.chmod(directory.base, 0o700)
+        assert b"closed" == os.read(read, 10)
+        assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+        with open(directory.log) as log:
+            assert "a process of user 65534 was refused" in log.read()
+        for fd in (read, write):
+            os.close(fd)
+        stranger.close()
+
+
+def test_client_that_does_not_read_blocks_nobody(pool_name):
+    text = (
+        "import procjobs, sys, os, time\nfrom tests.process import jobs\n"
+        "pool = procjobs.Pool(sys.argv[1], workers=1)\n"
+        "pool._connect()._receiver = object()\n"  # it never reads an answer
+        "for _ in range(300): pool.submit(jobs.echo, b'x' * 20_000)\n"
+        "print('sent', flush=True); time.sleep(600)\n"
+    )
+    with procjobs.Pool(pool_name, workers=1, result_memory_bytes=1_000_000) as pool:
+        script = run_script(text, pool_name, cwd=os.getcwd())
+        assert "sent\n" == script.stdout.readline()
+        wait_until(lambda: pool.stats().finished == 300)
+        assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+        script.kill()
+        script.communicate()
+
+
+def greeted(directory, **hello):
+    """Return a socket that has said hello as a client does."""
+    stranger = socket.socket(socket.AF_UNIX)
+    stranger.settimeout(30)
+    stranger.connect(directory.socket)
+    spec = os.memfd_create("spec")
+    os.write(spec, b'{"sys_path": [], "cwd": "/", "preload": [], "initializer": null}')
+    text = json.dumps({"pid": 1, "generation": "strange", "executable": sys.executable, **hello}).encode()
+    socket.send_fds(stranger, [wire.frame(wire.Frame.HELLO, HELLO + text, descriptors=1)], [spec])
+    os.close(spec)
+    return stranger
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        wire.frame(wire.Frame.SUBMIT, b"x" * 50),
+        wire.frame(wire.Frame.SUBMIT, b"x"),
+        wire.frame(wire.Frame.SUBMIT, b"x" * 50, descriptors=1),
+        wire.frame(wire.Frame.KIND, wire.KIND.pack(1, 2) + b"{}"),
+        wire.frame(wire.Frame.KIND, wire.KIND.pack(1, 44) + b'{"name": "n", "options": {"timeout": "soon"}}'[:44]),
+        wire.frame(wire.Frame.KIND, b'\x01\0\0\0\x2f\0\0\0{"name": "n", "options": {"timeout": 1' + b"0" * 10 + b"}}"),
+        wire.frame(wire.Frame.REQUEST, wire.U32.pack(1) + b'{"call": "resize", "workers": [0, "x"]}'),
+        wire.frame(wire.Frame.REQUEST, wire.U32.pack(1) + b'{"call": "cancel", "id": 5}'),
+        wire.frame(wire.Frame.REQUEST, b"\x01"),
+        wire.frame(wire.Frame.FINISHED, b"x" * 100),
+        wire.frame(wire.Frame.READY, b""),
+    ],
+)
+def test_nonsense_after_hello_closes_that_connection_and_nobody_else_notices(pool_name, data):
+    with procjobs.Pool(pool_name, workers=1) as pool:
+        directory = rundir.RunDir(rundir.find_base(), pool_name)
+        stranger = greeted(directory)
+        stranger.sendall(data)
+        received = True
+        while received:
+            try:
+                received = stranger.recv(10_000)
+            except ConnectionResetError:
+                break
+        stranger.close()
+        assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+        with open(directory.log) as log:
+            text = log.read()
+        assert ("is closed" in text, "bug" in text) == (True, False)

@@ -6,6 +6,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from procjobs.host import payload
 from procjobs.shared import ids
 from procjobs.shared.states import JobState
@@ -26,6 +28,11 @@ def add(writer, name=b"job"):
     return job_id, row
 
 
+def shown(reader, job_id):
+    status = reader.status(job_id)
+    return status.state, status.reason, status.attempt, status.worker_pid, status.error
+
+
 def test_rows_are_found_among_many_and_gone_when_released(tmp_path):
     writer, reader = make(tmp_path, rows=5000)
     added = dict(add(writer) for _ in range(5000))
@@ -36,10 +43,8 @@ def test_rows_are_found_among_many_and_gone_when_released(tmp_path):
     writer.write_counters(Counters(rows_used=writer.rows_used))
     found = {ids.from_text(status.id) for status in reader.jobs()}
     assert (added.keys() - released) | again.keys() == found
-    try:
+    with pytest.raises(TableFull, match="5000 rows"):
         writer.allocate(ids.new_id())
-    except TableFull as error:
-        assert "5000 rows" in str(error)
     reader.close()
     writer.close()
 
@@ -50,13 +55,11 @@ def test_state_of_a_job_is_running_once_a_worker_has_begun_it(tmp_path):
     worker = ProgressWriter(writer.fd, str(tmp_path))
     assert "queued" == reader.status(job_id).state
     worker.begin(row, job_id, 1)
-    assert ("running", 1, os.getpid()) == reader.status(job_id)[2:3] + (
-        reader.status(job_id).attempt, reader.status(job_id).worker_pid)  # fmt: skip
+    assert ("running", None, 1, os.getpid(), None) == shown(reader, job_id)
     writer.write_state(row, JobState.RETRYING, 1, 1, 0.0, "no")
-    assert ("retrying", "raised", 1, "no") == (
-        reader.status(job_id).state, reader.status(job_id).reason, reader.status(job_id).attempt, reader.status(job_id).error)  # fmt: skip
+    assert ("retrying", "raised", 1, os.getpid(), "no") == shown(reader, job_id)
     worker.begin(row, job_id, 2)
-    assert ("running", 2, None) == (reader.status(job_id).state, reader.status(job_id).attempt, reader.status(job_id).error)
+    assert ("running", None, 2, os.getpid(), None) == shown(reader, job_id)
     reader.close()
     writer.close()
 
@@ -114,5 +117,20 @@ def test_two_thousand_rows_at_a_time_get_memory(tmp_path):
     for _ in range(2049):
         add(writer)
     assert os.stat(tmp_path / "table").st_blocks - before >= 2048
+    reader.close()
+    writer.close()
+
+
+def test_part_torn_by_the_death_of_its_writer_counts_as_begun(tmp_path):
+    writer, reader = make(tmp_path)
+    job_id, row = add(writer)
+    assert not writer.has_begun(row, job_id, 1)
+    worker = ProgressWriter(writer.fd, str(tmp_path))
+    worker.begin(row, job_id, 1)
+    assert (True, False) == (writer.has_begun(row, job_id, 1), writer.has_begun(row, job_id, 2))
+    with open(tmp_path / "table", "r+b") as file:
+        file.seek(writer._row_offset(row) + 280 + 100)
+        file.write(b"torn")
+    assert (True, None) == (writer.has_begun(row, job_id, 1), reader.progress(job_id))
     reader.close()
     writer.close()
