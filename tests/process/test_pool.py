@@ -399,7 +399,7 @@ def test_preloaded_module_is_there_before_the_job(tmp_path):
 
 
 def test_preload_that_fails_is_told_with_its_traceback():
-    with pytest.warns(procjobs.PoolDegraded, match="No module named 'no_such_module'"):  # noqa: PT031
+    with pytest.warns(procjobs.PoolDegraded, match="No module named 'no_such_module'"):
         pool = procjobs.Pool(workers=1, preload=["no_such_module"])
         pool.submit(jobs.add, 1).wait_accepted(30)
         wait_until(lambda: pool.stats().problem)
