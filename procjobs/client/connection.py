@@ -295,6 +295,10 @@ class Connection:
             if self._accepted < sequence:
                 raise SupervisorLost("the supervisor went away before it acknowledged the job")
 
+    def wait_all_accepted(self, timeout: float) -> None:
+        """Wait until the supervisor has taken all that was submitted until now."""
+        self.wait_accepted(self._sent, timeout)
+
     def outstanding(self) -> list[Job[Any]]:
         """Return the jobs whose answers are awaited."""
         return list(self._jobs.values())

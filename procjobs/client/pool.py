@@ -19,8 +19,9 @@ from procjobs.client import launcher
 from procjobs.client.connection import Connection
 from procjobs.client.job import Job
 from procjobs.client.kinds import OPTIONS_ATTRIBUTE, function_name
+from procjobs.client.monitor import Monitor
 from procjobs.client.submitter import Submitter, WithOptions
-from procjobs.clock import monotonic, wall
+from procjobs.clock import monotonic
 from procjobs.config import (
     MAX_SLOTS,
     JobOptions,
@@ -42,15 +43,14 @@ from procjobs.errors import (
     UnknownJob,
 )
 from procjobs.host import hostinfo, payload, process, rundir
-from procjobs.shared.ids import from_text, new_id, to_text
-from procjobs.shared.records import JobStatus, PoolStats, Progress, WorkerInfo
-from procjobs.shared.table import SLOT_STATES, ProgressTable
+from procjobs.shared.ids import from_text, new_id
+from procjobs.shared.table import ProgressTable
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _STOP_TIMEOUT = 30.0
 
 
-class Pool(Submitter, concurrent.futures.Executor):
+class Pool(Submitter, Monitor, concurrent.futures.Executor):
     """A pool of worker processes: this process's own, or with a name the host's.
 
     `Pool()` is private: it ends with the process that made it. `Pool("media")` is shared by all processes of this user
@@ -221,12 +221,6 @@ class Pool(Submitter, concurrent.futures.Executor):
             self._connection.close_inherited()
             self._connection = None
 
-    def _read_table(self) -> ProgressTable:
-        table = self._table
-        if self._closed or table is None:
-            raise PoolClosed(f"{self!r} was shut down; make a new Pool")
-        return table
-
     # Submitting -----------------------------------------------------------------------------------------------
 
     def submit_with(
@@ -272,15 +266,27 @@ class Pool(Submitter, concurrent.futures.Executor):
         self._job_defaults.but(changes)
 
     def _check_room(self, connection: Connection) -> None:
-        counters = self._read_table().counters()
-        waiting = counters.queued + counters.scheduled + connection.unaccepted()
+        """Raise QueueFull if the pool has as many waiting jobs as it takes.
+
+        The counters are exact for what has been acknowledged. Near the bound, what is under way may or may not be among
+        them, and its acknowledgement is waited for.
+        """
         most = connection.welcome["settings"]["max_queued"]
+        waiting = self._count_waiting()
+        if waiting < most <= waiting + connection.unaccepted():
+            with contextlib.suppress(TimeoutError, SupervisorLost):
+                connection.wait_all_accepted(self._submit_timeout)
+            waiting = self._count_waiting()
         if waiting >= most:
             raise QueueFull(
                 f"{self!r} has {waiting} jobs waiting, as many as max_queued allows; try again later",
                 queued=waiting,
                 max_queued=most,
             )
+
+    def _count_waiting(self) -> int:
+        counters = self._read_table().counters()
+        return counters.queued + counters.scheduled
 
     def options(self, **changes: Any) -> WithOptions:
         """Return this pool with other options for the jobs that are submitted through what is returned.
@@ -293,36 +299,7 @@ class Pool(Submitter, concurrent.futures.Executor):
         """
         return WithOptions(self, changes)
 
-    # Asking by id ---------------------------------------------------------------------------------------------
-
-    def status(self, job_id: str) -> JobStatus:
-        """Return what is known about a job. From any process, without blocking; source: the shared table.
-
-        Raise UnknownJob if its supervisor has not received it yet, or its record was evicted.
-        """
-        wanted = from_text(job_id)
-        table = self._read_table()
-        try:
-            return table.status(wanted)
-        except UnknownJob:
-            return self._renewed_table(table).status(wanted)
-
-    def progress(self, job_id: str) -> Progress | None:
-        """Return what a job has last reported, None if nothing; otherwise as `status`."""
-        return self.status(job_id).progress
-
-    def _renewed_table(self, table: ProgressTable) -> ProgressTable:
-        """Return the table of the supervisor that runs now, where another one has begun since `table` was mapped."""
-        with self._lock:
-            if self._table_was_replaced(table):
-                self._table = ProgressTable(self._directory.table, loads=payload.loads)
-            return self._read_table()
-
-    def _table_was_replaced(self, table: ProgressTable) -> bool:
-        try:
-            return table is self._table and table.file_id != os.stat(self._directory.table).st_ino
-        except FileNotFoundError:
-            return False
+    # By id ---------------------------------------------------------------------------------------------------
 
     def job(self, job_id: str) -> Job[Any]:
         """Return a handle of a job that was submitted anywhere; its result is asked for at once.
@@ -342,54 +319,6 @@ class Pool(Submitter, concurrent.futures.Executor):
         if not reply["known"]:
             raise UnknownJob(f"job {job_id} is not known to this pool")
         return bool(reply["cancelled"])
-
-    def jobs(self, state: str | None = None, limit: int = 100) -> list[JobStatus]:
-        """Return up to `limit` jobs, the newest first, those in `state` if given. Reads the shared table."""
-        known = [status for status in self._read_table().jobs() if state is None or status.state == state]
-        known.sort(key=lambda status: status.id, reverse=True)
-        return known[:limit]
-
-    def stats(self) -> PoolStats:
-        """Return the pool's counters as of its supervisor's last turn. Reads the shared table; asks nobody."""
-        table = self._read_table()
-        counters = table.counters()
-        return PoolStats(
-            supervisor_pid=table.supervisor_pid,
-            workers=counters.workers,
-            busy=counters.busy,
-            idle=counters.idle,
-            queued=counters.queued,
-            scheduled=counters.scheduled,
-            finished=counters.finished,
-            failed=counters.failed,
-            crashed=counters.crashed,
-            restarts=counters.restarts,
-            rss=process.tree_rss(table.supervisor_pid),
-            uptime=wall() - table.started_at,
-            store=None,
-            problem=table.problem(),
-        )
-
-    def workers(self) -> list[WorkerInfo]:
-        """Return the pool's workers. Reads the shared table, and memory and CPU time from the host."""
-        infos = []
-        for slot, record in self._read_table().slots():
-            rss, cpu_percent = process.usage(record.pid)
-            job_id = to_text(record.job_id) if any(record.job_id) else None
-            infos.append(
-                WorkerInfo(
-                    slot,
-                    record.pid,
-                    record.generation,
-                    SLOT_STATES[record.state],
-                    job_id,
-                    record.jobs_done,
-                    rss,
-                    cpu_percent,
-                    record.started_at,
-                )
-            )
-        return infos
 
     # Steering -------------------------------------------------------------------------------------------------
 

@@ -25,13 +25,14 @@ from procjobs.host import process, rundir
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared import wire
 from procjobs.shared.states import Reason
-from procjobs.shared.table import Counters, SlotRecord, TableFull, TableWriter
+from procjobs.shared.table import TableFull, TableWriter
 from procjobs.shared.wire import Frame, WireError
 from procjobs.supervisor.clients import ClientDesk
 from procjobs.supervisor.dispatcher import Dispatcher
 from procjobs.supervisor.jobs import Generation, Job, Slot, SlotState, Stop
 from procjobs.supervisor.links import ClientLink, WorkerLink
 from procjobs.supervisor.log import Log
+from procjobs.supervisor.publisher import Publisher
 from procjobs.supervisor.results import MOST_KEPT, ResultStore
 from procjobs.supervisor.templates import Templates
 
@@ -88,9 +89,7 @@ class Supervisor:
         self._clients: set[ClientLink] = set()
         self._workers: dict[int, WorkerLink] = {}
         self._slots_by_pid: dict[int, Slot] = {}
-        self._published_slots: dict[int, tuple[int, int, int, bytes]] = {}
-        self._published_counters: Counters | None = None
-        self._problem = ""
+        self._publisher = Publisher(self.table, self.dispatcher)
         self._owner = None if owner_pid is None else process.try_open_pidfd(owner_pid)
         self._is_private = owner_pid is not None
         self._accepting = True
@@ -123,10 +122,11 @@ class Supervisor:
             self._reap_children()
             self._advance()
             self.dispatcher.assign(self.now)
-            self._publish_problem()
-            self._publish_counters()  # before the acknowledgements: a submission is always counted somewhere
+            self._tell_problem()
+            self._publisher.publish_counters(accepting=self._accepting)  # before the acknowledgements go out
             self._flush_clients()
-            self._publish_slots()
+            self._publisher.publish_slots(self.now)
+            self._retire_generations()
             self._end_orphans()
 
     def _finished(self) -> bool:
@@ -293,6 +293,18 @@ class Supervisor:
         generation.clients += 1
         return generation
 
+    def _retire_generations(self) -> None:
+        if len(self.dispatcher.generations) > 1:
+            self._templates.retire_unused(self.dispatcher, self.now)
+
+    def _tell_problem(self) -> None:
+        """Tell clients when the pool becomes unable to run jobs, and when it is able again."""
+        if self._publisher.publish_problem():
+            for client in self._clients:
+                if client.generation is not None:
+                    notice = {"problem": client.generation.problem}
+                    client.outgoing.append(wire.json_frame(Frame.NOTICE, notice))
+
     def on_template_message(self, generation: Generation, message: dict[str, Any]) -> None:
         """Act on what a template says."""
         if "ready" in message:
@@ -345,7 +357,7 @@ class Supervisor:
 
     def terminate(self, slot: Slot) -> None:
         """Send SIGTERM to a worker's process group; the job can see in its slot that this is not an accident."""
-        self._publish_slot(slot)
+        self._publisher.publish_slot(slot, self.now)
         if slot.pid:
             process.kill_group(slot.pid, signal.SIGTERM)
 
@@ -502,55 +514,6 @@ class Supervisor:
             os.close(self._owner)
             self._owner = None
         self.stop("the process that owned the pool has ended", at_once=True)
-
-    # What others read ---------------------------------------------------------------------------------------------
-
-    def _publish_counters(self) -> None:
-        dispatcher = self.dispatcher
-        states = [slot.state for slot in dispatcher.slots]
-        live = len(states) - states.count(SlotState.EMPTY)
-        counters = Counters(
-            workers=live,
-            busy=states.count(SlotState.BUSY) + states.count(SlotState.STOPPING),
-            idle=states.count(SlotState.IDLE),
-            queued=dispatcher.queued,
-            scheduled=dispatcher.scheduled,
-            finished=dispatcher.finished,
-            failed=dispatcher.failed,
-            crashed=dispatcher.crashed,
-            restarts=dispatcher.restarts,
-            rows_used=self.table.rows_used,
-            accepting=self._accepting,
-        )
-        if counters != self._published_counters:
-            self._published_counters = counters
-            self.table.write_counters(counters)
-
-    def _publish_slots(self) -> None:
-        for slot in self.dispatcher.slots:
-            self._publish_slot(slot)
-        if len(self.dispatcher.generations) > 1:
-            self._templates.retire_unused(self.dispatcher, self.now)
-
-    def _publish_slot(self, slot: Slot) -> None:
-        shown = slot.pid, slot.state, slot.jobs_done, slot.jobs[0].id if slot.jobs else b""
-        if shown == self._published_slots.get(slot.number):
-            return
-        self._published_slots[slot.number] = shown
-        generation = slot.generation.number if slot.generation else 0
-        started = slot.started_at - self.now + wall()
-        self.table.write_slot(slot.number, SlotRecord(slot.pid, generation, slot.state, shown[3], slot.jobs_done, started))
-
-    def _publish_problem(self) -> None:
-        problem = next((g.problem for g in reversed(self.dispatcher.generations) if g.problem), "")
-        if problem == self._problem:
-            return
-        self._problem = problem
-        self.table.write_problem(problem)
-        for client in self._clients:
-            if client.generation is not None:
-                notice = {"problem": client.generation.problem}
-                client.outgoing.append(wire.json_frame(Frame.NOTICE, notice))
 
     def close(self) -> None:
         """Release everything; the processes have ended."""

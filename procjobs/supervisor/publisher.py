@@ -1,0 +1,73 @@
+"""What the supervisor writes into the shared table about itself and its workers, and only when it has changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from procjobs.clock import wall
+from procjobs.shared.table import Counters, SlotRecord, TableWriter
+from procjobs.supervisor.jobs import Slot, SlotState
+
+if TYPE_CHECKING:
+    from procjobs.supervisor.dispatcher import Dispatcher
+
+
+class Publisher:
+    """Writes counters, slots and the pool's problem."""
+
+    def __init__(self, table: TableWriter, dispatcher: Dispatcher) -> None:
+        self._table = table
+        self._dispatcher = dispatcher
+        self._counters: Counters | None = None
+        self._slots: dict[int, tuple[int, int, int, bytes]] = {}
+        self._problem = ""
+
+    def publish_counters(self, *, accepting: bool) -> None:
+        """Write the counters.
+
+        A client adds to them what it has sent and was not told to be accepted, so they are written before it is told:
+        then every submission is counted somewhere.
+        """
+        dispatcher = self._dispatcher
+        states = [slot.state for slot in dispatcher.slots]
+        counters = Counters(
+            workers=len(states) - states.count(SlotState.EMPTY),
+            busy=states.count(SlotState.BUSY) + states.count(SlotState.STOPPING),
+            idle=states.count(SlotState.IDLE),
+            queued=dispatcher.queued,
+            scheduled=dispatcher.scheduled,
+            finished=dispatcher.finished,
+            failed=dispatcher.failed,
+            crashed=dispatcher.crashed,
+            restarts=dispatcher.restarts,
+            rows_used=self._table.rows_used,
+            accepting=accepting,
+        )
+        if counters != self._counters:
+            self._counters = counters
+            self._table.write_counters(counters)
+
+    def publish_slots(self, now: float) -> None:
+        """Write the slots."""
+        for slot in self._dispatcher.slots:
+            self.publish_slot(slot, now)
+
+    def publish_slot(self, slot: Slot, now: float) -> None:
+        """Write one slot."""
+        shown = slot.pid, slot.state, slot.jobs_done, slot.jobs[0].id if slot.jobs else b""
+        if shown == self._slots.get(slot.number):
+            return
+        self._slots[slot.number] = shown
+        generation = slot.generation.number if slot.generation else 0
+        started_at = slot.started_at - now + wall()
+        record = SlotRecord(slot.pid, generation, slot.state, shown[3], slot.jobs_done, started_at)
+        self._table.write_slot(slot.number, record)
+
+    def publish_problem(self) -> bool:
+        """Write why the pool cannot run jobs; return whether that has changed."""
+        problem = next((g.problem for g in reversed(self._dispatcher.generations) if g.problem), "")
+        if problem == self._problem:
+            return False
+        self._problem = problem
+        self._table.write_problem(problem)
+        return True
