@@ -54,6 +54,8 @@ class Connection:
         self._sent = 0
         self._accepted = 0
         self._closing = False
+        self._closes_when_idle = False
+        self._receiving = False
         self._receiver: threading.Thread | None = None
         self.on_notice: Callable[[str | None], None] = _ignore
 
@@ -90,7 +92,11 @@ class Connection:
         with self._lock:
             registered, frames = self._kinds.look_up(function, options)
             if frames:
-                self._send(frames)
+                try:
+                    self._send(frames)
+                except BaseException:
+                    self._kinds.forget()
+                    raise
         call = (function, args, kwargs) if registered.carries_function else (args, kwargs)
         try:
             inline, fd = payload.dump(call, self._directory, args)
@@ -120,6 +126,10 @@ class Connection:
             self._send(data, fd)
         except BaseException:
             self._jobs.pop(job_id, None)
+            if self._unsent and not self.lost:  # a part is under way and cannot be called back: a cancellation follows it
+                self._sent += 1
+                cancel = {"call": "cancel", "id": job_id.hex()}
+                self._unsent += wire.json_frame(Frame.REQUEST, cancel, prefix=wire.U32.pack(0))
             raise
         self._sent += 1
 
@@ -227,6 +237,7 @@ class Connection:
     def _start_receiver(self) -> None:
         with self._changed:
             if self._receiver is None:
+                self._receiving = True
                 self._receiver = threading.Thread(target=self._receive, name="procjobs-receiver", daemon=True)
                 self._receiver.start()
 
@@ -241,10 +252,16 @@ class Connection:
                     break
                 for frame in self._reader.feed(data):
                     self._take(frame)
+                if self._closes_when_idle and not self._jobs:
+                    break
         except OSError:
             pass  # the supervisor was killed, or this process has closed the connection: both end here
         finally:
             self._lose()
+            with self._changed:
+                self._receiving = False
+                if self._closes_when_idle:
+                    self._socket.close()
 
     def _take(self, frame: wire.RawFrame) -> None:
         if frame.kind == Frame.FINISHED:
@@ -252,7 +269,7 @@ class Connection:
             finished = wire.parse_finished(frame.body)
             job = self._jobs.pop(finished.job_id, None)
             if job is not None:
-                job.settle(finished, payload.Received(finished.payload, fd))
+                self._settle(job, finished, fd)
             elif fd is not None:
                 os.close(fd)
         elif frame.kind == Frame.ACCEPTED:
@@ -267,6 +284,15 @@ class Connection:
                     self._changed.notify_all()
         elif frame.kind == Frame.NOTICE:
             self.on_notice(wire.parse_json(frame.body).get("problem"))
+
+    @staticmethod
+    def _settle(job: Job[Any], finished: wire.Finished, fd: int | None) -> None:
+        try:
+            received = payload.Received(finished.payload, fd)
+        except OSError as error:  # ENOMEM: too many mappings, or no address space
+            job.abandon(PayloadError(f"the result of job {job.id} {job.name} could not be mapped: {error}"))
+        else:
+            job.settle(finished, received)
 
     def _lose(self) -> None:
         """End every wait: the supervisor has gone, or this process has let go of it."""
@@ -307,16 +333,25 @@ class Connection:
         """Return how many submissions are under way to the supervisor."""
         return self._sent - self._accepted
 
-    def close(self) -> None:
-        """Close the connection and wait for the receiver to end."""
+    def close_when_idle(self) -> None:
+        """Close the connection when the last awaited answer has arrived, or the supervisor has gone."""
+        self._closes_when_idle = True
+        if self._receiver is None or not self._jobs:
+            self.close()
+
+    def close(self, *, wait: bool = True) -> None:
+        """Close the connection; `wait` for the receiver thread to end, which may be in a callback of the user's."""
         self._closing = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         receiver = self._receiver
-        if receiver is not None and receiver is not threading.current_thread():
+        if wait and receiver is not None and receiver is not threading.current_thread():
             receiver.join()
         self._lose()
-        self._socket.close()
+        with self._changed:
+            self._closes_when_idle = True
+            if not self._receiving:  # else the receiver closes it: nobody may take its number while it is in use
+                self._socket.close()
 
     def wait_for_end(self, timeout: float | None) -> None:
         """Wait until the supervisor has closed the connection."""

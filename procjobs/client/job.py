@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from procjobs import errors
-from procjobs.clock import wall
+from procjobs.clock import sleep, wall
 from procjobs.errors import JobCancelled, JobError, PayloadError, PoolClosed, ProcjobsError, RemoteTraceback, UnknownJob
 from procjobs.host.payload import Received
 from procjobs.shared.ids import to_text
@@ -86,10 +86,12 @@ class Job(concurrent.futures.Future[T], Generic[T]):
             raise JobCancelled(f"job {self.id} {self._name} was cancelled", job_id=self.id) from None
         if error is not None and not isinstance(error, _Undecoded):
             return error
-        if self._decoded is None:
-            assert self._answer is not None
-            self._decoded = _decode(*self._answer, self._name)
+        answer = self._answer
+        if self._decoded is None and answer is not None:
+            self._decoded = _decode(*answer, self._name)
             self._answer = None
+        while self._decoded is None:  # another thread is between the two lines above
+            sleep(0)
         return self._decoded[1]
 
     def running(self) -> bool:
@@ -124,9 +126,8 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         """
         if self.cancelled():
             return True
-        if not super().cancel():
+        if not self._mark_cancelled():
             return False
-        self.set_running_or_notify_cancel()
         if self._connection is not None and self._connection.pid == os.getpid():
             self._connection.drop_job(self)
         return True
@@ -158,6 +159,13 @@ class Job(concurrent.futures.Future[T], Generic[T]):
                 return
             await asyncio.sleep(interval)
 
+    def _mark_cancelled(self) -> bool:
+        with self._condition:  # the receiver and a caller may do this at the same time
+            if self.done():
+                return self.cancelled()
+            super().cancel()
+            return not self.set_running_or_notify_cancel()
+
     # What the connection calls ------------------------------------------------------------------------------
 
     def settle(self, finished: Finished, received: Received) -> None:
@@ -170,8 +178,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
                 self._answer = (finished, received)
                 self.set_result(None)  # type: ignore[arg-type]
             elif finished.outcome == Outcome.VERDICT and parse_json(finished.details)["error"] == "JobCancelled":
-                super().cancel()
-                self.set_running_or_notify_cancel()
+                self._mark_cancelled()
             else:
                 self._answer = (finished, received)
                 self.set_exception(_Undecoded())

@@ -41,6 +41,7 @@ class KindRegistry:
         self._held: dict[int, Any] = {}
         self._count = 0
         self._first_valid = 1
+        self._forget_first = False
 
     def look_up(self, function: Any, options: JobOptions) -> tuple[Registered, bytes]:
         """Return the kind of this call, and the frames that describe it if the supervisor has not seen it yet."""
@@ -63,6 +64,14 @@ class KindRegistry:
             self._by_identity[id(function), id(options)] = (function, options, registered)
         return registered, frames
 
+    def forget(self) -> None:
+        """Begin anew, because there are too many, or because it is not known what has reached the supervisor."""
+        self._by_identity.clear()
+        self._by_value.clear()
+        self._held.clear()
+        self._first_valid = self._count + 1
+        self._forget_first = True
+
     def is_known(self, registered: Registered) -> bool:
         """Return whether the supervisor still has this kind: another thread may have made it forget all of them."""
         return registered.number >= self._first_valid
@@ -70,10 +79,9 @@ class KindRegistry:
     def _register(self, function: Any, options: JobOptions, key: Any) -> tuple[Registered, bytes]:
         frames = b""
         if len(self._by_value) >= MOST_KINDS:
-            self._by_identity.clear()
-            self._by_value.clear()
-            self._held.clear()
-            self._first_valid = self._count + 1
+            self.forget()
+        if self._forget_first:
+            self._forget_first = False
             frames = wire.frame(Frame.FORGET, b"")
         name = options.name or function_name(function)
         pickled = b"" if isinstance(key[0], str) else _dump(function, name)

@@ -96,7 +96,7 @@ def _start(directory: rundir.RunDir, settings: PoolSettings, lock: int, *, priva
     try:
         pid = process.spawn(
             [interpreter(), "-S", "-E", "-c", _START, "child" if private else "daemon", "\n".join(path)],
-            env=os.environ,
+            env={name: value for name, value in os.environ.items() if private or name != process.MARK},
             stdin=boot_fd,
             passed=[lock, ready_write],
             own_session=True,

@@ -118,7 +118,6 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         self._key, self._spec = launcher.describe_generation(
             preload=_check_preload(preload), initializer=_dump_initializer(initializer, initargs), version=version
         )
-        self._pool = self
         self._changes: Mapping[str, Any] = {}
         self._options_cache: dict[Any, JobOptions] = {}
         self._lock = threading.RLock()
@@ -143,24 +142,23 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
 
     def _connect(self) -> Connection:
         """Return the connection to the supervisor, made if there is none; start the supervisor if need be."""
+        if self._closed:
+            raise PoolClosed(f"{self!r} was shut down; make a new Pool")
         with self._lock:
             connection = self._connection
             if connection is not None and not connection.lost:
                 return connection
-            if self._closed:
-                raise PoolClosed(f"{self!r} was shut down; make a new Pool")
             if connection is not None:
-                connection.close()
+                connection.close(wait=False)  # its receiver may be in a callback that waits for this very lock
                 self._let_child_go()
             connection = self._reach_supervisor()
             tell = weakref.WeakMethod(self._on_notice)  # the receiver thread must not keep a forgotten pool alive
             connection.on_notice = lambda problem: (method := tell()) and method(problem)
             self._finalizer.detach()
-            if self.is_private and os.getpid() == self._owner_pid:
-                self._finalizer = weakref.finalize(self, _abandon, connection, self._child_pid)
-                self._finalizer.atexit = False
-            if self._table is not None:
-                self._table.close()
+            is_owner = self.is_private and os.getpid() == self._owner_pid
+            self._finalizer = weakref.finalize(self, _abandon, connection, self._child_pid, is_owner)
+            self._finalizer.atexit = False
+            # The table before is not closed: another thread may be reading it. It goes with its last reader.
             self._table = ProgressTable(self._directory.table, loads=payload.loads)
             self._connection = connection
             self._compare_settings(connection.welcome["settings"])
@@ -220,6 +218,9 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         if self._connection is not None:
             self._connection.close_inherited()
             self._connection = None
+
+    def _target(self) -> Pool:
+        return self
 
     # Submitting -----------------------------------------------------------------------------------------------
 
@@ -343,8 +344,7 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
 
         Nothing of the pool remains: no process, no file.
         """
-        with self._lock:
-            self._end("stop", _STOP_TIMEOUT + self._settings.job_defaults.grace_period)
+        self._end("stop", _STOP_TIMEOUT + self._settings.job_defaults.grace_period)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let go of the pool. A private one ends when its jobs are done; a named one goes on for the others.
@@ -368,8 +368,9 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
             if self.is_private and os.getpid() == self._owner_pid:
                 connection.wait_for_end(None)
             self._release(connection)
-        elif not connection.outstanding() and not self.is_private:
-            self._release(connection)
+        elif not self.is_private:
+            self._finalizer.detach()
+            connection.close_when_idle()
 
     def _end(self, call: str, timeout: float, **arguments: Any) -> None:
         connection = self._connect() if not self._closed else self._connection
@@ -390,7 +391,6 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         self._finalizer.detach()
         connection.close()
         if self._table is not None:
-            self._table.close()
             self._table = None
         self._wait_for_child(_STOP_TIMEOUT)
 
@@ -414,9 +414,8 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
             self.shutdown(wait=True)
 
     def _stop_at_once(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._end("stop", _STOP_TIMEOUT, at_once=True)
+        if not self._closed:
+            self._end("stop", _STOP_TIMEOUT, at_once=True)
 
     def finish_at_exit(self) -> None:
         """Do what has to be done before the interpreter ends: a private pool's jobs are awaited, but for a Ctrl-C."""
@@ -460,9 +459,10 @@ def _nothing() -> None:
     pass
 
 
-def _abandon(connection: Connection, child_pid: int | None) -> None:
-    """End a private pool that was forgotten without a shutdown; nobody holds a handle of its jobs either."""
-    connection.ask_to_stop()
+def _abandon(connection: Connection, child_pid: int | None, is_owner: bool) -> None:
+    """Let go of a pool that was forgotten without a shutdown; nobody holds a handle of its jobs either."""
+    if is_owner:
+        connection.ask_to_stop()
     connection.close()
     if child_pid is not None:
         process.wait_for_child(child_pid, _STOP_TIMEOUT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from functools import partial
@@ -26,13 +27,16 @@ _WINDOW: Final = 10_000
 
 
 class Submitter:
-    """Submits to `_pool` with `_changes` to its default options."""
+    """Submits to a pool with `_changes` to its default options."""
 
-    _pool: Pool
     _changes: Mapping[str, Any]
     _delay: float = 0.0
     _at: float | None = None
     _expires: float = 0.0
+
+    @abstractmethod
+    def _target(self) -> Pool:
+        """Return the pool that is submitted to."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Hand a call to the pool and return its handle at once.
@@ -44,7 +48,7 @@ class Submitter:
         delay = self._delay
         if self._at is not None:
             delay = max(self._at - wall(), 0.0)
-        return self._pool.submit_with(fn, args, kwargs, self._changes, delay, self._expires)
+        return self._target().submit_with(fn, args, kwargs, self._changes, delay, self._expires)
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Submit a call and await its result. Cancelling the awaiting task cancels the job, running or not."""
@@ -151,7 +155,7 @@ class WithOptions(Submitter):
 
     def __init__(self, parent: Submitter, changes: Mapping[str, Any]) -> None:
         changes = dict(changes)
-        self._pool = parent._pool  # noqa: SLF001 - of the same class
+        self._pool = parent._target()  # noqa: SLF001 - of the same class
         self._delay = check_seconds("delay", changes.pop("delay", parent._delay), zero=True, optional=False) or 0.0  # noqa: SLF001
         self._at = changes.pop("at", parent._at)  # noqa: SLF001
         if self._at is not None and self._delay:
@@ -162,6 +166,9 @@ class WithOptions(Submitter):
         self._expires = check_seconds("expires", changes.pop("expires", parent._expires or None)) or 0.0  # noqa: SLF001
         self._changes = {**parent._changes, **changes}  # noqa: SLF001
         self._pool.check_options(self._changes)
+
+    def _target(self) -> Pool:
+        return self._pool
 
     def options(self, **changes: Any) -> WithOptions:
         """Return the same with further options."""

@@ -217,11 +217,19 @@ def kill_group(pid: int, number: int) -> None:
         pass
 
 
-def own_children() -> set[int]:
-    """Return the pids of this process's children, the orphans that were given to it among them."""
+def own_children(mark: str) -> set[int]:
+    """Return the pids of this process's children that carry this MARK, orphans that were given to it among them.
+
+    A daemon that a job has started without the mark, such as the supervisor of another pool, is nobody's remains.
+    """
     import psutil
 
-    return {child.pid for child in psutil.Process().children()}
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.environ().get(MARK) == mark:
+                found.add(child.pid)
+    return found
 
 
 def usage(pid: int) -> tuple[int, float]:

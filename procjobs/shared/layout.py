@@ -75,6 +75,7 @@ class ProgressFlag(IntFlag):
     HAS_MESSAGE = 4
     HAS_DATA = 8
     IN_FILE = 16  # message and data are in a file beside the table, named after the job
+    MAY_HAVE_FILE = 32  # such a file was written earlier, perhaps in an earlier attempt, and is to be removed at the end
 
 
 def write_part(table: mmap, offset: int, count: int, body: bytes) -> None:

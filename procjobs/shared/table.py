@@ -167,9 +167,11 @@ class TableWriter:
             start = self._row_offset(previous)
             body = self._map[start + 8 : start + 8 + STATE.size]
             self._write(start, body[:16] + following.to_bytes(4, "little") + body[20:])
-        if flags & ProgressFlag.IN_FILE:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(data_file(self._directory, job_id))
+        if flags & ProgressFlag.MAY_HAVE_FILE:
+            path = data_file(self._directory, job_id)
+            for name in (path, path + ".new"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name)
         self._free.append(row)
 
     def _next(self, row: int) -> int:
@@ -233,6 +235,7 @@ class ProgressWriter:
         self._tag = b""
         self._attempt = 0
         self._started_at = 0.0
+        self._sticky = 0
 
     def begin(self, row: int, job_id: bytes, attempt: int) -> None:
         """Mark that this process has begun the job. Everything written until the next `begin` is about this job."""
@@ -240,6 +243,7 @@ class ProgressWriter:
         self._stop = self._offset + 8 + PROGRESS.size
         self._tag = job_id[8:]
         self._attempt = attempt
+        self._sticky = ProgressFlag.MAY_HAVE_FILE if attempt > 1 else 0
         self._started_at = now = wall()
         self._pid = self._pid or os.getpid()
         self._write(0, 0.0, 0.0, now, b"", b"")
@@ -247,7 +251,7 @@ class ProgressWriter:
     def _write(self, flags: int, value: float, total: float, now: float, message: bytes, data: bytes) -> None:
         self._count = count = (self._count + 1) & _MASK
         body = PROGRESS.pack(
-            self._tag, self._attempt, flags, self._pid, self._started_at, value, total, now, message, data
+            self._tag, self._attempt, flags | self._sticky, self._pid, self._started_at, value, total, now, message, data
         )
         self._map[self._offset : self._stop] = layout.PART_HEAD.pack(crc32(body, count), count) + body
 
@@ -272,6 +276,9 @@ class ProgressWriter:
         text = (message or "").encode(errors="replace")
         data = data or b""
         if len(text) > layout.INLINE_MESSAGE_BYTES or len(data) > layout.INLINE_DATA_BYTES:
+            if not self._sticky:  # said before the file is there, so that it is removed whenever this process dies
+                self._sticky = int(ProgressFlag.MAY_HAVE_FILE)
+                self._write(0, 0.0, 0.0, wall(), b"", b"")
             self._write_file(text, data)
             flags |= ProgressFlag.IN_FILE
             text = clip(text.decode(errors="replace"), layout.INLINE_MESSAGE_BYTES)

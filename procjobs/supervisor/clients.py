@@ -117,8 +117,7 @@ class ClientDesk:
             except ConfigurationError as error:
                 raise WireError(f"a KIND with bad options: {error}") from None
             self._kind_count += 1
-            short = name if len(name.encode()) <= 63 else "…" + name.encode()[-57:].decode(errors="ignore")
-            kind = self._kinds[key] = Kind(self._kind_count, short.encode(errors="replace"), checked, function, text)
+            kind = self._kinds[key] = Kind(self._kind_count, _short_name(name), checked, function, text)
         return kind
 
     def _on_forget(self, client: ClientLink, _frame: RawFrame, fd: int | None) -> None:
@@ -166,7 +165,7 @@ class ClientDesk:
 
     def _watch(self, client: ClientLink, job: Job) -> None:
         if job.state in FINAL:
-            client.outgoing.append(job)
+            client.queue_answer(job)
         elif job.watchers is None:
             job.watchers = [client]
         else:
@@ -224,6 +223,12 @@ class ClientDesk:
         """Let go of a client that has disconnected; its jobs go on."""
         if client.generation is not None:
             client.generation.clients -= 1
+
+
+def _short_name(name: str) -> bytes:
+    """Return the end of a name, in UTF-8, as far as it fits into a row of the table."""
+    text = name.encode(errors="replace")
+    return text if len(text) <= 63 else "…".encode() + text[-57:].decode(errors="ignore").encode()
 
 
 def _close(fd: int | None) -> None:

@@ -114,34 +114,28 @@ class Dispatcher:
             job.generation.queue.push(job)
 
     def cancel(self, job: Job, now: float) -> bool:
-        """Cancel a job, running or not; return False if it was answered already."""
+        """Cancel a job, running or not; return False if it has an answer, or its answer is under way."""
+        if job.slot is not None:
+            self._take_back(job.slot, now, even_one=True)
         if job.state in FINAL:
             return False
-        if job.state is JobState.RUNNING:
-            self._cancel_running(job, now)
-        else:
-            self._stop_waiting(job)
-            job.advance(Event.CANCEL)
-            self._conclude(job, Reason.CANCELLED, "JobCancelled", f"{_name(job)} was cancelled before it ran")
+        if job.slot is not None:
+            return self._cancel_running(job, job.slot, now)
+        self._stop_waiting(job)
+        job.advance(Event.CANCEL)
+        self._conclude(job, Reason.CANCELLED, "JobCancelled", f"{_name(job)} was cancelled before it ran")
         return True
 
-    def _cancel_running(self, job: Job, now: float) -> None:
-        slot = job.slot
-        assert slot is not None
-        if slot.jobs[0] is not job:
-            self._take_back(slot, now)
-            if job.state is JobState.QUEUED:
-                self.cancel(job, now)
-                return
-            # The worker has read it in the meantime: it is in this job, or will be in an instant.
-            while slot.jobs[0] is not job:
-                self._settle_unconfirmed(slot)
-        if slot.stop is Stop.NONE:
+    def _cancel_running(self, job: Job, slot: Slot, now: float) -> bool:
+        if slot.stop in {Stop.NONE, Stop.RETIRE}:
+            if slot.jobs[-1] is not job:
+                return False  # the worker reads a job when it has answered the one before
             self._stop(slot, Stop.CANCEL, now)
-
-    def _settle_unconfirmed(self, slot: Slot) -> None:
-        """Move a job whose answer is under way behind the one that is being cancelled; its answer finds it by id."""
-        slot.jobs.rotate(-1)
+        elif slot.jobs[0] is job:
+            slot.stop = Stop.CANCEL  # it is being stopped for another reason, which might have let it run again
+        else:
+            return False
+        return True
 
     def resize(self, least: int, most: int, now: float) -> None:
         """Change the number of workers: more at once, fewer as their jobs end."""
@@ -162,8 +156,11 @@ class Dispatcher:
                 delayed.advance(Event.DUE)
                 waiting.append(delayed)
         for job in waiting:
-            job.advance(Event.REJECT)
-            self._conclude(job, Reason.STOPPED, "PoolClosed", f"{_name(job)} was not run: {reason}")
+            self._give_up(job)
+
+    def _give_up(self, job: Job) -> None:
+        job.advance(Event.REJECT)
+        self._conclude(job, Reason.STOPPED, "PoolClosed", f"{_name(job)} was not run: {self._stop_reason}")
 
     def stop_running(self, now: float) -> None:
         """Stop every worker: idle ones end, busy ones are terminated and, after the grace period, killed."""
@@ -174,6 +171,8 @@ class Dispatcher:
                 self._retire(slot, now)
             elif slot.state is SlotState.STARTING or self._take_back(slot, now):
                 self._stop(slot, Stop.SHUTDOWN, now)
+            elif slot.stop is Stop.NONE:
+                self._retire(slot, now)
 
     # What workers do ------------------------------------------------------------------------------------------
 
@@ -182,8 +181,11 @@ class Dispatcher:
         assert slot.generation is not None
         slot.generation.budget.add_success()
         slot.generation.problem = ""
-        if slot.stop is Stop.NONE:
-            self._set_idle(slot, now)
+        if slot.stop is not Stop.NONE or slot.state is not SlotState.STARTING:
+            return
+        self._set_idle(slot, now)
+        if slot.number >= self.most:
+            self._retire(slot, now)
 
     def on_finished(self, slot: Slot, answer: Finished, frame: bytes, fd: int | None, now: float) -> int | None:
         """Take a worker's answer to a job; return the descriptor if it is not wanted."""
@@ -194,6 +196,7 @@ class Dispatcher:
             self._engine.log(f"worker {slot.number} answered for a job that it was not given")
             return fd
         slot.jobs_done += 1
+        slot.is_slow = False
         job.kind.observe(answer.seconds)
         if answer.outcome == Outcome.RETURNED:
             job.advance(Event.RETURN)
@@ -213,13 +216,13 @@ class Dispatcher:
         return fd
 
     def _after_job(self, slot: Slot, now: float) -> None:
-        if slot.stop is not Stop.NONE:
-            if slot.stop is Stop.RETIRE and not slot.jobs:
-                slot.state = SlotState.STOPPING
-                slot.deadline = _NEVER
+        if slot.stop not in {Stop.NONE, Stop.RETIRE}:
             return
         if slot.jobs:
             self._set_deadlines(slot, now)
+            return
+        if slot.stop is Stop.RETIRE:
+            self._await_end(slot, now)
             return
         limit = self._settings.max_jobs_per_worker
         if (limit is not None and slot.jobs_done >= limit) or slot.number >= self.most:
@@ -306,28 +309,31 @@ class Dispatcher:
         return deadline
 
     def advance(self, now: float) -> None:
-        """Do what is due: queue delayed jobs, expire, stop the overdue, kill the stubborn, take back, shrink."""
+        """Do what is due: queue delayed jobs, stop the overdue, kill the stubborn, take back, shrink, expire."""
         while (job := self._delayed.pop_due(now)) is not None:
             if job.state in {JobState.SCHEDULED, JobState.RETRYING}:
                 self.scheduled -= 1
                 job.advance(Event.DUE)
                 job.generation.queue.push(job)
-        while (job := self._expiring.pop_due(now)) is not None:
-            self._expire(job)
         for slot in self.slots:
             self._advance_slot(slot, now)
+        while (job := self._expiring.pop_due(now)) is not None:
+            self._expire(job)
 
     def _advance_slot(self, slot: Slot, now: float) -> None:
         if slot.kill_at <= now:
             slot.kill_at = now + 1.0
             self._engine.kill(slot)
         elif slot.deadline <= now:
-            if self._take_back(slot, now):
-                self._stop(slot, Stop.TIMEOUT, now)
+            self._stop_overdue(slot, now)
         elif slot.take_back_at <= now:
             self._take_back(slot, now)
         elif slot.state is SlotState.IDLE and self._is_surplus(slot) and self._idle_until(slot) <= now:
             self._retire(slot, now)
+
+    def _stop_overdue(self, slot: Slot, now: float) -> None:
+        if self._take_back(slot, now) and slot.deadline <= now:
+            self._stop(slot, Stop.TIMEOUT, now)
 
     def _idle_until(self, slot: Slot) -> float:
         return slot.idle_since + self._settings.worker_idle
@@ -390,6 +396,8 @@ class Dispatcher:
         for slot in self.slots:
             if slot.generation is not generation or slot.state is not SlotState.BUSY or slot.stop is not Stop.NONE:
                 continue
+            if slot.is_slow or slot.number >= self.most:
+                continue
             if slot.jobs[0].kind.mean_seconds > TINY_SECONDS or self._settings.max_jobs_per_worker is not None:
                 continue
             while len(slot.jobs) < AHEAD:
@@ -398,8 +406,7 @@ class Dispatcher:
                     break
 
     def _set_deadlines(self, slot: Slot, now: float) -> None:
-        timeout = slot.jobs[0].kind.options.timeout
-        slot.deadline = now + timeout if timeout is not None else _NEVER
+        slot.deadline = _overdue_at(slot.jobs[0], now)
         slot.take_back_at = now + TAKE_BACK_SECONDS if len(slot.jobs) > 1 else _NEVER
 
     def _set_idle(self, slot: Slot, now: float) -> None:
@@ -423,13 +430,13 @@ class Dispatcher:
                 if not self._spawn(generation, now):
                     return
                 live, wanted = live + 1, wanted - 1
-            if wanted > 0 and not starting:
+            if wanted > 0 and not starting and not self.paused:
                 self._make_room(generation, now)
 
     def _needy(self, now: float) -> Iterable[Generation]:
         """Yield the generations that may start workers: first those whose jobs have none, the current one last."""
         ready = [g for g in self.generations if g.ready and g.budget.not_before <= now]
-        waiting = sorted((g for g in ready if g.queue), key=lambda g: g.slots)
+        waiting = sorted((g for g in ready if g.queue), key=lambda g: (g.slots, g.started_at))
         current = self.generations[-1:] if self.generations and self.generations[-1] in ready else ready[-1:]
         return [*waiting, *(g for g in current if g not in waiting)]
 
@@ -440,6 +447,7 @@ class Dispatcher:
         slot.started_at = now
         generation.slots += 1
         if self._engine.spawn(slot):
+            generation.started_at = now
             return True
         generation.slots -= 1
         slot.clear()
@@ -449,7 +457,7 @@ class Dispatcher:
         """Let a worker of other code end when all places are taken: an idle one, or one of those that have several."""
         if needy.slots and not any(g.idle for g in self.generations if g is not needy):
             return
-        if any(slot.state is SlotState.STOPPING for slot in self.slots):
+        if any(slot.state is SlotState.STOPPING or slot.stop is Stop.RETIRE for slot in self.slots):
             return
         for slot in self.slots:
             if slot.generation is not needy and slot.state is SlotState.IDLE:
@@ -457,21 +465,24 @@ class Dispatcher:
                 return
         for slot in self.slots:
             if slot.generation is not needy and slot.state is SlotState.BUSY and slot.stop is Stop.NONE:
-                if self._take_back(slot, now):
-                    slot.stop = Stop.RETIRE  # it ends after the job that it is in
-                    self._engine.retire(slot)
-                else:
-                    self._retire(slot, now)
+                slot.stop = Stop.RETIRE  # it ends after the jobs that it has: taken back at once, none might ever be run
+                self._engine.retire(slot)
                 return
 
     def _is_surplus(self, slot: Slot) -> bool:
-        live = sum(s.state is not SlotState.EMPTY for s in self.slots)
-        return live > self.least
+        if slot.generation is not None and slot.generation.queue:
+            return False  # it is about to get a job
+        staying = sum(s.state is not SlotState.EMPTY and s.stop is Stop.NONE for s in self.slots)
+        return staying > self.least
 
     # Stopping -------------------------------------------------------------------------------------------------
 
     def _stop(self, slot: Slot, why: Stop, now: float) -> None:
-        """Begin the ladder: SIGTERM now, SIGKILL after the grace period."""
+        """Begin the ladder: SIGTERM now, SIGKILL after the grace period.
+
+        Of several jobs the worker is in the last one: it becomes the first, and the others' answers find them by id.
+        """
+        slot.jobs.rotate(1)
         grace = slot.jobs[0].kind.options.grace_period if slot.jobs else self._settings.job_defaults.grace_period
         slot.stop = why
         slot.state = SlotState.STOPPING
@@ -485,26 +496,38 @@ class Dispatcher:
         if slot.state is SlotState.IDLE:
             slot.generation.idle.remove(slot)
         slot.stop = Stop.RETIRE
+        self._await_end(slot, now)
+        self._engine.retire(slot)
+
+    def _await_end(self, slot: Slot, now: float) -> None:
         slot.state = SlotState.STOPPING
         slot.deadline = slot.take_back_at = _NEVER
         slot.kill_at = now + self._settings.job_defaults.grace_period
-        self._engine.retire(slot)
 
     def retire_generation(self, generation: Generation, now: float) -> None:
         """Let the idle workers of a generation end."""
         for slot in list(generation.idle):
             self._retire(slot, now)
 
-    def _take_back(self, slot: Slot, now: float) -> bool:
+    def _take_back(self, slot: Slot, now: float, *, even_one: bool = False) -> bool:
         """Take back the jobs sent ahead of a busy worker; return whether it is still in a job.
 
-        Where it had not read even the first one, it is idle after that.
+        Where it had not read even the first one, it is idle after that. Either way it gets nothing ahead until it has
+        answered: one that hangs is left with one job, which runs into its timeout.
         """
         slot.take_back_at = _NEVER
-        if len(slot.jobs) > 1:
+        slot.is_slow = True
+        if slot.stop not in {Stop.NONE, Stop.RETIRE}:
+            self._give_back(slot, self._engine.take_back(slot) if even_one else ())
+        elif len(slot.jobs) > 1 or even_one:
+            first = slot.jobs[0]
             self._give_back(slot, self._engine.take_back(slot))
-            if not slot.jobs and slot.stop is Stop.NONE:
+            if slot.jobs and slot.jobs[-1] is not first:  # it has answered the first one, or never read it
+                slot.deadline = _overdue_at(slot.jobs[-1], now)
+            elif not slot.jobs and slot.stop is Stop.NONE:
                 self._set_idle(slot, now)
+            elif not slot.jobs:
+                self._await_end(slot, now)
         return bool(slot.jobs)
 
     def _give_back(self, slot: Slot, job_ids: Iterable[bytes]) -> None:
@@ -516,7 +539,15 @@ class Dispatcher:
                 job.advance(Event.TAKE_BACK)
                 job.attempt -= 1
                 job.slot = None
-                job.generation.queue.push_front(job)
+                self._wait_again(job)
+
+    def _wait_again(self, job: Job) -> None:
+        if self.stopping:
+            self._give_up(job)
+            return
+        job.generation.queue.push_front(job)
+        if job.expires_at and not job.attempt:
+            self._expiring.add(job.expires_at, job)  # its turn may have come while it lay before a worker
 
     # Ends -----------------------------------------------------------------------------------------------------
 
@@ -563,6 +594,11 @@ def backoff_pause(options: JobOptions, attempt: int, jitter: float) -> float:
     """Return the seconds to wait after this attempt: doubled each time, capped, shortened by up to a half."""
     pause = min(options.backoff * 2.0 ** min(attempt - 1, 60), options.max_backoff)
     return pause * (1.0 - jitter / 2)
+
+
+def _overdue_at(job: Job, started: float) -> float:
+    timeout = job.kind.options.timeout
+    return started + timeout if timeout is not None else _NEVER
 
 
 def describe_end(number: int | None, code: int | None, who: str = "it") -> str:

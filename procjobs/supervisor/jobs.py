@@ -40,7 +40,19 @@ class Kind:
 class Generation:
     """One version of the users' code: the clients that run it, their waiting jobs, the workers forked for it."""
 
-    __slots__ = ("budget", "clients", "idle", "key", "number", "problem", "queue", "ready", "slots", "unfinished")
+    __slots__ = (
+        "budget",
+        "clients",
+        "idle",
+        "key",
+        "number",
+        "problem",
+        "queue",
+        "ready",
+        "slots",
+        "started_at",
+        "unfinished",
+    )
 
     def __init__(self, number: int, key: str) -> None:
         self.number = number
@@ -49,6 +61,7 @@ class Generation:
         self.queue = JobQueue()
         self.idle: list[Slot] = []
         self.slots = 0
+        self.started_at = 0.0  # when its last worker was started
         self.unfinished = 0
         self.ready = False
         self.budget = RestartBudget()
@@ -56,7 +69,10 @@ class Generation:
 
 
 class Job:
-    """One submission. `client` is whoever wants the answer, opaque to the scheduling core."""
+    """One submission. `client` is whoever wants the answer, opaque to the scheduling core.
+
+    `unsent` counts the clients that the answer is still to be sent to.
+    """
 
     __slots__ = (
         "answer",
@@ -71,6 +87,7 @@ class Job:
         "row",
         "slot",
         "state",
+        "unsent",
         "watchers",
     )
 
@@ -90,6 +107,7 @@ class Job:
         self.expires_at = 0.0
         self.watchers: list[Any] | None = None
         self.answer: Any = None
+        self.unsent = 0
 
     def advance(self, event: Event) -> None:
         """Go to the state that follows; the only place where a job's state changes."""
@@ -120,13 +138,15 @@ class Slot:
     """A numbered place for one worker. `jobs` are those given to it and not answered: it is in the first, or about to.
 
     `deadline` is when the first job has run for its timeout, `kill_at` when a worker that was asked to end is killed,
-    `take_back_at` when jobs sent ahead are taken back because the first one takes longer than expected.
+    `take_back_at` when jobs sent ahead are taken back because the first one takes longer than expected; after that it
+    `is_slow`.
     """
 
     __slots__ = (
         "deadline",
         "generation",
         "idle_since",
+        "is_slow",
         "jobs",
         "jobs_done",
         "kill_at",
@@ -150,6 +170,7 @@ class Slot:
         self.generation: Generation | None = None
         self.pid = 0
         self.jobs_done = 0
+        self.is_slow = False
         self.stop = Stop.NONE
         self.started_at = 0.0
         self.idle_since = 0.0

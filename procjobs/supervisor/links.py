@@ -221,6 +221,11 @@ class ClientLink:
         self.waits_to_write = False
         self.closed = False
 
+    def queue_answer(self, job: Job) -> None:
+        """Let a job's answer go out with the next flush; until it has, it is not evicted to make room."""
+        job.unsent += 1
+        self.outgoing.append(job)
+
     def flush(self) -> bool:
         """Send as much as the client takes; return whether everything is sent. Raises OSError when it has gone."""
         while self._unsent or self.outgoing:
@@ -252,6 +257,7 @@ class ClientLink:
             if close_after:
                 os.close(fd)
         self.outgoing.popleft()
+        job.unsent -= 1
         self._unsent = frame[sent:]
         return True
 
@@ -260,7 +266,11 @@ class ClientLink:
         parts, size = [], 0
         while self.outgoing and size < READ_BYTES and not self._first_has_descriptor():
             item = self.outgoing.popleft()
-            data = item if isinstance(item, bytes) else item.answer.fetch(item)[0]
+            if isinstance(item, bytes):
+                data = item
+            else:
+                data = item.answer.fetch(item)[0]
+                item.unsent -= 1
             parts.append(data)
             size += len(data)
         return b"".join(parts)
@@ -268,6 +278,9 @@ class ClientLink:
     def close(self) -> None:
         """Close the connection and forget what was not sent."""
         self.closed = True
+        for item in self.outgoing:
+            if not isinstance(item, bytes):
+                item.unsent -= 1
         self.outgoing.clear()
         self._unsent = b""
         self.stream.close()

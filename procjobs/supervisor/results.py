@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from procjobs.shared.wire import Outcome, finished_frame
@@ -64,14 +66,17 @@ class SpilledAnswer:
     @property
     def has_descriptor(self) -> bool:
         """Whether a descriptor goes with the frame."""
-        return bool(self._frame)
+        return bool(self._frame) and os.path.exists(self._path)
 
-    def fetch(self, _job: Job) -> tuple[bytes, int | None, bool]:
+    def fetch(self, job: Job) -> tuple[bytes, int | None, bool]:
         """Read the answer back; a descriptor is opened anew for every reader that is sent it."""
-        if self._frame:
+        if self.has_descriptor:
             return self._frame, os.open(self._path, os.O_RDWR | os.O_CLOEXEC), True
-        with open(self._path, "rb") as file:
-            return file.read(), None, False
+        try:
+            with open(self._path, "rb") as file:
+                return file.read(), None, False
+        except OSError:
+            return EvictedAnswer(self.kept_at).fetch(job)
 
     def drop(self) -> None:
         """Remove the file."""
@@ -80,15 +85,19 @@ class SpilledAnswer:
 
 
 class EvictedAnswer:
-    """What is left for a client that was too slow to take its answer."""
+    """What is left for a client that was too slow to take its answer, or of one that could not be kept."""
 
-    __slots__ = ()
+    __slots__ = ("kept_at",)
 
     has_descriptor = False
 
+    def __init__(self, kept_at: float) -> None:
+        self.kept_at = kept_at
+
     def fetch(self, job: Job) -> tuple[bytes, int | None, bool]:
         """Return an answer that says so."""
-        details = {"error": "UnknownJob", "message": "the result was not fetched in time and is no longer kept"}
+        message = "the result was not fetched in time, or there was no room for it; it is not kept"
+        details = {"error": "UnknownJob", "message": message}
         return finished_frame(job.id, Outcome.VERDICT, 0, job.attempt, 0.0, details), None, False
 
     def drop(self) -> None:
@@ -132,10 +141,15 @@ class ResultStore:
         return self._moving is not None or (over and bool(self._in_memory))
 
     def pop_expired(self, now: float) -> Job | None:
-        """Take out the oldest job if its time is over or there are too many; None if nothing is to go."""
-        if self._kept and (len(self._kept) > MOST_KEPT or self._kept[0].answer.kept_at + self._ttl <= now):
-            return self.pop_oldest()
-        return None
+        """Take out the oldest job if its time is over or there are too many; None if nothing is to go.
+
+        An answer that is still to be sent counts as many as it likes: only a full table evicts it before its time.
+        """
+        if not self._kept:
+            return None
+        oldest = self._kept[0]
+        is_one_too_many = len(self._kept) > MOST_KEPT and not oldest.unsent
+        return self.pop_oldest() if is_one_too_many or oldest.answer.kept_at + self._ttl <= now else None
 
     def pop_oldest(self) -> Job | None:
         """Take out the oldest job, None when there is none."""
@@ -148,7 +162,7 @@ class ResultStore:
         if self._in_memory and self._in_memory[0] is job:
             self._in_memory.popleft()
         job.answer.drop()
-        job.answer = EvictedAnswer()
+        job.answer = EvictedAnswer(job.answer.kept_at)
         return job
 
     def _release(self, job: Job) -> None:
@@ -162,10 +176,24 @@ class ResultStore:
         budget = _SLICE_BYTES
         while budget > 0 and self._is_over():
             if self._moving is not None:
-                budget -= self._continue_move()
-                continue
-            job = self._in_memory.popleft()
-            budget -= self._begin_move(job)
+                budget -= self._try(self._moving[0], self._continue_move)
+            else:
+                job = self._in_memory.popleft()
+                budget -= self._try(job, partial(self._begin_move, job))
+
+    def _try(self, job: Job, move: Callable[[], int]) -> int:
+        """Move; where the file system has no room or the directory is gone, the answer is given up once it is sent."""
+        try:
+            return move()
+        except OSError:
+            if self._moving is not None:
+                self._abandon_move()
+            if job.unsent:
+                return 1
+            self._release(job)
+            job.answer.drop()
+            job.answer = EvictedAnswer(job.answer.kept_at)
+            return 1
 
     def _begin_move(self, job: Job) -> int:
         answer = job.answer
@@ -203,7 +231,8 @@ class ResultStore:
         _, out, path, _ = self._moving
         self._moving = None
         os.close(out)
-        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
     def close(self) -> None:
         """Drop everything."""

@@ -76,13 +76,14 @@ class Supervisor:
         )
         self.dispatcher = Dispatcher(self, settings)
         self._desk = ClientDesk(self)
+        self._mark = os.urandom(16).hex()
         self._templates = Templates(
             self._loop,
             self._read_templates,
             directory,
             self.table.fd,
             settings.nice,
-            os.urandom(16).hex(),
+            self._mark,
             log.write,
         )
         self._listener = listener
@@ -314,8 +315,9 @@ class Supervisor:
             self._on_spawned(self.dispatcher.slots[message["spawned"]], message["pid"])
         elif "refused" in message:
             slot = self.dispatcher.slots[message["refused"]]
-            self._close_worker(slot)
-            self.dispatcher.on_spawn_failed(slot, message["why"], self.now)
+            if not slot.pid:  # else the process between was killed after it had told us
+                self._close_worker(slot)
+                self.dispatcher.on_spawn_failed(slot, message["why"], self.now)
         else:
             generation.problem = message.get("failed", "")
 
@@ -390,12 +392,12 @@ class Supervisor:
             self.table.write_state(job.row, job.state, reason, job.attempt, wall(), error)
         self._results.keep(job, frame, fd, self.now)
         if not job.client.closed:
-            job.client.outgoing.append(job)
+            job.client.queue_answer(job)
         job.client = None
         if job.watchers:
             for client in job.watchers:
                 if not client.closed:
-                    client.outgoing.append(job)
+                    client.queue_answer(job)
             job.watchers = None
 
     def _read_worker(self, source: WorkerLinkSource, _events: int) -> None:
@@ -476,7 +478,7 @@ class Supervisor:
         if not self._seek_orphans:
             return
         self._seek_orphans = False
-        children = process.own_children()
+        children = process.own_children(self._mark)
         self._read_templates()
         for pid in children - self._slots_by_pid.keys() - self._templates.pids():
             self._log.write(f"process {pid}, left by a worker that has ended, is killed")
@@ -520,7 +522,7 @@ class Supervisor:
         for client in list(self._clients):
             self._drop_client(client)
         self._templates.close()
-        while remains := process.own_children():
+        while remains := process.own_children(self._mark):
             for pid in remains:
                 process.kill_process(pid, signal.SIGKILL)
             process.wait_for_child(min(remains), _FAREWELL_SECONDS)

@@ -26,6 +26,8 @@ from procjobs.shared.states import Reason
 from procjobs.shared.table import ProgressWriter
 from procjobs.shared.wire import (
     JOB,
+    MAX_FRAME_BYTES,
+    MAX_INLINE_BYTES,
     MAX_JOB_BYTES,
     Frame,
     Outcome,
@@ -37,7 +39,10 @@ from procjobs.shared.wire import (
 from procjobs.worker.context import JobContext, enter_job, leave_job
 
 _ONE_FD: Final = socket.CMSG_SPACE(4)
-_MAX_TRACEBACK_BYTES: Final = 32 * 1024
+_MAX_TRACEBACK_BYTES: Final = 16 * 1024
+_MAX_MESSAGE_BYTES: Final = 4096
+# JSON may make six bytes of one, and all of it has to fit into a frame beside the inline part of a payload.
+assert 6 * (_MAX_TRACEBACK_BYTES + 3 * _MAX_MESSAGE_BYTES) + MAX_INLINE_BYTES < MAX_FRAME_BYTES
 
 
 class WorkerSetup(NamedTuple):
@@ -82,6 +87,7 @@ class Worker:
         self._answers = answers
         self._directory = setup.directory
         self._slot = slot
+        self._pid = os.getpid()
         self._writer = ProgressWriter(setup.table_fd, setup.directory)
         self._kinds: dict[int, _Kind] = {}
 
@@ -124,6 +130,8 @@ class Worker:
         finally:
             leave_job()
         del received
+        if os.getpid() != self._pid:
+            os._exit(0)  # the job forked and came back in both processes: there is one answer, and it is the worker's
         self._send(answer, answer_fd)
 
     def _learn_kind(self, number: int, description: dict[str, Any], function: bytes) -> None:
@@ -159,7 +167,7 @@ class Worker:
     ) -> tuple[bytes, int | None]:
         details = {
             "type": _type_name(error),
-            "message": limit_text(_text(error), 8192),
+            "message": limit_text(_text(error), _MAX_MESSAGE_BYTES),
             "traceback": _format(error),
         }
         try:
@@ -187,7 +195,8 @@ class Worker:
 
 def _type_name(error: BaseException) -> str:
     kind = type(error)
-    return kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
+    name = kind.__qualname__[-200:]
+    return name if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__[-200:]}.{name}"
 
 
 def _text(error: BaseException) -> str:
@@ -198,7 +207,7 @@ def _text(error: BaseException) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return limit_text(f"{_type_name(error)}: {_text(error)}", 4096)
+    return limit_text(f"{_type_name(error)}: {_text(error)}", _MAX_MESSAGE_BYTES - 1024)
 
 
 def _format(error: BaseException | None) -> str:

@@ -1,0 +1,179 @@
+"""Regressions: each of these has broken the pool once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import procjobs
+from procjobs.host import rundir
+from tests.process import jobs
+
+from ..conftest import wait_until
+
+
+def test_many_thousand_buffers_in_one_payload_both_ways(pool):
+    arrays = [np.full(2048, n) for n in range(9000)]
+    assert (9000, 8999) == pool.submit(lambda a: (len(a), int(a[-1][0])), arrays).result(60)
+    result = pool.submit(lambda: [np.full(2048, n) for n in range(9000)]).result(60)
+    assert (9000, 8999) == (len(result), result[-1][0])
+
+
+@pytest.mark.parametrize("text", ["\x00" * 60_000, "\ud800 alone", "ü" * 100_000])
+def test_exception_with_any_text_arrives(pool, text):
+    assert (text,) == pool.submit(jobs.fail, text).exception(30).args
+
+
+@pytest.mark.parametrize("name", ["x\udc80", "ü" * 500, "\x00", ""])
+def test_job_of_any_name_runs(pool, name):
+    assert 3 == pool.options(name=name).submit(jobs.add, 1, 2).result(30)
+
+
+def test_results_that_cannot_be_spilled_cost_only_themselves(pool_name):
+    with procjobs.Pool(pool_name, workers=1, result_memory_bytes=1000) as pool:
+        directory = rundir.RunDir(rundir.find_base(), pool_name)
+        first = pool.submit(jobs.echo, b"x" * 5000)
+        assert b"x" * 5000 == first.result(30)
+        for name in os.listdir(directory.path):
+            if name.startswith("results-"):
+                os.unlink(f"{directory.path}/{name}")
+        blocked = [f"{directory.path}/results-{n}" for n in range(1, 60)]
+        for path in blocked:
+            if not os.path.exists(path):
+                os.mkdir(path)  # job: no file can be made there
+        handles = [pool.submit(jobs.echo, bytes([n]) * 5000) for n in range(30)]
+        assert [bytes([n]) * 5000 for n in range(30)] == [job.result(30) for job in handles]
+        assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+
+
+def test_every_cancelled_job_of_very_many_is_told(tmp_path):
+    pool = procjobs.Pool(workers=1)
+    blocker = pool.submit(jobs.wait_for_file, str(tmp_path / "go"))
+    handles = [pool.submit(jobs.add, n) for n in range(40_000)]
+    pool.shutdown(wait=False, cancel_futures=True)
+    (tmp_path / "go").touch()
+    blocker.result(60)
+    kinds = {type(_error(job)) for job in handles}
+    assert {procjobs.JobCancelled} == kinds
+    pool.shutdown()
+
+
+def _error(job):
+    try:
+        return job.exception(60)
+    except procjobs.JobCancelled as error:
+        return error
+
+
+def test_callback_that_submits_when_the_supervisor_is_lost(pool_name):
+    pool = procjobs.Pool(pool_name, workers=1)
+    done = threading.Event()
+    again = []
+
+    def resubmit(_job):
+        again.append(pool.submit(jobs.add, 20, 22))
+        done.set()
+
+    pool.submit(jobs.sleep, 600).add_done_callback(resubmit)
+    os.kill(pool.stats().supervisor_pid, signal.SIGKILL)
+    with contextlib.suppress(procjobs.SupervisorLost):  # sent to the one that was just dying
+        pool.submit(jobs.add, 1, 2).result(30)
+    assert done.wait(30)
+    assert 42 == again[0].result(30)
+    pool.stop()
+
+
+def test_large_progress_leaves_no_file_when_its_job_is_evicted(pool_name):
+    def report():
+        procjobs.progress(1, data=b"x" * 100_000)
+        procjobs.progress(2)
+
+    with procjobs.Pool(pool_name, workers=1, result_ttl=0.05) as pool:
+        for job in [pool.submit(report) for _ in range(5)]:
+            job.result(30)
+        path = rundir.RunDir(rundir.find_base(), pool_name).path
+        wait_until(lambda: not [name for name in os.listdir(path) if name.startswith("data-")])
+
+
+def test_named_pools_that_are_let_go_leave_no_thread_and_no_socket(pool_name):
+    with procjobs.Pool(pool_name, workers=1):
+        before = threading.active_count()
+        for n in range(5):
+            pool = procjobs.Pool(pool_name)
+            job = pool.submit(jobs.add, n)
+            pool.shutdown(wait=False)
+            assert n == job.result(30)
+            del pool, job
+        for n in range(5):
+            pool = procjobs.Pool(pool_name)
+            assert n == pool.submit(jobs.add, n).result(30)
+            del pool
+        wait_until(lambda: threading.active_count() <= before)
+
+
+def test_job_that_forks_and_returns_in_both_processes_answers_once(pool):
+    assert pool.submit(os.fork).result(30) > 0
+    assert list(range(50)) == [pool.submit(jobs.add, n).result(30) for n in range(50)]
+
+
+def test_pool_started_by_a_job_outlives_the_crash_of_a_worker(pool, pool_name):
+    def start(name):
+        inner = procjobs.Pool(name, workers=1)
+        assert 3 == inner.submit(pow, 3, 1).result(30)
+        return inner.stats().supervisor_pid
+
+    supervisor = pool.submit(start, pool_name).result(30)
+    for _ in range(2):
+        with pytest.raises(procjobs.WorkerCrashed):
+            pool.submit(jobs.leave, 3).result(30)
+    with procjobs.Pool(pool_name) as inner:
+        assert supervisor == inner.stats().supervisor_pid
+
+
+def test_submission_that_timed_out_half_sent_does_not_run(tmp_path):
+    pool = procjobs.Pool(workers=1, submit_timeout=0.2)
+    assert 1 == pool.submit(jobs.add, 1).result(30)
+    supervisor = pool.stats().supervisor_pid
+    running = pool.submit(jobs.wait_for_file, str(tmp_path / "go"), "done")
+    wait_until(running.running)
+    os.kill(supervisor, signal.SIGSTOP)
+    names, refused = [], None
+    try:
+        while refused is None:
+            name = f"{len(names)},"
+            try:
+                pool.submit(jobs.append_name, str(tmp_path / "trace"), name + "." * 40_000 + "\n")
+                names.append(name)
+            except procjobs.SubmitTimeout:
+                refused = name
+        with pytest.raises(procjobs.SubmitTimeout):
+            pool.submit(lambda: "a function that is new")
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    (tmp_path / "go").touch()
+    assert "new" == pool.submit(lambda: "new").result(30)
+    assert "done" == running.result(30)
+    pool.shutdown()
+    ran = [line.partition(",")[0] + "," for line in (tmp_path / "trace").read_text().splitlines()]
+    assert names == ran
+
+
+def test_wrong_job_is_never_charged_with_a_timeout(pool):
+    def spin(seconds):
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pass
+
+    slow, handles = pool.options(timeout=0.001, grace_period=0), []
+    for n in range(1500):
+        handles.append((True, slow.submit(spin, 0.0005 * (n % 2))))
+        handles.append((False, pool.submit(jobs.add, n)))
+    for may_time_out, job in handles:
+        error = job.exception(60)
+        assert error is None or (may_time_out and isinstance(error, procjobs.JobTimeout))

@@ -1,0 +1,610 @@
+"""The scheduling core, one rule at a time, with made-up times and an engine that only takes notes."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from procjobs.config import JobOptions, PoolSettings
+from procjobs.shared import wire
+from procjobs.shared.states import JobState, Reason
+from procjobs.shared.wire import Finished, Outcome
+from procjobs.supervisor.dispatcher import AHEAD, TAKE_BACK_SECONDS, Dispatcher, backoff_pause
+from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop
+
+DETAILS = b'{"type": "ValueError", "message": "no\\nmore"}'
+
+
+class Bench:
+    """A dispatcher, and the engine that takes notes for it."""
+
+    def __init__(self, workers=(1, 1), *, ready=True, **settings):
+        defaults = JobOptions(grace_period=2.0)
+        self.dispatcher = Dispatcher(self, PoolSettings(workers, job_defaults=defaults, **settings), jitter=lambda: 0.0)
+        self.now = 100.0
+        self.notes = []
+        self.sent = []
+        self.answers = {}
+        self.unread = set()
+        self.unbegun = set()
+        self.can_send = True
+        self.jobs = 0
+        self.generation = self.add_generation()
+        self.turn()
+        if ready:
+            self.start_workers()
+
+    # The engine
+
+    def spawn(self, slot):
+        self.notes.append(("spawn", slot.number))
+        return True
+
+    def send(self, slot, job):
+        if self.can_send:
+            self.sent.append((slot.number, job))
+        return self.can_send
+
+    def take_back(self, slot):
+        taken = [job.id for job in slot.jobs if job in self.unread]
+        self.unread -= set(slot.jobs)
+        return taken
+
+    def has_begun(self, job):
+        return job not in self.unbegun
+
+    def terminate(self, slot):
+        self.notes.append(("terminate", slot.number))
+
+    def kill(self, slot):
+        self.notes.append(("kill", slot.number))
+
+    def retire(self, slot):
+        self.notes.append(("retire", slot.number))
+
+    def answer(self, job, reason, frame, fd, error):
+        assert job not in self.answers
+        self.answers[job] = (job.state, reason, error)
+        if frame:
+            (raw,) = wire.FrameReader().feed(frame)
+            self.verdict = json.loads(wire.parse_finished(raw.body).details)
+
+    def last_progress(self, job):
+        return "4 of 9"
+
+    def log(self, line):
+        self.line = line
+
+    # What happens
+
+    def turn(self, seconds=0.0):
+        self.now += seconds
+        self.dispatcher.advance(self.now)
+        self.dispatcher.assign(self.now)
+
+    def take_notes(self):
+        notes, self.notes = self.notes, []
+        return notes
+
+    def add_generation(self):
+        generation = Generation(len(self.dispatcher.generations) + 1, "")
+        generation.ready = True
+        self.dispatcher.generations.append(generation)
+        return generation
+
+    def start_workers(self):
+        for slot in self.slots:
+            if slot.state is SlotState.STARTING:
+                self.dispatcher.on_ready(slot, self.now)
+        self.turn()
+        self.take_notes()
+
+    @property
+    def slots(self):
+        return self.dispatcher.slots
+
+    def submit(self, *, tiny=False, generation=None, delay=0.0, expires=0.0, **options):
+        self.jobs += 1
+        kind = Kind(self.jobs, b"work", JobOptions(**options), b"", b"")
+        if tiny:
+            kind.observe(0.000_01)
+        job = Job(self.jobs.to_bytes(16, "big"), kind, generation or self.generation, None, b"", None)
+        self.dispatcher.submit(job, self.now, delay=delay, expires=expires)
+        self.turn()
+        return job
+
+    def submit_unread(self, count, **options):
+        jobs = [self.submit(tiny=True, **options) for _ in range(count)]
+        self.unread |= set(jobs)
+        return jobs
+
+    def finish(self, job, outcome=Outcome.RETURNED, *, seconds=0.1, fd=None, slot=None):
+        answer = Finished(job.id, outcome, 0, job.attempt, seconds, DETAILS, b"")
+        unwanted = self.dispatcher.on_finished(slot or job.slot, answer, b"", fd, self.now)
+        self.turn()
+        return unwanted
+
+    def end(self, slot, *, signal=9, unread=()):
+        self.dispatcher.on_exit(slot, (signal, None), [job.id for job in unread], self.now)
+        self.turn()
+
+    def started(self):
+        return [job for _, job in self.sent]
+
+
+@pytest.fixture
+def bench():
+    """One worker, idle."""
+    return Bench()
+
+
+# Order, and what waits for a time
+
+
+def test_higher_priority_starts_first_then_first_come_first_served(bench):
+    first = bench.submit()
+    low, high, higher, high_too = (bench.submit(priority=p) for p in (-1, 5, 9, 5))
+    for job in (first, higher, high, high_too, low):
+        bench.finish(job)
+    assert [first, higher, high, high_too, low] == bench.started()
+
+
+def test_delayed_job_waits_for_its_time(bench):
+    job = bench.submit(delay=5.0)
+    assert (JobState.SCHEDULED, 1, 105.0) == (job.state, bench.dispatcher.scheduled, bench.dispatcher.next_deadline(100.0))
+    bench.turn(4.9)
+    assert [] == bench.sent
+    bench.turn(0.1)
+    assert (JobState.RUNNING, 0) == (job.state, bench.dispatcher.scheduled)
+
+
+def test_job_that_has_not_started_expires(bench):
+    running = bench.submit(expires=1.0)
+    queued, scheduled = bench.submit(expires=1.0), bench.submit(delay=5.0, expires=1.0)
+    bench.turn(1.0)
+    assert JobState.RUNNING is running.state
+    assert (JobState.EXPIRED, Reason.EXPIRED) == bench.answers[queued][:2] == bench.answers[scheduled][:2]
+    assert (0, 0, 1) == (bench.dispatcher.queued, bench.dispatcher.scheduled, bench.dispatcher.unfinished)
+
+
+def test_job_that_was_started_once_does_not_expire(bench):
+    job = bench.submit(expires=1.0, retries=1, backoff=10.0)
+    bench.finish(job, Outcome.RAISED)
+    bench.turn(5.0)
+    assert JobState.RETRYING is job.state
+
+
+def test_job_whose_time_came_while_it_lay_before_a_worker_expires_when_it_is_taken_back(bench):
+    bench.submit(tiny=True)
+    (job,) = bench.submit_unread(1, expires=0.001)
+    bench.turn(TAKE_BACK_SECONDS)
+    assert JobState.EXPIRED is job.state
+
+
+# Failures
+
+
+def test_job_that_raises_is_run_again_after_a_pause_that_doubles(bench):
+    job = bench.submit(retries=2, backoff=1.0)
+    bench.finish(job, Outcome.RAISED)
+    assert (JobState.RETRYING, 101.0) == (job.state, bench.dispatcher.next_deadline(bench.now))
+    bench.turn(1.0)
+    bench.finish(job, Outcome.RAISED)
+    assert 103.0 == bench.dispatcher.next_deadline(bench.now)
+    bench.turn(2.0)
+    bench.finish(job, Outcome.RAISED)
+    assert (3, (JobState.FAILED, Reason.RAISED, "ValueError: no")) == (job.attempt, bench.answers[job])
+
+
+@pytest.mark.parametrize(
+    ("attempt", "jitter", "expected"),
+    [(1, 0.0, 2.0), (2, 0.0, 4.0), (3, 0.0, 8.0), (4, 0.0, 10.0), (65_000, 0.0, 10.0), (1, 1.0, 1.0), (9, 0.5, 7.5)],
+)
+def test_pause_is_capped_and_shortened_by_up_to_a_half(attempt, jitter, expected):
+    assert expected == backoff_pause(JobOptions(backoff=2.0, max_backoff=10.0), attempt, jitter)
+
+
+def test_what_cannot_be_pickled_is_not_tried_again(bench):
+    job = bench.submit(retries=2)
+    bench.finish(job, Outcome.UNPICKLABLE)
+    assert (JobState.FAILED, Reason.PAYLOAD) == bench.answers[job][:2]
+
+
+def test_descriptor_of_an_answer_that_is_not_wanted_comes_back(bench):
+    job = bench.submit(retries=1)
+    assert 7 == bench.finish(job, Outcome.RAISED, fd=7)
+    assert 8 == bench.finish(job, fd=8, slot=bench.slots[0])
+    bench.turn(1.0)
+    assert bench.finish(job, fd=9) is None
+
+
+def test_crash_is_blamed_on_the_job_that_had_begun(bench):
+    jobs = [bench.submit(tiny=True) for _ in range(3)]
+    bench.end(bench.slots[0], signal=11, unread=jobs[1:])
+    assert [jobs[0]] == list(bench.answers)
+    assert (JobState.FAILED, Reason.CRASHED) == bench.answers[jobs[0]][:2]
+    assert "SIGSEGV" in bench.verdict["message"]
+    assert ("WorkerCrashed", 11, "4 of 9") == tuple(bench.verdict[k] for k in ("error", "signal", "last_progress"))
+    assert [0, 0] == [job.attempt for job in jobs[1:]]
+    assert (1, 1, 2) == (bench.dispatcher.crashed, bench.dispatcher.restarts, bench.dispatcher.queued)
+
+
+def test_job_that_was_read_and_not_begun_is_not_to_blame(bench):
+    job = bench.submit()
+    bench.unbegun.add(job)
+    bench.end(bench.slots[0])
+    assert (JobState.QUEUED, 0, {}) == (job.state, job.attempt, bench.answers)
+
+
+def test_crashed_job_with_retries_is_run_again_by_a_new_worker(bench):
+    job = bench.submit(retries=1, backoff=0.0)
+    bench.end(bench.slots[0])
+    bench.turn()
+    bench.start_workers()
+    assert (JobState.RUNNING, 2) == (job.state, job.attempt)
+
+
+# The ladder
+
+
+def test_overdue_worker_gets_sigterm_then_sigkill_and_is_settled_when_it_has_gone(bench):
+    job = bench.submit(timeout=10.0, grace_period=3.0)
+    assert 110.0 == bench.dispatcher.next_deadline(bench.now)
+    bench.turn(10.0)
+    assert ([("terminate", 0)], 113.0) == (bench.take_notes(), bench.dispatcher.next_deadline(bench.now))
+    bench.turn(2.9)
+    assert [] == bench.take_notes()
+    bench.turn(0.1)
+    assert ([("kill", 0)], {}) == (bench.take_notes(), bench.answers)
+    assert 5 == bench.finish(job, fd=5), "its end is decided"
+    bench.end(bench.slots[0])
+    assert (JobState.FAILED, Reason.TIMEOUT) == bench.answers[job][:2]
+    assert 0 == bench.dispatcher.restarts
+
+
+def test_timeout_is_not_that_of_a_job_whose_answer_is_under_way(bench):
+    first, second = bench.submit(tiny=True, timeout=1.0), bench.submit(tiny=True, timeout=1.0)
+    bench.turn(1.0)
+    assert ([], 102.0) == (bench.take_notes(), bench.dispatcher.next_deadline(bench.now))
+    bench.finish(first)
+    assert (JobState.SUCCEEDED, JobState.RUNNING) == (first.state, second.state)
+
+
+def test_supervisor_that_was_away_forgives(bench):
+    bench.submit(timeout=10.0)
+    bench.now += 60.0
+    bench.dispatcher.forgive(60.0, bench.now)
+    bench.turn()
+    assert ([], 170.0) == (bench.take_notes(), bench.dispatcher.next_deadline(bench.now))
+    bench.now += 30.0
+    bench.dispatcher.forgive(0.3, bench.now)
+    assert bench.now + 1.0 == bench.dispatcher.next_deadline(bench.now)
+
+
+# Cancelling
+
+
+def test_what_waits_is_cancelled_at_once(bench):
+    bench.submit()
+    jobs = [bench.submit(), bench.submit(delay=5.0)]
+    assert [True, True] == [bench.dispatcher.cancel(job, bench.now) for job in jobs]
+    assert [False, False] == [bench.dispatcher.cancel(job, bench.now) for job in jobs]
+    assert [Reason.CANCELLED] * 2 == [bench.answers[job][1] for job in jobs]
+    assert (0, 0) == (bench.dispatcher.queued, bench.dispatcher.scheduled)
+
+
+def test_running_job_is_cancelled_when_its_worker_has_gone_and_not_tried_again(bench):
+    job = bench.submit(retries=3)
+    assert bench.dispatcher.cancel(job, bench.now)
+    assert ([("terminate", 0)], JobState.RUNNING) == (bench.take_notes(), job.state)
+    bench.end(bench.slots[0])
+    assert (JobState.CANCELLED, Reason.CANCELLED) == bench.answers[job][:2]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_job_that_was_not_read_is_cancelled_without_harm_to_the_worker(bench, place):
+    jobs = bench.submit_unread(3)
+    assert bench.dispatcher.cancel(jobs[place], bench.now)
+    bench.turn()
+    others = [job for job in jobs if job is not jobs[place]]
+    assert ([], [jobs[place]]) == (bench.take_notes(), list(bench.answers))
+    assert others[0] is bench.slots[0].jobs[0]
+    assert [1, 1] == [job.attempt or 1 for job in others]
+
+
+def test_single_job_that_was_not_read_is_cancelled_and_does_not_come_back(bench):
+    (job,) = bench.submit_unread(1)
+    assert bench.dispatcher.cancel(job, bench.now)
+    assert (JobState.CANCELLED, SlotState.IDLE) == (job.state, bench.slots[0].state)
+
+
+def test_cancelling_the_job_that_a_worker_is_in_leaves_those_before_it_their_answers(bench):
+    first, second = bench.submit(tiny=True), bench.submit(tiny=True)
+    assert not bench.dispatcher.cancel(first, bench.now), "it has been answered"
+    assert bench.dispatcher.cancel(second, bench.now)
+    bench.finish(first)
+    bench.end(bench.slots[0])
+    assert [JobState.SUCCEEDED, JobState.CANCELLED] == [job.state for job in (first, second)]
+
+
+def test_job_of_a_worker_that_is_being_stopped_can_be_cancelled(bench):
+    job = bench.submit(timeout=1.0, retries=1)
+    bench.turn(1.0)
+    assert bench.dispatcher.cancel(job, bench.now)
+    bench.end(bench.slots[0])
+    assert JobState.CANCELLED is job.state
+
+
+def test_job_of_a_worker_that_makes_room_can_be_cancelled(bench):
+    job = bench.submit()
+    bench.submit(generation=bench.add_generation())
+    assert [("retire", 0)] == bench.take_notes()
+    assert bench.dispatcher.cancel(job, bench.now)
+    assert [("terminate", 0)] == bench.take_notes()
+
+
+# Tiny jobs
+
+
+def test_tiny_jobs_are_sent_ahead_and_others_are_not(bench):
+    for _ in range(AHEAD + 3):
+        bench.submit(tiny=True)
+    assert (AHEAD, 3) == (len(bench.slots[0].jobs), bench.dispatcher.queued)
+    bench = Bench()
+    bench.submit(tiny=True)
+    bench.submit()
+    assert (1, 1) == (len(bench.slots[0].jobs), bench.dispatcher.queued)
+
+
+def test_jobs_behind_a_slow_one_are_taken_back_once_in_their_order(bench):
+    slow = bench.submit(tiny=True)
+    behind = bench.submit_unread(3)
+    assert bench.now + TAKE_BACK_SECONDS == bench.dispatcher.next_deadline(bench.now)
+    bench.turn(TAKE_BACK_SECONDS)
+    assert (3, [slow], [0, 0, 0]) == (bench.dispatcher.queued, list(bench.slots[0].jobs), [j.attempt for j in behind])
+    assert math.inf == bench.dispatcher.next_deadline(bench.now), "a busy loop"
+    bench.finish(slow, seconds=0.000_1)
+    assert behind == list(bench.slots[0].jobs)
+
+
+def test_worker_that_reads_nothing_runs_into_the_timeout(bench):
+    first, *_ = bench.submit_unread(3, timeout=1.0)
+    bench.turn(TAKE_BACK_SECONDS)
+    assert [first] == list(bench.slots[0].jobs)
+    bench.turn(1.0)
+    assert [("terminate", 0)] == bench.take_notes()
+
+
+def test_job_taken_back_before_another_that_was_read_is_given_back_by_id(bench):
+    first, second, third = (bench.submit(tiny=True) for _ in range(3))
+    bench.unread = {second}
+    bench.turn(TAKE_BACK_SECONDS)
+    assert ([first, third], JobState.QUEUED) == (list(bench.slots[0].jobs), second.state)
+
+
+def test_deadline_is_that_of_the_job_that_a_worker_has_read_past_one_that_was_taken_back(bench):
+    first, second = bench.submit(tiny=True, timeout=1.0), bench.submit(tiny=True, timeout=5.0)
+    bench.unread = {first}
+    bench.turn(TAKE_BACK_SECONDS)
+    assert ([second], bench.now + 5.0) == (list(bench.slots[0].jobs), bench.dispatcher.next_deadline(bench.now))
+
+
+def test_worker_that_cannot_take_a_job_leaves_it_queued(bench):
+    bench.can_send = False
+    job = bench.submit()
+    assert (JobState.QUEUED, 0, 1) == (job.state, job.attempt, bench.dispatcher.queued)
+    bench.can_send = True
+    bench.turn()
+    assert JobState.RUNNING is job.state
+
+
+# Workers: how many, and for how long
+
+
+def test_paused_pool_starts_nothing_until_it_is_resumed(bench):
+    bench.dispatcher.paused = True
+    job = bench.submit()
+    assert JobState.QUEUED is job.state
+    bench.dispatcher.paused = False
+    bench.turn()
+    assert JobState.RUNNING is job.state
+
+
+def test_pool_grows_with_its_queue_and_shrinks_to_the_least_when_idle():
+    bench = Bench((1, 3), worker_idle=10.0)
+    assert 1 == bench.generation.slots
+    jobs = [bench.submit() for _ in range(5)]
+    assert 3 == bench.generation.slots
+    bench.start_workers()
+    while running := [job for job in jobs if job.state is JobState.RUNNING]:
+        bench.finish(running[0])
+    assert bench.now + 10.0 == bench.dispatcher.next_deadline(bench.now)
+    bench.turn(10.0)
+    assert [("retire", 0), ("retire", 1)] == bench.take_notes(), "one of three stays"
+
+
+def test_worker_that_may_not_be_idle_at_all_still_runs_what_it_was_started_for():
+    bench = Bench((1, 2), worker_idle=0.0)
+    bench.submit()
+    job = bench.submit()
+    bench.start_workers()
+    assert JobState.RUNNING is job.state
+
+
+def test_fewer_workers_end_at_once_if_idle_and_else_after_their_job():
+    bench = Bench((3, 3))
+    jobs = [bench.submit(), bench.submit()]
+    assert [2, 1] == [job.slot.number for job in jobs]
+    bench.dispatcher.resize(1, 1, bench.now)
+    assert [] == bench.take_notes()
+    bench.finish(jobs[0])
+    assert [("retire", 2)] == bench.take_notes()
+    bench.finish(jobs[1])
+    assert [("retire", 1)] == bench.take_notes()
+
+
+def test_worker_too_many_gets_nothing_ahead_and_ends_if_it_gets_ready_too_late():
+    bench = Bench((2, 2))
+    job = bench.submit(tiny=True)
+    bench.dispatcher.resize(1, 1, bench.now)
+    bench.submit(tiny=True), bench.submit(tiny=True)
+    assert (1, [job]) == (job.slot.number, list(job.slot.jobs))
+    bench = Bench((2, 2), ready=False)
+    bench.dispatcher.resize(1, 1, bench.now)
+    bench.start_workers()
+    assert [SlotState.IDLE, SlotState.STOPPING] == [slot.state for slot in bench.slots]
+
+
+def test_more_workers_are_started_at_once(bench):
+    bench.dispatcher.resize(3, 3, bench.now)
+    assert [("spawn", 1), ("spawn", 2)] == bench.take_notes()
+
+
+def test_worker_is_replaced_after_its_share_of_jobs():
+    bench = Bench(max_jobs_per_worker=2)
+    for _ in range(2):
+        bench.finish(bench.submit())
+    assert [("retire", 0)] == bench.take_notes()
+    bench.end(bench.slots[0], signal=None)
+    assert ([("spawn", 0)], 0) == (bench.take_notes(), bench.dispatcher.restarts)
+
+
+def test_starts_that_fail_are_free_three_times_and_wait_after_that():
+    bench = Bench(ready=False)
+    for _ in range(3):
+        bench.end(bench.slots[0])
+        assert SlotState.STARTING is bench.slots[0].state
+    bench.end(bench.slots[0])
+    assert (SlotState.EMPTY, 100.1) == (bench.slots[0].state, bench.dispatcher.next_deadline(bench.now))
+    assert "before it was ready" in bench.generation.problem
+    bench.turn(0.1)
+    bench.dispatcher.on_spawn_failed(bench.slots[0], "no memory", bench.now)
+    assert pytest.approx(100.3) == bench.dispatcher.next_deadline(bench.now)
+    bench.turn(0.2)
+    bench.start_workers()
+    assert ("", SlotState.IDLE) == (bench.generation.problem, bench.slots[0].state)
+
+
+def test_second_word_of_a_worker_that_it_is_ready_changes_nothing(bench):
+    bench.dispatcher.on_ready(bench.slots[0], bench.now)
+    assert [bench.slots[0]] == bench.generation.idle
+
+
+# Generations
+
+
+def test_job_runs_on_a_worker_of_its_own_generation_and_an_idle_one_makes_room(bench):
+    new = bench.add_generation()
+    job = bench.submit(generation=new)
+    assert ([], [("retire", 0)]) == (bench.sent, bench.take_notes())
+    bench.end(bench.slots[0], signal=None)
+    bench.start_workers()
+    assert (new, JobState.RUNNING) == (bench.slots[0].generation, job.state)
+
+
+def test_one_busy_worker_at_a_time_makes_room_after_its_job():
+    bench = Bench((2, 2))
+    jobs = [bench.submit(), bench.submit()]
+    bench.submit(generation=bench.add_generation())
+    bench.turn()
+    bench.turn()
+    assert [("retire", 0)] == bench.take_notes()
+    assert [SlotState.BUSY] * 2 == [slot.state for slot in bench.slots]
+    bench.finish(next(job for job in jobs if job.slot.number == 0))
+    assert (SlotState.STOPPING, bench.now + 2.0) == (bench.slots[0].state, bench.dispatcher.next_deadline(bench.now))
+    bench.turn(2.0)
+    assert [("kill", 0)] == bench.take_notes()
+
+
+def test_two_generations_take_turns_on_one_worker(bench):
+    generations = [bench.generation, bench.add_generation()]
+    for _ in range(3):
+        for generation in generations:
+            bench.submit(generation=generation)
+    seen = []
+    while bench.dispatcher.unfinished:
+        bench.turn(1.0)
+        bench.start_workers()
+        slot = bench.slots[0]
+        if slot.jobs:
+            seen.append(slot.generation.number)
+            bench.finish(slot.jobs[0])
+        if slot.state is SlotState.STOPPING:
+            bench.end(slot, signal=None)
+    assert [1, 2, 1, 2, 1, 2] == seen
+
+
+def test_worker_that_makes_room_runs_what_it_has_been_given(bench):
+    jobs = bench.submit_unread(2)
+    bench.submit(generation=bench.add_generation())
+    bench.turn()
+    assert ([("retire", 0)], jobs) == (bench.take_notes(), list(bench.slots[0].jobs))
+
+
+def test_paused_pool_does_not_exchange_workers(bench):
+    bench.dispatcher.paused = True
+    bench.submit()
+    bench.submit(generation=bench.add_generation())
+    bench.turn()
+    assert ([], SlotState.IDLE) == (bench.take_notes(), bench.slots[0].state)
+
+
+def test_generation_that_is_not_ready_gets_no_worker():
+    bench = Bench()
+    new = bench.add_generation()
+    new.ready = False
+    bench.submit(generation=new)
+    assert [] == bench.take_notes()
+    new.ready = True
+    bench.turn()
+    assert [("retire", 0)] == bench.take_notes()
+
+
+def test_idle_workers_of_a_retired_generation_end():
+    bench = Bench((2, 2))
+    bench.submit()
+    bench.dispatcher.retire_generation(bench.generation, bench.now)
+    assert ([("retire", 0)], []) == (bench.take_notes(), bench.generation.idle)
+
+
+# The end
+
+
+def test_closed_queue_gives_up_what_has_not_started_and_stop_what_has():
+    bench = Bench((2, 2))
+    running, queued_twice = bench.submit(), [bench.submit(), bench.submit()]
+    jobs = [running, *queued_twice, bench.submit(delay=5.0)]
+    bench.finish(queued_twice[0])
+    bench.dispatcher.close_queue("enough")
+    bench.dispatcher.stop_running(bench.now)
+    assert {jobs[1], jobs[3]} == set(bench.answers)
+    assert Reason.STOPPED is bench.answers[jobs[3]][1]
+    assert "enough" in bench.answers[jobs[3]][2]
+    for slot in bench.slots:
+        assert slot.stop is Stop.SHUTDOWN
+        bench.end(slot, signal=15)
+    assert [Reason.STOPPED] * 2 == [bench.answers[job][1] for job in (running, queued_twice[1])]
+    assert ([SlotState.EMPTY] * 2, 0) == ([slot.state for slot in bench.slots], bench.dispatcher.unfinished)
+
+
+def test_jobs_sent_ahead_are_answered_when_the_pool_stops(bench):
+    bench.submit(tiny=True)
+    ahead = bench.submit_unread(2)
+    bench.dispatcher.close_queue("enough")
+    bench.dispatcher.stop_running(bench.now)
+    assert [Reason.STOPPED] * 2 == [bench.answers[job][1] for job in ahead]
+
+
+def test_worker_that_had_read_none_of_its_jobs_ends_when_the_pool_stops(bench):
+    bench.submit_unread(2)
+    bench.dispatcher.close_queue("enough")
+    bench.dispatcher.stop_running(bench.now)
+    assert ([("retire", 0)], 2) == (bench.take_notes(), len(bench.answers))
+
+
+def test_refused_job_is_answered(bench):
+    job = Job(b"x" * 16, Kind(1, b"work", JobOptions(), b"", b""), bench.generation, None, b"", None)
+    bench.dispatcher.reject(job, "QueueFull", "no room")
+    assert ((JobState.FAILED, Reason.REJECTED, "no room"), 0) == (bench.answers[job], bench.dispatcher.unfinished)

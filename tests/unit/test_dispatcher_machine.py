@@ -1,0 +1,534 @@
+"""The scheduling core against everything that can happen, in any order.
+
+The world below stands for sockets and processes: a worker is a queue of unread messages, the job it is in, answers on
+their way, and whether it still lives. Hypothesis chooses what happens; after each thing the loop turns once, as the
+supervisor's does, and the laws at the top of the dispatcher are checked. In the end everything is run to completion.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from procjobs.config import JobOptions, PoolSettings
+from procjobs.shared.states import FINAL, JobState, Reason
+from procjobs.shared.wire import Finished, Outcome
+from procjobs.supervisor.dispatcher import TINY_SECONDS, Dispatcher
+from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop
+
+NEVER = float("inf")
+CAPACITY = 6
+"""How many unread messages a worker's socket holds."""
+
+
+class FakeWorker:
+    """What is on the other side of a slot's sockets."""
+
+    def __init__(self, slot, serial):
+        self.slot = slot
+        self.serial = serial
+        self.ready = self.dead = self.at_end = self.terminated = self.killed = False
+        self.unread = deque()
+        self.running = None
+        self.begun = False
+        self.answers = deque()
+
+    @property
+    def lives(self):
+        return not self.dead
+
+
+class World:
+    """The dispatcher's engine, and what the dispatcher cannot see."""
+
+    def __init__(self, settings):
+        self.now = 1000.0
+        self.dispatcher = Dispatcher(self, settings, jitter=lambda: 0.0)
+        self.workers = {}
+        self.jobs = {}
+        self.answers = Counter()
+        self.reasons = {}
+        self.begun = set()
+        self.sent_at = {}
+        self.cancelled = set()
+        self.races = []
+        self.can_spawn = True
+        self.spawned = 0
+
+    # The engine
+
+    def spawn(self, slot):
+        assert slot.number < self.dispatcher.most
+        assert len(self.workers) < self.dispatcher.most
+        assert slot.number not in self.workers
+        assert slot.generation.ready
+        if self.can_spawn:
+            self.spawned += 1
+            self.workers[slot.number] = FakeWorker(slot, self.spawned)
+        return self.can_spawn
+
+    def send(self, slot, job):
+        dispatcher, worker = self.dispatcher, self.workers[slot.number]
+        assert worker.ready
+        assert slot.stop is Stop.NONE
+        assert slot.generation is job.generation
+        assert not dispatcher.paused
+        assert not dispatcher.stopping
+        waiting = [j for j in self.jobs.values() if j.state is JobState.QUEUED and j.generation is job.generation]
+        assert job.kind.options.priority == max(j.kind.options.priority for j in waiting)
+        assert job.attempt <= 1 + job.kind.options.retries
+        if len(worker.unread) >= CAPACITY:
+            return False
+        worker.unread.append(job.id)
+        self.sent_at[job.id] = self.now
+        return True
+
+    def take_back(self, slot):
+        worker, taken = self.workers[slot.number], []
+        while worker.unread:
+            taken.append(worker.unread.popleft())
+            if self.races and self.races.pop() and worker.lives:
+                self.finish(worker, Outcome.RETURNED)
+                self.read(worker)
+        return taken
+
+    def has_begun(self, job):
+        return (job.id, job.attempt) in self.begun
+
+    def terminate(self, slot):
+        self.workers[slot.number].terminated = True
+        if slot.stop is Stop.TIMEOUT:
+            job = slot.jobs[0]
+            assert self.sent_at[job.id] + job.kind.options.timeout <= self.now
+
+    def kill(self, slot):
+        self.workers[slot.number].killed = True
+
+    def retire(self, slot):
+        self.workers[slot.number].at_end = True
+
+    def answer(self, job, reason, frame, fd, error):
+        assert job.state in FINAL
+        self.answers[job.id] += 1
+        self.reasons[job.id] = reason
+        assert 1 == self.answers[job.id]
+
+    def last_progress(self, job):
+        return None
+
+    def log(self, line):
+        assert "was not given" not in line
+
+    # What workers do
+
+    def read(self, worker):
+        if worker.running is None and worker.unread:
+            worker.running = worker.unread.popleft()
+            worker.begun = False
+
+    def begin(self, worker):
+        if worker.running is not None and not worker.begun:
+            job = self.jobs[worker.running]
+            assert job.slot is worker.slot
+            mark = (job.id, job.attempt)
+            assert mark not in self.begun
+            assert 1 <= job.attempt <= 1 + job.kind.options.retries
+            self.begun.add(mark)
+            worker.begun = True
+
+    def finish(self, worker, outcome):
+        if worker.running is not None:
+            self.begin(worker)
+            job = self.jobs[worker.running]
+            worker.answers.append((job.id, outcome, job.attempt))
+            worker.running = None
+
+    def deliver(self, worker):
+        while worker.answers:
+            job_id, outcome, attempt = worker.answers.popleft()
+            seconds = 0.000_1 if self.jobs[job_id].kind.name == b"tiny" else 0.1
+            answer = Finished(job_id, outcome, 0, attempt, seconds, b'{"type": "Error", "message": "no"}', b"")
+            assert self.dispatcher.on_finished(worker.slot, answer, b"", None, self.now) is None
+
+    def reap(self, worker):
+        self.deliver(worker)
+        self.dispatcher.on_exit(worker.slot, (9, None), worker.unread, self.now)
+        del self.workers[worker.slot.number]
+
+    # The loop
+
+    def turn(self):
+        self.dispatcher.advance(self.now)
+        self.dispatcher.assign(self.now)
+        for generation in self.dispatcher.generations[:-1]:
+            if not generation.clients and not generation.unfinished:
+                self.dispatcher.retire_generation(generation, self.now)
+                if not generation.slots:
+                    self.dispatcher.generations.remove(generation)
+
+    def sleep(self, seconds):
+        """Wake at each deadline and at no other time."""
+        end, wakes = self.now + seconds, 0
+        while (deadline := self.dispatcher.next_deadline(self.now)) <= end:
+            self.now = max(self.now, deadline)
+            self.turn()
+            wakes += 1
+            assert wakes < 100 + 5 * len(self.jobs) + len(self.workers) * seconds, "a busy loop"
+        self.now = end
+
+    def stop(self):
+        self.dispatcher.close_queue("the test stops it")
+        self.dispatcher.stop_running(self.now)
+
+    def work_on(self):
+        """Let every worker do what it can; return whether anything happened."""
+        before = self.snapshot()
+        for worker in list(self.workers.values()):
+            if worker.lives and not worker.ready and worker.slot.stop is Stop.NONE:
+                worker.ready = True
+                self.dispatcher.on_ready(worker.slot, self.now)
+            if worker.lives and worker.ready:
+                self.read(worker)
+                self.finish(worker, Outcome.RETURNED)
+                self.deliver(worker)
+            if worker.killed or worker.dead:
+                worker.dead = True
+                self.reap(worker)
+        self.turn()
+        return before != self.snapshot()
+
+    def snapshot(self):
+        return (
+            [(w.serial, w.ready, len(w.unread), w.running, w.slot.state) for w in self.workers.values()],
+            [job.state for job in self.jobs.values()],
+        )
+
+    def run_until(self, condition):
+        for _ in range(2000):
+            if condition():
+                return
+            if not self.work_on():
+                deadline = self.dispatcher.next_deadline(self.now)
+                assert deadline < NEVER, f"nothing is going to happen any more: {self.snapshot()}"
+                self.now = max(self.now, deadline)
+        raise AssertionError(f"no end: {self.snapshot()}")
+
+
+FREQUENT_OPTIONS = st.builds(
+    JobOptions,
+    timeout=st.sampled_from([None, None, 0.5, 3.0]),
+    retries=st.integers(0, 2),
+    backoff=st.sampled_from([0.0, 1.0]),
+    priority=st.integers(-1, 1),
+    grace_period=st.sampled_from([0.0, 2.0]),
+)
+PICK = st.integers(0, 1_000)
+
+
+class DispatcherMachine(RuleBasedStateMachine):
+    """What can happen."""
+
+    @initialize(
+        least=st.integers(1, 3),
+        more=st.integers(0, 2),
+        jobs_per_worker=st.sampled_from([None, None, 2]),
+        idle=st.sampled_from([0.0, 1.0, 10.0]),
+    )
+    def begin_world(self, least, more, jobs_per_worker, idle):
+        pool = PoolSettings((least, least + more), max_jobs_per_worker=jobs_per_worker, worker_idle=idle)
+        self.world = World(pool)
+        self.dispatcher = self.world.dispatcher
+        self.generations = []
+        self.kinds = {}
+        self.add_generation()
+        self.generations[0].ready = True
+        self.world.turn()
+
+    def add_generation(self):
+        generation = Generation(len(self.generations) + 1, "")
+        generation.clients = 1
+        self.generations.append(generation)
+        self.dispatcher.generations.append(generation)
+
+    def pick_worker(self, pick, condition):
+        workers = [w for w in self.world.workers.values() if condition(w)]
+        return workers[pick % len(workers)] if workers else None
+
+    # Clients
+
+    @precondition(lambda self: not self.dispatcher.stopping)
+    @rule(
+        options=FREQUENT_OPTIONS,
+        tiny=st.booleans(),
+        delay=st.sampled_from([0.0, 0.0, 0.0, 1.0]),
+        expires=st.sampled_from([0.0, 0.0, 0.001, 1.5]),
+        pick=PICK,
+        count=st.sampled_from([1, 1, 2, 5]),
+    )
+    def submit(self, options, tiny, delay, expires, pick, count):
+        alive = [g for g in self.dispatcher.generations if g.clients]
+        generation = alive[pick % len(alive)]
+        kind = self.kinds.get((options, tiny))
+        if kind is None:
+            kind = Kind(len(self.kinds), b"tiny" if tiny else b"long", options, b"", b"")
+            self.kinds[options, tiny] = kind
+            if tiny:
+                kind.observe(TINY_SECONDS / 2)
+        for _ in range(count):
+            job = Job(len(self.world.jobs).to_bytes(16, "big"), kind, generation, None, b"", None)
+            self.world.jobs[job.id] = job
+            self.dispatcher.submit(job, self.world.now, delay=delay, expires=expires)
+        self.world.turn()
+
+    @precondition(lambda self: self.world.jobs)
+    @rule(pick=PICK)
+    def cancel(self, pick):
+        self._cancel(list(self.world.jobs.values())[pick % len(self.world.jobs)])
+
+    @rule(pick=PICK, place=PICK)
+    def cancel_one_of_a_worker(self, pick, place):
+        worker = self.pick_worker(pick, lambda w: w.slot.jobs)
+        if worker is not None:
+            self._cancel(worker.slot.jobs[place % len(worker.slot.jobs)])
+
+    def _cancel(self, job):
+        was_final = job.state in FINAL
+        if self.dispatcher.cancel(job, self.world.now):
+            assert not was_final
+            self.world.cancelled.add(job.id)
+        elif not was_final and job.state not in FINAL:
+            answers = self.world.workers[job.slot.number].answers
+            assert job.id in {job_id for job_id, _, _ in answers}, "only what has been answered cannot be cancelled"
+        self.world.turn()
+
+    @rule(least=st.integers(1, 3), more=st.integers(0, 2))
+    def resize(self, least, more):
+        self.dispatcher.resize(least, least + more, self.world.now)
+        self.world.turn()
+
+    @rule()
+    def pause_or_resume(self):
+        self.dispatcher.paused = not self.dispatcher.paused
+        self.world.turn()
+
+    @precondition(lambda self: len(self.generations) < 3)
+    @rule()
+    def begin_new_generation(self):
+        self.add_generation()
+        self.world.turn()
+
+    @rule(pick=PICK)
+    def client_of_old_generation_leaves(self, pick):
+        self.generations[pick % len(self.generations)].clients = self.generations[-1].clients = 0
+        self.generations[-1].clients = 1
+        self.world.turn()
+
+    # Templates
+
+    @rule(pick=PICK)
+    def template_gets_ready(self, pick):
+        self.generations[pick % len(self.generations)].ready = True
+        self.world.turn()
+
+    @rule(pick=PICK)
+    def template_ends(self, pick):
+        generation = self.generations[pick % len(self.generations)]
+        generation.ready = False
+        for worker in list(self.world.workers.values()):
+            if worker.slot.generation is generation and not worker.ready:
+                del self.world.workers[worker.slot.number]
+                self.dispatcher.on_spawn_failed(worker.slot, "the template ended", self.world.now)
+        if generation in self.dispatcher.generations:
+            self.dispatcher.add_start_failure(generation, "it was lost", self.world.now)
+        self.world.turn()
+
+    @rule()
+    def spawning_fails_or_works_again(self):
+        self.world.can_spawn = not self.world.can_spawn
+        self.world.turn()
+
+    # Workers
+
+    @rule(pick=PICK)
+    def worker_gets_ready(self, pick):
+        worker = self.pick_worker(pick, lambda w: w.lives and not w.ready)
+        if worker is not None:
+            worker.ready = True
+            self.dispatcher.on_ready(worker.slot, self.world.now)
+        self.world.turn()
+
+    @rule(pick=PICK, begins=st.booleans())
+    def worker_reads(self, pick, begins):
+        worker = self.pick_worker(pick, lambda w: w.lives and w.unread and w.running is None)
+        if worker is not None:
+            self.world.read(worker)
+            if begins:
+                self.world.begin(worker)
+
+    @rule(
+        pick=PICK,
+        outcomes=st.lists(st.sampled_from([Outcome.RETURNED, Outcome.RAISED, Outcome.UNPICKLABLE]), min_size=1, max_size=4),
+        is_heard=st.booleans(),
+    )
+    def worker_finishes(self, pick, outcomes, is_heard):
+        worker = self.pick_worker(pick, lambda w: w.lives and (w.running is not None or w.unread))
+        if worker is None:
+            return
+        for outcome in outcomes:
+            self.world.read(worker)
+            self.world.finish(worker, outcome)
+        self.world.read(worker)
+        if is_heard:
+            self.world.deliver(worker)
+            self.world.turn()
+
+    @rule(pick=PICK)
+    def answers_arrive(self, pick):
+        worker = self.pick_worker(pick, lambda w: w.answers)
+        if worker is not None:
+            self.world.deliver(worker)
+            self.world.turn()
+
+    @rule(pick=PICK, is_reaped=st.booleans())
+    def worker_dies(self, pick, is_reaped):
+        worker = self.pick_worker(pick, lambda w: w.lives)
+        if worker is not None:
+            worker.dead = True
+            if is_reaped:
+                self.world.reap(worker)
+                self.world.turn()
+
+    @rule(pick=PICK)
+    def dead_worker_is_reaped(self, pick):
+        worker = self.pick_worker(pick, lambda w: w.dead)
+        if worker is not None:
+            self.world.reap(worker)
+            self.world.turn()
+
+    @rule(pick=PICK)
+    def worker_that_was_asked_to_end_does(self, pick):
+        worker = self.pick_worker(
+            pick, lambda w: w.killed or w.terminated or (w.at_end and w.running is None and not w.unread)
+        )
+        if worker is not None:
+            self.world.reap(worker)
+            self.world.turn()
+
+    @rule(races=st.lists(st.booleans(), max_size=4))
+    def workers_will_read_while_jobs_are_taken_back(self, races):
+        self.world.races = races
+
+    # Time
+
+    @rule(seconds=st.sampled_from([0.000_5, 0.002, 0.1, 1.0, 3.0, 12.0]))
+    def time_passes(self, seconds):
+        self.world.sleep(seconds)
+
+    @rule(seconds=st.sampled_from([0.5, 5.0]))
+    def supervisor_is_away(self, seconds):
+        self.world.now += seconds
+        self.dispatcher.forgive(seconds, self.world.now)
+        self.world.turn()
+
+    @precondition(lambda self: not self.dispatcher.stopping and len(self.world.jobs) > 5)
+    @rule(sure=st.integers(0, 5))
+    def stop(self, sure):
+        if not sure:
+            self.world.stop()
+            self.world.turn()
+
+    # What always holds
+
+    @invariant()
+    def each_job_is_answered_once_and_in_one_place(self):
+        world = self.world
+        held = Counter(job.id for slot in self.dispatcher.slots for job in slot.jobs)
+        delayed = Counter(job.id for _, _, job in self.dispatcher._delayed._heap)
+        queued = Counter(
+            job.id for g in self.dispatcher.generations for level in g.queue._levels.values() for job in level
+        )
+        for job in world.jobs.values():
+            state = job.state
+            waits = state in {JobState.SCHEDULED, JobState.RETRYING}
+            assert (state in FINAL) == world.answers[job.id]
+            assert (state is JobState.RUNNING) == held[job.id]
+            assert (job.slot is not None) == (state is JobState.RUNNING)
+            assert job.slot is None or job in job.slot.jobs
+            if state not in FINAL:  # these are left in place until their turn comes
+                assert (state is JobState.QUEUED) == queued[job.id]
+                assert waits == delayed[job.id]
+            assert job.attempt <= 1 + job.kind.options.retries
+
+    @invariant()
+    def counters_tell_the_truth(self):
+        dispatcher = self.dispatcher
+        states = Counter(job.state for job in self.world.jobs.values())
+        assert states[JobState.QUEUED] == dispatcher.queued
+        assert states[JobState.SCHEDULED] + states[JobState.RETRYING] == dispatcher.scheduled
+        assert sum(self.world.answers.values()) == dispatcher.finished
+        assert states[JobState.FAILED] == dispatcher.failed
+        for generation in self.generations:
+            slots = [s for s in dispatcher.slots if s.generation is generation]
+            assert len(slots) == generation.slots
+            own = [job for job in self.world.jobs.values() if job.generation is generation]
+            assert sum(job.state not in FINAL for job in own) == generation.unfinished
+            idle = [s for s in slots if s.state is SlotState.IDLE]
+            assert sorted(s.number for s in idle) == sorted(s.number for s in generation.idle)
+
+    @invariant()
+    def slots_are_what_they_say(self):
+        for slot in self.dispatcher.slots:
+            assert (slot.state is SlotState.EMPTY) == (slot.number not in self.world.workers)
+            assert (slot.state is SlotState.EMPTY) == (slot.generation is None)
+            if slot.state in {SlotState.EMPTY, SlotState.STARTING, SlotState.IDLE}:
+                assert not slot.jobs
+                assert slot.stop is Stop.NONE
+            if slot.state is SlotState.BUSY:
+                assert slot.jobs
+                assert slot.stop in {Stop.NONE, Stop.RETIRE}
+            if slot.state is SlotState.STOPPING:
+                assert slot.kill_at < NEVER
+
+    @invariant()
+    def no_worker_is_idle_while_a_job_waits(self):
+        if not self.dispatcher.paused and not self.dispatcher.stopping:
+            for generation in self.dispatcher.generations:
+                assert not (generation.idle and generation.queue)
+
+    @invariant()
+    def loop_would_sleep(self):
+        world = self.world
+        for _ in range(3):
+            if world.dispatcher.next_deadline(world.now) > world.now:
+                return
+            world.turn()
+        assert world.dispatcher.next_deadline(world.now) > world.now
+
+    def teardown(self):
+        if not hasattr(self, "world"):
+            return
+        world, dispatcher = self.world, self.dispatcher
+        world.can_spawn, dispatcher.paused, world.races = True, False, []
+        for generation in self.generations:
+            generation.ready = True
+        world.turn()
+        world.run_until(lambda: not dispatcher.unfinished)
+        if not dispatcher.stopping:
+            world.stop()
+        world.run_until(lambda: not world.workers)
+        assert all(slot.state is SlotState.EMPTY for slot in dispatcher.slots)
+        assert dict.fromkeys(world.jobs, 1) == dict(world.answers)
+        cancelled = {job.id for job in world.jobs.values() if job.state is JobState.CANCELLED}
+        assert world.cancelled == cancelled
+        expired = {job.id for job in world.jobs.values() if job.state is JobState.EXPIRED}
+        assert not expired & {job_id for job_id, _ in world.begun}
+        assert all((world.reasons[i] is Reason.CANCELLED) == (i in cancelled) for i in world.jobs)
+
+
+TestDispatcher = DispatcherMachine.TestCase
+TestDispatcher.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
