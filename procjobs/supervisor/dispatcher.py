@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from procjobs.config import JobOptions, PoolSettings
-from procjobs.errors import describe_signal
-from procjobs.shared.ids import to_text
 from procjobs.shared.states import FINAL, Event, JobState, Reason
 from procjobs.shared.wire import Finished, Outcome, finished_frame
+from procjobs.supervisor.engine import Engine
 from procjobs.supervisor.jobs import Generation, Job, Slot, SlotState, Stop
 from procjobs.supervisor.queue import Timetable
+from procjobs.supervisor.verdicts import describe_end, first_line, job_name, judge
 
 _NEVER = float("inf")
 
@@ -34,40 +34,6 @@ TAKE_BACK_SECONDS = 0.002
 """How long the first of several jobs may take before those behind it are taken back."""
 FORGIVEN_SECONDS = 1.0
 """The least that a running job has left when the supervisor finds that it was itself away at a deadline."""
-
-
-class Engine(Protocol):
-    """What the scheduling core needs done. None of it may call back into the core."""
-
-    def spawn(self, slot: Slot) -> bool:
-        """Begin to start a worker for the slot's generation; return whether that could be tried."""
-
-    def send(self, slot: Slot, job: Job) -> bool:
-        """Give the worker a job; return False if it cannot take one now."""
-
-    def take_back(self, slot: Slot) -> list[bytes]:
-        """Take from the worker what it has not read; return the ids of those jobs."""
-
-    def has_begun(self, job: Job) -> bool:
-        """Return whether a worker has marked that it began this attempt of the job."""
-
-    def terminate(self, slot: Slot) -> None:
-        """Ask the worker and all of its process group to end (SIGTERM)."""
-
-    def kill(self, slot: Slot) -> None:
-        """Kill the worker and all of its process group (SIGKILL)."""
-
-    def retire(self, slot: Slot) -> None:
-        """Let an idle worker end by itself."""
-
-    def answer(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
-        """Pass on the one answer of a job that has reached a final state; `error` is its one line of text."""
-
-    def last_progress(self, job: Job) -> str | None:
-        """Return what the job last reported, as text."""
-
-    def log(self, line: str) -> None:
-        """Write a line to the pool's log."""
 
 
 class Dispatcher:
@@ -123,7 +89,7 @@ class Dispatcher:
             return self._cancel_running(job, job.slot, now)
         self._stop_waiting(job)
         job.advance(Event.CANCEL)
-        self._conclude(job, Reason.CANCELLED, "JobCancelled", f"{_name(job)} was cancelled before it ran")
+        self._conclude(job, Reason.CANCELLED, "JobCancelled", f"{job_name(job)} was cancelled before it ran")
         return True
 
     def _cancel_running(self, job: Job, slot: Slot, now: float) -> bool:
@@ -160,7 +126,7 @@ class Dispatcher:
 
     def _give_up(self, job: Job) -> None:
         job.advance(Event.REJECT)
-        self._conclude(job, Reason.STOPPED, "PoolClosed", f"{_name(job)} was not run: {self._stop_reason}")
+        self._conclude(job, Reason.STOPPED, "PoolClosed", f"{job_name(job)} was not run: {self._stop_reason}")
 
     def stop_running(self, now: float) -> None:
         """Stop every worker: idle ones end, busy ones are terminated and, after the grace period, killed."""
@@ -210,7 +176,7 @@ class Dispatcher:
             job.advance(Event.FAIL)
             self._settle(job)
             self.failed += 1
-            self._engine.answer(job, reason, frame, fd, _first_line(answer.details))
+            self._engine.answer(job, reason, frame, fd, first_line(answer.details))
             fd = None
         self._after_job(slot, now)
         return fd
@@ -268,31 +234,19 @@ class Dispatcher:
 
     def _settle_interrupted(self, job: Job, stop: Stop, how: tuple[int | None, int | None], now: float) -> None:
         """Decide about the job that a worker was in when it ended."""
-        number, code = how
         if stop is Stop.CANCEL:
             job.advance(Event.CANCEL)
-            self._conclude(job, Reason.CANCELLED, "JobCancelled", f"{_name(job)} was cancelled while it ran")
+            self._conclude(job, Reason.CANCELLED, "JobCancelled", f"{job_name(job)} was cancelled while it ran")
             return
-        progress = self._engine.last_progress(job)
-        where = f"(attempt {job.attempt} of {1 + job.kind.options.retries}; last progress: {progress or 'none'})"
-        details = {"signal": number, "exit_code": code, "last_progress": progress}
-        if stop is Stop.TIMEOUT:
-            reason, error = Reason.TIMEOUT, "JobTimeout"
-            text = f"{_name(job)} ran longer than its timeout of {job.kind.options.timeout:g} s and was stopped {where}"
-        elif stop is Stop.SHUTDOWN:
-            reason, error = Reason.STOPPED, "PoolClosed"
-            text = f"{_name(job)} was stopped while it ran: {self._stop_reason} {where}"
-        else:
-            reason, error = Reason.CRASHED, "WorkerCrashed"
-            text = f"{describe_end(number, code, 'the worker')} while it ran {_name(job)} {where}" + _hint(number)
-            self.crashed += 1
+        verdict = judge(job, stop, how, self._engine.last_progress(job), self._stop_reason)
+        self.crashed += verdict.reason is Reason.CRASHED
         if stop is not Stop.SHUTDOWN:
-            self._engine.log(text)
+            self._engine.log(verdict.message)
             if self._may_retry(job):
                 self._retry(job, now)
                 return
         job.advance(Event.FAIL)
-        self._conclude(job, reason, error, text, details)
+        self._conclude(job, *verdict)
 
     # Time -----------------------------------------------------------------------------------------------------
 
@@ -351,7 +305,7 @@ class Dispatcher:
             return
         self._stop_waiting(job)
         job.advance(Event.EXPIRE)
-        self._conclude(job, Reason.EXPIRED, "JobExpired", f"{_name(job)} had not started when it expired")
+        self._conclude(job, Reason.EXPIRED, "JobExpired", f"{job_name(job)} had not started when it expired")
 
     # Assigning ------------------------------------------------------------------------------------------------
 
@@ -601,23 +555,6 @@ def _overdue_at(job: Job, started: float) -> float:
     return started + timeout if timeout is not None else _NEVER
 
 
-def describe_end(number: int | None, code: int | None, who: str = "it") -> str:
-    """Return how a process ended, in words."""
-    if number is not None:
-        return f"{who} was killed by {describe_signal(number)}"
-    return f"{who} ended with exit code {code}"
-
-
-def _hint(number: int | None) -> str:
-    if number == 9:
-        return ". If the host was short of memory, the kernel log says so"
-    return ""
-
-
-def _name(job: Job) -> str:
-    return f"job {to_text(job.id)} {job.kind.name.decode(errors='replace')}"
-
-
 def _pick(slot: Slot, job_id: bytes) -> Job | None:
     """Take the job that was answered out of the slot: the first one, but for a job that is being cancelled."""
     for job in slot.jobs:
@@ -631,15 +568,3 @@ def _drain(generation: Generation) -> Iterable[Job]:
     while (job := generation.queue.first()) is not None:
         generation.queue.drop_first()
         yield job
-
-
-def _first_line(details: bytes) -> str:
-    """Return `Type: message` from the JSON of a failure; it comes from a worker, so anything may be in it."""
-    from procjobs.shared.wire import WireError, parse_json
-
-    try:
-        values = parse_json(details)
-    except WireError:
-        return "the worker's account of the failure cannot be read"
-    kind, message = values.get("type"), str(values.get("message", "")).strip()
-    return f"{kind}: {message}".splitlines()[0] if kind else (message.splitlines() or [""])[0]

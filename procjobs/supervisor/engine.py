@@ -1,0 +1,43 @@
+"""What the scheduling core needs done, as an interface: processes do it here, a list does it in tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from procjobs.shared.states import Reason
+    from procjobs.supervisor.jobs import Job, Slot
+
+
+class Engine(Protocol):
+    """What the scheduling core needs done. None of it may call back into the core."""
+
+    def spawn(self, slot: Slot) -> bool:
+        """Begin to start a worker for the slot's generation; return whether that could be tried."""
+
+    def send(self, slot: Slot, job: Job) -> bool:
+        """Give the worker a job; return False if it cannot take one now."""
+
+    def take_back(self, slot: Slot) -> list[bytes]:
+        """Take from the worker what it has not read; return the ids of those jobs."""
+
+    def has_begun(self, job: Job) -> bool:
+        """Return whether a worker has marked that it began this attempt of the job."""
+
+    def terminate(self, slot: Slot) -> None:
+        """Ask the worker and all of its process group to end (SIGTERM)."""
+
+    def kill(self, slot: Slot) -> None:
+        """Kill the worker and all of its process group (SIGKILL)."""
+
+    def retire(self, slot: Slot) -> None:
+        """Let an idle worker end by itself."""
+
+    def answer(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
+        """Pass on the one answer of a job that has reached a final state; `error` is its one line of text."""
+
+    def last_progress(self, job: Job) -> str | None:
+        """Return what the job last reported, as text."""
+
+    def log(self, line: str) -> None:
+        """Write a line to the pool's log."""
