@@ -74,9 +74,10 @@ def nothing_is_left_behind(request):
 
 @pytest.fixture
 def pool():
-    """A private pool with two workers."""
-    with procjobs.Pool(workers=2) as pool:
-        yield pool
+    """A private pool with two workers; it is stopped, not awaited, so that a test that fails does not hang."""
+    pool = procjobs.Pool(workers=2)
+    yield pool
+    pool.stop()
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ class PoolStats(NamedTuple):
 
 
 class WorkerInfo(NamedTuple):
-    """One worker; `state` is starting, idle, busy or stopping; `rss` in bytes, `cpu_percent` since it started."""
+    """One worker; `pid` is 0 until it has been forked; `state` is starting, idle, busy or stopping; `rss` in bytes, `cpu_percent` since it started."""
 
     slot: int
     pid: int

@@ -145,7 +145,6 @@ class Dispatcher:
     def on_ready(self, slot: Slot, now: float) -> None:
         """Take note of a worker that has started and can be given jobs."""
         assert slot.generation is not None
-        slot.generation.budget.add_success()
         slot.generation.problem = ""
         if slot.stop is not Stop.NONE or slot.state is not SlotState.STARTING:
             return
@@ -162,6 +161,8 @@ class Dispatcher:
             self._engine.log(f"worker {slot.number} answered for a job that it was not given")
             return fd
         slot.jobs_done += 1
+        if slot.jobs_done == 1:
+            job.generation.budget.add_success()
         slot.is_slow = False
         job.kind.observe(answer.seconds)
         if answer.outcome == Outcome.RETURNED:
@@ -202,7 +203,7 @@ class Dispatcher:
         if slot.jobs and slot.stop in {Stop.NONE, Stop.RETIRE} and not self._engine.has_begun(slot.jobs[-1]):
             self._give_back(slot, [slot.jobs[-1].id])
         stop, generation = slot.stop, slot.generation
-        starting, guilty = slot.state is SlotState.STARTING, bool(slot.jobs)
+        starting, guilty, untried = slot.state is SlotState.STARTING, bool(slot.jobs), not slot.jobs_done
         while slot.jobs:
             self._settle_interrupted(slot.jobs.popleft(), stop, how, now)
         assert generation is not None
@@ -216,6 +217,8 @@ class Dispatcher:
                 self.add_start_failure(generation, f"a worker ended before it was ready ({describe_end(*how)})", now)
             elif not guilty:
                 self._engine.log(f"worker {slot.number} ended while idle ({describe_end(*how)}); it is replaced")
+                if untried:  # one that never gets as far as a job must not be replaced as fast as the host can fork
+                    generation.budget.add_failure(now)
 
     def add_start_failure(self, generation: Generation, problem: str, now: float) -> None:
         """Count a worker or template that did not start; past the budget, the reason becomes the pool's problem."""

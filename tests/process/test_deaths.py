@@ -231,7 +231,7 @@ def test_stopped_supervisor_kills_nobody_when_it_comes_back(tmp_path):
 
 def test_killed_template_is_replaced_and_running_jobs_go_on(pool, tmp_path):
     job = pool.submit(jobs.wait_for_file, str(tmp_path / "go"), "done")
-    wait_until(job.running)
+    wait_until(lambda: job.running() and pool.stats().idle == 1)
     supervisor = psutil.Process(pool.stats().supervisor_pid)
     workers = {worker.pid for worker in pool.workers()}
     (template,) = (child for child in supervisor.children() if child.pid not in workers)

@@ -608,3 +608,24 @@ def test_refused_job_is_answered(bench):
     job = Job(b"x" * 16, Kind(1, b"work", JobOptions(), b"", b""), bench.generation, None, b"", None)
     bench.dispatcher.reject(job, "QueueFull", "no room")
     assert ((JobState.FAILED, Reason.REJECTED, "no room"), 0) == (bench.answers[job], bench.dispatcher.unfinished)
+
+
+def test_workers_that_never_get_as_far_as_a_job_are_replaced_ever_more_slowly(bench):
+    starts = []
+    for _ in range(8):
+        bench.end(bench.slots[0])
+        began = bench.now
+        while bench.slots[0].state is SlotState.EMPTY:
+            bench.turn(0.05)
+        starts.append(bench.now - began)
+        bench.start_workers()
+    assert [0.0, 0.0, 0.0] == starts[:3]
+    assert starts[-1] > 1.0
+
+
+def test_worker_that_has_done_a_job_is_replaced_at_once(bench):
+    for _ in range(8):
+        bench.finish(bench.submit())
+        bench.end(bench.slots[0])
+        assert SlotState.STARTING == bench.slots[0].state
+        bench.start_workers()
