@@ -88,7 +88,11 @@ class PoolStats(NamedTuple):
 
 
 class WorkerInfo(NamedTuple):
-    """One worker; `pid` is 0 until it has been forked; `state` is starting, idle, busy or stopping; `rss` in bytes, `cpu_percent` since it started."""
+    """One worker, in its slot.
+
+    `pid` is 0 until it has been forked; `state` is starting, idle, busy or stopping; `rss` in bytes; `cpu_percent` since it
+    started.
+    """
 
     slot: int
     pid: int
