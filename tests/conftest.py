@@ -39,6 +39,8 @@ def _descriptors():
 
 
 def _own_entries(base):
+    if not os.path.isdir(base):  # the last pool takes the empty base along
+        return set()
     return {name for name in os.listdir(base) if name.startswith((f"private-{os.getpid()}-", "test-"))}
 
 

@@ -121,11 +121,10 @@ def dump_inline(value: Any, buffers: list[pickle.PickleBuffer] | None = None) ->
     callback = None if buffers is None else _aside(buffers)
     try:
         data = pickle.dumps(value, 5, buffer_callback=callback)
-    except Exception:  # noqa: BLE001, S110 - whatever the C pickler stumbles over, cloudpickle is asked next
-        pass
-    else:
-        if b"__main__" not in data and not cloudpickle.list_registry_pickle_by_value():
-            return data
+    except Exception:  # noqa: BLE001 - whatever the C pickler stumbles over, cloudpickle is asked next
+        data = b""
+    if data and b"__main__" not in data and not cloudpickle.list_registry_pickle_by_value():
+        return data
     if buffers is not None:
         buffers.clear()
     sink = io.BytesIO()

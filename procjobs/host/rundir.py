@@ -117,7 +117,11 @@ def check_socket_path(rundir: RunDir) -> None:
 def try_lock(path: str) -> int | None:
     """Return a descriptor that holds the pool's lock, None if another process holds it. Does not block."""
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:  # the last pool to end has just removed the empty base
+            _claim(os.path.dirname(path))
+            continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -151,6 +155,9 @@ def remove(rundir: RunDir) -> None:
     shutil.rmtree(rundir.path, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(rundir.lock)
+    if os.path.basename(rundir.base).startswith("procjobs"):  # one of ours, not a directory that the user gave
+        with contextlib.suppress(OSError):  # there are other pools
+            os.rmdir(rundir.base)
 
 
 def sweep_private(base: str) -> None:
