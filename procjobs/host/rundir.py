@@ -160,10 +160,10 @@ def remove(rundir: RunDir) -> None:
             os.rmdir(rundir.base)
 
 
-def sweep_private(base: str) -> None:
-    """Remove what private pools whose supervisors were killed have left; nobody else will take those names over."""
+def sweep_stale(base: str) -> None:
+    """Remove what pools whose supervisors were killed have left: perhaps nobody will ever take those names over."""
     for entry in os.listdir(base):
-        if entry.startswith(PRIVATE_PREFIX) and entry.endswith(".lock"):
+        if entry.endswith(".lock"):
             rundir = RunDir(base, entry.removesuffix(".lock"))
             with contextlib.suppress(OSError):
                 fd = try_lock(rundir.lock)

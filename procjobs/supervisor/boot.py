@@ -63,5 +63,5 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
     supervisor = Supervisor(directory, settings, owner_pid=boot["owner_pid"], log=log, listener=listener)
     listener.listen(BACKLOG)
     log.write(f"pool {directory.name}: supervisor {os.getpid()} is ready")
-    rundir.sweep_private(directory.base)
+    rundir.sweep_stale(directory.base)
     return supervisor, log

@@ -297,3 +297,15 @@ def test_nonsense_after_hello_closes_that_connection_and_nobody_else_notices(poo
         with open(directory.log) as log:
             text = log.read()
         assert ("is closed" in text, "bug" in text) == (True, False)
+
+
+def test_files_of_a_killed_supervisor_are_swept_by_the_next_of_any_name(pool_name):
+    pool = procjobs.Pool(pool_name, workers=1)
+    supervisor = pool.stats().supervisor_pid
+    os.kill(supervisor, 9)
+    wait_until(lambda: not os.path.exists(f"/proc/{supervisor}"))
+    pool.shutdown()
+    directory = rundir.RunDir(rundir.find_base(), pool_name)
+    assert os.path.exists(directory.path)
+    procjobs.Pool(workers=1).shutdown()
+    assert (False, False) == (os.path.exists(directory.path), os.path.exists(directory.lock))
