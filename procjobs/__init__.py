@@ -37,12 +37,16 @@ from procjobs.errors import (
     JobCancelled,
     JobError,
     JobExpired,
+    JobQuarantined,
+    JobStalled,
     JobTimeout,
+    MemoryLimitExceeded,
     PayloadError,
     PoolClosed,
     PoolDegraded,
     ProcjobsError,
     QueueFull,
+    ReloadFailed,
     RemoteTraceback,
     SettingsDiffer,
     SubmitTimeout,
@@ -53,20 +57,24 @@ from procjobs.errors import (
     UnsupportedPlatform,
     WorkerCrashed,
 )
-from procjobs.shared.records import JobStatus, PoolStats, Progress, WorkerInfo
+from procjobs.shared.records import Attempt, JobStatus, PoolStats, Progress, WorkerInfo
 from procjobs.worker.context import JobContext, current_job, progress, track
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attempt",
     "ConfigurationError",
     "Job",
     "JobCancelled",
     "JobContext",
     "JobError",
     "JobExpired",
+    "JobQuarantined",
+    "JobStalled",
     "JobStatus",
     "JobTimeout",
+    "MemoryLimitExceeded",
     "PayloadError",
     "Pool",
     "PoolClosed",
@@ -75,6 +83,7 @@ __all__ = [
     "ProcjobsError",
     "Progress",
     "QueueFull",
+    "ReloadFailed",
     "RemoteTraceback",
     "SettingsDiffer",
     "SubmitTimeout",

@@ -81,6 +81,12 @@ class JobOptions:
     `retries` counts the starts after the first one. `backoff` is the pause before the first retry; it doubles with each
     further one up to `max_backoff`, and each pause is shortened at random by up to a half, so that jobs that failed
     together do not come back together. A higher `priority` is started first.
+
+    `soft_timeout` raises JobTimeout inside the job. `stall_timeout` stops a job that for so long has neither reported
+    progress nor used CPU time. `max_rss` bounds, in bytes, the resident memory of all of its processes, less what the
+    worker had at its start. `slow_after` writes the job's stack to the log. After `max_crashes` killed workers it is not
+    started again. With `cancel_on_disconnect` it is cancelled when no process that waits for it is connected any more.
+    With `keep_children`, what it has started runs on after it returned, until its worker ends.
     """
 
     timeout: float | None = None
@@ -90,6 +96,13 @@ class JobOptions:
     priority: int = 0
     name: str | None = None
     grace_period: float = 5.0
+    soft_timeout: float | None = None
+    stall_timeout: float | None = None
+    slow_after: float | None = None
+    max_rss: int | None = None
+    max_crashes: int = 3
+    cancel_on_disconnect: bool = False
+    keep_children: bool = False
 
     def validated(self) -> JobOptions:
         """Return these options with durations as floats; raise ConfigurationError naming the first bad one."""
@@ -99,9 +112,21 @@ class JobOptions:
         assert backoff is not None and max_backoff is not None and grace_period is not None  # noqa: PT018
         if self.name is not None and not isinstance(self.name, str):
             raise ConfigurationError(f"name={self.name!r}: expected text")
+        for name in ("cancel_on_disconnect", "keep_children"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}: expected True or False")
+        timeout, soft_timeout = check_seconds("timeout", self.timeout), check_seconds("soft_timeout", self.soft_timeout)
+        if timeout is not None and soft_timeout is not None and soft_timeout >= timeout:
+            raise ConfigurationError(f"soft_timeout={soft_timeout:g} must come before timeout={timeout:g}")
+        if self.max_rss is not None:
+            check_count("max_rss", self.max_rss, minimum=2**20, maximum=2**60)
         return replace(
             self,
-            timeout=check_seconds("timeout", self.timeout),
+            timeout=timeout,
+            soft_timeout=soft_timeout,
+            stall_timeout=check_seconds("stall_timeout", self.stall_timeout),
+            slow_after=check_seconds("slow_after", self.slow_after),
+            max_crashes=check_count("max_crashes", self.max_crashes, minimum=1),
             retries=check_count("retries", self.retries, minimum=0, maximum=65_000),
             backoff=backoff,
             max_backoff=max_backoff,
@@ -136,7 +161,8 @@ class PoolSettings:
     """What a supervisor is started with. Plain values only: they travel as JSON.
 
     `workers` is resolved to (least, most) by the client that starts the pool. `result_memory_bytes` bounds the results
-    kept in memory for readers by id; what is beyond it goes to files of the pool's directory.
+    kept in memory for readers by id; what is beyond it goes to files of the pool's directory. `start_timeout` is how long
+    a preload or an initializer may take.
     """
 
     workers: tuple[int, int]
@@ -148,11 +174,13 @@ class PoolSettings:
     result_memory_bytes: int = 64 * 2**20
     linger: float = 10.0
     worker_idle: float = 10.0
+    start_timeout: float = 120.0
 
     def validated(self) -> PoolSettings:
         """Return these settings; raise ConfigurationError naming the first one out of range."""
         for name in ("result_ttl", "linger", "worker_idle"):
             check_seconds(name, getattr(self, name), zero=True, optional=False)
+        check_seconds("start_timeout", self.start_timeout, optional=False)
         if self.max_jobs_per_worker is not None:
             check_count("max_jobs_per_worker", self.max_jobs_per_worker, minimum=1)
         check_count("nice", self.nice, minimum=0, maximum=19)

@@ -6,7 +6,12 @@ An exception raised by a job arrives as itself; the classes here are what the po
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import signal as _signal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from procjobs.shared.records import Attempt
 
 
 class ProcjobsError(Exception):
@@ -35,13 +40,23 @@ class PoolClosed(ProcjobsError, RuntimeError):
 class QueueFull(ProcjobsError, RuntimeError):
     """The pool has `max_queued` jobs waiting, or no room to record another one.
 
-    `queued` is the number of jobs waiting, `max_queued` the bound; None where the refusal was about room.
+    `queued` is the number of jobs waiting, `max_queued` the bound (None where the refusal was about room). `retry_after`
+    is about how many seconds those that wait now will take, from the run times of late, at least 1: a web view can answer
+    503 with it as Retry-After.
     """
 
-    def __init__(self, message: str, *, queued: int | None = None, max_queued: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        queued: int | None = None,
+        max_queued: int | None = None,
+        estimated_wait: float = 0.0,
+    ) -> None:
         super().__init__(message)
         self.queued = queued
         self.max_queued = max_queued
+        self.retry_after = max(math.ceil(estimated_wait), 1)
 
 
 class PayloadError(ProcjobsError):
@@ -54,17 +69,48 @@ class PayloadError(ProcjobsError):
 class JobError(ProcjobsError):
     """Base of the ways in which a single job ends without a result of its own.
 
-    `job_id` is the id of that job (None where it is not known), `attempt` the attempt it ended in (from 1).
+    `job_id` is the id of that job (None where it is not known), `attempt` the attempt it ended in (from 1),
+    `last_progress` what it had last reported, as text; `stack` where it was when it was last examined (see
+    `Pool.stack`); `history` has an account of each attempt that failed, the last ten of them.
     """
 
-    def __init__(self, message: str, *, job_id: str | None = None, attempt: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        job_id: str | None = None,
+        attempt: int | None = None,
+        last_progress: str | None = None,
+        stack: str | None = None,
+        history: tuple[Attempt, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.job_id = job_id
         self.attempt = attempt
+        self.last_progress = last_progress
+        self.stack = stack
+        self.history = history
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the attributes when the error is pickled."""
+        return _rebuild, (type(self), str(self), self.__dict__)
+
+
+def _rebuild(kind: type[JobError], message: str, attributes: dict[str, Any]) -> JobError:
+    error = kind(message)
+    error.__dict__.update(attributes)
+    return error
 
 
 class JobTimeout(JobError, TimeoutError):
-    """The job ran longer than its timeout and was stopped with everything it had started."""
+    """The job ran longer than its timeout and was stopped with everything it had started.
+
+    Also raised inside a job that runs longer than its `soft_timeout`, so that it can clean up.
+    """
+
+
+class JobStalled(JobError):
+    """The job neither reported progress nor used CPU time for its `stall_timeout`, and was stopped."""
 
 
 class JobExpired(JobError):
@@ -75,27 +121,42 @@ class JobCancelled(JobError, concurrent.futures.CancelledError):
     """The job was cancelled, while it waited or while it ran."""
 
 
+class MemoryLimitExceeded(JobError):
+    """The job and the processes it had started used more than its `max_rss`; they were killed.
+
+    `used_bytes` is what they used when that was noticed, `max_rss` the limit, both in bytes.
+    """
+
+    def __init__(self, message: str, *, used_bytes: int = 0, max_rss: int = 0, **attributes: Any) -> None:
+        super().__init__(message, **attributes)
+        self.used_bytes = used_bytes
+        self.max_rss = max_rss
+
+
 class WorkerCrashed(JobError):
     """The worker process died while it ran this job.
 
-    `signal` is the number of the signal that killed it, or None; `exit_code` its exit status, or None;
-    `last_progress` what the job had last reported, as text, or None.
+    `signal` is the number of the signal that killed it, or None; `exit_code` its exit status, or None; `stderr` the end
+    of what the job had written to standard error, with Python's stack where it was a fault such as SIGSEGV.
     """
 
     def __init__(
         self,
         message: str,
         *,
-        job_id: str | None = None,
-        attempt: int | None = None,
         signal: int | None = None,
         exit_code: int | None = None,
-        last_progress: str | None = None,
+        stderr: str = "",
+        **attributes: Any,
     ) -> None:
-        super().__init__(message, job_id=job_id, attempt=attempt)
+        super().__init__(message, **attributes)
         self.signal = signal
         self.exit_code = exit_code
-        self.last_progress = last_progress
+        self.stderr = stderr
+
+
+class JobQuarantined(WorkerCrashed):
+    """The job has killed `max_crashes` workers and is not started again, whatever its retries; see its `history`."""
 
 
 # The host's doing ------------------------------------------------------------------------------------
@@ -107,6 +168,10 @@ class SupervisorError(ProcjobsError):
 
 class SupervisorLost(SupervisorError):
     """The supervisor went away while the answer was awaited; whether the job ran to its end is not known."""
+
+
+class ReloadFailed(SupervisorError):
+    """The code could not be loaded anew: the pool goes on with what it had. The message has the traceback."""
 
 
 class SupervisorRefused(SupervisorError):

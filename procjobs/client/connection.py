@@ -86,7 +86,7 @@ class Connection:
 
     def submit(
         self, job: Job[Any], function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: JobOptions,
-        delay: float, expires: float,
+        delay: float, expires: float, key: bytes,
     ) -> None:
         """Pickle a call and send it; raise PayloadError, SubmitTimeout or SupervisorLost if that cannot be done."""
         with self._lock:
@@ -103,8 +103,8 @@ class Connection:
         except Exception as error:
             raise PayloadError(_explain(call, job.name, error)) from error
         job_id = job._job_id  # noqa: SLF001 - the property makes text of it, this is for every job
-        head = HEADER.pack(44 + len(inline), Frame.SUBMIT, fd is not None, 0)
-        data = head + SUBMIT.pack(job_id, registered.number, delay, expires) + inline
+        head = HEADER.pack(45 + len(key) + len(inline), Frame.SUBMIT, fd is not None, 0)
+        data = head + SUBMIT.pack(job_id, registered.number, delay, expires, len(key)) + key + inline
         try:
             with self._lock:
                 is_known = self._kinds.is_known(registered)
@@ -114,7 +114,7 @@ class Connection:
             if fd is not None:
                 os.close(fd)
         if not is_known:  # another thread had the supervisor forget all kinds while this one pickled
-            self.submit(job, function, args, kwargs, options, delay, expires)
+            self.submit(job, function, args, kwargs, options, delay, expires, key)
         elif self._receiver is None:
             self._start_receiver()
 
@@ -181,17 +181,17 @@ class Connection:
                 "stopped (SIGSTOP), or is the host overloaded? The job was not submitted"
             )
 
-    def request(self, call: str, **arguments: Any) -> dict[str, Any]:
+    def request(self, call: str, *, timeout: float | None = REQUEST_TIMEOUT, **arguments: Any) -> dict[str, Any]:
         """Ask the supervisor and wait for its reply; raise SupervisorLost if there is none."""
         number = self._send_request(call, arguments, expected=True)
         if self._receiver is None:
             self._start_receiver()
         with self._changed:
-            answered = self._changed.wait_for(lambda: self._replies[number] is not None or self.lost, REQUEST_TIMEOUT)
+            answered = self._changed.wait_for(lambda: self._replies[number] is not None or self.lost, timeout)
             reply = self._replies.pop(number)
         if reply is not None:
             return reply
-        what = "went away before it answered" if answered else f"did not answer within {REQUEST_TIMEOUT:g} s"
+        what = "went away before it answered" if answered else f"did not answer within {timeout:g} s"
         raise SupervisorLost(f"the supervisor {what} ({call})")
 
     def _send_request(self, call: str, arguments: dict[str, Any], *, expected: bool) -> int:

@@ -14,7 +14,7 @@ from procjobs.clock import sleep, wall
 from procjobs.errors import JobCancelled, JobError, PayloadError, PoolClosed, ProcjobsError, RemoteTraceback, UnknownJob
 from procjobs.host.payload import Received
 from procjobs.shared.ids import to_text
-from procjobs.shared.records import JobStatus, Progress
+from procjobs.shared.records import Attempt, JobStatus, Progress
 from procjobs.shared.wire import Finished, Outcome, parse_json
 
 if TYPE_CHECKING:
@@ -233,17 +233,9 @@ def _with_cause(error: BaseException, cause: BaseException) -> BaseException:
 
 
 def _verdict(details: dict[str, Any], job_id: str, attempt: int) -> ProcjobsError:
-    kind: type[ProcjobsError] = getattr(errors, str(details.get("error")), ProcjobsError)
-    message = str(details.get("message"))
-    if kind is errors.WorkerCrashed:
-        return errors.WorkerCrashed(
-            message,
-            job_id=job_id,
-            attempt=attempt,
-            signal=details.get("signal"),
-            exit_code=details.get("exit_code"),
-            last_progress=details.get("last_progress"),
-        )
+    kind: type[ProcjobsError] = getattr(errors, str(details.pop("error", None)), ProcjobsError)
+    message = str(details.pop("message", None))
+    stack, history = details.pop("stack", None), tuple(Attempt(**entry) for entry in details.pop("history", ()))
     if issubclass(kind, JobError):
-        return kind(message, job_id=job_id, attempt=attempt)
-    return kind(message)
+        return kind(message, job_id=job_id, attempt=attempt, stack=stack, history=history, **details)
+    return kind(message, **details)

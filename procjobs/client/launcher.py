@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from procjobs.clock import monotonic, sleep
 from procjobs.config import PoolSettings
 from procjobs.errors import SupervisorError
-from procjobs.host import payload, process, rundir
+from procjobs.host import observe, payload, process, rundir
 
 START_TIMEOUT: Final = 30.0
 _START: Final = (
@@ -96,7 +96,7 @@ def _start(directory: rundir.RunDir, settings: PoolSettings, lock: int, *, priva
     try:
         pid = process.spawn(
             [interpreter(), "-S", "-E", "-c", _START, "child" if private else "daemon", "\n".join(path)],
-            env={name: value for name, value in os.environ.items() if private or name != process.MARK},
+            env=_environment(private=private),
             stdin=boot_fd,
             passed=[lock, ready_write],
             own_session=True,
@@ -115,6 +115,14 @@ def _start(directory: rundir.RunDir, settings: PoolSettings, lock: int, *, priva
         text = problem.decode(errors="replace")
         raise SupervisorError(f"the supervisor of pool {directory.name!r} could not start:\n{text}")
     return pid if private else None
+
+
+def _environment(*, private: bool) -> dict[str, str]:
+    """Return the environment of a supervisor: a named pool's outlives the job that may have started it."""
+    if private:
+        return dict(os.environ)
+    kept = {name: value for name, value in os.environ.items() if name != observe.MARK}
+    return {**kept, observe.DETACHED: "1"}
 
 
 def interpreter() -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from procjobs.clock import wall
 from procjobs.errors import PoolClosed, UnknownJob
-from procjobs.host import payload, process
+from procjobs.host import observe, payload
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.records import JobStatus, PoolStats, Progress, WorkerInfo
 from procjobs.shared.table import SLOT_STATES, ProgressTable
@@ -82,17 +82,18 @@ class Monitor:
             failed=counters.failed,
             crashed=counters.crashed,
             restarts=counters.restarts,
-            rss=process.tree_rss(table.supervisor_pid),
+            rss=observe.tree_rss(table.supervisor_pid),
             uptime=wall() - table.started_at,
             store=None,
             problem=table.problem(),
+            estimated_wait=counters.estimated_wait,
         )
 
     def workers(self) -> list[WorkerInfo]:
         """Return the pool's workers. Reads the shared table, and memory and CPU time from the host."""
         infos = []
         for slot, record in self._read_table().slots():
-            rss, cpu_percent = process.usage(record.pid)
+            rss, cpu_percent = observe.usage(record.pid)
             job_id = to_text(record.job_id) if any(record.job_id) else None
             infos.append(
                 WorkerInfo(

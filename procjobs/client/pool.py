@@ -38,6 +38,7 @@ from procjobs.errors import (
     PoolClosed,
     PoolDegraded,
     QueueFull,
+    ReloadFailed,
     SettingsDiffer,
     SupervisorLost,
     UnknownJob,
@@ -232,6 +233,7 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         changes: Mapping[str, Any],
         delay: float,
         expires: float,
+        key: bytes,
     ) -> Job[Any]:
         """Submit a call with changes to the default options; what `submit` does."""
         if not callable(fn):
@@ -246,9 +248,9 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         self._check_room(connection)
         job: Job[Any] = Job(self, new_id(), options.name or function_name(fn))
         try:
-            connection.submit(job, fn, args, kwargs, options, delay, expires)
+            connection.submit(job, fn, args, kwargs, options, delay, expires, key)
         except SupervisorLost:  # it had gone before the job was sent whole, so the job cannot have run
-            self._connect().submit(job, fn, args, kwargs, options, delay, expires)
+            self._connect().submit(job, fn, args, kwargs, options, delay, expires, key)
         return job
 
     def _merged_options(self, own: Mapping[str, Any], changes: Mapping[str, Any]) -> JobOptions:
@@ -283,6 +285,7 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
                 f"{self!r} has {waiting} jobs waiting, as many as max_queued allows; try again later",
                 queued=waiting,
                 max_queued=most,
+                estimated_wait=self._read_table().counters().estimated_wait,
             )
 
     def _count_waiting(self) -> int:
@@ -316,10 +319,31 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
 
         Raise UnknownJob if there is no such job.
         """
-        reply = self._connect().request("cancel", id=from_text(job_id).hex())
+        return bool(self._ask_about(job_id, "cancel")["cancelled"])
+
+    def logs(self, job_id: str) -> str:
+        """Return the end (16 KiB) of what a job has printed and logged, while it runs or after it. Asks the supervisor.
+
+        Standard output and error of everything that it started are in it, in the order in which they were read. Raise
+        UnknownJob if there is no such job.
+        """
+        return str(self._ask_about(job_id, "logs")["text"])
+
+    def stack(self, job_id: str) -> str | None:
+        """Return where a running job is: the Python stacks of its worker's threads, as text, also from C code.
+
+        For a job that does not run, return where it was when it was last examined: before it was stopped because of a
+        timeout or a stall, or when it passed `slow_after`; None if it never was. Waits for the supervisor's reply, at
+        most about 0.1 s. Raise UnknownJob if there is no such job.
+        """
+        text = self._ask_about(job_id, "stack")["text"]
+        return None if text is None else str(text)
+
+    def _ask_about(self, job_id: str, call: str) -> dict[str, Any]:
+        reply = self._connect().request(call, id=from_text(job_id).hex())
         if not reply["known"]:
             raise UnknownJob(f"job {job_id} is not known to this pool")
-        return bool(reply["cancelled"])
+        return reply
 
     # Steering -------------------------------------------------------------------------------------------------
 
@@ -334,6 +358,16 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
     def resume(self) -> None:
         """Start jobs again."""
         self._connect().request("resume")
+
+    def reload(self) -> None:
+        """Load the code anew, for everybody: new processes import it; running jobs end on what they began with.
+
+        Jobs that wait, and retries, run on the new code. Waits until it is loaded; SIGHUP to the supervisor does the same
+        without waiting. Raise ReloadFailed, with the traceback, if the preload fails: the pool goes on with what it had.
+        """
+        problem = self._connect().request("reload", timeout=None)["problem"]
+        if problem:
+            raise ReloadFailed(f"{self!r} goes on with the code that it had; it could not be loaded anew: {problem}")
 
     def drain(self) -> None:
         """Take no more jobs from anybody; when those there are have ended, the pool ends. Returns at once."""

@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 _WINDOW: Final = 10_000
 """The most jobs of one `map` that are submitted before their results are taken."""
+_MOST_KEY_BYTES: Final = 200
 
 
 class Submitter:
@@ -33,6 +34,7 @@ class Submitter:
     _delay: float = 0.0
     _at: float | None = None
     _expires: float = 0.0
+    _job_key: bytes = b""
 
     @abstractmethod
     def _target(self) -> Pool:
@@ -48,7 +50,7 @@ class Submitter:
         delay = self._delay
         if self._at is not None:
             delay = max(self._at - wall(), 0.0)
-        return self._target().submit_with(fn, args, kwargs, self._changes, delay, self._expires)
+        return self._target().submit_with(fn, args, kwargs, self._changes, delay, self._expires, self._job_key)
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Submit a call and await its result. Cancelling the awaiting task cancels the job, running or not."""
@@ -164,6 +166,7 @@ class WithOptions(Submitter):
             self._at = self._at.timestamp()
         check_seconds("at", self._at, zero=True)
         self._expires = check_seconds("expires", changes.pop("expires", parent._expires or None)) or 0.0  # noqa: SLF001
+        self._job_key = _check_key(changes.pop("key", None)) or parent._job_key  # noqa: SLF001
         self._changes = {**parent._changes, **changes}  # noqa: SLF001
         self._pool.check_options(self._changes)
 
@@ -173,6 +176,20 @@ class WithOptions(Submitter):
     def options(self, **changes: Any) -> WithOptions:
         """Return the same with further options."""
         return WithOptions(self, changes)
+
+
+def _check_key(key: object) -> bytes:
+    """Return a key as it travels: its UTF-8, or a digest of one that is long."""
+    if key is None:
+        return b""
+    if not isinstance(key, str) or not key:
+        raise ConfigurationError(f"key={key!r}: expected text that is the same for jobs of which one at a time may run")
+    text = key.encode(errors="surrogatepass")
+    if len(text) <= _MOST_KEY_BYTES:
+        return text
+    import hashlib
+
+    return hashlib.sha256(text).digest()
 
 
 def job(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:

@@ -28,10 +28,11 @@ class Ready(NamedTuple):
 
 
 class Loop:
-    """Waits for descriptors, signals and deadlines. One thread."""
+    """Waits for descriptors, signals and deadlines. One thread. `now` is when it last woke, monotonic."""
 
     def __init__(self, *, signals: Iterable[int] = ()) -> None:
         self._selector = selectors.DefaultSelector()
+        self.now = monotonic()
         self._wakeup_read, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wakeup_read, READ, None)
         signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
@@ -61,6 +62,7 @@ class Loop:
                     signals = set(os.read(self._wakeup_read, 4096))
             else:
                 sources.append((key.data, events))
+        self.now = monotonic()
         return Ready(sources, signals)
 
     def close(self) -> None:

@@ -22,13 +22,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, NoReturn
 
 from procjobs.errors import UnsupportedPlatform
+from procjobs.host import observe
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 FIRST_PASSED_FD: Final = 3
-MARK: Final = "PROCJOBS_POOL"
-"""The environment variable by which a pool's processes are found when nobody is left whose children they are."""
+STACK_SIGNAL: Final = int(signal.SIGRTMIN) + 9
+"""Has a worker tell its stack. Real-time signals are used by few; programs that the worker executes do not inherit it."""
+SOFT_SIGNAL: Final = int(signal.SIGRTMIN) + 10
+"""Has JobTimeout raised in a worker's job."""
 _SAFE_FD: Final = 64
 
 
@@ -217,56 +220,44 @@ def kill_group(pid: int, number: int) -> None:
         pass
 
 
-def own_children(mark: str) -> set[int]:
-    """Return the pids of this process's children that carry this MARK, orphans that were given to it among them.
+def has_children() -> bool:
+    """Return whether this process has any child, running or not reaped."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
-    A daemon that a job has started without the mark, such as the supervisor of another pool, is nobody's remains.
+
+def end_children(spared: set[int], seconds: float) -> None:
+    """Kill and reap this process's children but for those spared and the DETACHED, and whatever was theirs.
+
+    For a subreaper: what a killed child leaves behind comes to it next, and is killed in turn. Gives up after so many
+    seconds (a process that hangs in the kernel cannot be killed).
     """
-    import psutil
-
-    found = set()
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):
-            if child.environ().get(MARK) == mark:
-                found.add(child.pid)
-    return found
+    deadline = time.monotonic() + seconds
+    while (doomed := observe.own_children() - spared) and time.monotonic() < deadline:
+        for pid in doomed:
+            kill_process(pid, signal.SIGKILL)
+        for pid in doomed:
+            wait_for_child(pid, max(deadline - time.monotonic(), 0.0))
 
 
-def usage(pid: int) -> tuple[int, float]:
-    """Return (resident bytes, CPU use in per cent of one CPU since its start) of a process; zeros if it has gone."""
-    import psutil
-
-    try:
-        other = psutil.Process(pid)
-        with other.oneshot():
-            times, age = other.cpu_times(), time.time() - other.create_time()
-            return other.memory_info().rss, 100.0 * (times.user + times.system) / max(age, 0.01)
-    except psutil.Error:
-        return 0, 0.0
+def offer_to_oom_killer() -> None:
+    """Have the kernel, when it runs out of memory, take this process before others (proc(5), oom_score_adj)."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
+        score = min(int(file.read()) + 500, 1000)
+        file.seek(0)
+        file.write(str(score))
 
 
-def tree_rss(pid: int) -> int:
-    """Return the resident bytes of a process and its descendants, 0 if it has gone; shared pages count in each."""
-    import psutil
-
-    try:
-        root = psutil.Process(pid)
-        return sum(usage(other.pid)[0] for other in [root, *root.children(recursive=True)])
-    except psutil.Error:
-        return 0
-
-
-def kill_marked(value: str) -> None:
-    """Kill every other process of this user that was started with this MARK in its environment.
+def kill_marked(mark: str) -> None:
+    """Kill every other process of this user that was started with this MARK in its environment, but for the DETACHED.
 
     For what a job has started in sessions of its own when nobody is left whose child it could be.
     """
-    import psutil
-
-    for other in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if other.pid != os.getpid() and other.uids().real == os.getuid() and other.environ().get(MARK) == value:
-                other.kill()
+    for pid in observe.marked_processes(mark):
+        kill_process(pid, signal.SIGKILL)
 
 
 def lead_new_session() -> None:

@@ -41,7 +41,7 @@ MAGIC: Final = b"procjobs table 1"
 
 PART_HEAD: Final = struct.Struct("=II")  # crc, count
 IDENTITY: Final = struct.Struct("=16sIIIIQd")  # magic, version, supervisor pid, buckets, rows, rows_offset, started at
-COUNTERS: Final = struct.Struct("=IIIIIQQQQII")  # see table.Counters
+COUNTERS: Final = struct.Struct("=IIIIIQQQQIId")  # see table.Counters
 PROBLEM: Final = struct.Struct("=255p")
 SLOT: Final = struct.Struct("=IIB3x16sQd")  # pid, generation, state, job id, jobs done, started at
 STATE: Final = struct.Struct("=16sIBBH4xddd64p156p")  # id, next, state, reason, attempt, 3 times, name, error

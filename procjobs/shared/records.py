@@ -41,8 +41,8 @@ class JobStatus(NamedTuple):
     """A job as it is now. Times are Unix times in seconds, None for what has not happened.
 
     `state` is one of queued, scheduled, running, retrying, succeeded, failed, cancelled, expired; `reason` says why it
-    failed or ended: raised, timeout, crashed, cancelled, expired, payload, rejected, stopped. `attempt` counts the
-    starts. `error` is one line of text; the exception itself is what `Job.result()` raises.
+    failed or ended: raised, timeout, stalled, memory, crashed, quarantined, cancelled, expired, payload, rejected,
+    stopped. `attempt` counts the starts. `error` is one line of text; the exception itself is what `Job.result()` raises.
     """
 
     id: str
@@ -63,12 +63,31 @@ class JobStatus(NamedTuple):
         return self.finished_at is not None
 
 
+class Attempt(NamedTuple):
+    """An attempt of a job that failed. Times are Unix times in seconds, None where it had not begun.
+
+    `reason` is as in `JobStatus`; `error` one line or some; `signal` or `exit_code` say how its worker ended, if it did;
+    `stderr` is the end of what the job had written to standard error.
+    """
+
+    attempt: int
+    reason: str | None
+    error: str
+    started_at: float | None
+    ended_at: float
+    signal: int | None
+    exit_code: int | None
+    last_progress: str | None
+    stderr: str
+
+
 class PoolStats(NamedTuple):
     """Counters of a pool; `rss` in bytes is the sum over supervisor, templates and workers, `uptime` in seconds.
 
     `workers` are the live ones (`busy` + `idle`, and those that still start); `queued` jobs could run now, `scheduled`
     ones wait for a time (delay or back-off); `finished` counts all ends, of which `failed` and `crashed` jobs are part;
     `restarts` counts workers replaced after they died. `problem` says why the pool cannot run jobs, None when it can.
+    `estimated_wait` is about how many seconds a job that is submitted now will wait.
     """
 
     supervisor_pid: int
@@ -85,6 +104,7 @@ class PoolStats(NamedTuple):
     uptime: float
     store: str | None
     problem: str | None
+    estimated_wait: float
 
 
 class WorkerInfo(NamedTuple):

@@ -54,6 +54,10 @@ class Reason(IntEnum):
     PAYLOAD = 6
     REJECTED = 7
     STOPPED = 8
+    STALLED = 9
+    MEMORY = 10
+    QUARANTINED = 11
+    SUPERVISOR_LOST = 12
 
     @property
     def text(self) -> str | None:

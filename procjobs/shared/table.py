@@ -68,6 +68,7 @@ class Counters(NamedTuple):
     restarts: int = 0
     rows_used: int = 0
     accepting: int = 1
+    estimated_wait: float = 0.0
 
 
 class SlotRecord(NamedTuple):
@@ -178,17 +179,24 @@ class TableWriter:
         following: int = STATE.unpack_from(self._map, self._row_offset(row) + 8)[1]
         return following
 
-    def last_progress(self, row: int, job_id: bytes) -> str | None:
-        """Return what the job in this row has last reported, as text for an error message; nothing is unpickled."""
+    def progress_count(self, row: int) -> int:
+        """Return a number that changes whenever the job in this row reports."""
+        count: int = layout.PART_HEAD.unpack_from(self._map, self._row_offset(row) + PROGRESS_OFFSET)[1]
+        return count
+
+    def last_report(self, row: int, job_id: bytes) -> tuple[float | None, str | None]:
+        """Return when the job in this row was begun (Unix time), and what it last reported, as text for people."""
         body = try_read_part(self._map, self._row_offset(row) + PROGRESS_OFFSET, PROGRESS.size)
         if body is None:
-            return None
-        tag, _, flags, _, _, value, total, _, message, _ = PROGRESS.unpack(body)
-        if tag != job_id[8:] or not flags & ProgressFlag.REPORTED:
-            return None
+            return None, None
+        tag, _, flags, _, started_at, value, total, _, message, _ = PROGRESS.unpack(body)
+        if tag != job_id[8:]:
+            return None, None
+        if not flags & ProgressFlag.REPORTED:
+            return started_at, None
         text = f"{value:g} of {total:g}" if flags & ProgressFlag.HAS_TOTAL else f"{value:g}"
         inline = flags & ProgressFlag.HAS_MESSAGE and not flags & ProgressFlag.IN_FILE
-        return f"{text}, {message.decode(errors='replace')}" if inline else text
+        return started_at, f"{text}, {message.decode(errors='replace')}" if inline else text
 
     def has_begun(self, row: int, job_id: bytes, attempt: int) -> bool:
         """Return whether a worker has marked that it began this attempt of the job.

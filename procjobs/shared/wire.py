@@ -16,14 +16,14 @@ All numbers are little-endian.
     REFUSED   supervisor -> client   JSON {"message"}; the connection ends after it
     KIND      client -> supervisor   u32 number of the kind, u32 length of the JSON {"name", "options"}, JSON, function
     FORGET    client -> supervisor   empty: every kind of this connection is forgotten
-    SUBMIT    client -> supervisor   SUBMIT struct, inline part of the payload
+    SUBMIT    client -> supervisor   SUBMIT struct, key, inline part of the payload
     ACCEPTED  supervisor -> client   u64 submissions of this connection taken so far
     FINISHED  worker -> supervisor -> client   FINISHED struct, JSON (failures only), inline part of the payload
     REQUEST   client -> supervisor   u32 number of the request, JSON {"call", ...}
     REPLY     supervisor -> client   u32 number of the request, JSON
     WATCH     client -> supervisor   job id: a FINISHED is wanted for it, now or when there is one
     NOTICE    supervisor -> client   JSON {"problem"}
-    READY     worker -> supervisor   empty: the worker has initialised
+    READY     worker -> supervisor   u64 resident bytes of the worker, which has initialised
     UNFIT     worker -> supervisor   text: the initializer failed; the worker ends after it
 
 Jobs go to a worker as one message each on a SOCK_SEQPACKET pair: JOB struct, JSON and function of the kind where the
@@ -52,16 +52,16 @@ MAX_JOB_BYTES: Final = 112 * 1024
 """The largest message to a worker: inline part, function, and 16 KiB for the rest."""
 
 HEADER: Final = struct.Struct("<IBBH")
-SUBMIT: Final = struct.Struct("<16sIdd")  # job id, kind, delay in seconds, expires in seconds (0: never)
-FINISHED: Final = struct.Struct("<16sBBHdI")  # job id, outcome, reason, attempt, seconds it ran, length of the JSON
+SUBMIT: Final = struct.Struct("<16sIddB")  # job id, kind, delay in seconds, expires in seconds (0: never), length of the key
+FINISHED: Final = struct.Struct("<16sBBHdQI")  # job id, outcome, reason, attempt, seconds it ran, rss, length of the JSON
 JOB: Final = struct.Struct("<16sIIHHI")  # job id, kind, row, attempt, length of the kind's JSON, length of its function
 KIND: Final = struct.Struct("<II")  # number, length of the JSON
 U32: Final = struct.Struct("<I")
 U64: Final = struct.Struct("<Q")
 
 assert HEADER.size == 8
-assert SUBMIT.size == 36
-assert FINISHED.size == 32
+assert SUBMIT.size == 37
+assert FINISHED.size == 40
 assert JOB.size == 32
 assert MAX_INLINE_BYTES + MAX_FUNCTION_BYTES + 16 * 1024 <= MAX_JOB_BYTES
 
@@ -163,10 +163,11 @@ def finished_frame(
     payload: bytes = b"",
     *,
     descriptors: int = 0,
+    rss_bytes: int = 0,
 ) -> bytes:
-    """Return a FINISHED frame."""
+    """Return a FINISHED frame; `rss_bytes` is the worker's resident memory after the job, 0 where it was not measured."""
     text = json.dumps(details).encode() if details is not None else b""
-    head = FINISHED.pack(job_id, outcome, reason, attempt, seconds, len(text))
+    head = FINISHED.pack(job_id, outcome, reason, attempt, seconds, rss_bytes, len(text))
     return frame(Frame.FINISHED, head + text + payload, descriptors=descriptors)
 
 
@@ -178,6 +179,7 @@ class Finished(NamedTuple):
     reason: int
     attempt: int
     seconds: float
+    rss_bytes: int
     details: bytes
     payload: bytes
 
@@ -185,13 +187,13 @@ class Finished(NamedTuple):
 def parse_finished(body: bytes) -> Finished:
     """Return the contents of a FINISHED frame's body; raise WireError if it is too short for what it claims."""
     try:
-        job_id, outcome, reason, attempt, seconds, length = FINISHED.unpack_from(body)
+        job_id, outcome, reason, attempt, seconds, rss_bytes, length = FINISHED.unpack_from(body)
     except struct.error:
         raise WireError("a FINISHED frame is too short") from None
     stop = FINISHED.size + length
     if stop > len(body):
         raise WireError("a FINISHED frame is shorter than it says")
-    return Finished(job_id, outcome, reason, attempt, seconds, body[FINISHED.size : stop], body[stop:])
+    return Finished(job_id, outcome, reason, attempt, seconds, rss_bytes, body[FINISHED.size : stop], body[stop:])
 
 
 def limit_text(text: str, most_bytes: int) -> str:

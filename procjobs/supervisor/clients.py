@@ -19,13 +19,15 @@ from procjobs.shared import wire
 from procjobs.shared.states import FINAL, JobState
 from procjobs.shared.table import TableFull
 from procjobs.shared.wire import Frame, RawFrame, WireError
-from procjobs.supervisor.jobs import Job, Kind
+from procjobs.supervisor.jobs import Generation, Job, Kind
 
 if TYPE_CHECKING:
     from procjobs.supervisor.links import ClientLink
     from procjobs.supervisor.supervisor import Supervisor
 
 _MOST_KINDS: Final = 8192
+_Reply = dict[str, Any] | None
+"""What a call answers; None where the answer comes later."""
 
 
 class ClientDesk:
@@ -44,7 +46,7 @@ class ClientDesk:
             Frame.REQUEST: self._on_request,
             Frame.HELLO: self._on_hello,
         }
-        self._calls: dict[str, Callable[[ClientLink, dict[str, Any]], dict[str, Any]]] = {
+        self._calls: dict[str, Callable[[ClientLink, dict[str, Any]], _Reply]] = {
             "cancel": self._call_cancel,
             "cancel_queued": self._call_cancel_queued,
             "resize": self._call_resize,
@@ -52,6 +54,9 @@ class ClientDesk:
             "resume": self._call_resume,
             "drain": self._call_drain,
             "stop": self._call_stop,
+            "logs": self._call_logs,
+            "stack": self._call_stack,
+            "reload": self._call_reload,
         }
 
     def read(self, client: ClientLink) -> None:
@@ -91,7 +96,7 @@ class ClientDesk:
             _close(fd)
             raise WireError("HELLO lacks the generation, the executable or the pid")
         client.pid = pid
-        client.generation = self._supervisor.join_generation(key, executable, fd)
+        client.generation = self._supervisor.templates.join(key, executable, fd)
         welcome = {"pid": os.getpid(), "settings": self._supervisor.settings.to_json(), "problem": client.generation.problem}
         client.outgoing.append(wire.json_frame(Frame.WELCOME, welcome))
 
@@ -126,9 +131,9 @@ class ClientDesk:
 
     def _on_submit(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
         body = frame.body
-        job_id, number, delay, expires = wire.SUBMIT.unpack_from(body)
+        job_id, number, delay, expires, key_length = wire.SUBMIT.unpack_from(body)
         kind = client.kinds.get(number)
-        inline = body[36:]
+        inline = body[37 + key_length :]
         if kind is None or len(inline) > wire.MAX_INLINE_BYTES or not delay >= 0 or not expires >= 0:
             _close(fd)
             raise WireError("a SUBMIT of an unknown kind, too large, or with a bad time")
@@ -137,15 +142,18 @@ class ClientDesk:
             _close(fd)
             self._watch(client, self.jobs[job_id])
             return
-        assert client.generation is not None
-        job = Job(job_id, kind, client.generation, client, inline, fd)
+        job = Job(job_id, kind, newest_generation(client), client, inline, fd)
+        if key_length:
+            job.key = body[37 : 37 + key_length]
+        if kind.options.cancel_on_disconnect:
+            client.tied.add(job)
         supervisor = self._supervisor
         refusal = supervisor.refusal(fd)
         if refusal is None:
             try:
                 job.row = supervisor.allocate_row(job_id)
             except TableFull as error:
-                refusal = "QueueFull", f"the pool cannot record another job: {error}"
+                refusal = "QueueFull", f"the pool cannot record another job: {error}", {}
         self.jobs[job_id] = job
         if refusal is not None:
             supervisor.dispatcher.reject(job, *refusal)
@@ -166,7 +174,10 @@ class ClientDesk:
     def _watch(self, client: ClientLink, job: Job) -> None:
         if job.state in FINAL:
             client.queue_answer(job)
-        elif job.watchers is None:
+            return
+        if job.kind.options.cancel_on_disconnect:
+            client.tied.add(job)
+        if job.watchers is None:
             job.watchers = [client]
         else:
             job.watchers.append(client)
@@ -176,7 +187,7 @@ class ClientDesk:
     def _on_request(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
         _close(fd)
         (number,) = wire.U32.unpack_from(frame.body)
-        request = wire.parse_json(frame.body[4:])
+        request = {**wire.parse_json(frame.body[4:]), "number": number}
         call = self._calls.get(str(request.get("call")))
         if call is None:
             raise WireError(f"an unknown call: {request.get('call')!r}")
@@ -184,45 +195,87 @@ class ClientDesk:
             reply = call(client, request)
         except (KeyError, TypeError, ValueError) as error:
             raise WireError(f"the call {request['call']} has bad arguments: {error!r}") from None
-        client.outgoing.append(wire.json_frame(Frame.REPLY, reply, prefix=wire.U32.pack(number)))
+        if reply is not None:
+            self._reply(client, number, reply)
 
-    def _call_cancel(self, _client: ClientLink, request: dict[str, Any]) -> dict[str, Any]:
+    @staticmethod
+    def _reply(client: ClientLink, number: int, reply: dict[str, Any]) -> None:
+        if not client.closed:
+            client.outgoing.append(wire.json_frame(Frame.REPLY, reply, prefix=wire.U32.pack(number)))
+
+    def _call_logs(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
+        job = self.jobs.get(bytes.fromhex(request["id"]))
+        if job is None:
+            return {"known": False}
+        return {"known": True, "text": job.transcript.everything.text() if job.transcript is not None else ""}
+
+    def _call_stack(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
+        job = self.jobs.get(bytes.fromhex(request["id"]))
+        if job is None:
+            return {"known": False}
+        now, slot = self._supervisor.now, job.slot
+        if slot is None or not self._supervisor.dispatcher.isolate(job, slot, now):
+            return {"known": True, "text": job.stack or None}
+        number = int(request["number"])
+        self._supervisor.crew.stacks.ask(slot, lambda text: self._reply(client, number, {"known": True, "text": text}))
+        return None
+
+    def _call_reload(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
+        number = int(request["number"])
+        self._supervisor.templates.reload(lambda problem: self._reply(client, number, {"problem": problem}))
+        return None
+
+    def _call_cancel(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
         job = self.jobs.get(bytes.fromhex(request["id"]))
         if job is None:
             return {"known": False, "cancelled": False}
         return {"known": True, "cancelled": self._supervisor.dispatcher.cancel(job, self._supervisor.now)}
 
-    def _call_cancel_queued(self, client: ClientLink, _request: dict[str, Any]) -> dict[str, Any]:
+    def _call_cancel_queued(self, client: ClientLink, _request: dict[str, Any]) -> _Reply:
         now, dispatcher = self._supervisor.now, self._supervisor.dispatcher
         waiting = [j for j in self.jobs.values() if j.client is client and j.state not in FINAL]
         count = sum(dispatcher.cancel(job, now) for job in waiting if job.state is not JobState.RUNNING)
         return {"cancelled": count}
 
-    def _call_resize(self, _client: ClientLink, request: dict[str, Any]) -> dict[str, Any]:
+    def _call_resize(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
         least, most = request["workers"]
         self._supervisor.resize(int(least), int(most))
         return {}
 
-    def _call_pause(self, _client: ClientLink, _request: dict[str, Any]) -> dict[str, Any]:
+    def _call_pause(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
         self._supervisor.dispatcher.paused = True
         return {}
 
-    def _call_resume(self, _client: ClientLink, _request: dict[str, Any]) -> dict[str, Any]:
+    def _call_resume(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
         self._supervisor.dispatcher.paused = False
         return {}
 
-    def _call_drain(self, _client: ClientLink, _request: dict[str, Any]) -> dict[str, Any]:
+    def _call_drain(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
         self._supervisor.drain()
         return {}
 
-    def _call_stop(self, _client: ClientLink, request: dict[str, Any]) -> dict[str, Any]:
+    def _call_stop(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
         self._supervisor.stop("the pool was stopped", at_once=bool(request.get("at_once")))
         return {}
 
     def forget_client(self, client: ClientLink) -> None:
-        """Let go of a client that has disconnected; its jobs go on."""
+        """Let go of a client that has disconnected; its jobs go on, but for those that only it was waiting for."""
         if client.generation is not None:
-            client.generation.clients -= 1
+            newest_generation(client).clients -= 1
+        for job in client.tied:
+            waiting = [job.client, *(job.watchers or ())]
+            if job.state not in FINAL and all(other.closed for other in waiting):
+                self._supervisor.dispatcher.cancel(job, self._supervisor.now)
+        client.tied.clear()
+
+
+def newest_generation(client: ClientLink) -> Generation:
+    """Return the generation of a client, which is a newer one after a reload."""
+    generation = client.generation
+    assert generation is not None
+    while generation.successor is not None:
+        generation = client.generation = generation.successor
+    return generation
 
 
 def _short_name(name: str) -> bytes:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from procjobs.shared.states import Reason
+    from procjobs.supervisor.guard import Sample
     from procjobs.supervisor.jobs import Job, Slot
+
+
+class Account(NamedTuple):
+    """What is known of an attempt that has ended: Unix times (None: it is not known), what it said last."""
+
+    started_at: float | None
+    ended_at: float
+    progress: str | None
+    stderr: str
 
 
 class Engine(Protocol):
@@ -24,6 +34,15 @@ class Engine(Protocol):
     def has_begun(self, job: Job) -> bool:
         """Return whether a worker has marked that it began this attempt of the job."""
 
+    def examine(self, slot: Slot) -> None:
+        """Ask the worker for its stack; `Dispatcher.on_examined` is called when it has come, or will not come."""
+
+    def interrupt(self, slot: Slot) -> None:
+        """Have JobTimeout raised in the worker's job."""
+
+    def measure(self, slot: Slot) -> Sample:
+        """Return what the worker and everything that it started use."""
+
     def terminate(self, slot: Slot) -> None:
         """Ask the worker and all of its process group to end (SIGTERM)."""
 
@@ -36,8 +55,8 @@ class Engine(Protocol):
     def answer(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
         """Pass on the one answer of a job that has reached a final state; `error` is its one line of text."""
 
-    def last_progress(self, job: Job) -> str | None:
-        """Return what the job last reported, as text."""
+    def account(self, job: Job) -> Account:
+        """Return what is known of the attempt that has just ended."""
 
     def log(self, line: str) -> None:
         """Write a line to the pool's log."""

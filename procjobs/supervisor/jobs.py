@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from procjobs.config import JobOptions
 from procjobs.shared.restarts import RestartBudget
 from procjobs.shared.states import Event, JobState, advance_state
-from procjobs.supervisor.queue import JobQueue
+from procjobs.supervisor.queue import JobQueue, KeyTurn
+
+if TYPE_CHECKING:
+    from procjobs.supervisor.guard import Limits
+    from procjobs.supervisor.output import Transcript
 
 _NEVER = float("inf")
 
@@ -18,10 +22,20 @@ class Kind:
     """Function, name and options that many jobs share. Clients that describe the same kind share one of these.
 
     `function` is its pickle, empty where each payload carries its own function. `mean_seconds` follows the run times of
-    this kind, weighing the last one with an eighth.
+    this kind, weighing the last one with an eighth. `talks` says that jobs of it have printed something.
     """
 
-    __slots__ = ("__weakref__", "description", "function", "mean_seconds", "name", "number", "options")
+    __slots__ = (
+        "__weakref__",
+        "description",
+        "function",
+        "is_limited",
+        "mean_seconds",
+        "name",
+        "number",
+        "options",
+        "talks",
+    )
 
     def __init__(self, number: int, name: bytes, options: JobOptions, function: bytes, description: bytes) -> None:
         self.number = number
@@ -30,6 +44,9 @@ class Kind:
         self.function = function
         self.description = description
         self.mean_seconds = _NEVER
+        limits = options.timeout, options.soft_timeout, options.stall_timeout, options.max_rss, options.slow_after
+        self.is_limited = any(limit is not None for limit in limits)
+        self.talks = False
 
     def observe(self, seconds: float) -> None:
         """Take a run time into the mean."""
@@ -51,6 +68,7 @@ class Generation:
         "ready",
         "slots",
         "started_at",
+        "successor",
         "unfinished",
     )
 
@@ -64,6 +82,7 @@ class Generation:
         self.started_at = 0.0  # when its last worker was started
         self.unfinished = 0
         self.ready = False
+        self.successor: Generation | None = None  # newer code, which has taken over all but what runs
         self.budget = RestartBudget()
         self.problem = ""
 
@@ -71,22 +90,30 @@ class Generation:
 class Job:
     """One submission. `client` is whoever wants the answer, opaque to the scheduling core.
 
-    `unsent` counts the clients that the answer is still to be sent to.
+    `unsent` counts the clients that the answer is still to be sent to. `history` has an account of each attempt that
+    failed, `stack` where the job was when it was last examined.
     """
 
     __slots__ = (
         "answer",
         "attempt",
         "client",
+        "crashes",
         "expires_at",
         "fd",
         "generation",
+        "history",
         "id",
         "inline",
+        "key",
+        "key_order",
+        "key_turn",
         "kind",
         "row",
         "slot",
+        "stack",
         "state",
+        "transcript",
         "unsent",
         "watchers",
     )
@@ -108,6 +135,13 @@ class Job:
         self.watchers: list[Any] | None = None
         self.answer: Any = None
         self.unsent = 0
+        self.key = b""
+        self.key_turn = KeyTurn.NONE
+        self.key_order = 0
+        self.crashes = 0
+        self.history: list[dict[str, Any]] | None = None
+        self.stack = ""
+        self.transcript: Transcript | None = None
 
     def advance(self, event: Event) -> None:
         """Go to the state that follows; the only place where a job's state changes."""
@@ -132,30 +166,38 @@ class Stop(IntEnum):
     CANCEL = 2
     RETIRE = 3
     SHUTDOWN = 4
+    STALL = 5
+    MEMORY = 6
+    START = 7
 
 
 class Slot:
     """A numbered place for one worker. `jobs` are those given to it and not answered: it is in the first, or about to.
 
-    `deadline` is when the first job has run for its timeout, `kill_at` when a worker that was asked to end is killed,
-    `take_back_at` when jobs sent ahead are taken back because the first one takes longer than expected; after that it
-    `is_slow`.
+    `limits` are those of the first job; `term_at` is when a worker that is being examined gets SIGTERM, `kill_at` when
+    one that was asked to end is killed, `take_back_at` when jobs sent ahead are taken back because the first one takes
+    longer than expected; after that it `is_slow`. `baseline_bytes` is the memory that it had before its first job, most
+    of it shared with the template.
     """
 
     __slots__ = (
-        "deadline",
+        "baseline_bytes",
         "generation",
+        "has_grown",
         "idle_since",
         "is_slow",
         "jobs",
         "jobs_done",
         "kill_at",
+        "limits",
         "number",
         "pid",
         "started_at",
         "state",
         "stop",
         "take_back_at",
+        "term_at",
+        "used_bytes",
     )
 
     def __init__(self, number: int) -> None:
@@ -163,6 +205,13 @@ class Slot:
         self.jobs: deque[Job] = deque()
         self.state = SlotState.EMPTY
         self.clear()
+
+    @property
+    def current(self) -> Job | None:
+        """The job that the worker is in, once what it had not read was taken back: others have answers under way."""
+        if not self.jobs:
+            return None
+        return self.jobs[-1 if self.stop in {Stop.NONE, Stop.RETIRE} else 0]
 
     def clear(self) -> None:
         """Forget the worker that has gone."""
@@ -174,4 +223,7 @@ class Slot:
         self.stop = Stop.NONE
         self.started_at = 0.0
         self.idle_since = 0.0
-        self.deadline = self.kill_at = self.take_back_at = _NEVER
+        self.baseline_bytes = self.used_bytes = 0
+        self.has_grown = False
+        self.limits: Limits | None = None
+        self.term_at = self.kill_at = self.take_back_at = _NEVER

@@ -72,7 +72,7 @@ class FrameStream:
 
 
 class WorkerLink:
-    """A worker's sockets.
+    """A worker's sockets, and the pipes of what it prints and of the stacks that it tells.
 
     The supervisor keeps a duplicate of the worker's reading end. What the worker has not read can so be read back: the
     kernel hands each message to exactly one of the two.
@@ -86,17 +86,24 @@ class WorkerLink:
         self._jobs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
         # O_NONBLOCK belongs to the open file, which the worker shares: it must block, so the flag goes into each call.
         self._jobs_read.setblocking(True)
+        self.stdout, self._stdout_write = _pipe()
+        self.stderr, self._stderr_write = _pipe()
+        self.stack, self._stack_write = _pipe()
         self.stream = FrameStream(self.answers)
         self._kinds: dict[int, Kind] = {}
         self._unconfirmed: dict[bytes, Kind] = {}
 
     def fds_for_worker(self) -> list[int]:
         """Return the descriptors that the new worker is to have."""
-        return [self._jobs_read.fileno(), self._answers_write.fileno()]
+        pipes = [self._stdout_write, self._stderr_write, self._stack_write]
+        return [self._jobs_read.fileno(), self._answers_write.fileno(), *pipes]
 
     def close_worker_side(self) -> None:
         """Close what only the worker needs, once it has been passed on."""
         self._answers_write.close()
+        for fd in (self._stdout_write, self._stderr_write, self._stack_write):
+            os.close(fd)
+        self._stdout_write = -1
 
     def send(self, job: Job) -> bool:
         """Send a job; return False if the worker's queue is full or the worker has gone."""
@@ -111,7 +118,7 @@ class WorkerLink:
                 self._jobs.send(b"".join((head, description, function, job.inline)))
             else:
                 socket.send_fds(self._jobs, [head, description, function, job.inline], [job.fd])
-        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+        except OSError:  # it has gone, its queue is full, or the host is out of buffers or of descriptors on their way
             return False
         if is_new:
             self._unconfirmed[job.id] = kind
@@ -126,7 +133,10 @@ class WorkerLink:
             self._kinds[kind.number] = kind
 
     def _describe(self, kind: Kind) -> bytes:
-        text: dict[str, Any] = {"name": kind.name.decode(errors="replace"), "timeout": kind.options.timeout}
+        options = kind.options
+        text: dict[str, Any] = {"name": kind.name.decode(errors="replace"), "timeout": options.timeout}
+        text |= {"soft_timeout": options.soft_timeout, "keep_children": options.keep_children}
+        text["measures"] = options.max_rss is not None
         if len(self._kinds) >= _KINDS_KNOWN:
             text["forget"] = True
             self._kinds.clear()
@@ -158,9 +168,20 @@ class WorkerLink:
 
     def close(self) -> None:
         """Close everything."""
+        if self._stdout_write >= 0:
+            self.close_worker_side()
         self.stream.close()
+        for fd in (self.stdout, self.stderr, self.stack):
+            os.close(fd)
         for sock in (self._jobs, self._jobs_read, self.answers, self._answers_write):
             sock.close()
+
+
+def _pipe() -> tuple[int, int]:
+    """Return a pipe whose reading end does not block; its writing end is for a worker, where it has to."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(read, False)
+    return read, write
 
 
 class TemplateLink:
@@ -219,6 +240,7 @@ class ClientLink:
         self.outgoing: deque[bytes | Job] = deque()
         self._unsent = b""
         self.waits_to_write = False
+        self.tied: set[Job] = set()  # jobs that are cancelled when nobody is left who waits for them
         self.closed = False
 
     def queue_answer(self, job: Job) -> None:

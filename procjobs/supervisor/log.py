@@ -24,16 +24,35 @@ class Log:
 
     def write(self, text: str) -> None:
         """Write a line; lines of a longer text are indented."""
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._append(f"{_stamp()} {text.strip()}".replace("\n", "\n    ").encode(errors="replace") + b"\n")
+
+    def write_output(self, label: str, lines: bytes) -> None:
+        """Write lines that a job has printed, each with its label."""
+        head = f"{_stamp()} [{label}] ".encode(errors="replace")
+        self._append(head + lines.replace(b"\n", b"\n" + head) + b"\n")
+
+    def _append(self, data: bytes) -> None:
         try:
-            os.write(self.fd, f"{stamp} {text.strip()}".replace("\n", "\n    ").encode(errors="replace") + b"\n")
+            os.write(self.fd, data)
             if os.fstat(self.fd).st_size > MOST_BYTES:
-                os.replace(self._path, self._path + ".1")
-                os.close(self.fd)
-                self._open()
+                self._rotate()
         except OSError:
             return  # a full disk must not stop the pool; the log is all that suffers
+
+    def _rotate(self) -> None:
+        full = self.fd
+        try:
+            os.replace(self._path, self._path + ".1")
+            self._open()
+        except OSError:  # somebody has removed the directory: the file is kept, and bounded all the same
+            os.ftruncate(full, 0)
+        else:
+            os.close(full)
 
     def close(self) -> None:
         """Close the file."""
         os.close(self.fd)
+
+
+def _stamp() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")

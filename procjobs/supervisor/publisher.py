@@ -39,9 +39,10 @@ class Publisher:
             finished=dispatcher.finished,
             failed=dispatcher.failed,
             crashed=dispatcher.crashed,
-            restarts=dispatcher.restarts,
+            restarts=dispatcher.staff.restarts,
             rows_used=self._table.rows_used,
             accepting=accepting,
+            estimated_wait=dispatcher.estimated_wait(),
         )
         if counters != self._counters:
             self._counters = counters

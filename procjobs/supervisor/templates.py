@@ -1,79 +1,167 @@
-"""The templates of a pool, one for each generation of code: started, restarted, asked for workers, ended."""
+"""Which code runs: the generations of a pool, and a template process for each, from which its workers are forked.
+
+A client brings its generation's key and specification. A reload starts a second template from the same specification;
+when that has preloaded, the new generation takes over clients and waiting jobs, and the old one ends with its last job.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
-from procjobs.host import process
+from procjobs.host import observe, process
 from procjobs.host.loop import Loop
 from procjobs.host.rundir import RunDir
+from procjobs.supervisor.jobs import Generation
 from procjobs.supervisor.links import TemplateLink
 
 if TYPE_CHECKING:
+    from procjobs.config import PoolSettings
+    from procjobs.supervisor.crew import Crew
     from procjobs.supervisor.dispatcher import Dispatcher
-    from procjobs.supervisor.jobs import Generation
+    from procjobs.supervisor.log import Log
 
+_NEVER: Final = float("inf")
 _START: Final = (
     "import sys, json; a = json.loads(sys.argv[1]); sys.path[:0] = a['path']; "
     "from procjobs.template.template import main; main(a)"
 )
 
+OnReloaded = Callable[[str], None]
+"""Told when a reload has ended: empty text where it has succeeded, else why the code before stays."""
+
 
 class _Origin:
-    """How a generation's template is started."""
+    """How a generation's template is started; `takes_over` is the generation that a reload replaces."""
 
     def __init__(self, executable: str, spec_fd: int) -> None:
         self.executable = executable
         self.spec_fd = spec_fd
         self.skip: list[str] = []
         self.starts_anew = False
+        self.ready_by = _NEVER
         self.link: TemplateLink | None = None
+        self.takes_over: Generation | None = None
+        self.waiters: list[OnReloaded] = []
 
 
 class Templates:
-    """Keeps one template running for each generation."""
+    """Keeps one template running for each generation, and moves clients from one generation to the next."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        on_readable: Callable[[], None],
-        directory: RunDir,
-        table_fd: int,
-        nice: int,
-        mark: str,
-        log: Callable[[str], None],
-    ) -> None:
-        """`on_readable` is what the loop calls when a template has something to say."""
+    dispatcher: Dispatcher
+    crew: Crew
+
+    def __init__(self, loop: Loop, directory: RunDir, table_fd: int, settings: PoolSettings, mark: str, log: Log) -> None:
         self._loop = loop
-        self._on_readable = on_readable
         self._directory = directory
         self._table_fd = table_fd
-        self._nice = nice
+        self._settings = settings
         self._mark = mark
         self._log = log
         self._origins: dict[Generation, _Origin] = {}
+        self._numbers = 0
 
-    def add(self, generation: Generation, executable: str, spec_fd: int) -> None:
-        """Take on a new generation; its template is started by `start_missing`."""
-        self._origins[generation] = _Origin(executable, spec_fd)
+    # Generations ------------------------------------------------------------------------------------------------
 
-    def pids(self) -> set[int]:
-        """Return the pids of the templates."""
-        return {origin.link.pid for origin in self._origins.values() if origin.link is not None}
+    def join(self, key: str, executable: str, spec_fd: int) -> Generation:
+        """Return the generation of a client, begun if it is new; the descriptor is taken over."""
+        generations = self.dispatcher.generations
+        generation = next((g for g in generations if g.key == key and g.successor is None), None)
+        if generation is None:
+            generation = self._begin(key, _Origin(executable, spec_fd))
+            generations.append(generation)
+            self.start_missing(self._loop.now)
+        else:
+            os.close(spec_fd)
+        generation.clients += 1
+        return generation
 
-    def next_deadline(self, now: float, generations: Iterable[Generation]) -> float:
-        """Return when a template that could not be started may be tried again."""
-        missing = (g for g in generations if g in self._origins and self._origins[g].link is None)
-        return min((max(g.budget.not_before, now) for g in missing), default=float("inf"))
+    def _begin(self, key: str, origin: _Origin) -> Generation:
+        self._numbers += 1
+        generation = Generation(self._numbers, key)
+        self._origins[generation] = origin
+        return generation
 
-    def start_missing(self, generations: Iterable[Generation], now: float) -> None:
-        """Start the templates that are not there and may be tried."""
-        for generation in generations:
-            origin = self._origins[generation]
+    def reload(self, on_reloaded: OnReloaded) -> None:
+        """Begin to load the code of every generation in use anew; one whose reload has begun waits for that one."""
+        current = [g for g in self.dispatcher.generations if g.successor is None]
+        waiting = [len(current)]
+        problems: list[str] = []
+
+        def on_one(problem: str) -> None:
+            waiting[0] -= 1
+            problems.extend([problem] if problem else [])
+            if not waiting[0]:
+                on_reloaded("\n".join(problems))
+
+        for old in current:
+            origin = next((o for o in self._origins.values() if o.takes_over is old), None)
+            if origin is None:
+                before = self._origins[old]
+                origin = _Origin(before.executable, os.dup(before.spec_fd))
+                origin.takes_over = old
+                self._begin(old.key, origin)
+            origin.waiters.append(on_one)
+        self.start_missing(self._loop.now)
+        if not current:
+            on_reloaded("")
+
+    def _on_ready(self, generation: Generation) -> None:
+        generation.ready = True
+        generation.problem = ""
+        origin = self._origins[generation]
+        origin.ready_by = _NEVER
+        old, origin.takes_over = origin.takes_over, None
+        if old is None:
+            return
+        if old not in self.dispatcher.generations:  # nobody uses it any more
+            self._discard(generation)
+            self._tell_waiters(origin, "")
+            return
+        self._log.write(f"generation {generation.number} has been loaded and takes over from generation {old.number}")
+        generation.clients, old.clients = old.clients, 0
+        self.dispatcher.generations.append(generation)
+        self.dispatcher.supersede(old, generation, self._loop.now)
+        self._tell_waiters(origin, "")
+
+    def _on_failed(self, generation: Generation, problem: str) -> None:
+        origin = self._origins[generation]
+        if origin.takes_over is None:
+            generation.problem = problem
+            return
+        self._log.write(f"generation {origin.takes_over.number} stays, the code could not be loaded anew: {problem}")
+        self._discard(generation)
+        self._tell_waiters(origin, problem)
+
+    @staticmethod
+    def _tell_waiters(origin: _Origin, problem: str) -> None:
+        waiters, origin.waiters = origin.waiters, []
+        for waiter in waiters:
+            waiter(problem)
+
+    def retire_unused(self, now: float) -> None:
+        """End the generations that have been superseded and have neither clients nor jobs."""
+        for generation in self.dispatcher.generations[:-1]:
+            if generation.clients or generation.unfinished:
+                continue
+            self.dispatcher.staff.retire_generation(generation, now)
+            if not generation.slots:
+                self.dispatcher.generations.remove(generation)
+                self._discard(generation)
+
+    def _discard(self, generation: Generation) -> None:
+        origin = self._origins.pop(generation)
+        self._drop_link(origin)
+        os.close(origin.spec_fd)
+
+    # Template processes -----------------------------------------------------------------------------------------
+
+    def start_missing(self, now: float) -> None:
+        """Start the templates that are not there and may be tried; kill those that do not come to an end of importing."""
+        for generation, origin in self._origins.items():
             if origin.link is None and generation.budget.not_before <= now:
                 try:
                     self._start(generation, origin)
@@ -81,6 +169,19 @@ class Templates:
                     generation.problem = f"the template {origin.executable} could not be started: {error}"
                     generation.budget.add_failure(now)
                     generation.budget.not_before = max(generation.budget.not_before, now + 0.1)
+            elif origin.ready_by <= now and origin.link is not None:
+                origin.ready_by = _NEVER
+                text = f"the preload has not ended after {self._settings.start_timeout:g} s (start_timeout)"
+                generation.problem = generation.problem or text
+                process.kill_process(origin.link.pid, 9)
+
+    def next_deadline(self, now: float) -> float:
+        """Return when a template that could not be started may be tried again, or one has imported for too long."""
+        deadline = _NEVER
+        for generation, origin in self._origins.items():
+            due = max(generation.budget.not_before, now) if origin.link is None else origin.ready_by
+            deadline = min(deadline, due)
+        return deadline
 
     def _start(self, generation: Generation, origin: _Origin) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -88,14 +189,16 @@ class Templates:
             "path": [os.path.dirname(os.path.dirname(os.path.dirname(__file__)))],
             "supervisor_pid": os.getpid(),
             "directory": self._directory.path,
-            "nice": self._nice,
+            "nice": self._settings.nice,
             "skip": origin.skip,
         }
+        environment = {**os.environ, observe.MARK: self._mark}
+        environment.pop(observe.DETACHED, None)  # said of this supervisor, not of what it starts
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
             pid = process.spawn(
                 [origin.executable, "-c", _START, json.dumps(arguments)],
-                env={**os.environ, process.MARK: self._mark},
+                env=environment,
                 stdin=null,
                 passed=[theirs.fileno(), origin.spec_fd, self._table_fd],
                 own_session=True,
@@ -107,7 +210,12 @@ class Templates:
             os.close(null)
             theirs.close()
         origin.link = TemplateLink(generation, ours, pid)
-        self._loop.add(ours.fileno(), self._on_readable)
+        origin.ready_by = self._loop.now + self._settings.start_timeout
+        self._loop.add(ours.fileno(), self.read_all)
+
+    def pids(self) -> set[int]:
+        """Return the pids of the templates."""
+        return {origin.link.pid for origin in self._origins.values() if origin.link is not None}
 
     def spawn(self, generation: Generation, slot: int, fds: list[int]) -> bool:
         """Ask the generation's template for a worker; return whether it could be asked."""
@@ -126,62 +234,58 @@ class Templates:
         if origin is not None and origin.link is not None:
             origin.link.forget(pid)
 
-    def read_all(self) -> Iterator[tuple[Generation, dict[str, Any]]]:
-        """Yield what templates have said."""
+    def read_all(self) -> None:
+        """Act on what templates have said."""
         for generation, origin in list(self._origins.items()):
-            if origin.link is not None:
-                for message in origin.link.read():
-                    if "threads" in message:
-                        self._skip(generation, origin, message["threads"])
-                    else:
-                        yield generation, message
+            for message in list(origin.link.read()) if origin.link is not None else ():
+                if "threads" in message:
+                    self._skip(generation, origin, message["threads"])
+                elif "ready" in message:
+                    self._on_ready(generation)
+                elif "failed" in message:
+                    self._on_failed(generation, message["failed"])
+                else:
+                    self.crew.on_template_message(message)
 
     def _skip(self, generation: Generation, origin: _Origin, module: str) -> None:
         """Leave out a module that cannot be preloaded; the template ends by itself and is started again."""
         origin.skip.append(module)
         origin.starts_anew = True
-        self._log(
+        self._log.write(
             f"generation {generation.number}: {module} starts a thread when it is imported, and a fork copies locks but "
             "no threads: it is not preloaded, and workers import it themselves"
         )
 
-    def on_exit(self, pid: int) -> Generation | None:
-        """Note the end of a process; return the generation whose template it was, None if it was none."""
-        for generation, origin in self._origins.items():
-            if origin.link is not None and origin.link.pid == pid:
-                self._drop(origin)
-                return generation
-        return None
+    def on_exit(self, how: process.Exit) -> None:
+        """Note the end of a process: if it was a template, it is started again when its budget allows."""
+        found = ((g, o) for g, o in self._origins.items() if o.link is not None and o.link.pid == how.pid)
+        generation, origin = next(found, (None, None))
+        if generation is None or origin is None:
+            return
+        self._drop_link(origin)
+        generation.ready = False
+        self.crew.on_template_exit(generation)
+        if origin.starts_anew:
+            origin.starts_anew = False
+            return
+        why = generation.problem or f"its template was lost: signal {how.signal}, exit code {how.code}"
+        if origin.takes_over is not None:
+            self._on_failed(generation, why)
+        else:
+            self.dispatcher.staff.add_start_failure(generation, why, self._loop.now)
 
-    def starts_anew(self, generation: Generation) -> bool:
-        """Return, once, whether the template ended only to be started without a module."""
-        origin = self._origins[generation]
-        answer, origin.starts_anew = origin.starts_anew, False
-        return answer
-
-    def _drop(self, origin: _Origin) -> None:
+    def _drop_link(self, origin: _Origin) -> None:
+        origin.ready_by = _NEVER
         if origin.link is not None:
             self._loop.remove(origin.link.socket.fileno())
             origin.link.stop()
             origin.link = None
 
-    def retire_unused(self, dispatcher: Dispatcher, now: float) -> None:
-        """End the generations that have been superseded and have neither clients nor jobs."""
-        for generation in dispatcher.generations[:-1]:
-            if generation.clients or generation.unfinished:
-                continue
-            dispatcher.retire_generation(generation, now)
-            if not generation.slots:
-                dispatcher.generations.remove(generation)
-                origin = self._origins.pop(generation)
-                self._drop(origin)
-                os.close(origin.spec_fd)
-
     def close(self) -> None:
         """End all templates."""
         for origin in self._origins.values():
             pid = origin.link.pid if origin.link is not None else None
-            self._drop(origin)
+            self._drop_link(origin)
             if pid is not None:
                 process.wait_for_child(pid, 5.0)
             os.close(origin.spec_fd)

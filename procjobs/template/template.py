@@ -26,7 +26,7 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
-from procjobs.host import process
+from procjobs.host import observe, process
 from procjobs.shared.wire import limit_text
 from procjobs.worker.worker import WorkerSetup, run_worker
 
@@ -54,6 +54,7 @@ class Template:
             if process.thread_count() > threads:
                 self._tell({"threads": name})
                 return False
+        importlib.import_module("logging")  # every worker needs it
         gc.collect()
         gc.freeze()  # no collection touches these objects again: their pages stay shared with the workers
         self._tell({"ready": True})
@@ -63,7 +64,7 @@ class Template:
         """Fork workers until the supervisor is gone."""
         while True:
             try:
-                message, fds, _, _ = socket.recv_fds(self._control, 65536, 2, socket.MSG_CMSG_CLOEXEC)
+                message, fds, _, _ = socket.recv_fds(self._control, 65536, 5, socket.MSG_CMSG_CLOEXEC)
             except ConnectionResetError:  # it was killed with something of ours unread
                 break
             if not message:
@@ -75,7 +76,7 @@ class Template:
                 self._workers.discard(request["gone"])
         for pid in self._workers:
             process.kill_group(pid, signal.SIGKILL)
-        process.kill_marked(os.environ[process.MARK])
+        process.kill_marked(os.environ[observe.MARK])
 
     def _spawn(self, slot: int, fds: list[int]) -> None:
         def child() -> NoReturn:
@@ -83,7 +84,7 @@ class Template:
             process.wait_for_new_parent(self._supervisor_pid)
             process.die_with_parent(self._supervisor_pid)
             self._control.close()
-            run_worker(self._setup, slot, *fds)
+            run_worker(self._setup, slot, fds)
 
         try:
             pid = process.fork_to_subreaper(child, lambda pid: self._tell({"spawned": slot, "pid": pid}))
@@ -104,7 +105,8 @@ def main(arguments: dict[str, Any]) -> None:
     """Run a template; `arguments` come from the supervisor's command line."""
     process.die_with_parent(arguments["supervisor_pid"])  # while it imports, it may not see that the supervisor is gone
     process.set_title("procjobs-templ")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, process.STACK_SIGNAL, process.SOFT_SIGNAL):  # until a worker has its handlers
+        signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=CONTROL_FD)
     with open(SPEC_FD, "rb", closefd=False) as file:
         file.seek(0)  # the descriptor is shared with every template of the generation

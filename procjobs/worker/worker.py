@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import faulthandler
+import logging
 import os
 import signal
 import socket
@@ -21,7 +23,9 @@ import traceback
 from typing import Any, Final, NamedTuple, NoReturn
 
 from procjobs.clock import perf_counter
-from procjobs.host import payload, process
+from procjobs.errors import JobTimeout
+from procjobs.host import observe, payload, process
+from procjobs.shared.ids import to_text
 from procjobs.shared.states import Reason
 from procjobs.shared.table import ProgressWriter
 from procjobs.shared.wire import (
@@ -29,6 +33,7 @@ from procjobs.shared.wire import (
     MAX_FRAME_BYTES,
     MAX_INLINE_BYTES,
     MAX_JOB_BYTES,
+    U64,
     Frame,
     Outcome,
     finished_frame,
@@ -36,11 +41,13 @@ from procjobs.shared.wire import (
     limit_text,
     parse_json,
 )
-from procjobs.worker.context import JobContext, enter_job, leave_job
+from procjobs.worker.context import JobContext, current_job, enter_job, leave_job
 
 _ONE_FD: Final = socket.CMSG_SPACE(4)
 _MAX_TRACEBACK_BYTES: Final = 16 * 1024
 _MAX_MESSAGE_BYTES: Final = 4096
+_END_CHILDREN_SECONDS: Final = 5.0
+_NEVER: Final = float("inf")
 # JSON may make six bytes of one, and all of it has to fit into a frame beside the inline part of a payload.
 assert 6 * (_MAX_TRACEBACK_BYTES + 3 * _MAX_MESSAGE_BYTES) + MAX_INLINE_BYTES < MAX_FRAME_BYTES
 
@@ -55,13 +62,16 @@ class WorkerSetup(NamedTuple):
 
 
 class _Kind:
-    """Name, timeout and function of a kind of jobs; the function is unpickled when it is first called."""
+    """Name, limits and function of a kind of jobs; the function is unpickled when it is first called."""
 
-    __slots__ = ("function", "name", "pickled", "timeout")
+    __slots__ = ("function", "keeps_children", "measures", "name", "pickled", "soft_timeout", "timeout")
 
-    def __init__(self, name: str, timeout: float | None, pickled: bytes) -> None:
-        self.name = name
-        self.timeout = timeout
+    def __init__(self, description: dict[str, Any], pickled: bytes) -> None:
+        self.name: str = description["name"]
+        self.timeout: float | None = description["timeout"]
+        self.soft_timeout: float | None = description["soft_timeout"]
+        self.keeps_children: bool = description["keep_children"]
+        self.measures: bool = description["measures"]
         self.pickled = pickled
         self.function: Any = None
 
@@ -73,6 +83,31 @@ class _Kind:
             self.function = payload.loads(self.pickled)
         args, kwargs = received.load()
         return self.function, args, kwargs
+
+
+class _Answer(NamedTuple):
+    """What a job has come to."""
+
+    outcome: Outcome
+    reason: Reason
+    seconds: float
+    details: dict[str, Any] | None
+    payload: bytes = b""
+    fd: int | None = None
+
+    def to_frame(self, job_id: bytes, attempt: int, rss_bytes: int) -> bytes:
+        """Return the FINISHED frame."""
+        return finished_frame(
+            job_id,
+            self.outcome,
+            self.reason,
+            attempt,
+            self.seconds,
+            self.details,
+            self.payload,
+            descriptors=self.fd is not None,
+            rss_bytes=rss_bytes,
+        )
 
 
 class _Unpicklable(Exception):
@@ -90,10 +125,13 @@ class Worker:
         self._pid = os.getpid()
         self._writer = ProgressWriter(setup.table_fd, setup.directory)
         self._kinds: dict[int, _Kind] = {}
+        self._kept_children = observe.own_children() if process.has_children() else set()
+        self._may_interrupt_at = _NEVER
+        signal.signal(process.SOFT_SIGNAL, self._on_soft_timeout)
 
     def run(self) -> None:
         """Read a job, run it, answer; return when the supervisor closes the socket."""
-        self._answers.sendall(frame(Frame.READY, b""))
+        self._answers.sendall(frame(Frame.READY, U64.pack(observe.own_rss())))
         while True:
             message, ancillary, _, _ = self._jobs.recvmsg(MAX_JOB_BYTES, _ONE_FD, socket.MSG_CMSG_CLOEXEC)
             if not message:
@@ -116,37 +154,79 @@ class Worker:
             JobContext(job_id, kind.name, attempt, kind.timeout, self._is_stopping), self._writer, payload.dump_inline
         )
         started = perf_counter()
+        if kind.soft_timeout is not None:
+            self._may_interrupt_at = started + kind.soft_timeout / 2
         try:
-            answer, answer_fd = self._call(job_id, attempt, kind, received, started)
-        except _Unpicklable as error:
-            details = {"message": str(error), "traceback": _format(error.__cause__)}
-            seconds = perf_counter() - started
-            outcome = Outcome.UNPICKLABLE
-            answer, answer_fd = finished_frame(job_id, outcome, Reason.PAYLOAD, attempt, seconds, details), None
-        except SystemExit:
-            raise
-        except BaseException as error:  # noqa: BLE001 - the edge around the user's job: everything it raises is its answer
-            answer, answer_fd = self._describe_exception(job_id, attempt, error, perf_counter() - started)
+            answer = self._attempt(job_id, attempt, kind, received, started)
+            self._may_interrupt_at = _NEVER
+        except JobTimeout as error:  # the soft timeout came between two lines of this module; it comes once
+            answer = self._describe_exception(job_id, attempt, error, perf_counter() - started)
         finally:
             leave_job()
         del received
         if os.getpid() != self._pid:
             os._exit(0)  # the job forked and came back in both processes: there is one answer, and it is the worker's
-        self._send(answer, answer_fd)
+        self._flush_output()
+        if process.has_children():
+            self._end_children(kind)
+        rss_bytes = observe.own_rss() if kind.measures else 0
+        self._send(answer.to_frame(job_id, attempt, rss_bytes), answer.fd)
+
+    def _attempt(
+        self, job_id: bytes, attempt: int, kind: _Kind, received: payload.Received, started: float
+    ) -> _Answer:
+        """Run the job and return its answer, whatever it raises, but for SystemExit."""
+        try:
+            return self._call(kind, received, started)
+        except _Unpicklable as error:
+            details = {"message": str(error), "traceback": _format(error.__cause__)}
+            return _Answer(Outcome.UNPICKLABLE, Reason.PAYLOAD, perf_counter() - started, details)
+        except SystemExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the edge around the user's job: everything it raises is its answer
+            return self._describe_exception(job_id, attempt, error, perf_counter() - started)
+
+    def _on_soft_timeout(self, _number: int, _frame: object) -> None:
+        """Raise JobTimeout in the job; one that was sent for the job before is too early for this one, and ignored."""
+        if perf_counter() >= self._may_interrupt_at and os.getpid() == self._pid:
+            self._may_interrupt_at = _NEVER
+            job = current_job()
+            assert job is not None
+            raise JobTimeout(
+                f"job {job.id} {job.name} ran longer than its soft_timeout (attempt {job.attempt})",
+                job_id=job.id,
+                attempt=job.attempt,
+            )
+
+    @staticmethod
+    def _flush_output() -> None:
+        with contextlib.suppress(Exception):  # the job has closed or replaced them
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+    def _end_children(self, kind: _Kind) -> None:
+        """End what the job has started and not ended, or note that it is to be kept.
+
+        Helpers of multiprocessing serve later jobs too, and end with the worker by themselves.
+        """
+        if kind.keeps_children:
+            self._kept_children |= observe.own_children()
+        else:
+            process.end_children(self._kept_children | _multiprocessing_helpers(), _END_CHILDREN_SECONDS)
 
     def _learn_kind(self, number: int, description: dict[str, Any], function: bytes) -> None:
         if description.get("forget"):
             self._kinds.clear()
-        self._kinds[number] = _Kind(description["name"], description["timeout"], function)
+        self._kinds[number] = _Kind(description, function)
 
     def _is_stopping(self) -> bool:
         return self._writer.is_stopping(self._slot)
 
-    def _call(
-        self, job_id: bytes, attempt: int, kind: _Kind, received: payload.Received, started: float
-    ) -> tuple[bytes, int | None]:
+    def _call(self, kind: _Kind, received: payload.Received, started: float) -> _Answer:
         try:
             function, args, kwargs = kind.load_call(received)
+        except JobTimeout:
+            raise
         except Exception as error:
             raise _Unpicklable(
                 f"the function or the arguments of {kind.name} could not be unpickled in the worker: {_line(error)}. "
@@ -156,15 +236,15 @@ class Worker:
         seconds = perf_counter() - started
         try:
             inline, fd = payload.dump(result, self._directory, (result,))
+        except JobTimeout:
+            raise
         except Exception as error:
             raise _Unpicklable(
                 f"the result of {kind.name}, of type {type(result).__name__}, could not be pickled: {_line(error)}"
             ) from error
-        return finished_frame(job_id, Outcome.RETURNED, 0, attempt, seconds, None, inline, descriptors=fd is not None), fd
+        return _Answer(Outcome.RETURNED, Reason.NONE, seconds, None, inline, fd)
 
-    def _describe_exception(
-        self, job_id: bytes, attempt: int, error: BaseException, seconds: float
-    ) -> tuple[bytes, int | None]:
+    def _describe_exception(self, job_id: bytes, attempt: int, error: BaseException, seconds: float) -> _Answer:
         details = {
             "type": _type_name(error),
             "message": limit_text(_text(error), _MAX_MESSAGE_BYTES),
@@ -175,12 +255,8 @@ class Worker:
         except Exception as pickling:  # noqa: BLE001 - the account of the failure goes without the exception itself
             details["unpicklable"] = _line(pickling)
             inline, fd = b"", None
-        return (
-            finished_frame(
-                job_id, Outcome.RAISED, Reason.RAISED, attempt, seconds, details, inline, descriptors=fd is not None
-            ),
-            fd,
-        )
+        is_own = isinstance(error, JobTimeout) and (error.job_id, error.attempt) == (to_text(job_id), attempt)
+        return _Answer(Outcome.RAISED, Reason.TIMEOUT if is_own else Reason.RAISED, seconds, details, inline, fd)
 
     def _send(self, answer: bytes, fd: int | None) -> None:
         if fd is None:
@@ -224,15 +300,17 @@ def _format(error: BaseException | None) -> str:
     return limit_text(text, _MAX_TRACEBACK_BYTES)
 
 
-def run_worker(setup: WorkerSetup, slot: int, jobs_fd: int, answers_fd: int) -> NoReturn:
-    """Run a worker in this freshly forked process, and end the process."""
+def run_worker(setup: WorkerSetup, slot: int, fds: list[int]) -> NoReturn:
+    """Run a worker in this freshly forked process, and end the process.
+
+    `fds`: its socket for jobs, its socket for answers, its standard output and error, and where it tells its stack.
+    """
     status = 1
     try:
-        _settle_in(setup, slot)
-        jobs, answers = socket.socket(fileno=jobs_fd), socket.socket(fileno=answers_fd)
-        worker = Worker(setup, slot, jobs, answers)
+        jobs, answers = socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1])
+        _settle_in(setup, slot, fds[2:])
         if _initialize(setup, answers):
-            worker.run()
+            Worker(setup, slot, jobs, answers).run()
             status = 0
     except SystemExit as request:
         status = _exit_status(request)
@@ -247,18 +325,50 @@ def run_worker(setup: WorkerSetup, slot: int, jobs_fd: int, answers_fd: int) -> 
         os._exit(status)
 
 
-def _settle_in(setup: WorkerSetup, slot: int) -> None:
-    """Undo what belongs to the template only."""
+def _settle_in(setup: WorkerSetup, slot: int, fds: list[int]) -> None:
+    """Undo what belongs to the template only, and make this process answerable for whatever its jobs start."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     if setup.nice:
         os.nice(setup.nice)
     process.set_title(f"procjobs-{slot}")
+    process.become_subreaper()
+    process.offer_to_oom_killer()
+    stdout, stderr, stack = fds
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.close(stdout)
+    os.close(stderr)
+    faulthandler.enable(file=2)
+    faulthandler.register(process.STACK_SIGNAL, file=stack, all_threads=True)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    _set_up_logging()
     if "numpy.random" in sys.modules:  # random reseeds itself after a fork; numpy would repeat itself in every worker
         sys.modules["numpy.random"].seed()
+
+
+def _set_up_logging() -> None:
+    """Give every log record a `job_id`, and log to standard error from INFO on unless the preload has set up logging."""
+    make_record = logging.getLogRecordFactory()
+
+    def make_with_job(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make_record(*args, **kwargs)
+        job = current_job()
+        record.job_id = job.id if job is not None else "-"
+        return record
+
+    logging.setLogRecordFactory(make_with_job)
+    if not logging.root.handlers:
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _multiprocessing_helpers() -> set[int]:
+    """Return the pids of the processes that the multiprocessing package keeps beside this one."""
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    return {getattr(tracker, "_pid", None) or 0, getattr(server, "_forkserver_pid", None) or 0} - {0}
 
 
 def _initialize(setup: WorkerSetup, answers: socket.socket) -> bool:

@@ -12,6 +12,8 @@ from procjobs.shared import wire
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
 from procjobs.supervisor.dispatcher import AHEAD, TAKE_BACK_SECONDS, Dispatcher, backoff_pause
+from procjobs.supervisor.engine import Account
+from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop
 
 DETAILS = b'{"type": "ValueError", "message": "no\\nmore"}'
@@ -31,6 +33,8 @@ class Bench:
         self.unbegun = set()
         self.can_send = True
         self.jobs = 0
+        self.examined = []
+        self.sample = Sample(0, 0.0, 1, 0)
         self.generation = self.add_generation()
         self.turn()
         if ready:
@@ -71,8 +75,17 @@ class Bench:
             (raw,) = wire.FrameReader().feed(frame)
             self.verdict = json.loads(wire.parse_finished(raw.body).details)
 
-    def last_progress(self, job):
-        return "4 of 9"
+    def examine(self, slot):
+        self.examined.append(slot)
+
+    def interrupt(self, slot):
+        self.notes.append(("interrupt", slot.number))
+
+    def measure(self, slot):
+        return self.sample
+
+    def account(self, job):
+        return Account(1.0, 2.0, "4 of 9", "its last words")
 
     def log(self, line):
         self.line = line
@@ -82,6 +95,9 @@ class Bench:
     def turn(self, seconds=0.0):
         self.now += seconds
         self.dispatcher.advance(self.now)
+        while self.examined:
+            slot = self.examined.pop()
+            self.dispatcher.on_examined(slot, slot.current, "its stack", self.now)
         self.dispatcher.assign(self.now)
 
     def take_notes(self):
@@ -97,7 +113,7 @@ class Bench:
     def start_workers(self):
         for slot in self.slots:
             if slot.state is SlotState.STARTING:
-                self.dispatcher.on_ready(slot, self.now)
+                self.dispatcher.staff.on_ready(slot, 0, self.now)
         self.turn()
         self.take_notes()
 
@@ -121,7 +137,7 @@ class Bench:
         return jobs
 
     def finish(self, job, outcome=Outcome.RETURNED, *, seconds=0.1, fd=None, slot=None):
-        answer = Finished(job.id, outcome, 0, job.attempt, seconds, DETAILS, b"")
+        answer = Finished(job.id, outcome, 0, job.attempt, seconds, 0, DETAILS, b"")
         unwanted = self.dispatcher.on_finished(slot or job.slot, answer, b"", fd, self.now)
         self.turn()
         return unwanted
@@ -228,7 +244,7 @@ def test_crash_is_blamed_on_the_job_that_had_begun(bench):
     assert "SIGSEGV" in bench.verdict["message"]
     assert ("WorkerCrashed", 11, "4 of 9") == tuple(bench.verdict[k] for k in ("error", "signal", "last_progress"))
     assert [0, 0] == [job.attempt for job in jobs[1:]]
-    assert (1, 1, 2) == (bench.dispatcher.crashed, bench.dispatcher.restarts, bench.dispatcher.queued)
+    assert (1, 1, 2) == (bench.dispatcher.crashed, bench.dispatcher.staff.restarts, bench.dispatcher.queued)
 
 
 def test_job_that_was_read_and_not_begun_is_not_to_blame(bench):
@@ -261,7 +277,7 @@ def test_overdue_worker_gets_sigterm_then_sigkill_and_is_settled_when_it_has_gon
     assert 5 == bench.finish(job, fd=5), "its end is decided"
     bench.end(bench.slots[0])
     assert (JobState.FAILED, Reason.TIMEOUT) == bench.answers[job][:2]
-    assert 0 == bench.dispatcher.restarts
+    assert 0 == bench.dispatcher.staff.restarts
 
 
 def test_timeout_is_not_that_of_a_job_whose_answer_is_under_way(bench):
@@ -468,7 +484,7 @@ def test_worker_is_replaced_after_its_share_of_jobs():
         bench.finish(bench.submit())
     assert [("retire", 0)] == bench.take_notes()
     bench.end(bench.slots[0], signal=None)
-    assert ([("spawn", 0)], 0) == (bench.take_notes(), bench.dispatcher.restarts)
+    assert ([("spawn", 0)], 0) == (bench.take_notes(), bench.dispatcher.staff.restarts)
 
 
 def test_starts_that_fail_are_free_three_times_and_wait_after_that():
@@ -480,7 +496,7 @@ def test_starts_that_fail_are_free_three_times_and_wait_after_that():
     assert (SlotState.EMPTY, 100.1) == (bench.slots[0].state, bench.dispatcher.next_deadline(bench.now))
     assert "before it was ready" in bench.generation.problem
     bench.turn(0.1)
-    bench.dispatcher.on_spawn_failed(bench.slots[0], "no memory", bench.now)
+    bench.dispatcher.staff.on_spawn_failed(bench.slots[0], "no memory", bench.now)
     assert pytest.approx(100.3) == bench.dispatcher.next_deadline(bench.now)
     bench.turn(0.2)
     bench.start_workers()
@@ -488,7 +504,7 @@ def test_starts_that_fail_are_free_three_times_and_wait_after_that():
 
 
 def test_second_word_of_a_worker_that_it_is_ready_changes_nothing(bench):
-    bench.dispatcher.on_ready(bench.slots[0], bench.now)
+    bench.dispatcher.staff.on_ready(bench.slots[0], 0, bench.now)
     assert [bench.slots[0]] == bench.generation.idle
 
 
@@ -565,7 +581,7 @@ def test_generation_that_is_not_ready_gets_no_worker():
 def test_idle_workers_of_a_retired_generation_end():
     bench = Bench((2, 2))
     bench.submit()
-    bench.dispatcher.retire_generation(bench.generation, bench.now)
+    bench.dispatcher.staff.retire_generation(bench.generation, bench.now)
     assert ([("retire", 0)], []) == (bench.take_notes(), bench.generation.idle)
 
 
@@ -606,7 +622,7 @@ def test_worker_that_had_read_none_of_its_jobs_ends_when_the_pool_stops(bench):
 
 def test_refused_job_is_answered(bench):
     job = Job(b"x" * 16, Kind(1, b"work", JobOptions(), b"", b""), bench.generation, None, b"", None)
-    bench.dispatcher.reject(job, "QueueFull", "no room")
+    bench.dispatcher.reject(job, "QueueFull", "no room", {"queued": 7})
     assert ((JobState.FAILED, Reason.REJECTED, "no room"), 0) == (bench.answers[job], bench.dispatcher.unfinished)
 
 

@@ -17,7 +17,10 @@ from procjobs.config import JobOptions, PoolSettings
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
 from procjobs.supervisor.dispatcher import TINY_SECONDS, Dispatcher
+from procjobs.supervisor.engine import Account
+from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop
+from procjobs.supervisor.queue import KeyTurn
 
 NEVER = float("inf")
 CAPACITY = 6
@@ -57,12 +60,15 @@ class World:
         self.races = []
         self.can_spawn = True
         self.spawned = 0
+        self.examined = []
+        self.tells_stacks = True
+        self.samples = []
 
     # The engine
 
     def spawn(self, slot):
-        assert slot.number < self.dispatcher.most
-        assert len(self.workers) < self.dispatcher.most
+        assert slot.number < self.dispatcher.staff.most
+        assert len(self.workers) < self.dispatcher.staff.most
         assert slot.number not in self.workers
         assert slot.generation.ready
         if self.can_spawn:
@@ -116,8 +122,17 @@ class World:
         self.reasons[job.id] = reason
         assert 1 == self.answers[job.id]
 
-    def last_progress(self, job):
-        return None
+    def examine(self, slot):
+        self.examined.append((slot, slot.current))
+
+    def interrupt(self, slot):
+        assert slot.jobs
+
+    def measure(self, slot):
+        return self.samples.pop() if self.samples else Sample(0, 0.0, 1, 0)
+
+    def account(self, job):
+        return Account(None, self.now, None, "")
 
     def log(self, line):
         assert "was not given" not in line
@@ -150,7 +165,7 @@ class World:
         while worker.answers:
             job_id, outcome, attempt = worker.answers.popleft()
             seconds = 0.000_1 if self.jobs[job_id].kind.name == b"tiny" else 0.1
-            answer = Finished(job_id, outcome, 0, attempt, seconds, b'{"type": "Error", "message": "no"}', b"")
+            answer = Finished(job_id, outcome, 0, attempt, seconds, 0, b'{"type": "Error", "message": "no"}', b"")
             assert self.dispatcher.on_finished(worker.slot, answer, b"", None, self.now) is None
 
     def reap(self, worker):
@@ -162,10 +177,11 @@ class World:
 
     def turn(self):
         self.dispatcher.advance(self.now)
+        self.tell_stacks()
         self.dispatcher.assign(self.now)
         for generation in self.dispatcher.generations[:-1]:
             if not generation.clients and not generation.unfinished:
-                self.dispatcher.retire_generation(generation, self.now)
+                self.dispatcher.staff.retire_generation(generation, self.now)
                 if not generation.slots:
                     self.dispatcher.generations.remove(generation)
 
@@ -179,6 +195,12 @@ class World:
             assert wakes < 100 + 5 * len(self.jobs) + len(self.workers) * seconds, "a busy loop"
         self.now = end
 
+    def tell_stacks(self):
+        """Conclude the examinations, unless workers are too busy to tell where they are."""
+        examined, self.examined = self.examined, []
+        for slot, job in examined if self.tells_stacks else ():
+            self.dispatcher.on_examined(slot, job, "its stack", self.now)
+
     def stop(self):
         self.dispatcher.close_queue("the test stops it")
         self.dispatcher.stop_running(self.now)
@@ -189,7 +211,7 @@ class World:
         for worker in list(self.workers.values()):
             if worker.lives and not worker.ready and worker.slot.stop is Stop.NONE:
                 worker.ready = True
-                self.dispatcher.on_ready(worker.slot, self.now)
+                self.dispatcher.staff.on_ready(worker.slot, 0, self.now)
             if worker.lives and worker.ready:
                 self.read(worker)
                 self.finish(worker, Outcome.RETURNED)
@@ -224,6 +246,11 @@ FREQUENT_OPTIONS = st.builds(
     backoff=st.sampled_from([0.0, 1.0]),
     priority=st.integers(-1, 1),
     grace_period=st.sampled_from([0.0, 2.0]),
+    soft_timeout=st.sampled_from([None, None, 0.2]),
+    stall_timeout=st.sampled_from([None, None, 1.0]),
+    slow_after=st.sampled_from([None, None, 0.1]),
+    max_rss=st.sampled_from([None, None, 2**20]),
+    max_crashes=st.sampled_from([1, 3]),
 )
 PICK = st.integers(0, 1_000)
 
@@ -267,8 +294,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         expires=st.sampled_from([0.0, 0.0, 0.001, 1.5]),
         pick=PICK,
         count=st.sampled_from([1, 1, 2, 5]),
+        key=st.sampled_from([b"", b"", b"a", b"b"]),
     )
-    def submit(self, options, tiny, delay, expires, pick, count):
+    def submit(self, options, tiny, delay, expires, pick, count, key):
         alive = [g for g in self.dispatcher.generations if g.clients]
         generation = alive[pick % len(alive)]
         kind = self.kinds.get((options, tiny))
@@ -279,6 +307,7 @@ class DispatcherMachine(RuleBasedStateMachine):
                 kind.observe(TINY_SECONDS / 2)
         for _ in range(count):
             job = Job(len(self.world.jobs).to_bytes(16, "big"), kind, generation, None, b"", None)
+            job.key = key
             self.world.jobs[job.id] = job
             self.dispatcher.submit(job, self.world.now, delay=delay, expires=expires)
         self.world.turn()
@@ -328,6 +357,18 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     # Templates
 
+    @precondition(lambda self: len(self.generations) < 4)
+    @rule(pick=PICK)
+    def code_is_loaded_anew(self, pick):
+        alive = [g for g in self.dispatcher.generations if g.clients and g.successor is None]
+        old = alive[pick % len(alive)]
+        self.add_generation()
+        new = self.generations[-1]
+        new.ready = True
+        new.clients, old.clients = old.clients, 0
+        self.dispatcher.supersede(old, new, self.world.now)
+        self.world.turn()
+
     @rule(pick=PICK)
     def template_gets_ready(self, pick):
         self.generations[pick % len(self.generations)].ready = True
@@ -340,9 +381,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         for worker in list(self.world.workers.values()):
             if worker.slot.generation is generation and not worker.ready:
                 del self.world.workers[worker.slot.number]
-                self.dispatcher.on_spawn_failed(worker.slot, "the template ended", self.world.now)
+                self.dispatcher.staff.on_spawn_failed(worker.slot, "the template ended", self.world.now)
         if generation in self.dispatcher.generations:
-            self.dispatcher.add_start_failure(generation, "it was lost", self.world.now)
+            self.dispatcher.staff.add_start_failure(generation, "it was lost", self.world.now)
         self.world.turn()
 
     @rule()
@@ -357,7 +398,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         worker = self.pick_worker(pick, lambda w: w.lives and not w.ready)
         if worker is not None:
             worker.ready = True
-            self.dispatcher.on_ready(worker.slot, self.world.now)
+            self.dispatcher.staff.on_ready(worker.slot, 0, self.world.now)
         self.world.turn()
 
     @rule(pick=PICK, begins=st.booleans())
@@ -423,6 +464,14 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     # Time
 
+    @rule(rss=st.sampled_from([0, 2**19, 2**30]), cpu=st.integers(0, 3), count=st.integers(1, 5))
+    def jobs_use_memory_and_time(self, rss, cpu, count):
+        self.world.samples = [Sample(0, float(cpu), 1, rss)] * count
+
+    @rule()
+    def workers_tell_their_stacks_or_not(self):
+        self.world.tells_stacks = not self.world.tells_stacks
+
     @rule(seconds=st.sampled_from([0.000_5, 0.002, 0.1, 1.0, 3.0, 12.0]))
     def time_passes(self, seconds):
         self.world.sleep(seconds)
@@ -458,9 +507,21 @@ class DispatcherMachine(RuleBasedStateMachine):
             assert (job.slot is not None) == (state is JobState.RUNNING)
             assert job.slot is None or job in job.slot.jobs
             if state not in FINAL:  # these are left in place until their turn comes
-                assert (state is JobState.QUEUED) == queued[job.id]
+                parked = job.key_turn is KeyTurn.WAITS
+                assert (state is JobState.QUEUED) == queued[job.id] + parked
+                assert (job.key_turn is KeyTurn.RUNS) == (state is JobState.RUNNING and bool(job.key))
                 assert waits == delayed[job.id]
             assert job.attempt <= 1 + job.kind.options.retries
+
+    @invariant()
+    def one_job_of_each_key_runs(self):
+        running = Counter(job.key for job in self.world.jobs.values() if job.key and job.state is JobState.RUNNING)
+        assert set() == {key for key, count in running.items() if count > 1}
+        assert running.keys() == self.dispatcher._keys._taken
+        waiting = [job for job in self.world.jobs.values() if job.key_turn is KeyTurn.WAITS]
+        assert len(waiting) == self.dispatcher._keys.waiting
+        called = {job.key for job in self.world.jobs.values() if job.key_turn is KeyTurn.CALLED}
+        assert {job.key for job in waiting} <= running.keys() | called, "who waits is called by somebody's end"
 
     @invariant()
     def counters_tell_the_truth(self):
@@ -490,7 +551,7 @@ class DispatcherMachine(RuleBasedStateMachine):
                 assert slot.jobs
                 assert slot.stop in {Stop.NONE, Stop.RETIRE}
             if slot.state is SlotState.STOPPING:
-                assert slot.kill_at < NEVER
+                assert min(slot.kill_at, slot.term_at) < NEVER
 
     @invariant()
     def no_worker_is_idle_while_a_job_waits(self):

@@ -19,7 +19,7 @@ FLOORS = {
     "shared": 1,
     "host": 2,
     "supervisor.queue": 3, "supervisor.jobs": 3, "supervisor.dispatcher": 3,
-    "supervisor.engine": 3, "supervisor.verdicts": 3,
+    "supervisor.engine": 3, "supervisor.verdicts": 3, "supervisor.guard": 3, "supervisor.staff": 3,
     "worker": 3, "template": 4,
     "supervisor": 4,
     "client": 5,
@@ -29,8 +29,8 @@ OWNERS = {
     r"os\.(fork|kill|killpg|waitpid|waitid|posix_spawn)\(": {"host/process.py", "client/launcher.py"},
     r"\bselectors\b": {"host/loop.py"},
     r"import cloudpickle|import pickle|pickle\.loads\(": {"host/payload.py"},
-    r"import time\b|from time import": {"clock.py", "host/process.py", "supervisor/log.py"},
-    r"import psutil": {"host/process.py", "host/hostinfo.py"},
+    r"import time\b|from time import": {"clock.py", "host/process.py", "host/observe.py", "supervisor/log.py"},
+    r"import psutil": {"host/observe.py", "host/hostinfo.py"},
 }
 
 

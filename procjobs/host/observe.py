@@ -1,0 +1,163 @@
+"""Looking at processes of the host: whose they are, what they use, what they are doing. Nothing here changes any."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    import psutil
+
+MARK: Final = "PROCJOBS_POOL"
+"""The environment variable by which a pool's processes are found when nobody is left whose children they are."""
+DETACHED: Final = "PROCJOBS_DETACHED"
+"""The environment variable of a daemon that is to outlive the job that started it, such as another pool's supervisor."""
+
+
+def own_children(*, only_marked: str | None = None) -> set[int]:
+    """Return the pids of this process's children, orphans that were given to it among them, but for the DETACHED.
+
+    Zombies are among them. With `only_marked`, only the living that carry this MARK are: process 1 is given everybody's
+    orphans.
+    """
+    import psutil
+
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            environment = _environment(child)
+            if DETACHED not in environment and (only_marked is None or environment.get(MARK) == only_marked):
+                found.add(child.pid)
+    return found
+
+
+def marked_processes(mark: str) -> Iterator[int]:
+    """Yield the pids of the other processes of this user that carry this MARK, but for the DETACHED."""
+    import psutil
+
+    for other in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if other.pid != os.getpid() and other.uids().real == os.getuid():
+                environment = _environment(other)
+                if environment.get(MARK) == mark and DETACHED not in environment:
+                    yield other.pid
+
+
+def _environment(other: psutil.Process) -> dict[str, str]:
+    """Return the variables a process was started with; none for a zombie, or one that has changed its user."""
+    import psutil
+
+    try:
+        return other.environ()
+    except (psutil.AccessDenied, psutil.ZombieProcess):
+        return {}
+
+
+def child_pids() -> set[int]:
+    """Return the pids of this process's children, orphans that were given to it and zombies among them."""
+    import psutil
+
+    return {child.pid for child in psutil.Process().children()}
+
+
+class GroupUsage(NamedTuple):
+    """What a process and its descendants use: CPU time of those that have ended and were waited for is included."""
+
+    rss_bytes: int
+    cpu_seconds: float
+    processes: int
+
+
+class ProcessTree:
+    """Who is whose child, read from the host at most every `FRESH_SECONDS`."""
+
+    FRESH_SECONDS: Final = 0.1
+
+    def __init__(self) -> None:
+        self._read_at = float("-inf")
+        self._children: dict[int, list[int]] = {}
+
+    def _refresh(self) -> None:
+        import psutil
+
+        if time.monotonic() - self._read_at < self.FRESH_SECONDS:
+            return
+        self._children = {}
+        for other in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                self._children.setdefault(other.ppid(), []).append(other.pid)
+        self._read_at = time.monotonic()
+
+    def usage(self, pid: int) -> GroupUsage:
+        """Return what a process and its descendants use together."""
+        import psutil
+
+        self._refresh()
+        rss, cpu, count, members = 0, 0.0, 0, [pid]
+        while members:
+            member = members.pop()
+            members += self._children.get(member, ())
+            with contextlib.suppress(psutil.Error):
+                other = psutil.Process(member)
+                with other.oneshot():
+                    rss += other.memory_info().rss
+                    cpu += sum(other.cpu_times()[:4])
+                count += 1
+        return GroupUsage(rss, cpu, count)
+
+
+def own_rss() -> int:
+    """Return the resident bytes of this process; source: the second field of /proc/self/statm, in pages."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_in_handler(pid: int, number: int) -> bool:
+    """Return whether a signal that was sent to a process is still pending, or its handler runs (and so blocks it)."""
+    bit = 1 << (number - 1)
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/status", "rb") as file:
+                for line in file:
+                    if line[:7] in {b"SigPnd:", b"ShdPnd:", b"SigBlk:"} and int(line[7:], 16) & bit:
+                        return True
+    except OSError:
+        return False
+    return False
+
+
+def describe_state(pid: int) -> str:
+    """Return what a process is doing, in the words of ps: running, sleeping, disk-sleep, stopped, ..."""
+    import psutil
+
+    try:
+        return str(psutil.Process(pid).status())
+    except psutil.Error:
+        return "gone"
+
+
+def usage(pid: int) -> tuple[int, float]:
+    """Return (resident bytes, CPU use in per cent of one CPU since its start) of a process; zeros if it has gone."""
+    import psutil
+
+    try:
+        other = psutil.Process(pid)
+        with other.oneshot():
+            times, age = other.cpu_times(), time.time() - other.create_time()
+            return other.memory_info().rss, 100.0 * (times.user + times.system) / max(age, 0.01)
+    except psutil.Error:
+        return 0, 0.0
+
+
+def tree_rss(pid: int) -> int:
+    """Return the resident bytes of a process and its descendants, 0 if it has gone; shared pages count in each."""
+    import psutil
+
+    try:
+        root = psutil.Process(pid)
+        return sum(usage(other.pid)[0] for other in [root, *root.children(recursive=True)])
+    except psutil.Error:
+        return 0

@@ -1,0 +1,304 @@
+"""The dispatcher's engine on this host: worker processes, their sockets and pipes, their ends.
+
+1. Every worker is a child of this process; its exit status comes from the kernel, after everything that it had sent.
+2. A pid is used only while its process has not been reaped.
+3. What a worker that has ended leaves running is ended, whatever session it is in.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from procjobs.clock import wall
+from procjobs.host import observe, process
+from procjobs.host.loop import READ, Loop
+from procjobs.shared import wire
+from procjobs.shared.table import TableWriter
+from procjobs.shared.wire import Frame, WireError
+from procjobs.supervisor.engine import Account
+from procjobs.supervisor.guard import Sample
+from procjobs.supervisor.jobs import Job, Slot, SlotState, Stop
+from procjobs.supervisor.links import WorkerLink
+from procjobs.supervisor.output import Console, Outputs, OutputSource
+from procjobs.supervisor.stacks import Stacks, StackSource
+
+if TYPE_CHECKING:
+    from procjobs.shared.states import Reason
+    from procjobs.supervisor.dispatcher import Dispatcher
+    from procjobs.supervisor.jobs import Generation
+    from procjobs.supervisor.log import Log
+    from procjobs.supervisor.publisher import Publisher
+    from procjobs.supervisor.templates import Templates
+
+Deliver = Callable[[Job, "Reason", bytes, "int | None", str], None]
+
+
+class AnswerSource:
+    """What the loop hands out when a worker has answered."""
+
+    __slots__ = ("link", "slot")
+
+    def __init__(self, slot: Slot, link: WorkerLink) -> None:
+        self.slot = slot
+        self.link = link
+
+
+class Crew:
+    """The workers of a pool as processes. `dispatcher`, `templates` and `publisher` are set before the first turn."""
+
+    dispatcher: Dispatcher
+    templates: Templates
+    publisher: Publisher
+
+    def __init__(self, loop: Loop, table: TableWriter, log: Log, console: Console | None, deliver: Deliver) -> None:
+        """`deliver` takes the answers of jobs."""
+        self._loop = loop
+        self._table = table
+        self._log = log
+        self._deliver = deliver
+        self.outputs = Outputs(loop, log, console, self._current_job)
+        self.stacks = Stacks(loop, self._on_examined)
+        self._links: dict[int, WorkerLink] = {}
+        self._printers: dict[int, list[OutputSource]] = {}
+        self._slots_by_pid: dict[int, Slot] = {}
+        self._tree = observe.ProcessTree()
+        self.mark = os.urandom(16).hex()
+        self._seek_orphans = False
+
+    # What the dispatcher needs done -----------------------------------------------------------------------------
+
+    def spawn(self, slot: Slot) -> bool:
+        """Begin to start a worker."""
+        assert slot.generation is not None
+        try:
+            link = WorkerLink()
+        except OSError as error:
+            self._log.write(f"no sockets for a worker: {error}")
+            return False
+        if not self.templates.spawn(slot.generation, slot.number, link.fds_for_worker()):
+            link.close()
+            return False
+        link.close_worker_side()
+        self._links[slot.number] = link
+        self._printers[slot.number] = [OutputSource(slot, link.stdout, 1), OutputSource(slot, link.stderr, 2)]
+        for printer in self._printers[slot.number]:
+            self._loop.add(printer.fd, printer)
+        self._loop.add(link.stack, StackSource(slot, link.stack))
+        self._loop.add(link.answers.fileno(), AnswerSource(slot, link))
+        return True
+
+    def send(self, slot: Slot, job: Job) -> bool:
+        """Give a worker a job."""
+        return self._links[slot.number].send(job)
+
+    def take_back(self, slot: Slot) -> list[bytes]:
+        """Take from a worker what it has not read."""
+        return self._links[slot.number].take_back()
+
+    def has_begun(self, job: Job) -> bool:
+        """Return whether a worker has begun this attempt."""
+        return self._table.has_begun(job.row, job.id, job.attempt)
+
+    def examine(self, slot: Slot) -> None:
+        """Ask a worker where it is."""
+        self.stacks.ask(slot)
+
+    def _on_examined(self, slot: Slot, job: Job | None, stack: str) -> None:
+        self.dispatcher.on_examined(slot, job, stack, self._loop.now)
+
+    def interrupt(self, slot: Slot) -> None:
+        """Have JobTimeout raised in a worker's job."""
+        if slot.pid:
+            process.kill_process(slot.pid, process.SOFT_SIGNAL)
+
+    def measure(self, slot: Slot) -> Sample:
+        """Return what a worker and its descendants use; it is the subreaper of what its jobs start."""
+        usage = self._tree.usage(slot.pid)
+        job = slot.current
+        reports = self._table.progress_count(job.row) if job is not None else 0
+        return Sample(reports, usage.cpu_seconds, usage.processes, usage.rss_bytes)
+
+    def terminate(self, slot: Slot) -> None:
+        """Send SIGTERM to a worker's process group, and let one that is stopped notice it.
+
+        The job can see in its slot that this is not an accident.
+        """
+        self.publisher.publish_slot(slot, self._loop.now)
+        if slot.pid:
+            process.kill_group(slot.pid, signal.SIGTERM)
+            process.kill_group(slot.pid, signal.SIGCONT)
+
+    def kill(self, slot: Slot) -> None:
+        """Kill a worker and its process group; one that has not been forked yet, with the template that was to do it."""
+        if slot.pid:
+            process.kill_group(slot.pid, signal.SIGKILL)
+        elif slot.generation is not None:
+            self.templates.kill(slot.generation)
+
+    def retire(self, slot: Slot) -> None:
+        """Let a worker end when it has no more to read."""
+        self._links[slot.number].end_jobs()
+
+    def account(self, job: Job) -> Account:
+        """Return what is known of the attempt that has just ended."""
+        started_at, progress = self._table.last_report(job.row, job.id) if job.row else (None, None)
+        stderr = job.transcript.stderr.text() if job.transcript is not None else ""
+        return Account(started_at, wall(), progress, stderr)
+
+    def log(self, line: str) -> None:
+        """Write to the pool's log."""
+        self._log.write(line)
+
+    def answer(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
+        """Pass on a job's answer."""
+        self.outputs.keep(job)
+        self._deliver(job, reason, frame, fd, error)
+
+    # What workers say -------------------------------------------------------------------------------------------
+
+    def _current_job(self, slot: Slot) -> Job | None:
+        """Return the job that a worker is in: of several, the last one that it has begun."""
+        if len(slot.jobs) <= 1 or slot.stop is not Stop.NONE:
+            return slot.jobs[0] if slot.jobs else None
+        begun = (job for job in reversed(slot.jobs) if self.has_begun(job))
+        return next(begun, slot.jobs[0])
+
+    def read_answers(self, source: AnswerSource, _events: int) -> None:
+        """Act on what a worker has sent."""
+        slot, link = source.slot, source.link
+        try:
+            for frame, fd in link.stream.read():
+                if frame.kind == Frame.FINISHED:
+                    self._read_answer(slot, link, frame, fd)
+                elif frame.kind == Frame.READY:
+                    baseline = wire.U64.unpack(frame.body)[0] if len(frame.body) == wire.U64.size else 0
+                    self.dispatcher.staff.on_ready(slot, baseline, self._loop.now)
+                elif frame.kind == Frame.UNFIT and slot.generation is not None:
+                    slot.generation.problem = frame.body.decode(errors="replace")
+        except WireError as error:
+            self._log.write(f"worker {slot.number} (pid {slot.pid}) is killed: it sent nonsense: {error}")
+            if slot.pid in self._slots_by_pid:
+                self.kill(slot)
+            link.stream.ended = True
+        if link.stream.ended:
+            self._loop.remove(link.answers.fileno())
+
+    def _read_answer(self, slot: Slot, link: WorkerLink, frame: wire.RawFrame, fd: int | None) -> None:
+        answer = wire.parse_finished(frame.body)
+        link.confirm(answer.job_id)
+        for printer in self._printers[slot.number]:
+            if printer.paused:
+                self.outputs.read_paused(printer)
+        unwanted = self.dispatcher.on_finished(slot, answer, frame.raw, fd, self._loop.now)
+        if unwanted is not None:
+            os.close(unwanted)
+
+    def on_template_message(self, message: dict[str, Any]) -> None:
+        """Act on what a template says about a worker."""
+        if "spawned" in message:
+            slot = self.dispatcher.slots[message["spawned"]]
+            slot.pid = message["pid"]
+            self._slots_by_pid[slot.pid] = slot
+            self.publisher.publish_slot(slot, self._loop.now)
+            if slot.stop is not Stop.NONE:
+                self.terminate(slot)
+        else:
+            slot = self.dispatcher.slots[message["refused"]]
+            if not slot.pid:  # else the process between was killed after it had told us
+                self._close(slot)
+                self.dispatcher.staff.on_spawn_failed(slot, message["why"], self._loop.now)
+
+    # Ends of processes ------------------------------------------------------------------------------------------
+
+    def reap(self, on_other: Callable[[process.Exit], None]) -> None:
+        """Settle every child that has ended; those that are no workers are `on_other`'s."""
+        for how in process.reap_children(self._before_reaping):
+            slot = self._slots_by_pid.pop(how.pid, None)
+            if slot is not None:
+                self._on_exit(slot, how)
+            else:
+                on_other(how)
+
+    def _before_reaping(self, pid: int) -> None:
+        self.templates.read_all()
+        if pid in self._slots_by_pid:
+            process.kill_group(pid, signal.SIGKILL)
+
+    def _on_exit(self, slot: Slot, how: process.Exit) -> None:
+        """Settle a dead worker: first what it had answered, then what it had not read, then what it was in."""
+        link = self._links[slot.number]
+        source = AnswerSource(slot, link)
+        while not link.stream.ended:
+            self.read_answers(source, READ)
+            if not _has_more(link.answers):
+                break
+        assert slot.generation is not None
+        self.templates.forget_worker(slot.generation, how.pid)
+        slot.pid = 0  # it has been reaped
+        self.stacks.forget(slot)
+        self.outputs.finish(self._printers[slot.number])
+        self.dispatcher.on_exit(slot, (how.signal, how.code), link.take_back(), self._loop.now)
+        self._close(slot)
+        self._seek_orphans = True
+
+    def _close(self, slot: Slot) -> None:
+        link = self._links.pop(slot.number)
+        for printer in self._printers.pop(slot.number):
+            self._loop.remove(printer.fd)
+        self._loop.remove(link.stack)
+        self._loop.remove(link.answers.fileno())
+        link.close()
+
+    def on_template_exit(self, generation: Generation) -> None:
+        """Give up the workers that a template that has ended was to fork."""
+        for slot in self.dispatcher.slots:
+            if slot.generation is generation and slot.state is not SlotState.EMPTY and not slot.pid:
+                self.stacks.forget(slot)
+                self._close(slot)
+                problem = "the template ended before it had forked a worker"
+                self.dispatcher.staff.on_spawn_failed(slot, problem, self._loop.now)
+        self._seek_orphans = True
+
+    def end_orphans(self) -> None:
+        """Kill what dead workers have left running. A worker that was just forked is known before it is our child."""
+        if not self._seek_orphans:
+            return
+        self._seek_orphans = False
+        children = self._strays()
+        self.templates.read_all()
+        for pid in children - self._slots_by_pid.keys() - self.templates.pids():
+            self._log.write(f"process {pid}, left by a worker that has ended, is killed")
+            process.kill_process(pid, signal.SIGKILL)
+            self._seek_orphans = True  # what it has started comes to us next
+
+    def _strays(self) -> set[int]:
+        return observe.own_children(only_marked=self.mark if os.getpid() == 1 else None)
+
+    # The loop ---------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """Return when something is to be looked at again."""
+        return min(self.stacks.next_deadline(), self.outputs.next_deadline())
+
+    def advance(self, now: float) -> None:
+        """Do what is due."""
+        self.stacks.advance(now, self._links)
+        self.outputs.advance(now)
+
+    def close(self, seconds: float) -> None:
+        """End what is left of the workers' descendants; the workers themselves have ended."""
+        while remains := self._strays():
+            for pid in remains:
+                process.kill_process(pid, signal.SIGKILL)
+            process.wait_for_child(min(remains), seconds)
+
+
+def _has_more(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False

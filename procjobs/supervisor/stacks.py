@@ -1,0 +1,127 @@
+"""Where workers are: asks them for their Python stacks, and waits for the text without blocking.
+
+A worker tells its stack from a signal handler of faulthandler, in C, so also from code that holds the interpreter. It
+writes into a pipe; it is done when the kernel shows the signal neither pending nor blocked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from procjobs.host import observe, process
+from procjobs.host.loop import Loop
+from procjobs.shared.wire import limit_text
+from procjobs.supervisor.guard import EXAMINE_SECONDS
+
+if TYPE_CHECKING:
+    from procjobs.supervisor.jobs import Job, Slot
+    from procjobs.supervisor.links import WorkerLink
+
+MOST_STACK_BYTES: Final = 16 * 1024
+_LOOK_AGAIN_SECONDS: Final = 0.001
+_OWN_FRAMES: Final = tuple(f"/procjobs/{module}.py" for module in ("worker/worker", "template/template", "host/process"))
+
+
+class StackSource:
+    """What the loop hands out when a worker tells its stack."""
+
+    __slots__ = ("fd", "slot")
+
+    def __init__(self, slot: Slot, fd: int) -> None:
+        self.slot = slot
+        self.fd = fd
+
+
+class _Examination:
+    """One worker that was asked, and who wants to know."""
+
+    __slots__ = ("job", "look_at", "text", "until", "waiters")
+
+    def __init__(self, job: Job | None, now: float) -> None:
+        self.job = job
+        self.text = b""
+        self.until = now + EXAMINE_SECONDS
+        self.look_at = self.until
+        self.waiters: list[Callable[[str], None]] = []
+
+
+class Stacks:
+    """The examinations that are under way; `on_examined(slot, job, text)` hears of each one's end."""
+
+    def __init__(self, loop: Loop, on_examined: Callable[[Slot, Job | None, str], None]) -> None:
+        self._loop = loop
+        self._on_examined = on_examined
+        self._running: dict[Slot, _Examination] = {}
+
+    def ask(self, slot: Slot, waiter: Callable[[str], None] | None = None) -> None:
+        """Ask a worker where it is; `waiter` is told beside everybody else."""
+        examination = self._running.get(slot)
+        if examination is None:
+            examination = self._running[slot] = _Examination(slot.current, self._loop.now)
+            if slot.pid:
+                process.kill_process(slot.pid, process.STACK_SIGNAL)
+        if waiter is not None:
+            examination.waiters.append(waiter)
+
+    def read(self, source: StackSource, _events: int) -> None:
+        """Take what a worker has written."""
+        data = _read_all(source.fd)
+        examination = self._running.get(source.slot)
+        if examination is not None and data:
+            examination.text += data
+            self._look(source.slot, examination)
+
+    def _look(self, slot: Slot, examination: _Examination) -> None:
+        if observe.is_in_handler(slot.pid, process.STACK_SIGNAL):
+            examination.look_at = min(self._loop.now + _LOOK_AGAIN_SECONDS, examination.until)
+        else:
+            self._conclude(slot)
+
+    def next_deadline(self) -> float:
+        """Return when an examination is to be looked at again."""
+        return min((e.look_at for e in self._running.values()), default=float("inf"))
+
+    def advance(self, now: float, links: dict[int, WorkerLink]) -> None:
+        """End the examinations whose text is there, or whose time is over."""
+        for slot, examination in list(self._running.items()):
+            if examination.look_at <= now:
+                link = links.get(slot.number)
+                examination.text += _read_all(link.stack) if link is not None else b""
+                if now >= examination.until:
+                    self._conclude(slot)
+                else:
+                    self._look(slot, examination)
+
+    def forget(self, slot: Slot) -> None:
+        """End the examination of a worker that has gone."""
+        if slot in self._running:
+            self._conclude(slot)
+
+    def _conclude(self, slot: Slot) -> None:
+        examination = self._running.pop(slot)
+        text = _for_readers(examination.text)
+        if not text and slot.pid:
+            text = f"(it does not answer; its process is {observe.describe_state(slot.pid)})"
+        for waiter in examination.waiters:
+            waiter(text)
+        self._on_examined(slot, examination.job, text)
+
+
+def _read_all(fd: int) -> bytes:
+    parts = []
+    try:
+        while part := os.read(fd, 65536):
+            parts.append(part)
+    except BlockingIOError:
+        pass
+    return b"".join(parts)
+
+
+def _for_readers(text: bytes) -> str:
+    """Return the stacks without the frames of the worker itself."""
+    lines = text.decode(errors="replace").splitlines()
+    own = (*_OWN_FRAMES, 'File "<string>", line 1 in')
+    kept = [line for line in lines if not any(frame in line for frame in own)]
+    return limit_text("\n".join(kept).strip(), MOST_STACK_BYTES)

@@ -1,0 +1,216 @@
+"""The workers of a pool: how many there are, for which code, and which of them end. Pure.
+
+There are at least `least` workers and at most `most`; more than `least` only while jobs wait for one, or some seconds
+after. Places are shared between generations of code: whoever has jobs and no worker comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from procjobs.supervisor.guard import Guard
+from procjobs.supervisor.jobs import Generation, Slot, SlotState, Stop
+from procjobs.supervisor.verdicts import describe_end
+
+if TYPE_CHECKING:
+    from procjobs.config import PoolSettings
+    from procjobs.supervisor.engine import Engine
+
+_NEVER: Final = float("inf")
+
+
+class Staff:
+    """Slots and generations: starts the workers that are missing, and lets go of those that are too many."""
+
+    def __init__(self, engine: Engine, settings: PoolSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self.least, self.most = settings.workers
+        self.slots: list[Slot] = []
+        self.generations: list[Generation] = []
+        self.restarts = 0
+
+    # Coming -----------------------------------------------------------------------------------------------------
+
+    def spawn_missing(self, now: float, *, paused: bool) -> None:
+        """Keep the pool at its size: at least `least` workers, more up to `most` while jobs wait for one."""
+        while len(self.slots) < self.most:
+            self.slots.append(Slot(len(self.slots)))
+        live = sum(slot.state is not SlotState.EMPTY for slot in self.slots)
+        for generation in self._needy(now):
+            starting = sum(s.generation is generation and s.state is SlotState.STARTING for s in self.slots)
+            wanted = len(generation.queue) - starting - len(generation.idle)
+            while live < self.least or (wanted > 0 and live < self.most):
+                if not self._spawn(generation, now):
+                    return
+                live, wanted = live + 1, wanted - 1
+            if wanted > 0 and not starting and not paused:
+                self._make_room(generation, now)
+
+    def _needy(self, now: float) -> Iterable[Generation]:
+        """Yield the generations that may start workers: first those whose jobs have none, the current one last."""
+        ready = [g for g in self.generations if g.ready and g.budget.not_before <= now]
+        waiting = sorted((g for g in ready if g.queue), key=lambda g: (g.slots, g.started_at))
+        current = self.generations[-1:] if self.generations and self.generations[-1] in ready else ready[-1:]
+        return [*waiting, *(g for g in current if g not in waiting)]
+
+    def _spawn(self, generation: Generation, now: float) -> bool:
+        slot = next(s for s in self.slots if s.state is SlotState.EMPTY)
+        slot.state = SlotState.STARTING
+        slot.generation = generation
+        slot.started_at = now
+        generation.slots += 1
+        if self._engine.spawn(slot):
+            generation.started_at = now
+            return True
+        generation.slots -= 1
+        slot.clear()
+        generation.budget.add_failure(now)
+        generation.budget.not_before = max(generation.budget.not_before, now + 0.1)
+        return False
+
+    def on_ready(self, slot: Slot, baseline_bytes: int, now: float) -> None:
+        """Take note of a worker that has started and can be given jobs."""
+        assert slot.generation is not None
+        slot.generation.problem = ""
+        slot.baseline_bytes = baseline_bytes
+        if slot.stop is not Stop.NONE or slot.state is not SlotState.STARTING:
+            return
+        self.set_idle(slot, now)
+        if self.is_unwanted(slot):
+            self.retire(slot, now)
+
+    def set_idle(self, slot: Slot, now: float) -> None:
+        """Have a worker wait for a job."""
+        slot.state = SlotState.IDLE
+        slot.idle_since = now
+        slot.limits = None
+        slot.take_back_at = _NEVER
+        assert slot.generation is not None
+        slot.generation.idle.append(slot)
+
+    # Staying ----------------------------------------------------------------------------------------------------
+
+    def next_time(self, now: float) -> float:
+        """Return when something is to be done about workers that start, idle ones that are too many, or a budget."""
+        deadline = _NEVER
+        for slot in self.slots:
+            if slot.state is SlotState.STARTING:
+                deadline = min(deadline, slot.started_at + self._settings.start_timeout)
+            elif slot.state is SlotState.IDLE and self._is_surplus(slot):
+                deadline = min(deadline, self._idle_until(slot))
+        for generation in self.generations:
+            if generation.ready and generation.budget.not_before > now:
+                deadline = min(deadline, generation.budget.not_before)
+        return deadline
+
+    def advance(self, slot: Slot, guard: Guard, now: float) -> None:
+        """Let a worker end that is not needed any more; stop one that does not get ready."""
+        if slot.state is SlotState.IDLE:
+            if self._is_surplus(slot) and self._idle_until(slot) <= now:
+                self.retire(slot, now)
+        elif slot.state is SlotState.STARTING and slot.started_at + self._settings.start_timeout <= now:
+            guard.stop(slot, Stop.START, now)
+
+    def _idle_until(self, slot: Slot) -> float:
+        return slot.idle_since + self._settings.worker_idle
+
+    def _is_surplus(self, slot: Slot) -> bool:
+        if slot.generation is not None and slot.generation.queue:
+            return False  # it is about to get a job
+        staying = sum(s.state is not SlotState.EMPTY and s.stop is Stop.NONE for s in self.slots)
+        return staying > self.least
+
+    def is_unwanted(self, slot: Slot) -> bool:
+        """Return whether a worker is to end as soon as it has no job: its place is gone, or its code is superseded."""
+        return slot.number >= self.most or (slot.generation is not None and slot.generation.successor is not None)
+
+    def is_used_up(self, slot: Slot) -> bool:
+        """Return whether a worker has done as much as one may."""
+        limit = self._settings.max_jobs_per_worker
+        return slot.has_grown or (limit is not None and slot.jobs_done >= limit)
+
+    # Going ------------------------------------------------------------------------------------------------------
+
+    def _make_room(self, needy: Generation, now: float) -> None:
+        """Let a worker of other code end when all places are taken: an idle one, or one of those that have several."""
+        if needy.slots and not any(g.idle for g in self.generations if g is not needy):
+            return
+        if any(slot.state is SlotState.STOPPING or slot.stop is Stop.RETIRE for slot in self.slots):
+            return
+        for slot in self.slots:
+            if slot.generation is not needy and slot.state is SlotState.IDLE:
+                self.retire(slot, now)
+                return
+        for slot in self.slots:
+            if slot.generation is not needy and slot.state is SlotState.BUSY and slot.stop is Stop.NONE:
+                slot.stop = Stop.RETIRE  # it ends after the jobs that it has: taken back at once, none might ever be run
+                self._engine.retire(slot)
+                return
+
+    def retire(self, slot: Slot, now: float) -> None:
+        """Let a worker without a job end by itself."""
+        assert slot.generation is not None
+        if slot.state is SlotState.IDLE:
+            slot.generation.idle.remove(slot)
+        slot.stop = Stop.RETIRE
+        self.await_end(slot, now)
+        self._engine.retire(slot)
+
+    def await_end(self, slot: Slot, now: float) -> None:
+        """Expect a worker to end that has been told to."""
+        slot.state = SlotState.STOPPING
+        slot.limits = None
+        slot.take_back_at = _NEVER
+        slot.kill_at = now + self._settings.job_defaults.grace_period
+
+    def retire_generation(self, generation: Generation, now: float) -> None:
+        """Let the idle workers of a generation end."""
+        for slot in list(generation.idle):
+            self.retire(slot, now)
+
+    def retire_surplus(self, now: float) -> None:
+        """Let idle workers end whose places have gone."""
+        for slot in self.slots[self.most :]:
+            if slot.state is SlotState.IDLE:
+                self.retire(slot, now)
+
+    def on_exit(self, slot: Slot, how: tuple[int | None, int | None], now: float, *, was_in_job: bool) -> None:
+        """Free the slot of a worker that has gone: (signal, exit code)."""
+        generation, stop, state, untried = slot.generation, slot.stop, slot.state, not slot.jobs_done
+        assert generation is not None
+        if state is SlotState.IDLE:
+            generation.idle.remove(slot)
+        generation.slots -= 1
+        slot.clear()
+        if stop is Stop.START:
+            text = (
+                f"a worker was not ready {self._settings.start_timeout:g} s after it had been started: the initializer "
+                "hangs, or the host is overloaded; see start_timeout, and the pool's log for where it was"
+            )
+            self.add_start_failure(generation, text, now)
+        if stop is not Stop.NONE:
+            return
+        self.restarts += 1
+        if state is SlotState.STARTING:
+            self.add_start_failure(generation, f"a worker ended before it was ready ({describe_end(*how)})", now)
+        elif not was_in_job:
+            self._engine.log(f"worker {slot.number} ended while idle ({describe_end(*how)}); it is replaced")
+            if untried:  # one that never gets as far as a job must not be replaced as fast as the host can fork
+                generation.budget.add_failure(now)
+
+    def on_spawn_failed(self, slot: Slot, problem: str, now: float) -> None:
+        """Settle a slot whose worker could not be forked."""
+        assert slot.generation is not None
+        generation = slot.generation
+        generation.slots -= 1
+        slot.clear()
+        self.add_start_failure(generation, problem, now)
+
+    def add_start_failure(self, generation: Generation, problem: str, now: float) -> None:
+        """Count a worker or template that did not start; past the budget, the reason becomes the pool's problem."""
+        generation.budget.add_failure(now)
+        if generation.budget.spent or not generation.slots:
+            generation.problem = generation.problem or problem
+        self._engine.log(f"generation {generation.number}: {problem}")
