@@ -186,6 +186,8 @@ def wait_for_end(directory: rundir.RunDir, timeout: float) -> bool:
     while os.path.exists(directory.lock):
         fd = rundir.try_lock(directory.lock)
         if fd is not None:
+            if (mark := rundir.read_mark(directory)) is not None:  # it was killed: its processes may still be there
+                process.kill_marked(mark)
             rundir.remove(directory)
             os.close(fd)
             return True

@@ -4,7 +4,8 @@
     BASE/NAME/        mode 0700
         socket        where clients connect
         table         the shared table
-        log           what the pool and, in a named pool, its jobs have to say
+        log           what the pool and its jobs have to say
+        mark          what every process of the pool carries in its environment
         data-ID       progress data too big for the table
         results-N     results beyond the memory bound
 
@@ -19,6 +20,7 @@ import fcntl
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from procjobs.errors import ConfigurationError, SupervisorError
@@ -26,6 +28,7 @@ from procjobs.errors import ConfigurationError, SupervisorError
 SOCKET: Final = "socket"
 TABLE: Final = "table"
 LOG: Final = "log"
+MARK: Final = "mark"
 PRIVATE_PREFIX: Final = "private-"
 _LONGEST_SOCKET_PATH: Final = 107  # sun_path of unix(7), less its closing zero
 
@@ -144,6 +147,21 @@ def make_fresh(rundir: RunDir) -> None:
     os.mkdir(rundir.path, 0o700)
 
 
+def write_mark(rundir: RunDir, mark: str) -> None:
+    """Leave the mark of the pool's processes for whoever takes over after a kill."""
+    with open(f"{rundir.path}/{MARK}", "w") as file:
+        file.write(mark)
+
+
+def read_mark(rundir: RunDir) -> str | None:
+    """Return the mark that a dead owner has left, None if there is none."""
+    try:
+        with open(f"{rundir.path}/{MARK}") as file:
+            return file.read(64) or None
+    except (OSError, ValueError):
+        return None
+
+
 def close_to_new_clients(rundir: RunDir) -> None:
     """Take the socket away: who comes now waits for the lock and begins anew."""
     with contextlib.suppress(FileNotFoundError):
@@ -160,13 +178,19 @@ def remove(rundir: RunDir) -> None:
             os.rmdir(rundir.base)
 
 
-def sweep_stale(base: str) -> None:
-    """Remove what pools whose supervisors were killed have left: perhaps nobody will ever take those names over."""
+def sweep_stale(base: str, end_processes: Callable[[str], None]) -> None:
+    """Remove what pools whose supervisors were killed have left: perhaps nobody will ever take those names over.
+
+    `end_processes(mark)` is called for those that left a mark.
+    """
     for entry in os.listdir(base):
         if entry.endswith(".lock"):
             rundir = RunDir(base, entry.removesuffix(".lock"))
             with contextlib.suppress(OSError):
                 fd = try_lock(rundir.lock)
                 if fd is not None:
+                    mark = read_mark(rundir)
+                    if mark is not None:
+                        end_processes(mark)
                     remove(rundir)
                     os.close(fd)

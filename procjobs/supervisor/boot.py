@@ -51,6 +51,9 @@ def main() -> None:
 def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor, Log]:
     process.become_subreaper()
     process.set_title("procjobs-super")
+    mark = rundir.read_mark(directory)
+    if mark is not None:  # its supervisor and template were killed together, and nobody has ended what jobs had started
+        process.kill_marked(mark)
     rundir.make_fresh(directory)
     log = Log(directory.log)
     if boot["owner_pid"] is None:
@@ -63,5 +66,6 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
     supervisor = Supervisor(directory, settings, owner_pid=boot["owner_pid"], log=log, listener=listener)
     listener.listen(BACKLOG)
     log.write(f"pool {directory.name}: supervisor {os.getpid()} is ready")
-    rundir.sweep_stale(directory.base)
+    rundir.write_mark(directory, supervisor.crew.mark)
+    rundir.sweep_stale(directory.base, process.kill_marked)
     return supervisor, log

@@ -23,6 +23,8 @@ FORGIVEN_SECONDS: Final = 1.0
 """The least that a running job has left when the supervisor finds that it was itself away at a deadline."""
 RETIRE_SHARE: Final = 0.5
 """A worker that keeps more than this part of `max_rss` after a job is replaced before the next one."""
+_SHORTEST_PAUSE: Final = 0.02
+"""Between two samples of what a job uses. Reading a host's processes takes some milliseconds."""
 _EXAMINED: Final = frozenset({Stop.TIMEOUT, Stop.STALL, Stop.START})
 
 
@@ -38,7 +40,18 @@ class Sample(NamedTuple):
 class Limits:
     """The limits of the one job that a worker is in: monotonic times, infinity where there is no such limit."""
 
-    __slots__ = ("_active_at", "_last", "_max_rss", "_stall_timeout", "deadline", "sample_at", "slow_at", "soft_at")
+    __slots__ = (
+        "_active_at",
+        "_last",
+        "_max_rss",
+        "_sampled_at",
+        "_stall_timeout",
+        "_used_bytes",
+        "deadline",
+        "sample_at",
+        "slow_at",
+        "soft_at",
+    )
 
     def __init__(self, options: JobOptions, now: float) -> None:
         self.deadline = _after(options.timeout, now)
@@ -46,11 +59,12 @@ class Limits:
         self.slow_at = _after(options.slow_after, now)
         self._stall_timeout = options.stall_timeout
         self._max_rss = options.max_rss
-        self._active_at = now
+        self._active_at = self._sampled_at = now
         self._last: Sample | None = None
+        self._used_bytes = 0
         self.sample_at = _NEVER
         if self._stall_timeout is not None or self._max_rss is not None:
-            self.sample_at = now + min(self._stall_pause(), self._memory_pause(0))
+            self.sample_at = now + _SHORTEST_PAUSE
 
     def next_time(self) -> float:
         """Return the earliest of them."""
@@ -69,15 +83,22 @@ class Limits:
             return Stop.MEMORY
         if self._stall_timeout is not None and now >= self._active_at + self._stall_timeout:
             return Stop.STALL
-        self.sample_at = now + min(self._stall_pause(), self._memory_pause(used_bytes))
+        since = now - self._sampled_at
+        self.sample_at = now + min(self._stall_pause(), self._memory_pause(used_bytes, since))
+        self._sampled_at, self._used_bytes = now, used_bytes
         return Stop.NONE
 
     def _stall_pause(self) -> float:
         return min(max(self._stall_timeout / 10, 0.05), 5.0) if self._stall_timeout is not None else _NEVER
 
-    def _memory_pause(self, used_bytes: int) -> float:
-        """Return the seconds to the next sample: the nearer to the limit, the fewer."""
-        return max(0.5 * (1 - used_bytes / self._max_rss), 0.02) if self._max_rss is not None else _NEVER
+    def _memory_pause(self, used_bytes: int, since: float) -> float:
+        """Return the seconds to the next sample: half of those in which, at its speed since the last, it is at its limit."""
+        if self._max_rss is None:
+            return _NEVER
+        speed = (used_bytes - self._used_bytes) / max(since, 0.001)
+        left = (self._max_rss - used_bytes) / speed if speed > 0 else _NEVER
+        nearness = 0.5 * (1 - used_bytes / self._max_rss)
+        return max(min(left / 2, nearness), _SHORTEST_PAUSE)
 
     def forgive(self, seconds: float, now: float) -> None:
         """Push everything back: the supervisor was away for so long."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_STACK_BYTES: Final = 16 * 1024
 _LOOK_AGAIN_SECONDS: Final = 0.001
+_FIRST: Final = "(most recent call first):"
 _OWN_FRAMES: Final = tuple(f"/procjobs/{module}.py" for module in ("worker/worker", "template/template", "host/process"))
 
 
@@ -37,18 +38,19 @@ class StackSource:
 class _Examination:
     """One worker that was asked, and who wants to know."""
 
-    __slots__ = ("job", "look_at", "text", "until", "waiters")
+    __slots__ = ("is_for_dispatcher", "job", "look_at", "text", "until", "waiters")
 
     def __init__(self, job: Job | None, now: float) -> None:
         self.job = job
         self.text = b""
         self.until = now + EXAMINE_SECONDS
         self.look_at = self.until
+        self.is_for_dispatcher = False
         self.waiters: list[Callable[[str], None]] = []
 
 
 class Stacks:
-    """The examinations that are under way; `on_examined(slot, job, text)` hears of each one's end."""
+    """The examinations that are under way; `on_examined(slot, job, text)` hears of the end of those without a waiter."""
 
     def __init__(self, loop: Loop, on_examined: Callable[[Slot, Job | None, str], None]) -> None:
         self._loop = loop
@@ -56,13 +58,15 @@ class Stacks:
         self._running: dict[Slot, _Examination] = {}
 
     def ask(self, slot: Slot, waiter: Callable[[str], None] | None = None) -> None:
-        """Ask a worker where it is; `waiter` is told beside everybody else."""
+        """Ask a worker where it is, for `waiter`, or for the dispatcher."""
         examination = self._running.get(slot)
         if examination is None:
             examination = self._running[slot] = _Examination(slot.current, self._loop.now)
             if slot.pid:
                 process.kill_process(slot.pid, process.STACK_SIGNAL)
-        if waiter is not None:
+        if waiter is None:
+            examination.is_for_dispatcher = True
+        else:
             examination.waiters.append(waiter)
 
     def read(self, source: StackSource, _events: int) -> None:
@@ -71,12 +75,13 @@ class Stacks:
         examination = self._running.get(source.slot)
         if examination is not None and data:
             examination.text += data
-            self._look(source.slot, examination)
+            self._look(source.slot, examination, source.fd)
 
-    def _look(self, slot: Slot, examination: _Examination) -> None:
+    def _look(self, slot: Slot, examination: _Examination, fd: int) -> None:
         if observe.is_in_handler(slot.pid, process.STACK_SIGNAL):
             examination.look_at = min(self._loop.now + _LOOK_AGAIN_SECONDS, examination.until)
         else:
+            examination.text += _read_all(fd)  # what it wrote between being read and being looked at
             self._conclude(slot)
 
     def next_deadline(self) -> float:
@@ -87,12 +92,10 @@ class Stacks:
         """End the examinations whose text is there, or whose time is over."""
         for slot, examination in list(self._running.items()):
             if examination.look_at <= now:
-                link = links.get(slot.number)
-                examination.text += _read_all(link.stack) if link is not None else b""
                 if now >= examination.until:
                     self._conclude(slot)
                 else:
-                    self._look(slot, examination)
+                    self._look(slot, examination, links[slot.number].stack)
 
     def forget(self, slot: Slot) -> None:
         """End the examination of a worker that has gone."""
@@ -106,7 +109,8 @@ class Stacks:
             text = f"(it does not answer; its process is {observe.describe_state(slot.pid)})"
         for waiter in examination.waiters:
             waiter(text)
-        self._on_examined(slot, examination.job, text)
+        if examination.is_for_dispatcher:
+            self._on_examined(slot, examination.job, text)
 
 
 def _read_all(fd: int) -> bytes:
@@ -123,5 +127,10 @@ def _for_readers(text: bytes) -> str:
     """Return the stacks without the frames of the worker itself."""
     lines = text.decode(errors="replace").splitlines()
     own = (*_OWN_FRAMES, 'File "<string>", line 1 in')
-    kept = [line for line in lines if not any(frame in line for frame in own)]
+    kept: list[str] = []
+    for line in [*lines, ""]:
+        if kept and not line.startswith(" ") and kept[-1].endswith(_FIRST):
+            kept.append("  (in a function that is not written in Python)")
+        if not any(frame in line for frame in own):
+            kept.append(line)
     return limit_text("\n".join(kept).strip(), MOST_STACK_BYTES)
