@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 from chaos_client import ROLES, Desk, count_descriptors
-from chaos_jobs import MARK, MAX_QUEUED, append, open_pool, plan_tiny, probe
+from chaos_jobs import MARK, MAX_QUEUED, TOKEN, append, open_pool, plan_tiny, probe
 from chaos_ledger import MUST_BE_ZERO, Kill, Ledger, summarise_recoveries
 
 import procjobs
@@ -83,18 +83,17 @@ def play(options, stage):
     killer.leave()
     clients.wait(until + options.patience + 15.0)
     killer.desk.wait_all(until + options.patience)
-    stage.log.read()
-    stop_failed = stop(pool)
+    append("events", "left", killer.desk.label, before, count_descriptors())
+    ledger = Ledger(stage.records, killer.kills)
     left = {
+        "children of dead jobs": wait_for_nothing(lambda: ledger.children_of_dead_jobs(stage.find_children())),
+        "processes left": stop(pool) + [describe_process(pid) for pid in stage.marked_processes()],
+        "files left": stage.left_files(),
         "clients broken": clients.broken,
         "floods without QueueFull": killer.dry_floods,
         "never recovered": killer.unrecovered,
-        "complaints in the log": stage.log.complaints,
-        "processes left": stop_failed + [describe_process(pid) for pid in stage.marked_processes()],
-        "files left": stage.left_files(),
+        "complaints in the log": stage.log.read(),
     }
-    append("events", "left", "killer-0", before, count_descriptors())
-    ledger = Ledger(stage.records, killer.kills)
     faults = {**ledger.faults(), **left}
     return {
         "seed": options.seed,
@@ -103,6 +102,14 @@ def play(options, stage):
         "faults": {name: faults[name] for name in MUST_BE_ZERO},
         "recoveries": summarise_recoveries(killer.recoveries),
     }
+
+
+def wait_for_nothing(find):
+    """Return what is found when the grace period is over, at once if that is nothing."""
+    deadline = time.monotonic() + 6.0
+    while (found := find()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
 
 
 def stop(pool):
@@ -141,6 +148,14 @@ class Stage:
 
     def marked_processes(self):
         return find_marked(self.records)
+
+    def find_children(self):
+        """Return {pid: token} of what jobs have started."""
+        found = {}
+        for pid in self.marked_processes():
+            with contextlib.suppress(psutil.Error):
+                found[pid] = psutil.Process(pid).environ().get(TOKEN)
+        return {pid: token for pid, token in found.items() if token}
 
     def left_files(self):
         return [os.path.join(root, name) for root, below, files in os.walk(self.runtime) for name in below + files]
@@ -181,12 +196,14 @@ class PoolLog:
         self.complaints = []
 
     def read(self):
+        """Read on, and return all complaints until now."""
         with contextlib.suppress(FileNotFoundError):
             if self._file is None or os.stat(self._path).st_ino != os.fstat(self._file.fileno()).st_ino:
                 following = open(self._path, errors="replace")  # noqa: SIM115 - it stays open to be read on
                 self._read_on()
                 self._file = following
         self._read_on()
+        return self.complaints
 
     def _read_on(self):
         if self._file is not None:

@@ -41,7 +41,7 @@ class Desk:
 
     def __init__(self, pool, label):
         self._pool = pool
-        self._label = label
+        self.label = label
         self._count = 0
         self._done = queue.SimpleQueue()
         self.pending = {}
@@ -71,12 +71,12 @@ class Desk:
             outcome = procjobs.JobCancelled("", job_id=None)
         except Exception as error:  # noqa: BLE001 - the edge around a job
             outcome = error
-        del self.pending[token]
-        self._record_answer(token, pending, outcome)
+        if self.pending.pop(token, None) is not None:  # else it has been given up
+            self._record_answer(token, pending, outcome)
 
     def _new_token(self):
         self._count += 1
-        return f"{self._label}.{self._count}"
+        return f"{self.label}.{self._count}"
 
     @staticmethod
     def _record_submitted(token, plan, job_id):
@@ -142,6 +142,7 @@ class Desk:
             self.take_answers(0.2)
         for token, pending in self.pending.items():
             append("events", "hung", token, f"{pending.job and pending.job.status()}")
+        self.pending.clear()
 
 
 # Roles ----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ import procjobs
 
 MARK = "PROCJOBS_CHAOS"
 """The environment variable that all processes of a run carry, jobs' children too: the run's directory."""
+TOKEN = "PROCJOBS_CHAOS_JOB"
+"""The environment variable that tells which job has started a process."""
 MAX_QUEUED = 300
 
 
@@ -44,6 +46,7 @@ def recorded(function):
     @functools.wraps(function)
     def run(token, *args):
         job = procjobs.current_job()
+        os.environ[TOKEN] = token
         append("starts", token, job.id, job.attempt, os.getpid())
         return function(*args)
 
@@ -55,6 +58,11 @@ def recorded(function):
 
 def probe():
     return os.getpid()
+
+
+@recorded
+def tiny(value):
+    return value
 
 
 @recorded
@@ -115,15 +123,15 @@ def overrun(how):
 
 
 @recorded
-def found_family(end):
+def found_family(end, seconds):
     """Start a child, one in a session of its own, and two whose parents have ended; then return, die or overrun."""
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.Popen(["sleep", "100"], **quiet)
     subprocess.Popen(["sleep", "101"], start_new_session=True, **quiet)
     subprocess.run(["sh", "-c", "sh -c 'sleep 102 & sleep 103 &'"], start_new_session=True, check=False, **quiet)
+    time.sleep(60 if end == "overrun" else seconds)
     if end == "die":
         os._exit(5)
-    time.sleep(0.05 if end == "return" else 60)
     return end
 
 
@@ -180,7 +188,7 @@ def make_plan(rng: random.Random) -> Plan:
 
 def plan_tiny(rng):
     value = rng.random()
-    return Plan(echo, (value,), equals(value))
+    return Plan(tiny, (value,), equals(value))
 
 
 def plan_work(rng):
@@ -231,7 +239,7 @@ def plan_family(rng):
         "die": raises(procjobs.WorkerCrashed, exit_code=5),
         "overrun": raises(procjobs.JobTimeout),
     }
-    return Plan(found_family, (end,), right[end], {"timeout": 0.6} if end == "overrun" else {})
+    return Plan(found_family, (end, rng.uniform(0.0, 0.8)), right[end], {"timeout": 0.6} if end == "overrun" else {})
 
 
 def plan_large(rng):
@@ -258,12 +266,12 @@ def plan_expiring(rng):
     value = rng.random()
     is_value, is_expired = equals(value), raises(procjobs.JobExpired)
     is_right = lambda outcome: is_value(outcome) or is_expired(outcome)  # noqa: E731 - as everywhere here
-    return Plan(echo, (value,), is_right, {"expires": rng.uniform(0.01, 0.5)})
+    return Plan(tiny, (value,), is_right, {"expires": rng.uniform(0.01, 0.5)})
 
 
 PLANS = {
     plan_tiny: 50, plan_work: 12, plan_report: 6, plan_failure: 4, plan_late_success: 6, plan_death: 3, plan_leaving: 3,
-    plan_overrun: 2, plan_family: 2, plan_large: 6, plan_unpicklable: 3, plan_delayed: 5, plan_expiring: 5,
+    plan_overrun: 2, plan_family: 4, plan_large: 6, plan_unpicklable: 3, plan_delayed: 5, plan_expiring: 5,
 }  # fmt: skip
 
 

@@ -11,11 +11,12 @@ REASONS = {
     "JobTimeout": "timeout", "WorkerCrashed": "crashed", "PayloadError": "payload", "QueueFull": "rejected",
     "JobCancelled": "cancelled", "JobExpired": "expired", "SupervisorLost": "supervisor lost", "": "",
 }  # fmt: skip
+ENDS_ALL_IT_STARTED = {"WorkerCrashed", "JobTimeout", "JobCancelled", "SupervisorLost"}
 BLAMES_SUPERVISOR = {"SupervisorLost", "SupervisorError"}
 MUST_BE_ZERO = (
     "lost", "run too often", "answered twice", "hung", "wrong results", "wrong refusals", "clients broken",
-    "floods without QueueFull", "never recovered", "complaints in the log", "processes left", "files left",
-    "descriptors left",
+    "floods without QueueFull", "never recovered", "complaints in the log", "children of dead jobs", "processes left",
+    "files left", "descriptors left",
 )  # fmt: skip
 
 
@@ -40,6 +41,7 @@ class Ledger:
 
     def __init__(self, directory, kills):
         self._kills = kills
+        self._unused_kills = set(kills)
         self._killed = {kill.pid for kill in kills}
         self._starts = {}
         for token, job_id, attempt, pid in read_lines(f"{directory}/starts"):
@@ -76,6 +78,11 @@ class Ledger:
             "wrong refusals": [fields for fields in self._of("refused") if not self._is_rightly_refused(*fields)],
             "descriptors left": [fields for fields in self._of("left") if fields[2] > fields[1]],
         }
+
+    def children_of_dead_jobs(self, children):
+        """Return those of {pid: token} whose jobs have ended in a way that ends what they have started, too."""
+        dead = {token for token, answer in self._answered.items() if answer[2] in ENDS_ALL_IT_STARTED}
+        return [f"process {pid} of {self._describe(token)}" for pid, token in children.items() if token in dead]
 
     def _describe(self, token, *more):
         _, name, most, job_id, at = self._submitted.get(token, (token, "?", 0, None, 0.0))
@@ -123,8 +130,10 @@ class Ledger:
 
     def _was_worker_killed(self, token, attempt, since, until):
         pids = [pid for started, pid, _ in self._starts.get(token, []) if started == attempt]
-        if not pids:  # it died between its mark in the table and its line in the file
-            return self._was_killed("worker", since, until)
+        if not pids:  # it died between its mark in the table and its line in the file: one job for each kill
+            kill = next((k for k in self._unused_kills if k.kind == "worker" and since <= k.at <= until), None)
+            self._unused_kills.discard(kill)
+            return kill is not None
         return pids[-1] in self._killed
 
     def _is_rightly_refused(self, _token, error, at, _text):
