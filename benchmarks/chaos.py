@@ -330,33 +330,32 @@ class Killer:
 
     # Signals
 
-    def _signal(self, pids, number, rng):
-        """Send a signal to one of the processes if it is of this run; return (pid, pidfd), None if it is not there."""
+    def _signal(self, kind, pids, number, rng):
+        """Send a signal to one of the processes if it is of this run; return its pidfd, None if it is not there."""
         if not pids:
             return None
         pid = rng.choice(pids)
         with contextlib.suppress(OSError, psutil.Error):
             pidfd = os.pidfd_open(pid)
             if is_marked(psutil.Process(pid), self._mark):
+                self.kills.append(Kill(kind, pid, time.monotonic()))  # before it is felt anywhere
+                append("kills", *self.kills[-1])
                 signal.pidfd_send_signal(pidfd, number)
-                return pid, pidfd
+                return pidfd
             os.close(pidfd)
         return None
 
     def _kill(self, kind, pids, rng):
-        met = self._signal(pids, signal.SIGKILL, rng)
-        if met is not None:
-            pid, pidfd = met
+        pidfd = self._signal(kind, pids, signal.SIGKILL, rng)
+        if pidfd is not None:
             os.close(pidfd)
-            self.kills.append(Kill(kind, pid, time.monotonic()))
             if kind in self.recoveries:
                 self._probes.submit(self._time_recovery, self.kills[-1])
 
     def _stop(self, kind, pids, rng):
-        met = self._signal(pids, signal.SIGSTOP, rng)
-        if met is None:
+        pidfd = self._signal(f"{kind} stopped", pids, signal.SIGSTOP, rng)
+        if pidfd is None:
             return
-        pid, pidfd = met
 
         def go_on():
             with contextlib.suppress(ProcessLookupError):
@@ -367,7 +366,6 @@ class Killer:
         timer.daemon = True
         timer.start()
         self._timers = [timer, *filter(threading.Thread.is_alive, self._timers)]
-        self.kills.append(Kill(f"{kind} stopped", pid, time.monotonic()))
 
     def _time_recovery(self, kill):
         """Note how long it takes after a kill until a small job succeeds that is submitted right after it."""

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 REASONS = {
     "JobTimeout": "timeout", "WorkerCrashed": "crashed", "PayloadError": "payload", "QueueFull": "rejected",
-    "JobCancelled": "cancelled", "JobExpired": "expired", "SupervisorLost": "supervisor lost", "": "",
+    "JobCancelled": "cancelled", "JobExpired": "expired", "SupervisorLost": "supervisor lost",
+    "PoolClosed": "stopped", "": "",
 }  # fmt: skip
 ENDS_ALL_IT_STARTED = {"WorkerCrashed", "JobTimeout", "JobCancelled", "SupervisorLost"}
 BLAMES_SUPERVISOR = {"SupervisorLost", "SupervisorError"}
