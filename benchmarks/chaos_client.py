@@ -1,0 +1,219 @@
+"""A client of chaos.py, a program of its own: `chaos_client.py ROLE LABEL POOL WORKERS SEED UNTIL PATIENCE PARENT`.
+
+It submits jobs until the monotonic time UNTIL, and then has PATIENCE seconds for all answers. What it has seen goes into
+the file `events`: submitted, refused, answered, hung, descriptors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import queue
+import random
+import signal
+import sys
+import time
+from contextlib import suppress
+
+import chaos_jobs
+from chaos_jobs import append, make_plan, open_pool
+
+import procjobs
+from procjobs.host import process
+
+MOST_PENDING = 60
+STATES = {"JobCancelled": "cancelled", "JobExpired": "expired", "": "succeeded"}
+
+
+class Pending:
+    """A submitted job whose answer is awaited."""
+
+    def __init__(self, plan, job=None):
+        self.plan = plan
+        self.job = job
+        self.task = None
+        self.was_cancelled = False
+
+
+class Desk:
+    """Submits jobs, and records what becomes of each under a token of its own."""
+
+    def __init__(self, pool, label):
+        self._pool = pool
+        self.label = label
+        self._count = 0
+        self._done = queue.SimpleQueue()
+        self.pending = {}
+
+    def submit(self, plan):
+        """Submit, and return whether it was taken."""
+        token = self._new_token()
+        try:
+            job = self._pool.options(**plan.options).submit(plan.function, token, *plan.args)
+        except procjobs.ProcjobsError as error:
+            append("events", "refused", token, type(error).__name__, time.monotonic(), str(error)[:500])
+            return not isinstance(error, procjobs.QueueFull)
+        self._record_submitted(token, plan, job.id)
+        self.pending[token] = Pending(plan, job)
+        job.add_done_callback(lambda _: self._done.put(token))
+        return True
+
+    async def run(self, plan):
+        """Submit and await as asyncio programs do; the job's id is not known here."""
+        token = self._new_token()
+        self._record_submitted(token, plan, None)
+        self.pending[token] = pending = Pending(plan)
+        pending.task = asyncio.current_task()
+        try:
+            outcome = await self._pool.options(**plan.options).run(plan.function, token, *plan.args)
+        except asyncio.CancelledError:
+            outcome = procjobs.JobCancelled("", job_id=None)
+        except Exception as error:  # noqa: BLE001 - the edge around a job
+            outcome = error
+        if self.pending.pop(token, None) is not None:  # else it has been given up
+            self._record_answer(token, pending, outcome)
+
+    def _new_token(self):
+        self._count += 1
+        return f"{self.label}.{self._count}"
+
+    @staticmethod
+    def _record_submitted(token, plan, job_id):
+        starts = 1 + plan.options.get("retries", 0)
+        append("events", "submitted", token, plan.function.__name__, starts, job_id, time.monotonic())
+
+    def take_answers(self, timeout):
+        """Wait for an answer, and examine all that are there."""
+        with suppress(queue.Empty):
+            token = self._done.get(timeout=timeout)
+            while True:
+                self._examine(token)
+                token = self._done.get_nowait()
+
+    def _examine(self, token):
+        pending = self.pending.pop(token, None)
+        if pending is None:
+            append("events", "again", token)
+            return
+        try:
+            outcome = pending.job.exception(0) or pending.job.result(0)
+        except procjobs.JobCancelled as error:
+            outcome = error
+        self._record_answer(token, pending, outcome)
+
+    def _record_answer(self, token, pending, outcome):
+        error = outcome if isinstance(outcome, Exception) else None
+        name = type(error).__name__ if error else ""
+        verdict = "right" if pending.plan.is_right(outcome) else f"{outcome!r}"[:1000]
+        if verdict == "right" and pending.job is not None and name != "PayloadError":  # which the pool may not know of
+            verdict = self._compare_status(pending.job, STATES.get(name, "failed")) or verdict
+        if name == "JobCancelled" and pending.was_cancelled:
+            verdict = "right"
+        details = getattr(error, "signal", None), getattr(error, "attempt", None)
+        append("events", "answered", token, STATES.get(name, "failed"), name, verdict, *details, time.monotonic())
+
+    def _compare_status(self, job, state):
+        """Return what is wrong if the shared table shows another state than the handle."""
+        with suppress(procjobs.UnknownJob):
+            shown = self._pool.status(job.id)
+            if shown.state != state:
+                return f"the answer says {state}, the table {shown}"
+        return None
+
+    def cancel_one(self, rng):
+        """Cancel a job: by its handle, by its id, or by the task that awaits it."""
+        pending = self.pending[rng.choice(list(self.pending))]
+        pending.was_cancelled = True
+        if pending.task is not None:
+            pending.task.cancel()
+        elif rng.random() < 0.5:
+            pending.job.cancel()
+        else:
+            self._cancel_by_id(pending.job.id)
+
+    def _cancel_by_id(self, job_id):
+        with suppress(procjobs.UnknownJob, procjobs.SupervisorError):
+            self._pool.cancel(job_id)
+
+    def wait_all(self, deadline):
+        """Take all answers; those that have not come by the deadline hang."""
+        while self.pending and time.monotonic() < deadline:
+            self.take_answers(0.2)
+        for token, pending in self.pending.items():
+            append("events", "hung", token, f"{pending.job and pending.job.status()}")
+        self.pending.clear()
+
+
+# Roles ----------------------------------------------------------------------------------------------------------
+
+
+def submit_jobs(desk, rng, until, *, cancels=False):
+    while time.monotonic() < until:
+        if len(desk.pending) < MOST_PENDING:
+            for _ in range(rng.choice((1, 1, 2, 5, 30))):
+                desk.submit(make_plan(rng))
+        if cancels and desk.pending and rng.random() < 0.6:
+            desk.cancel_one(rng)
+        desk.take_answers(rng.uniform(0.001, 0.08))
+
+
+def submit_and_wait(desk, rng, until, patience):
+    submit_jobs(desk, rng, until)
+    desk.wait_all(until + patience)
+
+
+def submit_and_cancel(desk, rng, until, patience):
+    submit_jobs(desk, rng, until, cancels=True)
+    desk.wait_all(until + patience)
+
+
+def submit_and_leave(desk, rng, until, _patience):
+    """Go without a word, answers or none."""
+    submit_jobs(desk, rng, min(until, time.monotonic() + rng.uniform(0.1, 2.0)))
+    if rng.random() < 0.5:
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def await_runs(desk, rng, until, patience):
+    tasks = set()
+    while time.monotonic() < until:
+        if len(tasks) < MOST_PENDING:
+            task = asyncio.create_task(desk.run(make_plan(rng)))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        if desk.pending and rng.random() < 0.03:
+            desk.cancel_one(rng)
+        await asyncio.sleep(rng.uniform(0.0, 0.03))
+    if tasks:
+        await asyncio.wait(tasks, timeout=until + patience - time.monotonic())
+    desk.wait_all(0)
+
+
+def submit_and_await(desk, rng, until, patience):
+    asyncio.run(await_runs(desk, rng, until, patience))
+
+
+ROLES = {"waits": submit_and_wait, "awaits": submit_and_await, "cancels": submit_and_cancel, "leaves": submit_and_leave}
+
+
+def count_descriptors():
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+def main(role, label, name, workers, seed, until, patience, parent):
+    process.die_with_parent(int(parent))
+    pool = open_pool(name, int(workers), version="b" if role == "awaits" else "a")
+    with suppress(procjobs.ProcjobsError):
+        pool.submit(chaos_jobs.probe).result(20)  # the receiver thread runs from here on
+    before = count_descriptors()
+    desk = Desk(pool, label)
+    ROLES[role](desk, random.Random(f"{seed}/{label}"), float(until), float(patience))
+    append("events", "left", label, before, count_descriptors())
+    pool.shutdown(wait=False)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
