@@ -270,7 +270,9 @@ class Dispatcher:
         """Return the monotonic time at which `advance` has something to do, infinity when it has nothing."""
         deadline = min(self._delayed.next_time(), self._expiring.next_time(), self.staff.next_time(now))
         for slot in self.slots:
-            deadline = min(deadline, self._guard.next_time(slot), slot.take_back_at)
+            if slot.limits is not None:
+                deadline = min(deadline, slot.limits.next_time())
+            deadline = min(deadline, slot.take_back_at, slot.term_at, slot.kill_at)
         return deadline
 
     def advance(self, now: float) -> None:

@@ -126,11 +126,6 @@ class Guard:
         kind = slot.jobs[-1 if last else 0].kind
         slot.limits = Limits(kind.options, now) if kind.is_limited else None
 
-    def next_time(self, slot: Slot) -> float:
-        """Return when something is to be done about a slot."""
-        deadline = min(slot.kill_at, slot.term_at)
-        return deadline if slot.limits is None else min(deadline, slot.limits.next_time())
-
     def advance(self, slot: Slot, now: float) -> bool:
         """Do what is due; return whether there was anything."""
         if slot.kill_at <= now:

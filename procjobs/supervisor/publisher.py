@@ -30,19 +30,19 @@ class Publisher:
         """
         dispatcher = self._dispatcher
         states = [slot.state for slot in dispatcher.slots]
-        counters = Counters(
-            workers=len(states) - states.count(SlotState.EMPTY),
-            busy=states.count(SlotState.BUSY) + states.count(SlotState.STOPPING),
-            idle=states.count(SlotState.IDLE),
-            queued=dispatcher.queued,
-            scheduled=dispatcher.scheduled,
-            finished=dispatcher.finished,
-            failed=dispatcher.failed,
-            crashed=dispatcher.crashed,
-            restarts=dispatcher.staff.restarts,
-            rows_used=self._table.rows_used,
-            accepting=accepting,
-            estimated_wait=dispatcher.estimated_wait(),
+        counters = Counters(  # by position, in its order: this runs in every turn
+            dispatcher.staff.live,
+            states.count(SlotState.BUSY) + states.count(SlotState.STOPPING),
+            states.count(SlotState.IDLE),
+            dispatcher.queued,
+            dispatcher.scheduled,
+            dispatcher.finished,
+            dispatcher.failed,
+            dispatcher.crashed,
+            dispatcher.staff.restarts,
+            self._table.rows_used,
+            accepting,
+            dispatcher.estimated_wait(),
         )
         if counters != self._counters:
             self._counters = counters

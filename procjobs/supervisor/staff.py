@@ -30,21 +30,24 @@ class Staff:
         self.slots: list[Slot] = []
         self.generations: list[Generation] = []
         self.restarts = 0
+        self.live = 0  # slots that are not empty
 
     # Coming -----------------------------------------------------------------------------------------------------
 
     def spawn_missing(self, now: float, *, paused: bool) -> None:
         """Keep the pool at its size: at least `least` workers, more up to `most` while jobs wait for one."""
+        is_enough = self.live >= self.most or (self.live >= self.least and not any(g.queue for g in self.generations))
+        if is_enough and len(self.generations) == 1:
+            return  # as in almost every turn
         while len(self.slots) < self.most:
             self.slots.append(Slot(len(self.slots)))
-        live = sum(slot.state is not SlotState.EMPTY for slot in self.slots)
         for generation in self._needy(now):
             starting = sum(s.generation is generation and s.state is SlotState.STARTING for s in self.slots)
             wanted = len(generation.queue) - starting - len(generation.idle)
-            while live < self.least or (wanted > 0 and live < self.most):
+            while self.live < self.least or (wanted > 0 and self.live < self.most):
                 if not self._spawn(generation, now):
                     return
-                live, wanted = live + 1, wanted - 1
+                wanted -= 1
             if wanted > 0 and not starting and not paused:
                 self._make_room(generation, now)
 
@@ -63,6 +66,7 @@ class Staff:
         generation.slots += 1
         if self._engine.spawn(slot):
             generation.started_at = now
+            self.live += 1
             return True
         generation.slots -= 1
         slot.clear()
@@ -117,8 +121,8 @@ class Staff:
         return slot.idle_since + self._settings.worker_idle
 
     def _is_surplus(self, slot: Slot) -> bool:
-        if slot.generation is not None and slot.generation.queue:
-            return False  # it is about to get a job
+        if self.live <= self.least or (slot.generation is not None and slot.generation.queue):
+            return False  # it is needed, or about to get a job
         staying = sum(s.state is not SlotState.EMPTY and s.stop is Stop.NONE for s in self.slots)
         return staying > self.least
 
@@ -183,6 +187,7 @@ class Staff:
         if state is SlotState.IDLE:
             generation.idle.remove(slot)
         generation.slots -= 1
+        self.live -= 1
         slot.clear()
         if stop is Stop.START:
             text = (
@@ -205,6 +210,7 @@ class Staff:
         assert slot.generation is not None
         generation = slot.generation
         generation.slots -= 1
+        self.live -= 1
         slot.clear()
         self.add_start_failure(generation, problem, now)
 

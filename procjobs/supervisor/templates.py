@@ -144,6 +144,8 @@ class Templates:
 
     def retire_unused(self, now: float) -> None:
         """End the generations that have been superseded and have neither clients nor jobs."""
+        if len(self.dispatcher.generations) == 1:
+            return
         for generation in self.dispatcher.generations[:-1]:
             if generation.clients or generation.unfinished:
                 continue
