@@ -57,7 +57,6 @@ class Reason(IntEnum):
     STALLED = 9
     MEMORY = 10
     QUARANTINED = 11
-    SUPERVISOR_LOST = 12
 
     @property
     def text(self) -> str | None:
