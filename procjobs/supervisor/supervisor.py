@@ -26,7 +26,7 @@ from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared import wire
 from procjobs.shared.states import Reason
 from procjobs.shared.table import TableFull, TableWriter
-from procjobs.shared.wire import Frame, WireError
+from procjobs.shared.wire import Frame, Outcome, RawFrame, WireError
 from procjobs.supervisor.clients import ClientDesk
 from procjobs.supervisor.dispatcher import Dispatcher
 from procjobs.supervisor.jobs import Generation, Job, Slot, SlotState, Stop
@@ -405,21 +405,37 @@ class Supervisor:
         try:
             for frame, fd in link.stream.read():
                 if frame.kind == Frame.FINISHED:
-                    answer = wire.parse_finished(frame.body)
+                    answer = self._parse_answer(frame, fd)
                     link.confirm(answer.job_id)
                     unwanted = self.dispatcher.on_finished(slot, answer, frame.raw, fd, self.now)
                     if unwanted is not None:
                         os.close(unwanted)
+                elif fd is not None:
+                    os.close(fd)
+                    raise WireError(f"a frame of kind {frame.kind} with a descriptor")
                 elif frame.kind == Frame.READY:
                     self.dispatcher.on_ready(slot, self.now)
-                elif frame.kind == Frame.UNFIT and slot.generation is not None:
-                    slot.generation.problem = frame.body.decode(errors="replace")
+                elif frame.kind == Frame.UNFIT and slot.state is SlotState.STARTING and slot.generation is not None:
+                    # Bounded, since every client is told, and a frame that is too large would end its connection.
+                    slot.generation.problem = wire.limit_text(frame.body.decode(errors="replace"), 32_000)
         except WireError as error:
             self._log.write(f"worker {slot.number} (pid {slot.pid}) is killed: it sent nonsense: {error}")
             self.kill(slot)
             link.stream.ended = True
         if link.stream.ended:
             self._loop.remove(link.answers.fileno())
+
+    @staticmethod
+    def _parse_answer(frame: RawFrame, fd: int | None) -> wire.Finished:
+        try:
+            answer = wire.parse_finished(frame.body)
+            if answer.outcome == Outcome.VERDICT:
+                raise WireError("a verdict, which is the supervisor's alone")
+        except WireError:
+            if fd is not None:
+                os.close(fd)
+            raise
+        return answer
 
     # Ends of processes ------------------------------------------------------------------------------------------
 
