@@ -214,6 +214,13 @@ class TableWriter:
         """Write why the pool cannot run jobs; empty when it can."""
         self._write(layout.PROBLEM_OFFSET, layout.PROBLEM.pack(clip(problem, 254)))
 
+    def was_replaced(self, path: str) -> bool:
+        """Return whether another supervisor's table is at `path` now."""
+        try:
+            return not os.path.samestat(os.fstat(self.fd), os.stat(path))
+        except OSError:  # it was removed; nobody has made another one
+            return False
+
     def close(self) -> None:
         """Unmap and close. The file is the owner of the directory's to remove."""
         self._heads.release()
