@@ -162,8 +162,7 @@ class TableWriter:
         if previous == row:
             self._heads[bucket] = following
         else:
-            while (after := self._next(previous)) != row:
-                previous = after
+            previous = self._predecessor(previous, row)
             start = self._row_offset(previous)
             body = self._map[start + 8 : start + 8 + STATE.size]
             self._write(start, body[:16] + following.to_bytes(4, "little") + body[20:])
@@ -174,9 +173,19 @@ class TableWriter:
                     os.unlink(name)
         self._free.append(row)
 
-    def _next(self, row: int) -> int:
-        following: int = STATE.unpack_from(self._map, self._row_offset(row) + 8)[1]
-        return following
+    def _predecessor(self, first: int, row: int) -> int:
+        """Return the row before `row` in the chain that begins with `first`."""
+        previous = first
+        for _ in range(self.rows_used):
+            if not 0 < previous <= self.rows_used:
+                break
+            following: int = STATE.unpack_from(self._map, self._row_offset(previous) + 8)[1]
+            if following == row:
+                return previous
+            previous = following
+        # A job that writes where it should not can do this: workers have all of the table mapped. Nothing in it can be
+        # relied on any more, and the next supervisor begins with a fresh one.
+        raise RuntimeError(f"somebody has overwritten the table in {self._directory}: row {row} is in no chain")
 
     def last_progress(self, row: int, job_id: bytes) -> str | None:
         """Return what the job in this row has last reported, as text for an error message; nothing is unpickled."""
