@@ -409,7 +409,7 @@ class ProgressTable:
                     content = file.read()
                 length = int.from_bytes(content[:4], "little")
                 text, data = content[4 : 4 + length], content[4 + length :]
-            except FileNotFoundError:  # the pool has stopped, or the row was evicted: the clipped message is left
+            except OSError:  # the pool has stopped, or the row was evicted: the clipped message is left
                 flags &= ~ProgressFlag.HAS_DATA
         return Progress(
             value,
