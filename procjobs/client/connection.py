@@ -73,7 +73,7 @@ class Connection:
                 for frame in self._reader.feed(data):
                     if frame.kind == Frame.REFUSED:
                         raise SupervisorRefused(str(wire.parse_json(frame.body).get("message")))
-                    self.welcome = wire.parse_json(frame.body)
+                    self._take(frame)
         except TimeoutError:
             raise SupervisorLost(
                 f"the supervisor did not answer within {REQUEST_TIMEOUT:g} s: is it stopped (SIGSTOP)?"
@@ -254,9 +254,11 @@ class Connection:
                     self._take(frame)
                 if self._closes_when_idle and not self._jobs:
                     break
-        except OSError:
-            pass  # the supervisor was killed, or this process has closed the connection: both end here
+        except (OSError, WireError):
+            pass  # the supervisor was killed, this process has closed the connection, or nonsense came: all end here
         finally:
+            while self._fds:
+                os.close(self._fds.popleft())
             self._lose()
             with self._changed:
                 self._receiving = False
@@ -265,8 +267,10 @@ class Connection:
 
     def _take(self, frame: wire.RawFrame) -> None:
         if frame.kind == Frame.FINISHED:
-            fd = self._fds.popleft() if frame.has_descriptor else None
             finished = wire.parse_finished(frame.body)
+            if frame.has_descriptor and not self._fds:
+                raise WireError("a descriptor did not come: the limit of open files is reached")
+            fd = self._fds.popleft() if frame.has_descriptor else None
             job = self._jobs.pop(finished.job_id, None)
             if job is not None:
                 self._settle(job, finished, fd)
@@ -274,16 +278,18 @@ class Connection:
                 os.close(fd)
         elif frame.kind == Frame.ACCEPTED:
             with self._changed:
-                self._accepted = wire.U64.unpack(frame.body)[0]
+                self._accepted = int.from_bytes(frame.body, "little")
                 self._changed.notify_all()
         elif frame.kind == Frame.REPLY:
-            number = wire.U32.unpack_from(frame.body)[0]
+            number, reply = int.from_bytes(frame.body[:4], "little"), wire.parse_json(frame.body[4:])
             with self._changed:
                 if number in self._replies:
-                    self._replies[number] = wire.parse_json(frame.body[4:])
+                    self._replies[number] = reply
                     self._changed.notify_all()
         elif frame.kind == Frame.NOTICE:
             self.on_notice(wire.parse_json(frame.body).get("problem"))
+        elif frame.kind == Frame.WELCOME:
+            self.welcome = _checked_welcome(wire.parse_json(frame.body))
 
     @staticmethod
     def _settle(job: Job[Any], finished: wire.Finished, fd: int | None) -> None:
@@ -364,6 +370,12 @@ class Connection:
     def close_inherited(self) -> None:
         """Close this copy of the descriptor in a forked child; the parent's connection is not touched."""
         self._socket.close()
+
+
+def _checked_welcome(welcome: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(welcome.get("pid"), int) or not isinstance(welcome.get("settings"), dict) or "problem" not in welcome:
+        raise WireError("a WELCOME without the pid, the settings or the problem")
+    return welcome
 
 
 def _ignore(_problem: str | None) -> None:

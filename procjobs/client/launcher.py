@@ -184,7 +184,7 @@ def wait_for_end(directory: rundir.RunDir, timeout: float) -> bool:
     """Wait until no supervisor holds the pool's lock; return whether that came within the timeout."""
     deadline = monotonic() + timeout
     while os.path.exists(directory.lock):
-        fd = rundir.try_lock(directory.lock)
+        fd = _try_lock(directory)
         if fd is not None:
             if (mark := rundir.read_mark(directory)) is not None:  # it was killed: its processes may still be there
                 process.kill_marked(mark)

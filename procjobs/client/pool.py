@@ -412,14 +412,17 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         if connection is None:
             return
         supervisor = process.try_open_pidfd(connection.welcome["pid"])
-        with contextlib.suppress(SupervisorLost):
-            connection.request(call, **arguments)
-        connection.wait_for_end(timeout)
-        self._release(connection)
-        launcher.wait_for_end(self._directory, timeout)
-        if supervisor is not None:  # it removes its files, the lock last, and then still has to end
-            process.wait_for_pidfd(supervisor, timeout)
-            os.close(supervisor)
+        try:
+            with contextlib.suppress(SupervisorLost):
+                connection.request(call, **arguments)
+            connection.wait_for_end(timeout)
+            self._release(connection)
+            launcher.wait_for_end(self._directory, timeout)
+            if supervisor is not None:  # it removes its files, the lock last, and then still has to end
+                process.wait_for_pidfd(supervisor, timeout)
+        finally:
+            if supervisor is not None:
+                os.close(supervisor)
 
     def _release(self, connection: Connection) -> None:
         self._finalizer.detach()

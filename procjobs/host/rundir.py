@@ -168,10 +168,21 @@ def close_to_new_clients(rundir: RunDir) -> None:
         os.unlink(rundir.socket)
 
 
+def remove_own(rundir: RunDir, lock: int) -> None:
+    """Remove everything of the pool whose lock is this descriptor, unless another supervisor has taken the name over.
+
+    It can do so when somebody has removed the lock file, or all of the base directory, while the pool was running.
+    """
+    with contextlib.suppress(OSError):
+        if not _is_still(lock, rundir.lock) and (not os.path.exists(rundir.base) or try_lock(rundir.lock) is None):
+            return
+    remove(rundir)
+
+
 def remove(rundir: RunDir) -> None:
     """Remove everything of the pool, the lock file last. Only for the holder of the lock."""
     shutil.rmtree(rundir.path, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
         os.unlink(rundir.lock)
     if os.path.basename(rundir.base).startswith("procjobs"):  # one of ours, not a directory that the user gave
         with contextlib.suppress(OSError):  # there are other pools

@@ -163,8 +163,7 @@ class TableWriter:
         if previous == row:
             self._heads[bucket] = following
         else:
-            while (after := self._next(previous)) != row:
-                previous = after
+            previous = self._predecessor(previous, row)
             start = self._row_offset(previous)
             body = self._map[start + 8 : start + 8 + STATE.size]
             self._write(start, body[:16] + following.to_bytes(4, "little") + body[20:])
@@ -175,9 +174,19 @@ class TableWriter:
                     os.unlink(name)
         self._free.append(row)
 
-    def _next(self, row: int) -> int:
-        following: int = STATE.unpack_from(self._map, self._row_offset(row) + 8)[1]
-        return following
+    def _predecessor(self, first: int, row: int) -> int:
+        """Return the row before `row` in the chain that begins with `first`."""
+        previous = first
+        for _ in range(self.rows_used):
+            if not 0 < previous <= self.rows_used:
+                break
+            following: int = STATE.unpack_from(self._map, self._row_offset(previous) + 8)[1]
+            if following == row:
+                return previous
+            previous = following
+        # A job that writes where it should not can do this: workers have all of the table mapped. Nothing in it can be
+        # relied on any more, and the next supervisor begins with a fresh one.
+        raise RuntimeError(f"somebody has overwritten the table in {self._directory}: row {row} is in no chain")
 
     def progress_count(self, row: int) -> int:
         """Return a number that changes whenever the job in this row reports."""
@@ -221,6 +230,13 @@ class TableWriter:
     def write_problem(self, problem: str) -> None:
         """Write why the pool cannot run jobs; empty when it can."""
         self._write(layout.PROBLEM_OFFSET, layout.PROBLEM.pack(clip(problem, 254)))
+
+    def was_replaced(self, path: str) -> bool:
+        """Return whether another supervisor's table is at `path` now."""
+        try:
+            return not os.path.samestat(os.fstat(self.fd), os.stat(path))
+        except OSError:  # it was removed; nobody has made another one
+            return False
 
     def close(self) -> None:
         """Unmap and close. The file is the owner of the directory's to remove."""
@@ -401,7 +417,7 @@ class ProgressTable:
                     content = file.read()
                 length = int.from_bytes(content[:4], "little")
                 text, data = content[4 : 4 + length], content[4 + length :]
-            except FileNotFoundError:  # the pool has stopped, or the row was evicted: the clipped message is left
+            except OSError:  # the pool has stopped, or the row was evicted: the clipped message is left
                 flags &= ~ProgressFlag.HAS_DATA
         return Progress(
             value,

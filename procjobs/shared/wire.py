@@ -185,7 +185,10 @@ class Finished(NamedTuple):
 
 
 def parse_finished(body: bytes) -> Finished:
-    """Return the contents of a FINISHED frame's body; raise WireError if it is too short for what it claims."""
+    """Return the contents of a FINISHED frame's body; raise WireError unless all of it is as described above.
+
+    What a job's handle will look for in the JSON of a failure is there: the bytes are a worker's, and a job can forge them.
+    """
     try:
         job_id, outcome, reason, attempt, seconds, rss_bytes, length = FINISHED.unpack_from(body)
     except struct.error:
@@ -193,7 +196,24 @@ def parse_finished(body: bytes) -> Finished:
     stop = FINISHED.size + length
     if stop > len(body):
         raise WireError("a FINISHED frame is shorter than it says")
-    return Finished(job_id, outcome, reason, attempt, seconds, rss_bytes, body[FINISHED.size : stop], body[stop:])
+    if not 0.0 <= seconds < float("inf"):
+        raise WireError("a FINISHED frame of a job that ran for an impossible time")
+    details = body[FINISHED.size : stop]
+    if outcome != Outcome.RETURNED:
+        required = _REQUIRED.get(outcome)
+        if required is None:
+            raise WireError(f"a FINISHED frame with an unknown outcome: {outcome}")
+        values = parse_json(details)
+        if not all(isinstance(values.get(name), str) for name in required):
+            raise WireError(f"a FINISHED frame that does not say all of {', '.join(required)}")
+    return Finished(job_id, outcome, reason, attempt, seconds, rss_bytes, details, body[stop:])
+
+
+_REQUIRED: Final = {
+    int(Outcome.RAISED): ("type", "message", "traceback"),
+    int(Outcome.UNPICKLABLE): ("message", "traceback"),
+    int(Outcome.VERDICT): ("error", "message"),
+}
 
 
 def limit_text(text: str, most_bytes: int) -> str:

@@ -45,7 +45,7 @@ def main() -> None:
         raise
     supervisor.close()
     log.close()
-    rundir.remove(directory)
+    rundir.remove_own(directory, LOCK_FD)
 
 
 def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor, Log]:

@@ -90,7 +90,11 @@ class ClientDesk:
             client.outgoing.append(wire.json_frame(Frame.REFUSED, {"message": message}))
             client.stream.ended = True
             return
-        hello = wire.parse_json(text)
+        try:
+            hello = wire.parse_json(text)
+        except WireError:
+            _close(fd)
+            raise
         key, executable, pid = hello.get("generation"), hello.get("executable"), hello.get("pid")
         if not (isinstance(key, str) and isinstance(executable, str) and isinstance(pid, int)):
             _close(fd)
@@ -185,15 +189,15 @@ class ClientDesk:
     # Calls ------------------------------------------------------------------------------------------------
 
     def _on_request(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
+        (number,) = wire.U32.unpack_from(frame.body)  # if it is too short, `read` closes the descriptor
         _close(fd)
-        (number,) = wire.U32.unpack_from(frame.body)
         request = {**wire.parse_json(frame.body[4:]), "number": number}
         call = self._calls.get(str(request.get("call")))
         if call is None:
             raise WireError(f"an unknown call: {request.get('call')!r}")
         try:
             reply = call(client, request)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:  # OverflowError: 1e400 workers
             raise WireError(f"the call {request['call']} has bad arguments: {error!r}") from None
         if reply is not None:
             self._reply(client, number, reply)

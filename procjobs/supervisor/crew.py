@@ -18,7 +18,7 @@ from procjobs.host import observe, process
 from procjobs.host.loop import READ, Loop
 from procjobs.shared import wire
 from procjobs.shared.table import TableWriter
-from procjobs.shared.wire import Frame, WireError
+from procjobs.shared.wire import Frame, Outcome, WireError
 from procjobs.supervisor.engine import Account
 from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Job, Slot, SlotState, Stop
@@ -174,11 +174,15 @@ class Crew:
             for frame, fd in link.stream.read():
                 if frame.kind == Frame.FINISHED:
                     self._read_answer(slot, link, frame, fd)
+                elif fd is not None:
+                    os.close(fd)
+                    raise WireError(f"a frame of kind {frame.kind} with a descriptor")
                 elif frame.kind == Frame.READY:
                     baseline = wire.U64.unpack(frame.body)[0] if len(frame.body) == wire.U64.size else 0
                     self.dispatcher.staff.on_ready(slot, baseline, self._loop.now)
-                elif frame.kind == Frame.UNFIT and slot.generation is not None:
-                    slot.generation.problem = frame.body.decode(errors="replace")
+                elif frame.kind == Frame.UNFIT and slot.state is SlotState.STARTING and slot.generation is not None:
+                    # Bounded, since every client is told, and a frame that is too large would end its connection.
+                    slot.generation.problem = wire.limit_text(frame.body.decode(errors="replace"), 32_000)
         except WireError as error:
             self._log.write(f"worker {slot.number} (pid {slot.pid}) is killed: it sent nonsense: {error}")
             if slot.pid in self._slots_by_pid:
@@ -188,7 +192,7 @@ class Crew:
             self._loop.remove(link.answers.fileno())
 
     def _read_answer(self, slot: Slot, link: WorkerLink, frame: wire.RawFrame, fd: int | None) -> None:
-        answer = wire.parse_finished(frame.body)
+        answer = _parse_answer(frame, fd)
         link.confirm(answer.job_id)
         for printer in self._printers[slot.number]:
             if printer.paused:
@@ -295,6 +299,18 @@ class Crew:
             for pid in remains:
                 process.kill_process(pid, signal.SIGKILL)
             process.wait_for_child(min(remains), seconds)
+
+
+def _parse_answer(frame: wire.RawFrame, fd: int | None) -> wire.Finished:
+    try:
+        answer = wire.parse_finished(frame.body)
+        if answer.outcome == Outcome.VERDICT:
+            raise WireError("a verdict, which is the supervisor's alone")
+    except WireError:
+        if fd is not None:
+            os.close(fd)
+        raise
+    return answer
 
 
 def _has_more(sock: socket.socket) -> bool:

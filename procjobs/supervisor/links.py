@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -32,7 +33,12 @@ _KINDS_KNOWN: Final = 1024
 
 
 class FrameStream:
-    """Frames and descriptors that arrive on a stream socket."""
+    """Frames and descriptors that arrive on a stream socket.
+
+    Only regular files are taken, as memory files are. Of a socket, our peer's own end would never let this stream end; a
+    device or a pipe has no size, and may never come to an end when it is read. And a peer that sends more descriptors than
+    its frames claim would take them away from everybody.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -49,9 +55,8 @@ class FrameStream:
         except OSError:  # ECONNRESET: the peer has gone with something unread
             self.ended = True
             return
-        for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                self._fds.extend(array.array("i", content[: len(content) // 4 * 4]))
+        if ancillary:
+            self._take_descriptors(ancillary)
         if not data:
             self.ended = True
             return
@@ -64,6 +69,15 @@ class FrameStream:
                 yield frame, self._fds.popleft()
             else:
                 yield frame, None
+        if len(self._fds) > 1:  # that of a frame which has not arrived whole may wait
+            raise WireError(f"{len(self._fds)} descriptors came that no frame claims")
+
+    def _take_descriptors(self, ancillary: list[tuple[int, int, bytes]]) -> None:
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                self._fds.extend(array.array("i", content[: len(content) // 4 * 4]))
+        if not all(stat.S_ISREG(os.fstat(fd).st_mode) for fd in self._fds):
+            raise WireError("a descriptor that came is not one of a regular file")
 
     def close(self) -> None:
         """Close the descriptors that no frame has claimed."""

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from zlib import crc32
 
 from procjobs.shared.wire import Outcome, finished_frame
 
@@ -53,20 +54,24 @@ class Answer:
 
 
 class SpilledAnswer:
-    """An answer in a file of its own, made of the descriptor's contents; the frame stays in memory where it is small."""
+    """An answer in a file of its own, made of the descriptor's contents; the frame stays in memory where it is small.
 
-    __slots__ = ("_frame", "_path", "kept_at", "size")
+    Of a frame in a file, `checksum` is the CRC-32: sent as it is, one that was damaged would end its reader's connection.
+    """
 
-    def __init__(self, frame: bytes, path: str, kept_at: float) -> None:
+    __slots__ = ("_checksum", "_frame", "_path", "kept_at", "size")
+
+    def __init__(self, frame: bytes, path: str, kept_at: float, *, checksum: int = 0) -> None:
         self._frame = frame
         self._path = path
+        self._checksum = checksum
         self.kept_at = kept_at
         self.size = 0
 
     @property
     def has_descriptor(self) -> bool:
         """Whether a descriptor goes with the frame."""
-        return bool(self._frame) and os.path.exists(self._path)
+        return bool(self._frame) and os.path.isfile(self._path)
 
     def fetch(self, job: Job) -> tuple[bytes, int | None, bool]:
         """Read the answer back; a descriptor is opened anew for every reader that is sent it."""
@@ -74,13 +79,16 @@ class SpilledAnswer:
             return self._frame, os.open(self._path, os.O_RDWR | os.O_CLOEXEC), True
         try:
             with open(self._path, "rb") as file:
-                return file.read(), None, False
+                frame = file.read()
         except OSError:
+            frame = b""
+        if self._frame or crc32(frame) != self._checksum:
             return EvictedAnswer(self.kept_at).fetch(job)
+        return frame, None, False
 
     def drop(self) -> None:
         """Remove the file."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             os.unlink(self._path)
 
 
@@ -208,7 +216,7 @@ class ResultStore:
         with open(out, "wb") as file:
             file.write(answer.frame)
         self._release(job)
-        job.answer = SpilledAnswer(b"", path, answer.kept_at)
+        job.answer = SpilledAnswer(b"", path, answer.kept_at, checksum=crc32(answer.frame))
         return answer.size
 
     def _continue_move(self) -> int:

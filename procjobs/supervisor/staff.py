@@ -76,11 +76,10 @@ class Staff:
 
     def on_ready(self, slot: Slot, baseline_bytes: int, now: float) -> None:
         """Take note of a worker that has started and can be given jobs."""
-        assert slot.generation is not None
+        if slot.state is not SlotState.STARTING or slot.generation is None:
+            return
         slot.generation.problem = ""
         slot.baseline_bytes = baseline_bytes
-        if slot.stop is not Stop.NONE or slot.state is not SlotState.STARTING:
-            return
         self.set_idle(slot, now)
         if self.is_unwanted(slot):
             self.retire(slot, now)

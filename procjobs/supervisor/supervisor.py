@@ -330,7 +330,8 @@ class Supervisor:
         self._stop_at = _NEVER
         if not self.dispatcher.stopping:
             self._log.write(f"stopping: {reason}")
-            rundir.close_to_new_clients(self._directory)
+            if not self.table.was_replaced(self._directory.table):
+                rundir.close_to_new_clients(self._directory)
             self.dispatcher.close_queue(reason)
             self.dispatcher.stop_running(self.now)
         if at_once:

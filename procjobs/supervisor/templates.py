@@ -167,7 +167,7 @@ class Templates:
             if origin.link is None and generation.budget.not_before <= now:
                 try:
                     self._start(generation, origin)
-                except OSError as error:
+                except (OSError, ValueError) as error:  # ValueError: a path with a zero or a lone surrogate in it
                     generation.problem = f"the template {origin.executable} could not be started: {error}"
                     generation.budget.add_failure(now)
                     generation.budget.not_before = max(generation.budget.not_before, now + 0.1)
@@ -205,7 +205,7 @@ class Templates:
                 passed=[theirs.fileno(), origin.spec_fd, self._table_fd],
                 own_session=True,
             )
-        except OSError:
+        except (OSError, ValueError):
             ours.close()
             raise
         finally:

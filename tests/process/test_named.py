@@ -167,12 +167,11 @@ def test_wrong_version_is_refused_in_words(pool_name):
         directory = rundir.RunDir(rundir.find_base(), pool_name)
         stranger = socket.socket(socket.AF_UNIX)
         stranger.connect(directory.socket)
-        read, write = os.pipe()
+        spec = os.memfd_create("spec")
         hello = wire.frame(wire.Frame.HELLO, wire.MAGIC + b"\x63\x00{}", descriptors=1)
-        socket.send_fds(stranger, [hello], [read])
+        socket.send_fds(stranger, [hello], [spec])
         assert b"speaks version 99" in stranger.recv(10_000)
-        for end in (read, write):
-            os.close(end)
+        os.close(spec)
         stranger.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
 import pytest
 from hypothesis import given
@@ -44,9 +45,10 @@ def test_frame_of_impossible_length_is_refused(length):
 @given(st.binary(max_size=50), st.binary(max_size=50))
 def test_finished_frame_gives_back_what_went_in(job_id, payload):
     job_id = job_id.ljust(16, b"x")[:16]
-    raw = wire.finished_frame(job_id, wire.Outcome.RAISED, 1, 3, 0.5, {"message": "no"}, payload)
+    details = {"type": "E", "message": "no", "traceback": ""}
+    raw = wire.finished_frame(job_id, wire.Outcome.RAISED, 1, 3, 0.5, details, payload)
     (frame,) = FrameReader().feed(raw)
-    assert (job_id, 2, 1, 3, 0.5, 0, b'{"message": "no"}', payload) == wire.parse_finished(frame.body)
+    assert (job_id, 2, 1, 3, 0.5, 0, json.dumps(details).encode(), payload) == wire.parse_finished(frame.body)
 
 
 @given(st.text(max_size=2000), st.integers(100, 500))
