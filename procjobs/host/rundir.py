@@ -143,6 +143,8 @@ def _is_still(fd: int, path: str) -> bool:
 
 def make_fresh(rundir: RunDir) -> None:
     """Remove what a dead owner has left and make the directory anew. Only for the holder of the lock."""
+    if os.path.islink(rundir.path) or os.path.isfile(rundir.path):
+        os.unlink(rundir.path)
     shutil.rmtree(rundir.path, ignore_errors=True)
     os.mkdir(rundir.path, 0o700)
 

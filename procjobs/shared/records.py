@@ -11,7 +11,8 @@ class Progress(NamedTuple):
     """What a job has last reported.
 
     `value` and `total` are in the job's own unit; `total` is None where the job did not say. `data` is what the job
-    handed over, as it was (it is pickled in between); `updated_at` is Unix time in seconds.
+    handed over, as it was (it is pickled in between; a PayloadError where it cannot be unpickled here); `updated_at` is
+    Unix time in seconds.
     """
 
     value: float

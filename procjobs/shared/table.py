@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from procjobs.clock import wall
-from procjobs.errors import UnknownJob
+from procjobs.errors import PayloadError, UnknownJob
 from procjobs.shared import layout
 from procjobs.shared.ids import to_text
 from procjobs.shared.layout import (
@@ -91,7 +91,7 @@ class TableWriter:
     def __init__(self, path: str, *, rows: int, started_at: float) -> None:
         """Create the table with room for `rows` jobs; OSError where there is no room for its first segment."""
         self._buckets = max(1024, 1 << rows.bit_length() - 1)
-        self._rows_offset = BUCKETS_OFFSET + 4 * self._buckets
+        self.rows_offset = self._rows_offset = BUCKETS_OFFSET + 4 * self._buckets
         self._max_rows = rows
         self._rows_with_memory = 0
         self.rows_used = 0
@@ -248,9 +248,9 @@ class TableWriter:
 class ProgressWriter:
     """A worker's side: it marks in a job's row that it has begun it, and writes what the job reports."""
 
-    def __init__(self, fd: int, directory: str) -> None:
+    def __init__(self, fd: int, rows_offset: int, directory: str) -> None:
         self._map = mmap.mmap(fd, 0)
-        self._rows_offset = layout.IDENTITY.unpack_from(self._map, 8)[5]
+        self._rows_offset = rows_offset
         self._directory = directory
         self._pid = 0
         self._count = 0
@@ -423,10 +423,17 @@ class ProgressTable:
             value,
             total if flags & ProgressFlag.HAS_TOTAL else None,
             text.decode(errors="replace") if flags & ProgressFlag.HAS_MESSAGE else None,
-            self._loads(data) if flags & ProgressFlag.HAS_DATA else None,
+            self._load(job_id, data) if flags & ProgressFlag.HAS_DATA else None,
             updated_at,
             started_at,
         )
+
+    def _load(self, job_id: bytes, data: bytes) -> Any:
+        try:
+            return self._loads(data)
+        except Exception as error:  # noqa: BLE001 - the edge around the user's unpickling: the rest can be told all the same
+            what = f"what job {to_text(job_id)} reported as data could not be unpickled here"
+            return PayloadError(f"{what}: {type(error).__name__}: {error}")
 
     def jobs(self) -> Iterator[JobStatus]:
         """Yield every job that has a row, in no particular order."""

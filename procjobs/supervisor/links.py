@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.host import process
+from procjobs.host.loop import READ
 from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.wire import JOB, MAX_JOB_BYTES, FrameReader, RawFrame, WireError
 
@@ -254,6 +255,7 @@ class ClientLink:
         self.outgoing: deque[bytes | Job] = deque()
         self._unsent = b""
         self.waits_to_write = False
+        self.events = READ
         self.tied: set[Job] = set()  # jobs that are cancelled when nobody is left who waits for them
         self.closed = False
 

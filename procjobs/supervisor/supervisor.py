@@ -43,6 +43,8 @@ _NEVER: Final = float("inf")
 _ABSENCE_SECONDS: Final = 0.25
 """Waking later than this after a deadline means that the supervisor was not there, not that the host was busy."""
 _ACCEPT_PAUSE: Final = 0.25
+_MOST_WAITING: Final = 50_000
+"""The answers that may wait for a client before it is not read any further."""
 _FAREWELL_SECONDS: Final = 1.0
 """How long a stopping supervisor waits for clients to take their last answers."""
 
@@ -71,7 +73,7 @@ class Supervisor:
         )
         self.crew = Crew(self._loop, self.table, log, self._console, self.deliver)
         self.dispatcher = Dispatcher(self.crew, settings)
-        self.templates = Templates(self._loop, directory, self.table.fd, settings, self.crew.mark, log)
+        self.templates = Templates(self._loop, directory, self.table, settings, self.crew.mark, log)
         self._publisher = Publisher(self.table, self.dispatcher)
         self.crew.dispatcher = self.templates.dispatcher = self.dispatcher
         self.crew.templates, self.crew.publisher, self.templates.crew = self.templates, self._publisher, self.crew
@@ -254,9 +256,12 @@ class Supervisor:
         except OSError:
             self._drop_client(client)
             return
-        if client.waits_to_write is done:
-            client.waits_to_write = not done
-            self._loop.change(client.socket.fileno(), client, READ if done else READ | WRITE)
+        client.waits_to_write = not done
+        # One that asks and asks and does not read the answers is not heard until it does.
+        events = READ if done else WRITE if len(client.outgoing) > _MOST_WAITING else READ | WRITE
+        if events != client.events:
+            client.events = events
+            self._loop.change(client.socket.fileno(), client, events)
 
     def refusal(self, fd: int | None) -> tuple[str, str, dict[str, Any]] | None:
         """Return why no job can be taken now, as (name of the error, message, its attributes); None if one can."""

@@ -20,6 +20,7 @@ from procjobs.supervisor.links import TemplateLink
 
 if TYPE_CHECKING:
     from procjobs.config import PoolSettings
+    from procjobs.shared.table import TableWriter
     from procjobs.supervisor.crew import Crew
     from procjobs.supervisor.dispatcher import Dispatcher
     from procjobs.supervisor.log import Log
@@ -54,10 +55,12 @@ class Templates:
     dispatcher: Dispatcher
     crew: Crew
 
-    def __init__(self, loop: Loop, directory: RunDir, table_fd: int, settings: PoolSettings, mark: str, log: Log) -> None:
+    def __init__(
+        self, loop: Loop, directory: RunDir, table: TableWriter, settings: PoolSettings, mark: str, log: Log
+    ) -> None:
         self._loop = loop
         self._directory = directory
-        self._table_fd = table_fd
+        self._table = table
         self._settings = settings
         self._mark = mark
         self._log = log
@@ -164,7 +167,7 @@ class Templates:
     def start_missing(self, now: float) -> None:
         """Start the templates that are not there and may be tried; kill those that do not come to an end of importing."""
         for generation, origin in self._origins.items():
-            if origin.link is None and generation.budget.not_before <= now:
+            if origin.link is None and _may_start(generation, now):
                 try:
                     self._start(generation, origin)
                 except (OSError, ValueError) as error:  # ValueError: a path with a zero or a lone surrogate in it
@@ -181,8 +184,10 @@ class Templates:
         """Return when a template that could not be started may be tried again, or one has imported for too long."""
         deadline = _NEVER
         for generation, origin in self._origins.items():
-            due = max(generation.budget.not_before, now) if origin.link is None else origin.ready_by
-            deadline = min(deadline, due)
+            if origin.link is not None:
+                deadline = min(deadline, origin.ready_by)
+            elif _may_start(generation, _NEVER):
+                deadline = min(deadline, max(generation.budget.not_before, now))
         return deadline
 
     def _start(self, generation: Generation, origin: _Origin) -> None:
@@ -192,6 +197,7 @@ class Templates:
             "supervisor_pid": os.getpid(),
             "directory": self._directory.path,
             "nice": self._settings.nice,
+            "rows_offset": self._table.rows_offset,
             "skip": origin.skip,
         }
         environment = {**os.environ, observe.MARK: self._mark}
@@ -202,7 +208,7 @@ class Templates:
                 [origin.executable, "-c", _START, json.dumps(arguments)],
                 env=environment,
                 stdin=null,
-                passed=[theirs.fileno(), origin.spec_fd, self._table_fd],
+                passed=[theirs.fileno(), origin.spec_fd, self._table.fd],
                 own_session=True,
             )
         except (OSError, ValueError):
@@ -291,3 +297,9 @@ class Templates:
             if pid is not None:
                 process.wait_for_child(pid, 5.0)
             os.close(origin.spec_fd)
+
+
+def _may_start(generation: Generation, now: float) -> bool:
+    """Return whether a template may be tried: one that has failed, and that nobody needs, is left alone."""
+    is_needed = generation.clients or generation.unfinished or not generation.problem
+    return bool(is_needed) and generation.budget.not_before <= now

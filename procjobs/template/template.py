@@ -120,6 +120,7 @@ def main(arguments: dict[str, Any]) -> None:
         os.chdir(spec["cwd"])
     setup = WorkerSetup(
         table_fd=TABLE_FD,
+        rows_offset=arguments["rows_offset"],
         directory=arguments["directory"],
         initializer=spec["initializer"],
         nice=arguments["nice"],

@@ -56,6 +56,7 @@ class WorkerSetup(NamedTuple):
     """What every worker of a template has in common; `initializer` is base64 of a pickled (function, args) or None."""
 
     table_fd: int
+    rows_offset: int
     directory: str
     initializer: str | None
     nice: int
@@ -123,7 +124,7 @@ class Worker:
         self._directory = setup.directory
         self._slot = slot
         self._pid = os.getpid()
-        self._writer = ProgressWriter(setup.table_fd, setup.directory)
+        self._writer = ProgressWriter(setup.table_fd, setup.rows_offset, setup.directory)
         self._kinds: dict[int, _Kind] = {}
         self._kept_children = observe.own_children() if process.has_children() else set()
         self._may_interrupt_at = _NEVER
@@ -149,7 +150,6 @@ class Worker:
             self._learn_kind(number, description, message[position : position + function_length])
             position += function_length
         kind = self._kinds[number]
-        received = payload.Received(message[position:], fd)
         enter_job(
             JobContext(job_id, kind.name, attempt, kind.timeout, self._is_stopping), self._writer, payload.dump_inline
         )
@@ -157,13 +157,12 @@ class Worker:
         if kind.soft_timeout is not None:
             self._may_interrupt_at = started + kind.soft_timeout / 2
         try:
-            answer = self._attempt(job_id, attempt, kind, received, started)
+            answer = self._attempt(job_id, attempt, kind, message[position:], fd, started)
             self._may_interrupt_at = _NEVER
         except JobTimeout as error:  # the soft timeout came between two lines of this module; it comes once
             answer = self._describe_exception(job_id, attempt, error, perf_counter() - started)
         finally:
             leave_job()
-        del received
         if os.getpid() != self._pid:
             os._exit(0)  # the job forked and came back in both processes: there is one answer, and it is the worker's
         self._flush_output()
@@ -173,11 +172,11 @@ class Worker:
         self._send(answer.to_frame(job_id, attempt, rss_bytes), answer.fd)
 
     def _attempt(
-        self, job_id: bytes, attempt: int, kind: _Kind, received: payload.Received, started: float
+        self, job_id: bytes, attempt: int, kind: _Kind, inline: bytes, fd: int | None, started: float
     ) -> _Answer:
         """Run the job and return its answer, whatever it raises, but for SystemExit."""
         try:
-            return self._call(kind, received, started)
+            return self._call(kind, inline, fd, started)
         except _Unpicklable as error:
             details = {"message": str(error), "traceback": _format(error.__cause__)}
             return _Answer(Outcome.UNPICKLABLE, Reason.PAYLOAD, perf_counter() - started, details)
@@ -222,9 +221,9 @@ class Worker:
     def _is_stopping(self) -> bool:
         return self._writer.is_stopping(self._slot)
 
-    def _call(self, kind: _Kind, received: payload.Received, started: float) -> _Answer:
+    def _call(self, kind: _Kind, inline: bytes, fd: int | None, started: float) -> _Answer:
         try:
-            function, args, kwargs = kind.load_call(received)
+            function, args, kwargs = kind.load_call(payload.Received(inline, fd))
         except JobTimeout:
             raise
         except Exception as error:
@@ -235,14 +234,14 @@ class Worker:
         result = function(*args, **kwargs)
         seconds = perf_counter() - started
         try:
-            inline, fd = payload.dump(result, self._directory, (result,))
+            result_inline, result_fd = payload.dump(result, self._directory, (result,))
         except JobTimeout:
             raise
         except Exception as error:
             raise _Unpicklable(
                 f"the result of {kind.name}, of type {type(result).__name__}, could not be pickled: {_line(error)}"
             ) from error
-        return _Answer(Outcome.RETURNED, Reason.NONE, seconds, None, inline, fd)
+        return _Answer(Outcome.RETURNED, Reason.NONE, seconds, None, result_inline, result_fd)
 
     def _describe_exception(self, job_id: bytes, attempt: int, error: BaseException, seconds: float) -> _Answer:
         details = {

@@ -8,10 +8,12 @@ import time
 
 import pytest
 
+import procjobs
 from procjobs.host import payload
 from procjobs.shared import ids
 from procjobs.shared.states import JobState
 from procjobs.shared.table import Counters, ProgressTable, ProgressWriter, TableFull, TableWriter
+from tests.process import jobs
 
 from ..conftest import wait_until
 
@@ -52,7 +54,7 @@ def test_rows_are_found_among_many_and_gone_when_released(tmp_path):
 def test_state_of_a_job_is_running_once_a_worker_has_begun_it(tmp_path):
     writer, reader = make(tmp_path)
     job_id, row = add(writer)
-    worker = ProgressWriter(writer.fd, str(tmp_path))
+    worker = ProgressWriter(writer.fd, writer.rows_offset, str(tmp_path))
     assert "queued" == reader.status(job_id).state
     worker.begin(row, job_id, 1)
     assert ("running", None, 1, os.getpid(), None) == shown(reader, job_id)
@@ -67,7 +69,7 @@ def test_state_of_a_job_is_running_once_a_worker_has_begun_it(tmp_path):
 def test_what_an_earlier_occupant_reported_is_not_taken_for_the_new_ones(tmp_path):
     writer, reader = make(tmp_path, rows=1)
     job_id, row = add(writer)
-    worker = ProgressWriter(writer.fd, str(tmp_path))
+    worker = ProgressWriter(writer.fd, writer.rows_offset, str(tmp_path))
     worker.begin(row, job_id, 1)
     worker.report(1.0, 2.0)
     assert 1.0 == reader.progress(job_id).value
@@ -84,7 +86,7 @@ def test_no_reader_ever_sees_a_torn_row(tmp_path):
     job_id, row = add(writer)
     child = os.fork()
     if child == 0:
-        worker = ProgressWriter(writer.fd, str(tmp_path))
+        worker = ProgressWriter(writer.fd, writer.rows_offset, str(tmp_path))
         worker.begin(row, job_id, 1)
         n = 0
         while True:
@@ -125,7 +127,7 @@ def test_part_torn_by_the_death_of_its_writer_counts_as_begun(tmp_path):
     writer, reader = make(tmp_path)
     job_id, row = add(writer)
     assert not writer.has_begun(row, job_id, 1)
-    worker = ProgressWriter(writer.fd, str(tmp_path))
+    worker = ProgressWriter(writer.fd, writer.rows_offset, str(tmp_path))
     worker.begin(row, job_id, 1)
     assert (True, False) == (writer.has_begun(row, job_id, 1), writer.has_begun(row, job_id, 2))
     with open(tmp_path / "table", "r+b") as file:
@@ -134,3 +136,14 @@ def test_part_torn_by_the_death_of_its_writer_counts_as_begun(tmp_path):
     assert (True, None) == (writer.has_begun(row, job_id, 1), reader.progress(job_id))
     reader.close()
     writer.close()
+
+
+def test_data_that_cannot_be_unpickled_here_does_not_hide_the_rest(pool, tmp_path):
+    go = tmp_path / "go"
+    job = pool.submit(lambda path: jobs.report_and_wait(path, 1, 2, "half", jobs.UnpicklesNowhere()), str(go))
+    progress = wait_until(job.progress)
+    assert (1, 2, "half") == progress[:3]
+    assert isinstance(progress.data, procjobs.PayloadError)
+    assert [job.id] == [status.id for status in pool.jobs("running")]
+    go.touch()
+    job.result(30)
