@@ -41,7 +41,7 @@ def _descriptors():
 def _own_entries(base):
     if not os.path.isdir(base):  # the last pool takes the empty base along
         return set()
-    return {name for name in os.listdir(base) if name.startswith((f"private-{os.getpid()}-", "test-"))}
+    return {name for name in os.listdir(base) if name.startswith((f"private-{os.getpid()}-", f"test-{os.getpid()}-"))}
 
 
 def _pool_processes():
@@ -85,7 +85,7 @@ def pool():
 @pytest.fixture
 def pool_name():
     """A fresh name of a named pool, which is stopped after the test."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
+    name = f"test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     yield name
     directory = rundir.RunDir(rundir.find_base(), name)
     if os.path.exists(directory.lock):
