@@ -272,6 +272,20 @@ def replace_standard_input() -> None:
     os.close(fd)
 
 
+def fill_standard_output() -> None:
+    """Let descriptors 1 and 2 lead to /dev/null where they are closed: else the next file that is opened becomes one."""
+    for number in (1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            fd = os.open(os.devnull, os.O_WRONLY)
+            if fd == number:
+                os.set_inheritable(number, True)
+            else:
+                os.dup2(fd, number)
+                os.close(fd)
+
+
 def redirect_output(fd: int) -> None:
     """Let standard output and error go to `fd`."""
     os.dup2(fd, 1)
