@@ -38,15 +38,13 @@ _READ_BYTES: Final = 64 * 1024  # see procjobs.supervisor.links
 REQUEST_TIMEOUT: Final = 30.0
 
 
-class Connection:
+class Connection(FrameSender):
     """A connection that has said hello. It serves the process that made it; a forked child makes its own."""
 
     def __init__(self, sock: socket.socket, directory: str, *, submit_timeout: float) -> None:
-        self._socket = sock
+        super().__init__(sock, submit_timeout)
         self._directory = directory
-        self._sender = FrameSender(sock, submit_timeout)
         self.pid = os.getpid()
-        self.lost = False
         self.welcome: dict[str, Any] = {}
         self.table: LastingTable | None = None
         self._lock = threading.Lock()
@@ -131,14 +129,11 @@ class Connection:
             self._kinds.forget()
             raise
 
-    def _enter(self, submission: Submission) -> None:
+    def _enter_and_send(self, submission: Submission, fd: int | None) -> None:
         job = submission[0]
         self._jobs[job._job_id] = job  # noqa: SLF001 - see submit
         job.sent_over(self, self._sent + 1)
         self._unacknowledged.append(submission)
-
-    def _enter_and_send(self, submission: Submission, fd: int | None) -> None:
-        self._enter(submission)
         try:
             self._send(submission[2], fd)
         except BaseException:
@@ -150,11 +145,11 @@ class Connection:
         """Undo the entry of the last submission, which could not be sent."""
         job, registered, _, _, sent_at = self._unacknowledged.pop()
         self._jobs.pop(job._job_id, None)  # noqa: SLF001 - see submit
-        if self._sender.unsent and not self.lost:  # a part is under way and cannot be called back: a cancellation follows it
+        if self._unsent and not self.lost:  # a part is under way and cannot be called back: a cancellation follows it
             self._sent += 1
             self._unacknowledged.append((job, registered, b"", None, sent_at))
             cancel = {"call": "cancel", "id": job._job_id.hex()}  # noqa: SLF001 - see submit
-            self._sender.unsent += wire.json_frame(Frame.REQUEST, cancel, prefix=wire.U32.pack(0))
+            self._unsent += wire.json_frame(Frame.REQUEST, cancel, prefix=wire.U32.pack(0))
 
     def take_over(self, waiting: deque[Submission]) -> None:
         """Send, in order, what another connection was lost with, and take it out of `waiting`; nothing if this is lost too.
@@ -178,33 +173,18 @@ class Connection:
         if frames:
             with contextlib.suppress(SupervisorLost):
                 self._describe(frames)
-        now = monotonic()
-        data = unacknowledged.renew(data, registered.number, now - sent_at)
-        self._enter((job, registered, data, fd, now))
-        if job.done():  # cancelled before this connection was entered with the handle; later it goes over it
-            self._jobs.pop(job._job_id, None)  # noqa: SLF001 - see submit
-            self._unacknowledged.pop()
+        job.sent_over(self, self._sent + 1)
+        if job.done():  # cancelled before; from here on, a cancellation comes over this connection, behind the job
             if fd is not None:
                 unacknowledged.let_go(fd)
             return
+        now = monotonic()
+        renewed = job, registered, unacknowledged.renew(data, registered.number, now - sent_at), fd, now
         try:
-            self._send(data, fd)
-        except SupervisorLost:
-            pass  # it stays entered: this connection's own receiver decides about it
-        except BaseException:
-            self._take_out()
-            raise
-        self._sent += 1
-
-    def _send(self, data: bytes, fd: int | None = None) -> None:
-        """Send under the lock, waiting for room at most `submit_timeout`."""
-        if self.lost:
-            raise SupervisorLost("the connection to the supervisor was lost")
-        try:
-            self._sender.send(data, fd)
-        except (BrokenPipeError, ConnectionResetError):
-            self.lost = True  # the receiver sees it too, and settles what is awaited
-            raise SupervisorLost("the supervisor has gone") from None
+            self._enter_and_send(renewed, fd)
+        except SupervisorLost:  # it is entered all the same: this connection's own receiver decides about it
+            self._jobs[job._job_id] = job  # noqa: SLF001 - see submit
+            self._unacknowledged.append(renewed)
 
     def request(self, call: str, **arguments: Any) -> dict[str, Any]:
         """Ask the supervisor and wait for its reply; raise SupervisorLost if there is none."""
@@ -318,7 +298,6 @@ class Connection:
         if waiting and self.table is not None:
             waiting.keep(unacknowledged.find_unbegun(waiting.job_ids(), self.table))
             self._abandon_all_but(waiting)
-            waiting.end_expired()
             try:
                 while waiting:
                     waiting[0][0].send_again(waiting)

@@ -6,7 +6,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import os
-from collections import deque
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -30,7 +29,7 @@ from procjobs.shared.wire import Finished, Outcome, parse_json
 if TYPE_CHECKING:
     from procjobs.client.connection import Connection
     from procjobs.client.pool import Pool
-    from procjobs.client.unacknowledged import Submission
+    from procjobs.client.unacknowledged import Unacknowledged
 
 T = TypeVar("T")
 
@@ -217,7 +216,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         route = self._route
         return route is not None and route[0] is connection
 
-    def send_again(self, waiting: deque[Submission]) -> None:
+    def send_again(self, waiting: Unacknowledged) -> None:
         """Let the pool send submissions, this one first, to the supervisor it has now."""
         self._pool.send_again(waiting)
 

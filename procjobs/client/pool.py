@@ -11,7 +11,6 @@ import sys
 import threading
 import warnings
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from procjobs.client.job import Job
 from procjobs.client.kinds import OPTIONS_ATTRIBUTE, function_name
 from procjobs.client.monitor import Monitor
 from procjobs.client.submitter import Submitter, WithOptions
-from procjobs.client.unacknowledged import Submission
+from procjobs.client.unacknowledged import Unacknowledged
 from procjobs.clock import monotonic
 from procjobs.config import JobOptions, PoolSettings, Workers, check_pool_name, check_seconds, check_workers
 from procjobs.errors import (
@@ -183,10 +182,17 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
             raise SupervisorLost("the supervisor was replaced in the very moment when it was reached")
         return table
 
-    def send_again(self, waiting: deque[Submission]) -> None:
-        """Let the supervisor there is now have what its predecessor did not take; for the receiver of that connection."""
-        with self._lock:  # so a shutdown finds the jobs with the one connection or with the other
-            self._connect().take_over(waiting)
+    def send_again(self, waiting: Unacknowledged) -> None:
+        """Let the supervisor there is now have what its predecessor did not take; what it could not is left in `waiting`.
+
+        For the receiver thread of that connection. Where warnings are errors there is nobody to catch them here; once one
+        was given, the connection stands, and the next call finds it.
+        """
+        with contextlib.suppress(Warning):
+            self._connect()
+            waiting.end_expired()
+            with self._lock:  # so a shutdown finds the jobs with the one connection or with the other
+                self._connect().take_over(waiting)
 
     def _compare_settings(self, running: Mapping[str, Any]) -> None:
         """Warn (or raise, if strict) where settings that were given here are not those of the running pool."""

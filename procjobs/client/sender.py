@@ -6,32 +6,39 @@ import select
 import socket
 
 from procjobs.clock import monotonic
-from procjobs.errors import SubmitTimeout
+from procjobs.errors import SubmitTimeout, SupervisorLost
 
 
 class FrameSender:
-    """The sending half of a connected socket. `unsent` is what is left of a frame of which a part was sent."""
+    """The sending half of a connection. `_unsent` is what is left of a frame of which a part was sent."""
 
-    def __init__(self, sock: socket.socket, timeout: float) -> None:
+    def __init__(self, sock: socket.socket, submit_timeout: float) -> None:
         self._socket = sock
-        self._timeout = timeout
-        self.unsent = b""
+        self._submit_timeout = submit_timeout
+        self.lost = False
+        self._unsent = b""
 
-    def send(self, data: bytes, fd: int | None = None) -> None:
-        """Send a frame, and a descriptor with it, waiting for room at most `timeout` seconds for each of two rests.
+    def _send(self, data: bytes, fd: int | None = None) -> None:
+        """Send a frame, and a descriptor with it, waiting for room at most `submit_timeout` for it and what is before it.
 
-        Raise SubmitTimeout, and OSError if the other side has gone.
+        Raise SubmitTimeout, and SupervisorLost if the other side has gone.
         """
-        if self.unsent:
-            self._send_rest(None)
-        sent = self._try_send(data, fd)
-        if sent == len(data):
-            return
-        if sent == 0:
-            self._wait_writable(monotonic() + self._timeout)
+        if self.lost:
+            raise SupervisorLost("the connection to the supervisor was lost")
+        try:
+            if self._unsent:
+                self._send_rest(None)
             sent = self._try_send(data, fd)
-        self.unsent = data[sent:]
-        self._send_rest(data)
+            if sent == len(data):
+                return
+            if sent == 0:
+                self._wait_writable(monotonic() + self._submit_timeout)
+                sent = self._try_send(data, fd)
+            self._unsent = data[sent:]
+            self._send_rest(data)
+        except (BrokenPipeError, ConnectionResetError):
+            self.lost = True  # the receiver sees it too, and settles what is awaited
+            raise SupervisorLost("the supervisor has gone") from None
 
     def _try_send(self, data: bytes, fd: int | None) -> int:
         try:
@@ -43,21 +50,21 @@ class FrameSender:
 
     def _send_rest(self, own: bytes | None) -> None:
         """Send what is left of a frame. If time runs out before any of `own` was sent, it is taken back."""
-        deadline = monotonic() + self._timeout
-        while self.unsent:
+        deadline = monotonic() + self._submit_timeout
+        while self._unsent:
             try:
                 self._wait_writable(deadline)
             except SubmitTimeout:
-                if own is not None and len(self.unsent) == len(own):
-                    self.unsent = b""
+                if own is not None and len(self._unsent) == len(own):
+                    self._unsent = b""
                 raise
-            self.unsent = self.unsent[self._try_send(self.unsent, None) :]
+            self._unsent = self._unsent[self._try_send(self._unsent, None) :]
 
     def _wait_writable(self, deadline: float) -> None:
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
         if not poll.poll(max(deadline - monotonic(), 0.0) * 1000):
             raise SubmitTimeout(
-                f"the supervisor took no bytes for {self._timeout:g} s: is it stopped (SIGSTOP), or is the host "
+                f"the supervisor took no bytes for {self._submit_timeout:g} s: is it stopped (SIGSTOP), or is the host "
                 "overloaded? The job was not submitted"
             )

@@ -113,7 +113,7 @@ def test_jobs_that_were_acknowledged_are_lost_and_do_not_run_again(any_name, tmp
     trace, go = tmp_path / "trace", str(tmp_path / "go")
     with started(any_name, workers=1) as pool:
         running = pool.submit(jobs.append_line_and_wait, str(trace), "running", go)
-        wait_until(running.running)
+        wait_until(lambda: lines(trace))
         waiting = pool.submit(jobs.append_line, str(trace), "waiting")
         waiting.wait_accepted(30)
         supervisor = stop_supervisor(pool)
@@ -133,7 +133,7 @@ def test_job_that_was_taken_without_an_acknowledgement_runs_again_only_if_it_had
         running = pool.submit(jobs.append_line_and_wait, str(trace), "running", go)
         waiting = pool.submit(jobs.append_line, str(trace), "waiting", LARGE)
         cancelled = pool.submit(jobs.append_line, str(trace), "cancelled")
-        wait_until(lambda: running.running() and is_taken(pool, cancelled))
+        wait_until(lambda: len(lines(trace)) == 2 and is_taken(pool, cancelled))
         assert pool._connection._jobs.keys() == {job._job_id for job in (done, running, waiting, cancelled)}
         assert pool._connection.unaccepted() == 4
         pool._connection._send_request("cancel", {"id": cancelled._job_id.hex()}, expected=False)
@@ -209,6 +209,30 @@ def test_wait_accepted_returns_when_the_successor_has_the_job(any_name, tmp_path
         assert not waiter.is_alive()
         (tmp_path / "go").touch()
         assert [0, 1, 2] == ends(handles)
+
+
+def test_wait_accepted_waits_for_the_successor(tmp_path, monkeypatch):
+    send_again, stopped = procjobs.Pool.send_again, []
+
+    def send_to_stopped(pool, waiting):
+        pool._connect()
+        stopped.append(stop_supervisor(pool))
+        send_again(pool, waiting)
+
+    monkeypatch.setattr(procjobs.Pool, "send_again", send_to_stopped)
+    with started(None, workers=1) as pool:
+        supervisor = stop_supervisor(pool)
+        job = pool.submit(jobs.add, 1, 2)
+        before = pool._connection
+        kill(supervisor)
+        wait_until(lambda: before._has_ended)
+        try:
+            with pytest.raises(TimeoutError):
+                job.wait_accepted(0.05)
+        finally:
+            os.kill(stopped[0], signal.SIGCONT)
+        job.wait_accepted(30)
+        assert 3 == job.result(30)
 
 
 def test_wait_accepted_raises_when_the_job_is_lost(tmp_path, monkeypatch):
@@ -394,15 +418,16 @@ def test_callback_of_a_lost_job_can_submit(any_name, tmp_path):
         assert 23 == further[0].result(30)
 
 
-def test_job_that_expires_before_there_is_a_successor_never_runs(tmp_path):
+def test_job_that_expires_before_there_is_a_successor_never_runs(pool_name, tmp_path):
     trace = tmp_path / "trace"
-    with started(None, workers=1) as pool:
+    with started(pool_name, workers=1) as pool, started(pool_name) as other:
         supervisor = stop_supervisor(pool)
         brief = pool.options(expires=0.05).submit(jobs.append_line, str(trace), "brief")
         long = pool.options(expires=60).submit(jobs.append_line, str(trace), "long")
-        deadline = time.monotonic() + 0.06
-        wait_until(lambda: time.monotonic() > deadline)
-        kill(supervisor)
+        with gap(pool, supervisor):
+            assert 3 == other.submit(jobs.add, 1, 2).result(30)  # the successor has an idle worker for whatever comes
+            deadline = time.monotonic() + 0.06
+            wait_until(lambda: time.monotonic() > deadline)
         with pytest.raises(procjobs.JobExpired, match=brief.id):
             brief.result(30)
         assert "long" == long.result(30)
