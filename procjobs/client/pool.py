@@ -99,6 +99,11 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         self._key, self._spec = settings.describe_code(preload, initializer, initargs, version)
         self._changes: Mapping[str, Any] = {}
         self._options_cache: dict[Any, JobOptions] = {}
+        self._begin_unconnected()
+        self._connect()
+        _pools.add(self)
+
+    def _begin_unconnected(self) -> None:
         self._lock = threading.RLock()
         self._owner_pid = os.getpid()
         self._child_pid: int | None = None
@@ -107,8 +112,6 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         self._retired: list[Connection] = []
         self._finalizer: weakref.finalize[..., Pool] = weakref.finalize(self, _nothing)
         self._table: ProgressTable | None = None
-        self._connect()
-        _pools.add(self)
 
     @property
     def is_private(self) -> bool:
