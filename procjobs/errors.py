@@ -167,7 +167,12 @@ class SupervisorError(ProcjobsError):
 
 
 class SupervisorLost(SupervisorError):
-    """The supervisor went away while the answer was awaited; whether the job ran to its end is not known."""
+    """The supervisor went away while the answer was awaited; whether the job ran to its end is not known.
+
+    A job that the supervisor had not acknowledged is sent to its successor, unless it may have begun. If that cannot be
+    done either, because the pool was shut down or no supervisor can be started, this error has the reason as its cause,
+    and the job has not run.
+    """
 
 
 class ReloadFailed(SupervisorError):

@@ -3,6 +3,7 @@
 1. What is sent under the lock is sent whole, or its rest is kept and sent before anything else.
 2. The receiver thread only moves bytes: it unpickles nothing and runs no code of a job.
 3. A job is entered before its frame is sent, so its answer always finds it.
+4. The receiver thread ends the connection: it settles every handle, or sees it go to a successor (`unacknowledged`).
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import array
 import contextlib
 import json
 import os
-import select
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from procjobs.client import unacknowledged
 from procjobs.client.job import Job
 from procjobs.client.kinds import KindRegistry
+from procjobs.client.sender import FrameSender
+from procjobs.client.unacknowledged import Submission, Unacknowledged
 from procjobs.clock import monotonic
 from procjobs.config import JobOptions
 from procjobs.errors import PayloadError, PoolClosed, SubmitTimeout, SupervisorLost, SupervisorRefused
@@ -27,35 +30,37 @@ from procjobs.host import payload
 from procjobs.shared import wire
 from procjobs.shared.wire import HEADER, SUBMIT, Frame, FrameReader, WireError
 
+if TYPE_CHECKING:
+    from procjobs.shared.aftermath import LastingTable
+
 _FD_SPACE: Final = socket.CMSG_SPACE(253 * 4)
 _READ_BYTES: Final = 64 * 1024  # see procjobs.supervisor.links
 REQUEST_TIMEOUT: Final = 30.0
 
 
-class Connection:
+class Connection(FrameSender):
     """A connection that has said hello. It serves the process that made it; a forked child makes its own."""
 
     def __init__(self, sock: socket.socket, directory: str, *, submit_timeout: float) -> None:
-        self._socket = sock
+        super().__init__(sock, submit_timeout)
         self._directory = directory
-        self._submit_timeout = submit_timeout
         self.pid = os.getpid()
-        self.lost = False
         self.welcome: dict[str, Any] = {}
+        self.table: LastingTable | None = None
         self._lock = threading.Lock()
         self._changed = threading.Condition()
         self._reader = FrameReader()
         self._fds: deque[int] = deque()
         self._kinds = KindRegistry()
         self._jobs: dict[bytes, Job[Any]] = {}
+        self._unacknowledged = Unacknowledged()
         self._replies: dict[int, dict[str, Any] | None] = {}
         self._requests = 0
-        self._unsent = b""
         self._sent = 0
         self._accepted = 0
         self._closing = False
         self._closes_when_idle = False
-        self._receiving = False
+        self._will_end = self._has_ended = False
         self._receiver: threading.Thread | None = None
         self.on_notice: Callable[[str | None], None] = _ignore
 
@@ -92,94 +97,94 @@ class Connection:
         with self._lock:
             registered, frames = self._kinds.look_up(function, options)
             if frames:
-                try:
-                    self._send(frames)
-                except BaseException:
-                    self._kinds.forget()
-                    raise
+                self._describe(frames)
         call = (function, args, kwargs) if registered.carries_function else (args, kwargs)
         try:
             inline, fd = payload.dump(call, self._directory, args)
         except Exception as error:
-            raise PayloadError(_explain(call, job.name, error)) from error
+            raise PayloadError(payload.explain(call, job.name, error)) from error
         job_id = job._job_id  # noqa: SLF001 - the property makes text of it, this is for every job
         head = HEADER.pack(45 + len(key) + len(inline), Frame.SUBMIT, fd is not None, 0)
         data = head + SUBMIT.pack(job_id, registered.number, delay, expires, len(key)) + key + inline
+        kept = fd if fd is not None and unacknowledged.hold(fd) else None
+        is_sent = False
         try:
             with self._lock:
                 is_known = self._kinds.is_known(registered)
                 if is_known:
-                    self._enter_and_send(job, data, fd)
+                    self._enter_and_send((job, registered, data, kept, monotonic()), fd)
+                    is_sent = True
         finally:
-            if fd is not None:
-                os.close(fd)
+            if fd is not None and (kept is None or not is_sent):
+                unacknowledged.let_go(fd)
         if not is_known:  # another thread had the supervisor forget all kinds while this one pickled
             self.submit(job, function, args, kwargs, options, delay, expires, key)
         elif self._receiver is None:
             self._start_receiver()
 
-    def _enter_and_send(self, job: Job[Any], data: bytes, fd: int | None) -> None:
-        job_id = job._job_id  # noqa: SLF001 - see submit
-        self._jobs[job_id] = job
-        job.sent_over(self, self._sent + 1)
+    def _describe(self, frames: bytes) -> None:
         try:
-            self._send(data, fd)
+            self._send(frames)
         except BaseException:
-            self._jobs.pop(job_id, None)
-            if self._unsent and not self.lost:  # a part is under way and cannot be called back: a cancellation follows it
-                self._sent += 1
-                cancel = {"call": "cancel", "id": job_id.hex()}
-                self._unsent += wire.json_frame(Frame.REQUEST, cancel, prefix=wire.U32.pack(0))
+            self._kinds.forget()
+            raise
+
+    def _enter_and_send(self, submission: Submission, fd: int | None) -> None:
+        job = submission[0]
+        self._jobs[job._job_id] = job  # noqa: SLF001 - see submit
+        job.sent_over(self, self._sent + 1)
+        self._unacknowledged.append(submission)
+        try:
+            self._send(submission[2], fd)
+        except BaseException:
+            self._take_out()
             raise
         self._sent += 1
 
-    def _send(self, data: bytes, fd: int | None = None) -> None:
-        """Send under the lock, waiting for room at most `submit_timeout`."""
-        if self.lost:
-            raise SupervisorLost("the connection to the supervisor was lost")
-        try:
-            if self._unsent:
-                self._send_rest(None)
-            sent = self._try_send(data, fd)
-            if sent == len(data):
+    def _take_out(self) -> None:
+        """Undo the entry of the last submission, which could not be sent."""
+        job, registered, _, _, sent_at = self._unacknowledged.pop()
+        self._jobs.pop(job._job_id, None)  # noqa: SLF001 - see submit
+        if self._unsent and not self.lost:  # a part is under way and cannot be called back: a cancellation follows it
+            self._sent += 1
+            self._unacknowledged.append((job, registered, b"", None, sent_at))
+            cancel = {"call": "cancel", "id": job._job_id.hex()}  # noqa: SLF001 - see submit
+            self._unsent += wire.json_frame(Frame.REQUEST, cancel, prefix=wire.U32.pack(0))
+
+    def take_over(self, waiting: deque[Submission]) -> None:
+        """Send, in order, what another connection was lost with, and take it out of `waiting`; nothing if this is lost too.
+
+        If this one is lost in the act, the rest is entered and left to its receiver. Raise SubmitTimeout if the supervisor
+        takes no bytes: then the rest is still in `waiting`.
+        """
+        with self._lock:
+            if self.lost:
                 return
-            if sent == 0:
-                self._wait_writable(monotonic() + self._submit_timeout)
-                sent = self._try_send(data, fd)
-            self._unsent = data[sent:]
-            self._send_rest(data)
-        except (BrokenPipeError, ConnectionResetError):
-            self._lose()
-            raise SupervisorLost("the supervisor has gone") from None
-
-    def _try_send(self, data: bytes, fd: int | None) -> int:
-        try:
-            if fd is None:
-                return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            return socket.send_fds(self._socket, [data], [fd], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            return 0
-
-    def _send_rest(self, own: bytes | None) -> None:
-        """Send what is left of a frame. If time runs out before any of `own` was sent, it is taken back."""
-        deadline = monotonic() + self._submit_timeout
-        while self._unsent:
             try:
-                self._wait_writable(deadline)
-            except SubmitTimeout:
-                if own is not None and len(self._unsent) == len(own):
-                    self._unsent = b""
-                raise
-            self._unsent = self._unsent[self._try_send(self._unsent, None) :]
+                while waiting:
+                    self._send_again(waiting[0])
+                    waiting.popleft()
+            finally:
+                self._start_receiver()
 
-    def _wait_writable(self, deadline: float) -> None:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLOUT)
-        if not poll.poll(max(deadline - monotonic(), 0.0) * 1000):
-            raise SubmitTimeout(
-                f"the supervisor (pid {self.welcome.get('pid')}) took no bytes for {self._submit_timeout:g} s: is it "
-                "stopped (SIGSTOP), or is the host overloaded? The job was not submitted"
-            )
+    def _send_again(self, submission: Submission) -> None:
+        job, foreign, data, fd, sent_at = submission
+        registered, frames = self._kinds.adopt(foreign)
+        if frames:
+            with contextlib.suppress(SupervisorLost):
+                self._describe(frames)
+        job.sent_over(self, self._sent + 1)
+        if job.done():  # cancelled before; from here on, a cancellation comes over this connection, behind the job
+            if fd is not None:
+                unacknowledged.let_go(fd)
+            return
+        now = monotonic()
+        renewed = job, registered, unacknowledged.renew(data, registered.number, now - sent_at), fd, now
+        try:
+            self._enter_and_send(renewed, fd)
+        except SupervisorLost:  # it is entered all the same: this connection's own receiver decides about it
+            self._jobs[job._job_id] = job  # noqa: SLF001 - see submit
+            self._unacknowledged.append(renewed)
 
     def request(self, call: str, *, timeout: float | None = REQUEST_TIMEOUT, **arguments: Any) -> dict[str, Any]:
         """Ask the supervisor and wait for its reply; raise SupervisorLost if there is none."""
@@ -227,7 +232,11 @@ class Connection:
             known = self._jobs.setdefault(job_id, job)
             if known is job:
                 job.sent_over(self, 0)
-                self._send(wire.frame(Frame.WATCH, job_id))
+                try:
+                    self._send(wire.frame(Frame.WATCH, job_id))
+                except BaseException:
+                    self._jobs.pop(job_id, None)
+                    raise
         if self._receiver is None:
             self._start_receiver()
         return known
@@ -236,8 +245,8 @@ class Connection:
 
     def _start_receiver(self) -> None:
         with self._changed:
-            if self._receiver is None:
-                self._receiving = True
+            if not self._will_end:
+                self._will_end = True
                 self._receiver = threading.Thread(target=self._receive, name="procjobs-receiver", daemon=True)
                 self._receiver.start()
 
@@ -257,13 +266,60 @@ class Connection:
         except (OSError, WireError):
             pass  # the supervisor was killed, this process has closed the connection, or nonsense came: all end here
         finally:
+            self._end()
+
+    def _end(self) -> None:
+        """Settle everything that is awaited; the supervisor has gone, or this process has let go of it."""
+        self.lost = True
+        with self._changed:
+            self._changed.notify_all()
+        with self._lock:
+            pass  # whoever was sending has noticed by now, and nobody sends after that
+        problem: Exception | None = None
+        try:
+            if not self._closing:
+                problem = self._try_successor()
+        finally:
             while self._fds:
                 os.close(self._fds.popleft())
-            self._lose()
+            self._abandon_everything(problem)
             with self._changed:
-                self._receiving = False
-                if self._closes_when_idle:
-                    self._socket.close()
+                self._has_ended = True
+                self._socket.close()
+                self.table = None
+                self._changed.notify_all()
+
+    def _try_successor(self) -> Exception | None:
+        """Let the successor have the jobs that the supervisor has not begun; return why it could not have them."""
+        waiting = self._unacknowledged
+        oldest = monotonic() - self.welcome["settings"]["result_ttl"]  # an older one may have ended and lost its row
+        waiting.keep({job_id for job_id in waiting.resendable(oldest) if job_id in self._jobs})
+        self._abandon_all_but(waiting)
+        if waiting and self.table is not None:
+            waiting.keep(unacknowledged.find_unbegun(waiting.job_ids(), self.table))
+            self._abandon_all_but(waiting)
+            try:
+                while waiting:
+                    waiting[0][0].send_again(waiting)
+            except Exception as error:  # noqa: BLE001 - whatever it is that keeps this thread from a successor, handles tell it
+                return error
+        return None
+
+    def _abandon_everything(self, problem: Exception | None) -> None:
+        self.lost = True
+        self._unacknowledged.keep(set())
+        self._abandon_all_but(self._unacknowledged, problem)
+
+    def _abandon_all_but(self, waiting: Unacknowledged, problem: Exception | None = None) -> None:
+        kept = waiting.job_ids()
+        for job_id in [job_id for job_id in list(self._jobs) if job_id not in kept]:
+            job = self._jobs.pop(job_id, None)
+            if job is None or not job.is_awaited_from(self):
+                continue
+            if self._closing:
+                job.abandon(PoolClosed(f"the pool was shut down while job {job.id} was awaited"))
+            else:
+                job.abandon(unacknowledged.describe_loss(job, self.welcome["pid"], problem))
 
     def _take(self, frame: wire.RawFrame) -> None:
         if frame.kind == Frame.FINISHED:
@@ -277,8 +333,10 @@ class Connection:
             elif fd is not None:
                 os.close(fd)
         elif frame.kind == Frame.ACCEPTED:
+            accepted = int.from_bytes(frame.body, "little")
+            self._unacknowledged.drop(accepted - self._accepted)
             with self._changed:
-                self._accepted = int.from_bytes(frame.body, "little")
+                self._accepted = accepted
                 self._changed.notify_all()
         elif frame.kind == Frame.REPLY:
             number, reply = int.from_bytes(frame.body[:4], "little"), wire.parse_json(frame.body[4:])
@@ -300,36 +358,23 @@ class Connection:
         else:
             job.settle(finished, received)
 
-    def _lose(self) -> None:
-        """End every wait: the supervisor has gone, or this process has let go of it."""
-        self.lost = True
-        with self._changed:
-            self._changed.notify_all()
-        while self._jobs:
-            _, job = self._jobs.popitem()
-            if self._closing:
-                job.abandon(PoolClosed(f"the pool was shut down while job {job.id} was awaited"))
-            else:
-                job.abandon(
-                    SupervisorLost(
-                        f"the supervisor (pid {self.welcome.get('pid')}) went away before job {job.id} {job.name} was "
-                        "answered; whether it ran is not known. Submit it again if that does no harm"
-                    )
-                )
+    def wait_accepted(self, sequence: int, timeout: float | None) -> bool:
+        """Wait until the supervisor has taken that many submissions of this connection; return False if it never will.
 
-    def wait_accepted(self, sequence: int, timeout: float | None) -> None:
-        """Wait until the supervisor has taken that many submissions of this connection."""
-        if self._receiver is None:
-            self._start_receiver()
+        In that case everything that was awaited here has been settled, or is awaited over another connection.
+        """
+        self._start_receiver()
         with self._changed:
-            if not self._changed.wait_for(lambda: self._accepted >= sequence or self.lost, timeout):
+            if not self._changed.wait_for(lambda: self._accepted >= sequence or self._has_ended, timeout):
                 raise TimeoutError("the supervisor has not acknowledged the job yet")
-            if self._accepted < sequence:
-                raise SupervisorLost("the supervisor went away before it acknowledged the job")
+            return self._accepted >= sequence
 
     def wait_all_accepted(self, timeout: float) -> None:
-        """Wait until the supervisor has taken all that was submitted until now."""
-        self.wait_accepted(self._sent, timeout)
+        """Wait until the supervisor has taken all that was submitted until now, has gone, or time is out."""
+        self._start_receiver()
+        sent = self._sent
+        with self._changed:
+            self._changed.wait_for(lambda: self._accepted >= sent or self.lost, timeout)
 
     def outstanding(self) -> list[Job[Any]]:
         """Return the jobs whose answers are awaited."""
@@ -337,7 +382,7 @@ class Connection:
 
     def unaccepted(self) -> int:
         """Return how many submissions are under way to the supervisor."""
-        return self._sent - self._accepted
+        return len(self._unacknowledged)
 
     def close_when_idle(self) -> None:
         """Close the connection when the last awaited answer has arrived, or the supervisor has gone."""
@@ -345,27 +390,35 @@ class Connection:
         if self._receiver is None or not self._jobs:
             self.close()
 
-    def close(self, *, wait: bool = True) -> None:
-        """Close the connection; `wait` for the receiver thread to end, which may be in a callback of the user's."""
+    def close(self) -> None:
+        """Close the connection and wait for the receiver thread to end, which may be in a callback of the user's."""
         self._closing = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        receiver = self._receiver
-        if wait and receiver is not None and receiver is not threading.current_thread():
-            receiver.join()
-        self._lose()
         with self._changed:
-            self._closes_when_idle = True
-            if not self._receiving:  # else the receiver closes it: nobody may take its number while it is in use
-                self._socket.close()
+            receiver = self._receiver
+            is_alone, self._will_end = not self._will_end, True
+        if is_alone:
+            self._end()
+        elif receiver is threading.current_thread():
+            self._abandon_everything(None)
+        else:
+            self.wait_for_end(None)
+
+    def retire(self) -> None:
+        """Let go of a lost connection; its receiver sees to what is awaited."""
+        self._start_receiver()
 
     def wait_for_end(self, timeout: float | None) -> None:
-        """Wait until the supervisor has closed the connection."""
-        if self._receiver is None:
-            self._start_receiver()
+        """Wait until the supervisor has closed the connection, and what was awaited is settled."""
+        self._start_receiver()
         receiver = self._receiver
         if receiver is not None and receiver is not threading.current_thread():
             receiver.join(timeout)
+
+    def is_receiving(self) -> bool:
+        """Return whether the receiver thread lives."""
+        return self._receiver is not None and self._receiver.is_alive()
 
     def close_inherited(self) -> None:
         """Close this copy of the descriptor in a forked child; the parent's connection is not touched."""
@@ -373,23 +426,14 @@ class Connection:
 
 
 def _checked_welcome(welcome: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(welcome.get("pid"), int) or not isinstance(welcome.get("settings"), dict) or "problem" not in welcome:
+    """Return a welcome that says what is needed later; raise WireError for any other."""
+    settings = welcome.get("settings")
+    known = settings if isinstance(settings, dict) else {}
+    numbers = welcome.get("pid"), known.get("result_ttl"), known.get("max_queued")
+    if "problem" not in welcome or not all(isinstance(number, int | float) for number in numbers):
         raise WireError("a WELCOME without the pid, the settings or the problem")
     return welcome
 
 
 def _ignore(_problem: str | None) -> None:
     pass
-
-
-def _explain(call: tuple[Any, ...], name: str, error: Exception) -> str:
-    """Return which part of a call cannot be pickled."""
-    *function, args, kwargs = call
-    parts = [("the function", f) for f in function]
-    parts += [(f"argument {n}", value) for n, value in enumerate(args)] + [(f"argument {k!r}", v) for k, v in kwargs.items()]
-    for what, value in parts:
-        try:
-            payload.dump_inline(value)
-        except Exception as own:  # noqa: BLE001 - it is reported
-            return f"{what} of {name}, of type {type(value).__name__}, cannot be pickled: {own}"
-    return f"the call of {name} cannot be pickled: {error}"

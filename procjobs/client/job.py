@@ -10,8 +10,17 @@ from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from procjobs import errors
-from procjobs.clock import sleep, wall
-from procjobs.errors import JobCancelled, JobError, PayloadError, PoolClosed, ProcjobsError, RemoteTraceback, UnknownJob
+from procjobs.clock import monotonic, sleep, wall
+from procjobs.errors import (
+    JobCancelled,
+    JobError,
+    PayloadError,
+    PoolClosed,
+    ProcjobsError,
+    RemoteTraceback,
+    SupervisorLost,
+    UnknownJob,
+)
 from procjobs.host.payload import Received
 from procjobs.shared.ids import to_text
 from procjobs.shared.records import Attempt, JobStatus, Progress
@@ -20,6 +29,7 @@ from procjobs.shared.wire import Finished, Outcome, parse_json
 if TYPE_CHECKING:
     from procjobs.client.connection import Connection
     from procjobs.client.pool import Pool
+    from procjobs.client.unacknowledged import Unacknowledged
 
 T = TypeVar("T")
 
@@ -41,8 +51,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         self._job_id = job_id
         self._name = name
         self._submitted_at = wall()
-        self._sequence = 0
-        self._connection: Connection | None = None
+        self._route: tuple[Connection, int] | None = None
         self._answer: tuple[Finished, Received] | None = None
         self._decoded: tuple[Any, BaseException | None] | None = None
 
@@ -128,17 +137,26 @@ class Job(concurrent.futures.Future[T], Generic[T]):
             return True
         if not self._mark_cancelled():
             return False
-        if self._connection is not None and self._connection.pid == os.getpid():
-            self._connection.drop_job(self)
+        route = self._route  # read after the mark was set: whoever sends the job again looks at the mark after writing it
+        if route is not None and route[0].pid == os.getpid():
+            route[0].drop_job(self)
         return True
 
     def wait_accepted(self, timeout: float | None = None) -> None:
         """Return when the supervisor has the job: from then on it runs, whatever becomes of this process.
 
-        (A private pool ends with its process all the same.) Raise TimeoutError if that takes longer than `timeout`.
+        (A private pool ends with its process all the same.) Raise TimeoutError if that takes longer than `timeout`,
+        SupervisorLost if the supervisor has gone and the job could not be sent to a successor.
         """
-        if self._connection is not None and not self.done():
-            self._connection.wait_accepted(self._sequence, timeout)
+        deadline = None if timeout is None else monotonic() + timeout
+        route = self._route
+        while route is not None and not self.done():
+            connection, sequence = route
+            if connection.wait_accepted(sequence, None if deadline is None else max(deadline - monotonic(), 0.0)):
+                return
+            if self._route is route or isinstance(self._exception, SupervisorLost | PoolClosed):
+                raise SupervisorLost("the supervisor went away before it acknowledged the job")
+            route = self._route  # it was sent again over another connection
 
     # Asyncio ------------------------------------------------------------------------------------------------
 
@@ -170,7 +188,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
     def settle(self, finished: Finished, received: Received) -> None:
         """Take the answer that has arrived; runs no code of the job's."""
-        self._connection = None
+        self._route = None
         if self.done():
             return
         with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled in this very moment
@@ -185,14 +203,22 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
     def abandon(self, error: ProcjobsError) -> None:
         """End without an answer."""
-        self._connection = None
+        self._route = None
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             self.set_exception(error)
 
     def sent_over(self, connection: Connection, sequence: int) -> None:
         """Note where the submission went."""
-        self._connection = connection
-        self._sequence = sequence
+        self._route = connection, sequence
+
+    def is_awaited_from(self, connection: Connection) -> bool:
+        """Return whether the answer is to come over this connection."""
+        route = self._route
+        return route is not None and route[0] is connection
+
+    def send_again(self, waiting: Unacknowledged) -> None:
+        """Let the pool send submissions, this one first, to the supervisor it has now."""
+        self._pool.send_again(waiting)
 
 
 def _decode(finished: Finished, received: Received, name: str) -> tuple[Any, BaseException | None]:

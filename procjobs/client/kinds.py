@@ -26,10 +26,14 @@ OPTIONS_ATTRIBUTE: Final = "__procjobs_options__"
 
 
 class Registered(NamedTuple):
-    """A kind as the supervisor knows it; `carries_function` says that each payload brings its own function."""
+    """A kind as the supervisor knows it; `carries_function` says that each payload brings its own function.
+
+    `description` is the body of its KIND frame without the number, which is this connection's.
+    """
 
     number: int
     carries_function: bool
+    description: bytes
 
 
 class KindRegistry:
@@ -76,23 +80,31 @@ class KindRegistry:
         """Return whether the supervisor still has this kind: another thread may have made it forget all of them."""
         return registered.number >= self._first_valid
 
+    def adopt(self, other: Registered) -> tuple[Registered, bytes]:
+        """Return a kind that was another connection's as one of this, and the frames that describe it if it is new."""
+        registered = self._by_value.get(other.description)
+        if registered is not None:
+            return registered, b""
+        return self._enter(other.description, other.description, carries_function=other.carries_function)
+
     def _register(self, function: Any, options: JobOptions, key: Any) -> tuple[Registered, bytes]:
+        name = options.name or function_name(function)
+        pickled = b"" if isinstance(key[0], str) else _dump(function, name)
+        if len(pickled) > wire.MAX_FUNCTION_BYTES:
+            pickled = b""
+        text = json.dumps({"name": name[:1000], "options": asdict(options)}).encode()
+        return self._enter(key, wire.U32.pack(len(text)) + text + pickled, carries_function=not pickled)
+
+    def _enter(self, key: Any, description: bytes, *, carries_function: bool) -> tuple[Registered, bytes]:
         frames = b""
         if len(self._by_value) >= MOST_KINDS:
             self.forget()
         if self._forget_first:
             self._forget_first = False
             frames = wire.frame(Frame.FORGET, b"")
-        name = options.name or function_name(function)
-        pickled = b"" if isinstance(key[0], str) else _dump(function, name)
-        if len(pickled) > wire.MAX_FUNCTION_BYTES:
-            pickled = b""
         self._count += 1
-        registered = Registered(self._count, not pickled)
-        text = json.dumps({"name": name[:1000], "options": asdict(options)}).encode()
-        body = wire.KIND.pack(self._count, len(text)) + text + pickled
-        self._by_value[key] = registered
-        return registered, frames + wire.frame(Frame.KIND, body)
+        registered = self._by_value[key] = Registered(self._count, carries_function, description)
+        return registered, frames + wire.frame(Frame.KIND, wire.U32.pack(self._count) + description)
 
 
 def _dump(function: Any, name: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import base64
 import concurrent.futures
 import contextlib
 import json
@@ -15,26 +14,17 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from procjobs.client import launcher
+from procjobs.client import launcher, settings
 from procjobs.client.connection import Connection
 from procjobs.client.job import Job
 from procjobs.client.kinds import OPTIONS_ATTRIBUTE, function_name
 from procjobs.client.monitor import Monitor
 from procjobs.client.submitter import Submitter, WithOptions
+from procjobs.client.unacknowledged import Unacknowledged
 from procjobs.clock import monotonic
-from procjobs.config import (
-    MAX_SLOTS,
-    JobOptions,
-    PoolSettings,
-    Workers,
-    check_count,
-    check_pool_name,
-    check_seconds,
-    check_workers,
-)
+from procjobs.config import JobOptions, PoolSettings, Workers, check_pool_name, check_seconds, check_workers
 from procjobs.errors import (
     ConfigurationError,
-    PayloadError,
     PoolClosed,
     PoolDegraded,
     QueueFull,
@@ -43,7 +33,8 @@ from procjobs.errors import (
     SupervisorLost,
     UnknownJob,
 )
-from procjobs.host import hostinfo, payload, process, rundir
+from procjobs.host import payload, process, rundir
+from procjobs.shared.aftermath import LastingTable
 from procjobs.shared.ids import from_text, new_id
 from procjobs.shared.table import ProgressTable
 
@@ -59,10 +50,11 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
     A Pool made before a fork works in the child.
 
     workers: how many, or "auto" (the CPUs that this process may use), or (least, most) to grow while jobs wait.
-    timeout, retries, grace_period: defaults for jobs; see `options`. Seconds.
+    timeout, soft_timeout, stall_timeout, retries, max_rss, grace_period: defaults for jobs; see `options`.
     max_jobs_per_worker: replace a worker after so many jobs.
     preload: names of modules to import once, before workers are forked; memory is shared.
     initializer, initargs: called in each new worker before its first job.
+    start_timeout: how long a preload or an initializer may take until it is ended and tried again. Seconds.
     nice: added to the workers' niceness. max_queued: submit raises QueueFull beyond so many waiting jobs.
     result_ttl: seconds for which results are kept for readers by id. result_memory_bytes: how much of them in memory.
     version: what tells one deploy's code from another's; by default the state of the preloaded files.
@@ -78,12 +70,16 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         workers: Workers = "auto",
         max_workers: int | None = None,
         timeout: float | None = None,
+        soft_timeout: float | None = None,
+        stall_timeout: float | None = None,
         retries: int = 0,
+        max_rss: int | None = None,
         grace_period: float = 5.0,
         max_jobs_per_worker: int | None = None,
         preload: Sequence[str] = (),
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
+        start_timeout: float = 120.0,
         nice: int = 0,
         max_queued: int = 100_000,
         result_ttl: float = 3600.0,
@@ -95,41 +91,36 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         directory: str | None = None,
     ) -> None:
         process.check_platform()
-        if max_workers is not None:
-            if workers != "auto":
-                raise ConfigurationError("workers and max_workers contradict each other: give one of them")
-            workers = check_count("max_workers", max_workers, minimum=1, maximum=MAX_SLOTS)
-        self._explicit_workers = check_workers(workers)
-        self._job_defaults = JobOptions(timeout=timeout, retries=retries, grace_period=grace_period).validated()
+        self._explicit_workers = settings.choose_workers(workers, max_workers)
+        self._job_defaults = JobOptions(
+            timeout, retries, grace_period=grace_period, soft_timeout=soft_timeout, stall_timeout=stall_timeout,
+            max_rss=max_rss,
+        ).validated()
         self._settings = PoolSettings(
-            workers=_resolve_workers(self._explicit_workers),
-            job_defaults=self._job_defaults,
-            max_jobs_per_worker=max_jobs_per_worker,
-            nice=nice,
-            max_queued=max_queued,
-            result_ttl=result_ttl,
-            result_memory_bytes=result_memory_bytes,
-            linger=linger,
+            settings.resolve_workers(self._explicit_workers), self._job_defaults, max_jobs_per_worker, nice, max_queued,
+            result_ttl, result_memory_bytes, linger, start_timeout=start_timeout,
         ).validated()
         self.name = None if name is None else check_pool_name(name)
         self._directory = rundir.RunDir(rundir.find_base(directory), self.name or _private_name())
         rundir.check_socket_path(self._directory)
         self._submit_timeout = check_seconds("submit_timeout", submit_timeout, optional=False) or 0.0
         self._strict = strict
-        self._key, self._spec = launcher.describe_generation(
-            preload=_check_preload(preload), initializer=_dump_initializer(initializer, initargs), version=version
-        )
+        self._key, self._spec = settings.describe_code(preload, initializer, initargs, version)
         self._changes: Mapping[str, Any] = {}
         self._options_cache: dict[Any, JobOptions] = {}
+        self._begin_unconnected()
+        self._connect()
+        _pools.add(self)
+
+    def _begin_unconnected(self) -> None:
         self._lock = threading.RLock()
         self._owner_pid = os.getpid()
         self._child_pid: int | None = None
         self._closed = False
         self._connection: Connection | None = None
+        self._retired: list[Connection] = []
         self._finalizer: weakref.finalize[..., Pool] = weakref.finalize(self, _nothing)
         self._table: ProgressTable | None = None
-        self._connect()
-        _pools.add(self)
 
     @property
     def is_private(self) -> bool:
@@ -143,14 +134,15 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
 
     def _connect(self) -> Connection:
         """Return the connection to the supervisor, made if there is none; start the supervisor if need be."""
-        if self._closed:
-            raise PoolClosed(f"{self!r} was shut down; make a new Pool")
         with self._lock:
+            if self._closed:
+                raise PoolClosed(f"{self!r} was shut down; make a new Pool")
             connection = self._connection
             if connection is not None and not connection.lost:
                 return connection
             if connection is not None:
-                connection.close(wait=False)  # its receiver may be in a callback that waits for this very lock
+                connection.retire()  # not waited for: its receiver may be waiting for this very lock
+                self._retired = [former for former in self._retired if former.is_receiving()] + [connection]
                 self._let_child_go()
             connection = self._reach_supervisor()
             tell = weakref.WeakMethod(self._on_notice)  # the receiver thread must not keep a forgotten pool alive
@@ -160,7 +152,7 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
             self._finalizer = weakref.finalize(self, _abandon, connection, self._child_pid, is_owner)
             self._finalizer.atexit = False
             # The table before is not closed: another thread may be reading it. It goes with its last reader.
-            self._table = ProgressTable(self._directory.table, loads=payload.loads)
+            self._table = connection.table
             self._connection = connection
             self._compare_settings(connection.welcome["settings"])
             self._on_notice(connection.welcome["problem"])
@@ -183,6 +175,7 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
                     connection.say_hello(self._key, spec_fd, launcher.interpreter())
                 finally:
                     os.close(spec_fd)
+                connection.table = self._map_table(connection.welcome["pid"])
             except BaseException as error:
                 connection.close()
                 self._let_child_go()
@@ -190,6 +183,28 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
                     raise
             else:
                 return connection
+
+    def _map_table(self, supervisor_pid: int) -> LastingTable:
+        """Return the table of the supervisor that has just answered; raise SupervisorLost if there is no such table."""
+        try:
+            table = LastingTable(self._directory.table, loads=payload.loads)
+        except FileNotFoundError:
+            table = None
+        if table is None or table.supervisor_pid != supervisor_pid:
+            raise SupervisorLost("the supervisor was replaced in the very moment when it was reached")
+        return table
+
+    def send_again(self, waiting: Unacknowledged) -> None:
+        """Let the supervisor there is now have what its predecessor did not take; what it could not is left in `waiting`.
+
+        For the receiver thread of that connection. Where warnings are errors there is nobody to catch them here; once one
+        was given, the connection stands, and the next call finds it.
+        """
+        with contextlib.suppress(Warning):
+            self._connect()
+            waiting.end_expired()
+            with self._lock:  # so a shutdown finds the jobs with the one connection or with the other
+                self._connect().take_over(waiting)
 
     def _compare_settings(self, running: Mapping[str, Any]) -> None:
         """Warn (or raise, if strict) where settings that were given here are not those of the running pool."""
@@ -216,9 +231,11 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         self._lock = threading.RLock()
         self._child_pid = None
         self._finalizer.detach()
-        if self._connection is not None:
-            self._connection.close_inherited()
-            self._connection = None
+        for connection in [*self._retired, self._connection]:
+            if connection is not None:
+                connection.close_inherited()
+        self._retired = []
+        self._connection = None
 
     def _target(self) -> Pool:
         return self
@@ -277,8 +294,7 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         most = connection.welcome["settings"]["max_queued"]
         waiting = self._count_waiting()
         if waiting < most <= waiting + connection.unaccepted():
-            with contextlib.suppress(TimeoutError, SupervisorLost):
-                connection.wait_all_accepted(self._submit_timeout)
+            connection.wait_all_accepted(self._submit_timeout)
             waiting = self._count_waiting()
         if waiting >= most:
             raise QueueFull(
@@ -296,10 +312,18 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         """Return this pool with other options for the jobs that are submitted through what is returned.
 
         timeout: seconds it may run; then its processes get SIGTERM and, after `grace_period`, SIGKILL.
+        soft_timeout: seconds after which JobTimeout is raised inside the job.
+        stall_timeout: seconds in which it neither reports progress nor uses CPU time, after which it is stopped.
+        max_rss: bytes of resident memory that its processes may use together, beyond what the worker had at its start.
+        slow_after: seconds after which its stack is written to the pool's log.
+        max_crashes: after so many killed workers it is quarantined.
         retries: how often it is started again after it failed; `backoff`, `max_backoff`: see `JobOptions`.
         priority: higher ones start first. name: what it is called in records.
         delay: seconds to wait before it may start; `at`: a Unix time or datetime instead.
         expires: seconds after which it is not started any more.
+        key: of the jobs with the same key, one runs at a time.
+        cancel_on_disconnect: cancel it when no process that waits for it is connected any more.
+        keep_children: let what it has started run on after it returned, until its worker ends.
         """
         return WithOptions(self, changes)
 
@@ -349,7 +373,7 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
 
     def resize(self, workers: Workers) -> None:
         """Change the number of workers, for everybody: more start at once, fewer remain as jobs end."""
-        self._connect().request("resize", workers=_resolve_workers(check_workers(workers)))
+        self._connect().request("resize", workers=settings.resolve_workers(check_workers(workers)))
 
     def pause(self) -> None:
         """Start no more jobs, for everybody; running ones go on."""
@@ -407,8 +431,9 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
             connection.close_when_idle()
 
     def _end(self, call: str, timeout: float, **arguments: Any) -> None:
-        connection = self._connect() if not self._closed else self._connection
-        self._closed = True
+        with self._lock:
+            connection = self._connect() if not self._closed else self._connection
+            self._closed = True
         if connection is None:
             return
         supervisor = process.try_open_pidfd(connection.welcome["pid"])
@@ -427,8 +452,9 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
     def _release(self, connection: Connection) -> None:
         self._finalizer.detach()
         connection.close()
-        if self._table is not None:
-            self._table = None
+        for former in self._retired:
+            former.wait_for_end(None)
+        self._table = None
         self._wait_for_child(_STOP_TIMEOUT)
 
     def _wait_for_child(self, timeout: float | None) -> None:
@@ -464,32 +490,8 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
             self.shutdown(wait=True)
 
 
-def _resolve_workers(workers: Workers) -> tuple[int, int]:
-    if workers == "auto":
-        count = min(hostinfo.default_workers(hostinfo.read_cpu_facts()), MAX_SLOTS)
-        return count, count
-    return (workers, workers) if isinstance(workers, int) else workers
-
-
 def _private_name() -> str:
     return f"{rundir.PRIVATE_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
-
-
-def _check_preload(preload: Sequence[str]) -> Sequence[str]:
-    if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
-        raise ConfigurationError(f"preload={preload!r}: expected names of modules, such as ['numpy', 'myapp.jobs']")
-    return preload
-
-
-def _dump_initializer(initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> str | None:
-    if initializer is None:
-        return None
-    if not callable(initializer):
-        raise TypeError("initializer must be a callable")
-    try:
-        return base64.b64encode(payload.dump_inline((initializer, tuple(initargs)))).decode()
-    except Exception as error:
-        raise PayloadError(f"the initializer or its arguments cannot be pickled: {error}") from error
 
 
 def _nothing() -> None:

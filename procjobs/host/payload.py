@@ -239,6 +239,19 @@ def is_importable(function: Any) -> bool:
     return found is function
 
 
+def explain(call: tuple[Any, ...], name: str, error: Exception) -> str:
+    """Return which part of a call cannot be pickled."""
+    *function, args, kwargs = call
+    parts = [("the function", f) for f in function]
+    parts += [(f"argument {n}", value) for n, value in enumerate(args)] + [(f"argument {k!r}", v) for k, v in kwargs.items()]
+    for what, value in parts:
+        try:
+            dump_inline(value)
+        except Exception as own:  # noqa: BLE001 - it is reported
+            return f"{what} of {name}, of type {type(value).__name__}, cannot be pickled: {own}"
+    return f"the call of {name} cannot be pickled: {error}"
+
+
 def loads(data: bytes) -> Any:
     """Unpickle bytes that `dump_inline` or `dump_function` made."""
     return pickle.loads(data)

@@ -151,3 +151,14 @@ def raise_bad_error():
 
 def raise_with_generator():
     raise ValueError(i for i in range(3))
+
+
+def append_line(path, value, _data=b""):
+    with open(path, "a") as file:
+        file.write(f"{value}\n")
+    return value
+
+
+def append_line_and_wait(path, value, go):
+    append_line(path, value)
+    return wait_for_file(go, value)

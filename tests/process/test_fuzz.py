@@ -533,7 +533,7 @@ def test_reason_of_an_unfit_worker_is_told_however_long_it_is(pool_name):
 
 # To a client ---------------------------------------------------------------------------------------------
 
-WELCOME = {"pid": 1, "settings": {"max_queued": 100}, "problem": ""}
+WELCOME = {"pid": 1, "settings": {"max_queued": 100, "result_ttl": 60.0}, "problem": ""}
 
 
 class Peer:

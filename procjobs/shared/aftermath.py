@@ -1,0 +1,69 @@
+"""What the shared table of a supervisor that was killed still tells about its jobs and its workers.
+
+Nobody writes it any more, so nothing is read twice. What was being written at the moment of the kill never checks
+(`layout`, rule 3), and is taken for the worst that it could have been.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from procjobs.config import MAX_SLOTS
+from procjobs.shared import layout
+from procjobs.shared.layout import (
+    PROGRESS,
+    PROGRESS_OFFSET,
+    ROW_BYTES,
+    SLOT_BYTES,
+    SLOTS_OFFSET,
+    STATE,
+    try_read_part,
+)
+from procjobs.shared.states import JobState
+from procjobs.shared.table import ProgressTable, SlotRecord, bucket_of
+
+_WAITING = {int(JobState.QUEUED), int(JobState.SCHEDULED)}
+
+
+class Remains(NamedTuple):
+    """What is left of a job: whether it was taken, and whether a worker may have begun it or its end was decided."""
+
+    has_row: bool
+    may_have_begun: bool
+
+
+class LastingTable(ProgressTable):
+    """A view of the table that is of use after the death of its supervisor too."""
+
+    def look_back(self, job_id: bytes) -> Remains:
+        """Return what is left of a job; to be sure that it has not begun, wait for the end of the workers first."""
+        row = self._heads[bucket_of(job_id, self._buckets)]
+        while row:
+            body = self._state_at(row)
+            if body is None:
+                return Remains(has_row=True, may_have_begun=True)
+            if body[:16] == job_id:
+                waits = STATE.unpack(body)[2] in _WAITING
+                return Remains(has_row=True, may_have_begun=not waits or self._bears_mark(row, job_id))
+            row = int.from_bytes(body[16:20], "little")
+        return Remains(has_row=False, may_have_begun=False)
+
+    def _bears_mark(self, row: int, job_id: bytes) -> bool:
+        offset = self._rows_offset + (row - 1) * ROW_BYTES + PROGRESS_OFFSET
+        report = try_read_part(self._map, offset, PROGRESS.size)
+        if report is None:
+            return any(self._map[offset : offset + layout.PART_HEAD.size + PROGRESS.size])
+        return report[:8] == job_id[8:]
+
+    def worker_pids(self) -> list[int]:
+        """Return the pids of the last workers, 0 for one that was being forked or whose record was being written."""
+        pids = []
+        for slot in range(MAX_SLOTS):
+            offset = SLOTS_OFFSET + slot * SLOT_BYTES
+            body = try_read_part(self._map, offset, layout.SLOT.size)
+            if body is not None:
+                record = SlotRecord._make(layout.SLOT.unpack(body))
+                pids += [record.pid] if record.state else []
+            elif any(self._map[offset : offset + SLOT_BYTES]):
+                pids.append(0)
+        return pids
