@@ -16,22 +16,21 @@ from typing import Any
 
 from procjobs.client import launcher, settings
 from procjobs.client.connection import Connection
+from procjobs.client.controls import Controls
 from procjobs.client.job import Job
 from procjobs.client.kinds import OPTIONS_ATTRIBUTE, function_name
 from procjobs.client.monitor import Monitor
 from procjobs.client.submitter import Submitter, WithOptions
 from procjobs.client.unacknowledged import Unacknowledged
 from procjobs.clock import monotonic
-from procjobs.config import JobOptions, PoolSettings, Workers, check_pool_name, check_seconds, check_workers
+from procjobs.config import JobOptions, PoolSettings, Workers, check_pool_name, check_seconds
 from procjobs.errors import (
     ConfigurationError,
     PoolClosed,
     PoolDegraded,
     QueueFull,
-    ReloadFailed,
     SettingsDiffer,
     SupervisorLost,
-    UnknownJob,
 )
 from procjobs.host import payload, process, rundir
 from procjobs.shared.aftermath import LastingTable
@@ -42,7 +41,7 @@ _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _STOP_TIMEOUT = 30.0
 
 
-class Pool(Submitter, Monitor, concurrent.futures.Executor):
+class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     """A pool of worker processes: this process's own, or with a name the host's.
 
     `Pool()` is private: it ends with the process that made it. `Pool("media")` is shared by all processes of this user
@@ -338,64 +337,7 @@ class Pool(Submitter, Monitor, concurrent.futures.Executor):
         job: Job[Any] = Job(self, from_text(job_id), status.name)
         return self._connect().watch(job)
 
-    def cancel(self, job_id: str) -> bool:
-        """Cancel a job, waiting or running; return False if it had ended. Waits for the supervisor's reply.
-
-        Raise UnknownJob if there is no such job.
-        """
-        return bool(self._ask_about(job_id, "cancel")["cancelled"])
-
-    def logs(self, job_id: str) -> str:
-        """Return the end (16 KiB) of what a job has printed and logged, while it runs or after it. Asks the supervisor.
-
-        Standard output and error of everything that it started are in it, in the order in which they were read. Raise
-        UnknownJob if there is no such job.
-        """
-        return str(self._ask_about(job_id, "logs")["text"])
-
-    def stack(self, job_id: str) -> str | None:
-        """Return where a running job is: the Python stacks of its worker's threads, as text, also from C code.
-
-        For a job that does not run, return where it was when it was last examined: before it was stopped because of a
-        timeout or a stall, or when it passed `slow_after`; None if it never was. Waits for the supervisor's reply, at
-        most about 0.1 s. Raise UnknownJob if there is no such job.
-        """
-        text = self._ask_about(job_id, "stack")["text"]
-        return None if text is None else str(text)
-
-    def _ask_about(self, job_id: str, call: str) -> dict[str, Any]:
-        reply = self._connect().request(call, id=from_text(job_id).hex())
-        if not reply["known"]:
-            raise UnknownJob(f"job {job_id} is not known to this pool")
-        return reply
-
-    # Steering -------------------------------------------------------------------------------------------------
-
-    def resize(self, workers: Workers) -> None:
-        """Change the number of workers, for everybody: more start at once, fewer remain as jobs end."""
-        self._connect().request("resize", workers=settings.resolve_workers(check_workers(workers)))
-
-    def pause(self) -> None:
-        """Start no more jobs, for everybody; running ones go on."""
-        self._connect().request("pause")
-
-    def resume(self) -> None:
-        """Start jobs again."""
-        self._connect().request("resume")
-
-    def reload(self) -> None:
-        """Load the code anew, for everybody: new processes import it; running jobs end on what they began with.
-
-        Jobs that wait, and retries, run on the new code. Waits until it is loaded; SIGHUP to the supervisor does the same
-        without waiting. Raise ReloadFailed, with the traceback, if the preload fails: the pool goes on with what it had.
-        """
-        problem = self._connect().request("reload", timeout=None)["problem"]
-        if problem:
-            raise ReloadFailed(f"{self!r} goes on with the code that it had; it could not be loaded anew: {problem}")
-
-    def drain(self) -> None:
-        """Take no more jobs from anybody; when those there are have ended, the pool ends. Returns at once."""
-        self._connect().request("drain")
+    # Ending ---------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """End the pool for everybody: waiting jobs fail with PoolClosed, running ones are stopped. Waits for the end.
