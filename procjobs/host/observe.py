@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -91,22 +91,60 @@ class ProcessTree:
                 self._children.setdefault(other.ppid(), []).append(other.pid)
         self._read_at = time.monotonic()
 
-    def usage(self, pid: int) -> GroupUsage:
-        """Return what a process and its descendants use together."""
-        import psutil
-
+    def members(self, pid: int, age: float) -> list[int]:
+        """Return the pids of a process and its descendants, but for children older than `age` and what is theirs."""
         self._refresh()
-        rss, cpu, count, members = 0, 0.0, 0, [pid]
-        while members:
-            member = members.pop()
-            members += self._children.get(member, ())
-            with contextlib.suppress(psutil.Error):
-                other = psutil.Process(member)
-                with other.oneshot():
-                    rss += other.memory_info().rss
-                    cpu += sum(other.cpu_times()[:4])
-                count += 1
-        return GroupUsage(rss, cpu, count)
+        members = [pid]
+        for child in self._children.get(pid, ()):
+            if _age(child) <= age:
+                members.append(child)
+        for member in members:
+            if member != pid:
+                members += self._children.get(member, ())
+        return members
+
+
+def usage_of(pids: Iterable[int]) -> GroupUsage:
+    """Return what these processes use together; one that has gone counts for nothing."""
+    import psutil
+
+    rss, cpu, count = 0, 0.0, 0
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            other = psutil.Process(pid)
+            with other.oneshot():
+                rss += other.memory_info().rss
+                cpu += sum(other.cpu_times()[:4])
+            count += 1
+    return GroupUsage(rss, cpu, count)
+
+
+def private_and_shared(pids: Iterable[int]) -> tuple[int, int]:
+    """Return the bytes that only one of these processes has, added up, and the most that one shares with any other.
+
+    Reads the page tables of each, about 1 ms for 100 MB (proc(5), smaps_rollup).
+    """
+    private = shared = 0
+    for pid in pids:
+        counts = {b"Private": 0, b"Shared": 0}
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                kind = line.partition(b"_")[0]
+                if kind in counts and b"Hugetlb" not in line:
+                    counts[kind] += int(line.split()[1]) * 1024
+        private += counts[b"Private"]
+        shared = max(shared, counts[b"Shared"])
+    return private, shared
+
+
+def _age(pid: int) -> float:
+    """Return for how many seconds a process has been there, 0 if it has gone; source: proc(5), stat, field 22."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            started = int(file.read().rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def own_rss() -> int:

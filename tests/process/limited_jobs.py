@@ -353,3 +353,26 @@ def tiny_but_rarely_loud(n):
 def job_id_of_a_record():
     record = logging.getLogger("ours").makeRecord("ours", logging.INFO, "file", 1, "text", (), None)
     return record.job_id
+
+
+def wait_with_forks(count, path):
+    """Fork processes that share all of this one's memory, and wait."""
+    pids = []
+    for _ in range(count):
+        pid = os.fork()
+        if pid == 0:
+            wait_for_file(path)
+            os._exit(0)
+        pids.append(pid)
+    write(path + "-ready")
+    for pid in pids:
+        os.waitpid(pid, 0)
+    return "done"
+
+
+def start_eater(mebibytes):
+    """Start a process that has so much memory, and leave it running."""
+    script = f"data = b'x' * ({mebibytes} * 2**20); print('ready', flush=True); import time; time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-S", "-c", script], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    kept.append(child)
