@@ -376,3 +376,12 @@ def start_eater(mebibytes):
     child = subprocess.Popen([sys.executable, "-S", "-c", script], stdout=subprocess.PIPE)
     child.stdout.readline()
     kept.append(child)
+
+
+def map_in_multiprocessing(count):
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(_square, range(count))
+
+
+def _square(n):
+    return n * n
