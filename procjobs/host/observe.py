@@ -94,14 +94,10 @@ class ProcessTree:
     def members(self, pid: int, age: float) -> list[int]:
         """Return the pids of a process and its descendants, but for children older than `age` and what is theirs."""
         self._refresh()
-        members = [pid]
-        for child in self._children.get(pid, ()):
-            if _age(child) <= age:
-                members.append(child)
-        for member in members:
-            if member != pid:
-                members += self._children.get(member, ())
-        return members
+        members = [child for child in self._children.get(pid, ()) if _age(child) <= age]
+        for member in members:  # it grows as it is read
+            members += self._children.get(member, ())
+        return [pid, *members]
 
 
 def usage_of(pids: Iterable[int]) -> GroupUsage:

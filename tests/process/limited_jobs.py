@@ -25,6 +25,11 @@ def write(path, text=""):
     os.replace(f"{path}.new", path)
 
 
+def read_number(path):
+    with open(path) as file:
+        return int(file.read())
+
+
 def wait_for_file(path, result=None):
     while not os.path.exists(path):
         time.sleep(0.005)  # job
@@ -172,12 +177,12 @@ def start_children(how, path):
         if os.fork() == 0:
             _child_that_leaves(path + "-", 1)
         wait_for_file(path + "-")
-        pids = [int(open(path + "-").read())]
+        pids = [read_number(path + "-")]
     elif how == "deep":
         if os.fork() == 0:
             _child_that_leaves(path + "-", 3)
         wait_for_file(path + "-")
-        pids = [int(open(path + "-").read())]
+        pids = [read_number(path + "-")]
     else:
         raise ValueError(how)
     write(path, " ".join(map(str, set(pids))))
@@ -199,9 +204,8 @@ def start_children_and(end, how, path):
 
 def transcode(end, ffmpeg, path):
     source = ["-f", "lavfi", "-i", "testsrc=size=640x360:rate=30:duration=3600"]
-    child = subprocess.Popen(
-        [ffmpeg, "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *source, "-c:v", "mpeg4", "-f", "mpegts", path + ".ts"],
-    )
+    target = ["-c:v", "mpeg4", "-f", "mpegts", path + ".ts"]
+    child = subprocess.Popen([ffmpeg, "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *source, *target])
     while not (os.path.exists(path + ".ts") and os.path.getsize(path + ".ts") > 100_000):
         assert child.poll() is None, "ffmpeg has ended"
         time.sleep(0.005)  # job

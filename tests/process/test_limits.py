@@ -184,7 +184,7 @@ def test_suspended_supervisor_kills_nobody_and_is_exact_again(pool, tmp_path):
     (tmp_path / "go").touch()
     assert "done" == job.result(10)
 
-    handles = [pool.options(timeout=0.3).submit(limited_jobs.sleep), pool.options(soft_timeout=0.3).submit(limited_jobs.sleep)]
+    handles = [pool.options(**{name: 0.3}).submit(limited_jobs.sleep) for name in ("timeout", "soft_timeout")]
     for job in handles:
         assert isinstance(job.exception(10), procjobs.JobTimeout)
         assert 0.3 <= job.status().finished_at - job.status().started_at < 0.6

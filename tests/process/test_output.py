@@ -228,13 +228,12 @@ MANY = """for job in [pool.submit(limited_jobs.speak, "x" * 60000) for _ in rang
 
 
 def start_script(body, **streams):
-    """Start a script that owns a private pool; return it and the lines that it reports."""
+    """Start a script that owns a private pool; return it and where to read what it reports."""
     read, write = os.pipe()
-    child = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT % body, str(write)], pass_fds=[write], env={**os.environ, "PYTHONPATH": find_root()}, **streams
-    )
+    environment = {**os.environ, "PYTHONPATH": find_root()}
+    child = subprocess.Popen([sys.executable, "-c", SCRIPT % body, str(write)], pass_fds=[write], env=environment, **streams)
     os.close(write)
-    return child, open(read)
+    return child, read
 
 
 def find_root():
@@ -242,8 +241,8 @@ def find_root():
 
 
 def end_script(child, reports):
-    text = reports.read()
-    reports.close()
+    with open(reports) as file:
+        text = file.read()
     assert 0 == child.wait(30)
     last = text.splitlines()[-1].split()
     assert "stopped" == last[0]
@@ -296,7 +295,7 @@ def test_full_device_and_closed_descriptors_of_the_owner_do_no_harm(tmp_path):
         env={**os.environ, "PYTHONPATH": find_root()},
     )
     os.close(write)
-    assert "talked" in end_script(child, open(read))
+    assert "talked" in end_script(child, read)
 
 
 def test_reader_that_has_gone_does_no_harm():
