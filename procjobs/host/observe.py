@@ -16,6 +16,8 @@ MARK: Final = "PROCJOBS_POOL"
 DETACHED: Final = "PROCJOBS_DETACHED"
 """The environment variable of a daemon that is to outlive the job that started it, such as another pool's supervisor."""
 
+_MOST_TASKS: Final = 64
+
 
 def own_children(*, only_marked: str | None = None) -> set[int]:
     """Return the pids of this process's children, orphans that were given to it among them, but for the DETACHED.
@@ -150,10 +152,13 @@ def own_rss() -> int:
 
 
 def is_in_handler(pid: int, number: int) -> bool:
-    """Return whether a signal that was sent to a process is still pending, or its handler runs (and so blocks it)."""
+    """Return whether a signal that was sent to a process is still pending, or its handler runs (and so blocks it).
+
+    The kernel gives it to the first thread if that takes it, which comes first here; very many others are not looked at.
+    """
     bit = 1 << (number - 1)
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):
+        for task in os.listdir(f"/proc/{pid}/task")[:_MOST_TASKS]:
             with open(f"/proc/{pid}/task/{task}/status", "rb") as file:
                 for line in file:
                     if line[:7] in {b"SigPnd:", b"ShdPnd:", b"SigBlk:"} and int(line[7:], 16) & bit:

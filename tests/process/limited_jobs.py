@@ -251,6 +251,19 @@ def wait_with_threads(count, path):
     return "done"
 
 
+def wait_with_very_many_threads(count, path):
+    done = threading.Event()
+    threads = [threading.Thread(target=done.wait) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    write(path + "-ready")
+    wait_for_file(path)
+    done.set()
+    for thread in threads:
+        thread.join()
+    return "done"
+
+
 def recurse(depth, path):
     if depth:
         return recurse(depth - 1, path)

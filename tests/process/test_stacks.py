@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import procjobs
@@ -88,6 +89,18 @@ def test_very_large_stacks_are_cut_and_hold_nobody_up(pool, tmp_path, threads):
         assert time.monotonic() - started < 1.0
         assert (True, True) == ("in recurse" in stack, len(stack) <= 16 * 1024)
         assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+    (tmp_path / "go").touch()
+    assert "done" == job.result(30)
+
+
+def test_stack_of_very_many_threads_costs_the_supervisor_little(pool, tmp_path):
+    job = pool.submit(limited_jobs.wait_with_very_many_threads, 2000, str(tmp_path / "go"))
+    wait_ready(tmp_path / "go")
+    supervisor = psutil.Process(pool.stats().supervisor_pid)
+    before = sum(supervisor.cpu_times()[:2])
+    for _ in range(10):
+        assert "(most recent call first)" in pool.stack(job.id)
+    assert sum(supervisor.cpu_times()[:2]) - before < 0.3
     (tmp_path / "go").touch()
     assert "done" == job.result(30)
 
