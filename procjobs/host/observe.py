@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ MARK: Final = "PROCJOBS_POOL"
 """The environment variable by which a pool's processes are found when nobody is left whose children they are."""
 DETACHED: Final = "PROCJOBS_DETACHED"
 """The environment variable of a daemon that is to outlive the job that started it, such as another pool's supervisor."""
+
+_MOST_TASKS: Final = 64
 
 
 def own_children(*, only_marked: str | None = None) -> set[int]:
@@ -91,22 +93,56 @@ class ProcessTree:
                 self._children.setdefault(other.ppid(), []).append(other.pid)
         self._read_at = time.monotonic()
 
-    def usage(self, pid: int) -> GroupUsage:
-        """Return what a process and its descendants use together."""
-        import psutil
-
+    def members(self, pid: int, age: float) -> list[int]:
+        """Return the pids of a process and its descendants, but for children older than `age` and what is theirs."""
         self._refresh()
-        rss, cpu, count, members = 0, 0.0, 0, [pid]
-        while members:
-            member = members.pop()
+        members = [child for child in self._children.get(pid, ()) if _age(child) <= age]
+        for member in members:  # it grows as it is read
             members += self._children.get(member, ())
-            with contextlib.suppress(psutil.Error):
-                other = psutil.Process(member)
-                with other.oneshot():
-                    rss += other.memory_info().rss
-                    cpu += sum(other.cpu_times()[:4])
-                count += 1
-        return GroupUsage(rss, cpu, count)
+        return [pid, *members]
+
+
+def usage_of(pids: Iterable[int]) -> GroupUsage:
+    """Return what these processes use together; one that has gone counts for nothing."""
+    import psutil
+
+    rss, cpu, count = 0, 0.0, 0
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            other = psutil.Process(pid)
+            with other.oneshot():
+                rss += other.memory_info().rss
+                cpu += sum(other.cpu_times()[:4])
+            count += 1
+    return GroupUsage(rss, cpu, count)
+
+
+def private_and_shared(pids: Iterable[int]) -> tuple[int, int]:
+    """Return the bytes that only one of these processes has, added up, and the most that one shares with any other.
+
+    Reads the page tables of each, about 1 ms for 100 MB (proc(5), smaps_rollup).
+    """
+    private = shared = 0
+    for pid in pids:
+        counts = {b"Private": 0, b"Shared": 0}
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                kind = line.partition(b"_")[0]
+                if kind in counts and b"Hugetlb" not in line:
+                    counts[kind] += int(line.split()[1]) * 1024
+        private += counts[b"Private"]
+        shared = max(shared, counts[b"Shared"])
+    return private, shared
+
+
+def _age(pid: int) -> float:
+    """Return for how many seconds a process has been there, 0 if it has gone; source: proc(5), stat, field 22."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            started = int(file.read().rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def own_rss() -> int:
@@ -116,10 +152,13 @@ def own_rss() -> int:
 
 
 def is_in_handler(pid: int, number: int) -> bool:
-    """Return whether a signal that was sent to a process is still pending, or its handler runs (and so blocks it)."""
+    """Return whether a signal that was sent to a process is still pending, or its handler runs (and so blocks it).
+
+    The kernel gives it to the first thread if that takes it, which comes first here; very many others are not looked at.
+    """
     bit = 1 << (number - 1)
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):
+        for task in os.listdir(f"/proc/{pid}/task")[:_MOST_TASKS]:
             with open(f"/proc/{pid}/task/{task}/status", "rb") as file:
                 for line in file:
                     if line[:7] in {b"SigPnd:", b"ShdPnd:", b"SigBlk:"} and int(line[7:], 16) & bit:

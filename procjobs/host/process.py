@@ -272,24 +272,28 @@ def replace_standard_input() -> None:
     os.close(fd)
 
 
-def fill_standard_output() -> None:
-    """Let descriptors 1 and 2 lead to /dev/null where they are closed: else the next file that is opened becomes one."""
-    for number in (1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            fd = os.open(os.devnull, os.O_WRONLY)
-            if fd == number:
-                os.set_inheritable(number, True)
-            else:
-                os.dup2(fd, number)
-                os.close(fd)
+def fill_missing_output() -> None:
+    """Open /dev/null where standard output or error is closed, lest something else get the number, and the output."""
+    fd = os.open(os.devnull, os.O_WRONLY)
+    while fd <= 2:  # open() takes the lowest number that is free
+        os.set_inheritable(fd, True)
+        fd = os.open(os.devnull, os.O_WRONLY)
+    os.close(fd)
 
 
 def redirect_output(fd: int) -> None:
     """Let standard output and error go to `fd`."""
     os.dup2(fd, 1)
     os.dup2(fd, 2)
+
+
+def line_buffer_c_output() -> None:
+    """Have the C library write out standard output line by line: what it buffers is lost when a worker ends."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        libc = ctypes.CDLL(None)
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 1, ctypes.c_size_t(0))  # _IOLBF
 
 
 def set_title(title: str) -> None:

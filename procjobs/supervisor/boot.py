@@ -28,7 +28,7 @@ def main() -> None:
     with open(0, "rb", closefd=False) as file:
         boot = json.loads(file.read())
     process.replace_standard_input()
-    process.fill_standard_output()
+    process.fill_missing_output()
     for fd in (LOCK_FD, READY_FD):
         os.set_inheritable(fd, False)
     directory = rundir.RunDir(boot["base"], boot["name"])

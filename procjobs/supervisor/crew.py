@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import wall
 from procjobs.host import observe, process
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from procjobs.supervisor.log import Log
     from procjobs.supervisor.publisher import Publisher
     from procjobs.supervisor.templates import Templates
+
+_NEVER: Final = float("inf")
+_AGE_TOLERANCE: Final = 0.02
+"""The kernel knows the starts of processes in ticks of 10 ms."""
 
 Deliver = Callable[[Job, "Reason", bytes, "int | None", str], None]
 
@@ -116,11 +120,24 @@ class Crew:
             process.kill_process(slot.pid, process.SOFT_SIGNAL)
 
     def measure(self, slot: Slot) -> Sample:
-        """Return what a worker and its descendants use; it is the subreaper of what its jobs start."""
-        usage = self._tree.usage(slot.pid)
+        """Return what a worker and its descendants use; it is the subreaper of what its jobs start.
+
+        What was there before the job is not its own: children kept for an earlier one, another pool that one has started.
+        Forks share most of their memory, which each one's resident size counts again: it is looked at closely only where
+        the sum of those is over the limit.
+        """
         job = slot.current
-        reports = self._table.progress_count(job.row) if job is not None else 0
-        return Sample(reports, usage.cpu_seconds, usage.processes, usage.rss_bytes)
+        if job is None:
+            return Sample(0, 0.0, 0, 0)
+        started_at, _ = self._table.last_report(job.row, job.id)
+        age = wall() - started_at + _AGE_TOLERANCE if started_at is not None else _NEVER
+        members = self._tree.members(slot.pid, age)
+        usage = observe.usage_of(members)
+        rss, most = usage.rss_bytes, job.kind.options.max_rss
+        if most is not None and len(members) > 1 and rss - slot.baseline_bytes > most:
+            private, shared = observe.private_and_shared(members)
+            rss = min(rss, max(shared, slot.baseline_bytes) + private)
+        return Sample(self._table.progress_count(job.row), usage.cpu_seconds, usage.processes, rss)
 
     def terminate(self, slot: Slot) -> None:
         """Send SIGTERM to a worker's process group, and let one that is stopped notice it.

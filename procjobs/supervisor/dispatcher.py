@@ -190,7 +190,7 @@ class Dispatcher:
             self._engine.answer(job, Reason.NONE, frame, fd, "")
             fd = None
         elif answer.outcome == Outcome.RAISED and self._may_retry(job):
-            self._note_attempt(job, Reason.RAISED, first_line(answer.details))
+            self._note_attempt(job, _reason_of(answer), first_line(answer.details))
             self._retry(job, now)
         else:
             job.advance(Event.FAIL)

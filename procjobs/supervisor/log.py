@@ -7,6 +7,8 @@ import time
 from typing import Final
 
 MOST_BYTES: Final = 1024 * 1024
+_MOST_LABELLED: Final = 1000
+"""Of more lines at once only the first has its label: 32,000 labels for a pipe full of `yes` are some megabytes."""
 
 
 class Log:
@@ -29,7 +31,8 @@ class Log:
     def write_output(self, label: str, lines: bytes) -> None:
         """Write lines that a job has printed, each with its label."""
         head = f"{_stamp()} [{label}] ".encode(errors="replace")
-        self._append(head + lines.replace(b"\n", b"\n" + head) + b"\n")
+        next_head = head if lines.count(b"\n") < _MOST_LABELLED else b"    "
+        self._append(head + lines.replace(b"\n", b"\n" + next_head) + b"\n")
 
     def _append(self, data: bytes) -> None:
         try:

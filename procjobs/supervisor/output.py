@@ -85,14 +85,16 @@ class Console:
     """The supervisor's own standard output and error, for a private pool: those of the process that owns it.
 
     A descriptor is written to when the kernel says that it takes 4 KiB (PIPE_BUF), so that nothing blocks. What it does
-    not take is kept, and from `_MOST_WAITING` bytes on jobs that print more have to wait.
+    not take is kept, and from `_MOST_WAITING` bytes on jobs that print more have to wait. Jobs that end do not wait: from
+    `_MOST_BEHIND` bytes on what they have printed is not passed on.
     """
 
     _MOST_WAITING: Final = 64 * 1024
+    _MOST_BEHIND: Final = 8 * 2**20
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._waiting: dict[int, bytes] = {1: b"", 2: b""}
+        self._waiting = {1: bytearray(), 2: bytearray()}
 
     @property
     def is_full(self) -> bool:
@@ -106,15 +108,17 @@ class Console:
 
     def write(self, stream: int, data: bytes) -> None:
         """Pass on what a job has printed, now or soon."""
-        if not self._waiting[stream]:
+        waiting = self._waiting[stream]
+        if not waiting:
             try:
                 self._loop.add(stream, self.write_some if stream == 1 else self.write_more, WRITE)
             except PermissionError:  # a regular file, which epoll refuses: it takes everything at once
-                self._put(stream, data, len(data))
+                self._put(stream, data)
                 return
             except OSError:  # it is closed
                 return
-        self._waiting[stream] += data
+        if len(waiting) < self._MOST_BEHIND:
+            waiting += data
 
     def write_some(self) -> None:
         """Write to standard output, which is ready."""
@@ -125,16 +129,20 @@ class Console:
         self._flush(2)
 
     def _flush(self, stream: int) -> None:
-        rest = self._waiting[stream] = self._put(stream, self._waiting[stream], 4096)
-        if not rest:
+        waiting = self._waiting[stream]
+        del waiting[: self._put(stream, waiting[:4096])]
+        if not waiting:
             self._loop.remove(stream)
 
     @staticmethod
-    def _put(stream: int, data: bytes, most: int) -> bytes:
+    def _put(stream: int, data: bytes | bytearray) -> int:
+        """Write as much as is taken; return how many bytes are done with."""
         try:
-            return data[os.write(stream, data[:most]) :]
+            return os.write(stream, data)
+        except BlockingIOError:  # its owner has made it so, and somebody else was faster
+            return 0
         except OSError:  # nobody reads it any more
-            return b""
+            return len(data)
 
 
 class Outputs:

@@ -6,6 +6,7 @@ writes into a pipe; it is done when the kernel shows the signal neither pending 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -71,7 +72,7 @@ class Stacks:
 
     def read(self, source: StackSource, _events: int) -> None:
         """Take what a worker has written."""
-        data = _read_all(source.fd)
+        data = _read_some(source.fd)
         examination = self._running.get(source.slot)
         if examination is not None and data:
             examination.text += data
@@ -81,7 +82,7 @@ class Stacks:
         if observe.is_in_handler(slot.pid, process.STACK_SIGNAL):
             examination.look_at = min(self._loop.now + _LOOK_AGAIN_SECONDS, examination.until)
         else:
-            examination.text += _read_all(fd)  # what it wrote between being read and being looked at
+            examination.text += _read_some(fd)  # what it wrote between being read and being looked at
             self._conclude(slot)
 
     def next_deadline(self) -> float:
@@ -113,13 +114,12 @@ class Stacks:
             self._on_examined(slot, examination.job, text)
 
 
-def _read_all(fd: int) -> bytes:
+def _read_some(fd: int) -> bytes:
+    """Read what has been written, as far as a few calls get: others are waiting while a worker goes on writing."""
     parts = []
-    try:
-        while part := os.read(fd, 65536):
-            parts.append(part)
-    except BlockingIOError:
-        pass
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(4):
+            parts.append(os.read(fd, 65536))
     return b"".join(parts)
 
 

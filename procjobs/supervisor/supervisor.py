@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
-from procjobs.clock import monotonic, wall
+from procjobs.clock import wall
 from procjobs.config import MAX_SLOTS, PoolSettings
 from procjobs.host import process, rundir
 from procjobs.host.loop import READ, WRITE, Loop
@@ -107,9 +107,9 @@ class Supervisor:
             self._on_owner_gone()
         while not self._finished():
             until = self._next_deadline()
-            went_to_wait = monotonic()
+            woke_before = self.now
             ready = self._loop.wait(None if until == _NEVER else until)
-            self._forgive_absence(max(until, went_to_wait))
+            self._forgive_absence(max(until, woke_before))
             self._handle_signals(ready.signals)
             self._read(ready.sources)
             self.crew.reap(self.templates.on_exit)

@@ -55,6 +55,9 @@ class Template:
                 self._tell({"threads": name})
                 return False
         importlib.import_module("logging")  # every worker needs it
+        for stream in (sys.stdout, sys.stderr):  # what a preload has printed, every worker would print again
+            with contextlib.suppress(Exception):
+                stream.flush()
         gc.collect()
         gc.freeze()  # no collection touches these objects again: their pages stay shared with the workers
         self._tell({"ready": True})

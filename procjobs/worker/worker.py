@@ -338,6 +338,7 @@ def _settle_in(setup: WorkerSetup, slot: int, fds: list[int]) -> None:
     os.dup2(stderr, 2)
     os.close(stdout)
     os.close(stderr)
+    process.line_buffer_c_output()
     faulthandler.enable(file=2)
     faulthandler.register(process.STACK_SIGNAL, file=stack, all_threads=True)
     for stream in (sys.stdout, sys.stderr):

@@ -1,0 +1,218 @@
+"""Limits and the ladder of signals, with made-up samples and times."""
+
+from __future__ import annotations
+
+import pytest
+
+from procjobs.config import JobOptions
+from procjobs.supervisor.guard import EXAMINE_SECONDS, FORGIVEN_SECONDS, Guard, Limits, Sample, keeps_too_much
+from procjobs.supervisor.jobs import Generation, Job, Kind, Slot, SlotState, Stop
+
+NEVER = float("inf")
+MIB = 2**20
+
+
+class Engine:
+    """Notes what it is told to do; `samples` are what it measures."""
+
+    def __init__(self):
+        self.done = []
+        self.samples = []
+
+    def examine(self, slot):
+        self.done.append("examine")
+
+    def interrupt(self, slot):
+        self.done.append("interrupt")
+
+    def terminate(self, slot):
+        self.done.append("terminate")
+
+    def kill(self, slot):
+        self.done.append("kill")
+
+    def measure(self, slot):
+        self.done.append("measure")
+        return self.samples.pop(0)
+
+
+def started(now=0.0, **options):
+    """Return (engine, guard, slot) of a job that has just been started."""
+    engine, slot = Engine(), Slot(0)
+    kind = Kind(1, b"kind", JobOptions(**options).validated(), b"", b"")
+    slot.jobs.append(Job(bytes(16), kind, Generation(1, "key"), None, b"", None))
+    slot.state = SlotState.BUSY
+    guard = Guard(engine, 5.0, lambda slot, now: bool(slot.jobs))
+    guard.watch(slot, now)
+    return engine, guard, slot
+
+
+def idle(progress=0, cpu=1.0, processes=1, rss=0):
+    return Sample(progress, cpu, processes, rss)
+
+
+def samples_until(limits, end, sample=idle, used=0):
+    """Let a job be sampled whenever it is due, up to a time; return (why it is stopped, when)."""
+    while limits.sample_at <= end:
+        now = limits.sample_at
+        why = limits.observe(sample(now) if sample is not idle else idle(), used, now)
+        if why is not Stop.NONE:
+            return why, now
+    return Stop.NONE, end
+
+
+def test_job_without_limits_is_not_watched():
+    _, guard, slot = started()
+    assert (None, NEVER) == (slot.limits, guard.next_time(slot))
+
+
+def test_limits_begin_with_the_job():
+    limits = Limits(JobOptions(timeout=3, soft_timeout=2, slow_after=1), 10.0)
+    assert (13.0, 12.0, 11.0, NEVER, 11.0) == (
+        limits.deadline,
+        limits.soft_at,
+        limits.slow_at,
+        limits.sample_at,
+        limits.next_time(),
+    )
+
+
+def test_silent_job_is_stalled_after_its_stall_timeout_and_soon_after():
+    why, now = samples_until(Limits(JobOptions(stall_timeout=2.0), 100.0), 200.0)
+    assert (Stop.STALL, True) == (why, 102.0 <= now <= 102.3)
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        lambda now: idle(cpu=now // 1.5),
+        lambda now: idle(progress=now // 1.5),
+        lambda now: idle(processes=1 + now // 1.5 % 2),
+    ],
+    ids=["CPU", "progress", "processes"],
+)
+def test_any_sign_of_life_within_the_stall_timeout_is_enough(sample):
+    assert Stop.NONE is samples_until(Limits(JobOptions(stall_timeout=2.0), 0.0), 60.0, sample)[0]
+
+
+def test_growing_memory_is_no_sign_of_life():
+    limits = Limits(JobOptions(stall_timeout=1.0), 0.0)
+    assert Stop.STALL is samples_until(limits, 5.0, lambda now: idle(rss=int(now * MIB)))[0]
+
+
+def test_long_stall_timeouts_are_sampled_seldom_and_short_ones_not_too_often():
+    for timeout, pause in ((0.1, 0.05), (2.0, 0.2), (3600.0, 5.0)):
+        limits = Limits(JobOptions(stall_timeout=timeout), 0.0)
+        first = limits.sample_at
+        limits.observe(idle(), 0, first)
+        assert pause == pytest.approx(limits.sample_at - first)
+
+
+def test_memory_over_the_limit_stops_and_at_the_limit_does_not():
+    limits = Limits(JobOptions(max_rss=10 * MIB), 0.0)
+    assert Stop.NONE is limits.observe(idle(), 10 * MIB, 1.0)
+    assert Stop.MEMORY is limits.observe(idle(), 10 * MIB + 1, 2.0)
+
+
+def test_memory_that_grows_is_sampled_before_it_can_reach_the_limit():
+    limits = Limits(JobOptions(max_rss=1000 * MIB), 0.0)
+    limits.observe(idle(), 100 * MIB, 1.0)
+    limits.observe(idle(), 200 * MIB, 2.0)  # 100 MiB a second: at the limit in 8 s, looked at twice a second at least
+    assert 2.4 == pytest.approx(limits.sample_at)
+    limits.observe(idle(), 900 * MIB, 2.4)  # 1750 MiB a second: at the limit in 57 ms
+    assert 2.4 + 100 / 1750 / 2 == pytest.approx(limits.sample_at)
+    limits.observe(idle(), 999 * MIB, 2.45)
+    assert 2.45 + 0.02 == pytest.approx(limits.sample_at)
+
+
+def test_absence_pushes_everything_back_and_leaves_at_least_a_second():
+    limits = Limits(JobOptions(timeout=3, soft_timeout=2, slow_after=1, stall_timeout=1), 0.0)
+    limits.observe(idle(), 0, 0.5)
+    limits.forgive(10.0, 10.6)
+    assert (13.0, 12.0, 11.0) == (limits.deadline, limits.soft_at, limits.slow_at)
+    assert Stop.NONE is limits.observe(idle(), 0, 10.6)
+    assert Stop.STALL is limits.observe(idle(), 0, 11.5)
+    limits = Limits(JobOptions(timeout=3, soft_timeout=2), 0.0)
+    limits.forgive(0.3, 3.2)
+    assert (3.2 + FORGIVEN_SECONDS, 3.2 + FORGIVEN_SECONDS) == (limits.deadline, limits.soft_at)
+
+
+def test_absence_does_not_give_limits_to_a_job_without():
+    limits = Limits(JobOptions(max_rss=MIB), 0.0)
+    limits.forgive(10.0, 10.0)
+    assert (NEVER, NEVER, NEVER) == (limits.deadline, limits.soft_at, limits.slow_at)
+
+
+# The ladder -----------------------------------------------------------------------------------------------------
+
+
+def test_overdue_job_is_examined_then_terminated_then_killed_every_second():
+    engine, guard, slot = started(timeout=1.0, grace_period=3.0)
+    assert (False, 1.0) == (guard.advance(slot, 0.9), guard.next_time(slot))
+    assert guard.advance(slot, 1.0)
+    assert (["examine"], Stop.TIMEOUT, SlotState.STOPPING) == (engine.done, slot.stop, slot.state)
+    guard.on_examined(slot, 1.01)
+    assert (["examine", "terminate"], 4.01) == (engine.done, guard.next_time(slot))
+    guard.on_examined(slot, 1.02)  # another one, for somebody who asked
+    assert ["examine", "terminate"] == engine.done
+    assert [True, True, False] == [guard.advance(slot, now) for now in (4.01, 5.01, 5.5)]
+    assert ["examine", "terminate", "kill", "kill"] == engine.done
+
+
+def test_worker_that_does_not_tell_its_stack_is_terminated_all_the_same():
+    engine, guard, slot = started(timeout=1.0)
+    guard.advance(slot, 1.0)
+    assert 1.0 + EXAMINE_SECONDS == guard.next_time(slot)
+    guard.advance(slot, 1.0 + EXAMINE_SECONDS)
+    assert ["examine", "terminate"] == engine.done
+
+
+def test_soft_timeout_interrupts_once_and_the_job_goes_on():
+    engine, guard, slot = started(soft_timeout=1.0, timeout=3.0)
+    guard.advance(slot, 1.0)
+    assert (["interrupt"], Stop.NONE, 3.0) == (engine.done, slot.stop, guard.next_time(slot))
+    guard.advance(slot, 3.0)
+    assert (["interrupt", "examine"], Stop.TIMEOUT) == (engine.done, slot.stop)
+
+
+def test_slow_job_is_examined_once_and_goes_on():
+    engine, guard, slot = started(slow_after=1.0)
+    guard.advance(slot, 1.0)
+    guard.on_examined(slot, 1.01)
+    assert (["examine"], Stop.NONE, NEVER) == (engine.done, slot.stop, guard.next_time(slot))
+
+
+def test_job_over_its_memory_limit_is_killed_at_once_and_its_use_kept():
+    engine, guard, slot = started(max_rss=10 * MIB)
+    slot.baseline_bytes = 300 * MIB
+    engine.samples = [idle(rss=305 * MIB), idle(rss=311 * MIB)]
+    guard.advance(slot, guard.next_time(slot))
+    assert (Stop.NONE, 5 * MIB) == (slot.stop, slot.used_bytes)
+    guard.advance(slot, guard.next_time(slot))
+    assert (["measure", "measure", "kill"], Stop.MEMORY, 11 * MIB) == (engine.done, slot.stop, slot.used_bytes)
+
+
+def test_cancelled_job_is_terminated_without_being_examined():
+    engine, guard, slot = started(grace_period=2.0)
+    guard.stop(slot, Stop.CANCEL, 7.0)
+    assert (["terminate"], 9.0) == (engine.done, guard.next_time(slot))
+
+
+def test_worker_that_has_answered_meanwhile_is_left_alone():
+    engine, guard, slot = started(timeout=1.0)
+    slot.jobs.clear()
+    guard.advance(slot, 1.0)
+    assert ([], Stop.NONE) == (engine.done, slot.stop)
+
+
+def test_absence_pushes_back_the_grace_period():
+    _, guard, slot = started(grace_period=2.0)
+    guard.stop(slot, Stop.CANCEL, 0.0)
+    guard.forgive(slot, 10.0, 11.0)
+    assert 12.0 == guard.next_time(slot)
+
+
+def test_worker_keeps_too_much_from_half_of_the_limit_on():
+    slot = Slot(0)
+    slot.baseline_bytes = 100
+    assert [False, False, True] == [keeps_too_much(slot, rss, most) for rss, most in ((10**9, None), (150, 100), (151, 100))]
