@@ -87,7 +87,7 @@ class Crew:
         self._printers[slot.number] = [OutputSource(slot, link.stdout, 1), OutputSource(slot, link.stderr, 2)]
         for printer in self._printers[slot.number]:
             self._loop.add(printer.fd, printer)
-        self._loop.add(link.stack, StackSource(slot, link.stack))
+        self._loop.add(link.stack, StackSource(slot, link))
         self._loop.add(link.answers.fileno(), AnswerSource(slot, link))
         return True
 

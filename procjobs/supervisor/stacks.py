@@ -28,11 +28,11 @@ _OWN_FRAMES: Final = tuple(f"/procjobs/{module}.py" for module in ("worker/worke
 class StackSource:
     """What the loop hands out when a worker tells its stack."""
 
-    __slots__ = ("fd", "slot")
+    __slots__ = ("link", "slot")
 
-    def __init__(self, slot: Slot, fd: int) -> None:
+    def __init__(self, slot: Slot, link: WorkerLink) -> None:
         self.slot = slot
-        self.fd = fd
+        self.link = link
 
 
 class _Examination:
@@ -71,11 +71,13 @@ class Stacks:
 
     def read(self, source: StackSource, _events: int) -> None:
         """Take what a worker has written."""
-        data = _read_all(source.fd)
+        if source.link.closed:  # in this very turn, by what its template said: the number may be another file's by now
+            return
+        data = _read_all(source.link.stack)
         examination = self._running.get(source.slot)
         if examination is not None and data:
             examination.text += data
-            self._look(source.slot, examination, source.fd)
+            self._look(source.slot, examination, source.link.stack)
 
     def _look(self, slot: Slot, examination: _Examination, fd: int) -> None:
         if observe.is_in_handler(slot.pid, process.STACK_SIGNAL):
