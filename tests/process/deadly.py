@@ -198,3 +198,22 @@ class Trap:
                 way = Way[file.read()]
             os.unlink(claimed)
             way.die()
+
+
+def start_or_die(directory):
+    """Count a start in the file `starts`, and die if there is a file `way` that says how."""
+    with open(f"{directory}/starts", "a") as file:
+        file.write(f"{time.monotonic()}\n")
+    try:
+        with open(f"{directory}/way") as file:
+            way = Way[file.read()]
+    except FileNotFoundError:
+        return
+    way.die()
+
+
+def start_settings(place, directory):
+    """Return the settings of a pool in which `start_or_die` is called in every template, or in every worker."""
+    if place == "preload":
+        return {"preload": ["preloaded_here"], "version": "1"}
+    return {"initializer": start_or_die, "initargs": (str(directory),)}
