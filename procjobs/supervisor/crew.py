@@ -24,7 +24,7 @@ from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Job, Slot, SlotState, Stop
 from procjobs.supervisor.links import WorkerLink
 from procjobs.supervisor.output import Console, Outputs, OutputSource
-from procjobs.supervisor.stacks import Stacks, StackSource
+from procjobs.supervisor.stacks import Stacks, StackSource, without_own_frames
 
 if TYPE_CHECKING:
     from procjobs.shared.states import Reason
@@ -91,7 +91,7 @@ class Crew:
         self._printers[slot.number] = [OutputSource(slot, link.stdout, 1), OutputSource(slot, link.stderr, 2)]
         for printer in self._printers[slot.number]:
             self._loop.add(printer.fd, printer)
-        self._loop.add(link.stack, StackSource(slot, link.stack))
+        self._loop.add(link.stack, StackSource(slot, link))
         self._loop.add(link.answers.fileno(), AnswerSource(slot, link))
         return True
 
@@ -163,7 +163,7 @@ class Crew:
     def account(self, job: Job) -> Account:
         """Return what is known of the attempt that has just ended."""
         started_at, progress = self._table.last_report(job.row, job.id) if job.row else (None, None)
-        stderr = job.transcript.stderr.text() if job.transcript is not None else ""
+        stderr = without_own_frames(job.transcript.stderr.text()) if job.transcript is not None else ""
         return Account(started_at, wall(), progress, stderr)
 
     def log(self, line: str) -> None:

@@ -105,6 +105,7 @@ class WorkerLink:
         self.stderr, self._stderr_write = _pipe()
         self.stack, self._stack_write = _pipe()
         self.stream = FrameStream(self.answers)
+        self.closed = False
         self._kinds: dict[int, Kind] = {}
         self._unconfirmed: dict[bytes, Kind] = {}
 
@@ -183,6 +184,7 @@ class WorkerLink:
 
     def close(self) -> None:
         """Close everything."""
+        self.closed = True
         if self._stdout_write >= 0:
             self.close_worker_side()
         self.stream.close()

@@ -23,17 +23,20 @@ if TYPE_CHECKING:
 MOST_STACK_BYTES: Final = 16 * 1024
 _LOOK_AGAIN_SECONDS: Final = 0.001
 _FIRST: Final = "(most recent call first):"
-_OWN_FRAMES: Final = tuple(f"/procjobs/{module}.py" for module in ("worker/worker", "template/template", "host/process"))
+_OWN_FRAMES: Final = (
+    *(f"/procjobs/{module}.py" for module in ("worker/worker", "template/template", "host/process")),
+    'File "<string>", line 1 in',
+)
 
 
 class StackSource:
     """What the loop hands out when a worker tells its stack."""
 
-    __slots__ = ("fd", "slot")
+    __slots__ = ("link", "slot")
 
-    def __init__(self, slot: Slot, fd: int) -> None:
+    def __init__(self, slot: Slot, link: WorkerLink) -> None:
         self.slot = slot
-        self.fd = fd
+        self.link = link
 
 
 class _Examination:
@@ -72,11 +75,13 @@ class Stacks:
 
     def read(self, source: StackSource, _events: int) -> None:
         """Take what a worker has written."""
-        data = _read_some(source.fd)
+        if source.link.closed:  # in this very turn, by what its template said: the number may be another file's by now
+            return
+        data = _read_some(source.link.stack)
         examination = self._running.get(source.slot)
         if examination is not None and data:
             examination.text += data
-            self._look(source.slot, examination, source.fd)
+            self._look(source.slot, examination, source.link.stack)
 
     def _look(self, slot: Slot, examination: _Examination, fd: int) -> None:
         if observe.is_in_handler(slot.pid, process.STACK_SIGNAL):
@@ -118,19 +123,33 @@ def _read_some(fd: int) -> bytes:
     """Read what has been written, as far as a few calls get: others are waiting while a worker goes on writing."""
     parts = []
     with contextlib.suppress(BlockingIOError):
-        for _ in range(4):
+        while len(parts) < 4:
             parts.append(os.read(fd, 65536))
     return b"".join(parts)
+
+
+def without_own_frames(text: str) -> str:
+    """Return what a job wrote to standard error without the worker's frames in faulthandler's stacks.
+
+    They come last, so that in the end of the text they would be in the place of the job's own.
+    """
+    if _FIRST not in text:
+        return text
+    return "".join(line for line in text.splitlines(keepends=True) if not _is_own_frame(line))
+
+
+def _is_own_frame(line: str) -> bool:
+    is_frame = line.startswith('  File "') and ", in " not in line  # that would be a traceback's
+    return is_frame and any(frame in line for frame in _OWN_FRAMES)
 
 
 def _for_readers(text: bytes) -> str:
     """Return the stacks without the frames of the worker itself."""
     lines = text.decode(errors="replace").splitlines()
-    own = (*_OWN_FRAMES, 'File "<string>", line 1 in')
     kept: list[str] = []
     for line in [*lines, ""]:
         if kept and not line.startswith(" ") and kept[-1].endswith(_FIRST):
             kept.append("  (in a function that is not written in Python)")
-        if not any(frame in line for frame in own):
+        if not _is_own_frame(line):
             kept.append(line)
     return limit_text("\n".join(kept).strip(), MOST_STACK_BYTES)

@@ -24,13 +24,17 @@ import signal
 import socket
 import sys
 import traceback
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from procjobs.host import observe, process
 from procjobs.shared.wire import limit_text
 from procjobs.worker.worker import WorkerSetup, run_worker
 
 CONTROL_FD, SPEC_FD, TABLE_FD = 3, 4, 5
+_MAX_MESSAGE_BYTES: Final = 64 * 1024  # what the supervisor reads at once
+_MAX_PROBLEM_BYTES: Final = 10_000
+_IMPORTING: Final = frozenset({"procjobs", "importlib"})
+assert 6 * _MAX_PROBLEM_BYTES < _MAX_MESSAGE_BYTES - 1024  # JSON may make six bytes of one
 
 
 class Template:
@@ -48,8 +52,8 @@ class Template:
             threads = process.thread_count()
             try:
                 importlib.import_module(name)
-            except BaseException:  # noqa: BLE001 - whatever a user's module raises, SystemExit too, is told and ends here
-                self._tell({"failed": limit_text(f"preload of {name!r} failed:\n{traceback.format_exc()}", 32_000)})
+            except BaseException as error:  # noqa: BLE001 - whatever a user's module raises, SystemExit too, ends here
+                self._tell({"failed": limit_text(f"preload of {name!r} failed: {_describe(error)}", _MAX_PROBLEM_BYTES)})
                 return False
             if process.thread_count() > threads:
                 self._tell({"threads": name})
@@ -67,7 +71,7 @@ class Template:
         """Fork workers until the supervisor is gone."""
         while True:
             try:
-                message, fds, _, _ = socket.recv_fds(self._control, 65536, 5, socket.MSG_CMSG_CLOEXEC)
+                message, fds, _, _ = socket.recv_fds(self._control, _MAX_MESSAGE_BYTES, 5, socket.MSG_CMSG_CLOEXEC)
             except ConnectionResetError:  # it was killed with something of ours unread
                 break
             if not message:
@@ -102,6 +106,15 @@ class Template:
     def _tell(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._control.send(json.dumps(message).encode())
+
+
+def _describe(error: BaseException) -> str:
+    """Return `Type: message`, for readers who see only the beginning, and the traceback in the user's own files."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _IMPORTING:
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace)
+    return f"{traceback.format_exception_only(error)[-1].strip()[:1000]}\n{''.join(lines)}"
 
 
 def main(arguments: dict[str, Any]) -> None:
