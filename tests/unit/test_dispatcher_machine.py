@@ -84,6 +84,7 @@ class World:
         assert not dispatcher.paused
         assert not dispatcher.stopping
         waiting = [j for j in self.jobs.values() if j.state is JobState.QUEUED and j.generation is job.generation]
+        waiting = [j for j in waiting if j.key not in dispatcher._keys._taken]
         assert job.kind.options.priority == max(j.kind.options.priority for j in waiting)
         assert job.attempt <= 1 + job.kind.options.retries
         if len(worker.unread) >= CAPACITY:
