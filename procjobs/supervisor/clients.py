@@ -247,7 +247,7 @@ class ClientDesk:
         return {}
 
     def _call_pause(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
-        self._supervisor.dispatcher.paused = True
+        self._supervisor.dispatcher.pause(self._supervisor.now)
         return {}
 
     def _call_resume(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:

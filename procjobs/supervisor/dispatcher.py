@@ -60,6 +60,7 @@ class Dispatcher:
         self.scheduled = 0
         self.finished = self.failed = self.crashed = 0
         self._mean_seconds = 0.0
+        self._measured = 0
 
     # What the pool is told --------------------------------------------------------------------------------
 
@@ -126,6 +127,7 @@ class Dispatcher:
 
     def supersede(self, old: Generation, new: Generation, now: float) -> None:
         """Let newer code take over: what waits runs on the new generation, what runs ends on the old one."""
+        self._take_back_all((slot for slot in self.slots if slot.generation is old), now)
         old.successor = new
         waiting = list(_drain(old))
         elsewhere = [job for job in (*self._keys.jobs(), *self._delayed.jobs()) if job.generation is old]
@@ -134,6 +136,11 @@ class Dispatcher:
         for job in waiting + elsewhere:
             _follow(job)
         self.staff.retire_generation(old, now)
+
+    def pause(self, now: float) -> None:
+        """Start no more jobs, not even those that lie before a worker; running ones go on."""
+        self.paused = True
+        self._take_back_all(self.slots, now)
 
     def close_queue(self, reason: str) -> None:
         """Give up every job that has not been started."""
@@ -181,7 +188,8 @@ class Dispatcher:
         slot.is_slow = False
         kind = job.kind
         kind.observe(answer.seconds)
-        self._mean_seconds += (answer.seconds - self._mean_seconds) / 16
+        self._measured = min(self._measured + 1, 16)  # the first weigh more: there were no jobs of zero seconds before
+        self._mean_seconds += (answer.seconds - self._mean_seconds) / self._measured
         if answer.rss_bytes and keeps_too_much(slot, answer.rss_bytes, kind.options.max_rss):
             slot.has_grown = True
         if answer.outcome == Outcome.RETURNED:
@@ -297,7 +305,7 @@ class Dispatcher:
         for slot in self.slots:
             self._guard.forgive(slot, seconds, now)
             if slot.state is SlotState.STARTING:
-                slot.started_at += seconds
+                self.staff.forgive(slot, seconds, now)
 
     def _expire(self, job: Job) -> None:
         if job.state in FINAL or job.state is JobState.RUNNING or job.attempt:
@@ -396,6 +404,12 @@ class Dispatcher:
             elif not slot.jobs:
                 self.staff.await_end(slot, now)
         return bool(slot.jobs)
+
+    def _take_back_all(self, slots: Iterable[Slot], now: float) -> None:
+        """Take back from busy workers whatever they have not begun."""
+        for slot in slots:
+            if slot.state is SlotState.BUSY:
+                self._take_back(slot, now, even_one=True)
 
     def _give_back(self, slot: Slot, job_ids: Iterable[bytes]) -> None:
         """Return jobs of a slot to the front of their queue, unstarted and in the order in which they were there."""

@@ -66,7 +66,8 @@ class Publisher:
 
     def publish_problem(self) -> bool:
         """Write why the pool cannot run jobs; return whether that has changed."""
-        problem = next((g.problem for g in reversed(self._dispatcher.generations) if g.problem), "")
+        current = [g for g in reversed(self._dispatcher.generations) if g.successor is None]
+        problem = next((g.problem for g in current if g.problem), "")
         if problem == self._problem:
             return False
         self._problem = problem

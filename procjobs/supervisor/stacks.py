@@ -121,7 +121,7 @@ class Stacks:
 
 def _read_some(fd: int) -> bytes:
     """Read what has been written, as far as a few calls get: others are waiting while a worker goes on writing."""
-    parts = []
+    parts: list[bytes] = []
     with contextlib.suppress(BlockingIOError):
         while len(parts) < 4:
             parts.append(os.read(fd, 65536))

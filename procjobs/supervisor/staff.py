@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from procjobs.supervisor.guard import Guard
+from procjobs.supervisor.guard import FORGIVEN_SECONDS, Guard
 from procjobs.supervisor.jobs import Generation, Slot, SlotState, Stop
 from procjobs.supervisor.verdicts import describe_end
 
@@ -53,7 +53,7 @@ class Staff:
 
     def _needy(self, now: float) -> Iterable[Generation]:
         """Yield the generations that may start workers: first those whose jobs have none, the current one last."""
-        ready = [g for g in self.generations if g.ready and g.budget.not_before <= now]
+        ready = [g for g in self.generations if g.ready and g.successor is None and g.budget.not_before <= now]
         waiting = sorted((g for g in ready if g.queue), key=lambda g: (g.slots, g.started_at))
         current = self.generations[-1:] if self.generations and self.generations[-1] in ready else ready[-1:]
         return [*waiting, *(g for g in current if g not in waiting)]
@@ -115,6 +115,11 @@ class Staff:
                 self.retire(slot, now)
         elif slot.state is SlotState.STARTING and slot.started_at + self._settings.start_timeout <= now:
             guard.stop(slot, Stop.START, now)
+
+    def forgive(self, slot: Slot, seconds: float, now: float) -> None:
+        """Give a worker that starts more time: whether it is ready has not been looked at for so long."""
+        soonest = now + FORGIVEN_SECONDS - self._settings.start_timeout
+        slot.started_at = max(slot.started_at + seconds, soonest)
 
     def _idle_until(self, slot: Slot) -> float:
         return slot.idle_since + self._settings.worker_idle

@@ -147,6 +147,7 @@ class Supervisor:
         if late > _ABSENCE_SECONDS and expected < _NEVER:
             self._log.write(f"the supervisor was not running for {late:.1f} s; deadlines are pushed back")
             self.dispatcher.forgive(late, self.now)
+            self.templates.forgive(late, self.now)
 
     def _handle_signals(self, signals: set[int]) -> None:
         if signals & {signal.SIGTERM, signal.SIGINT}:

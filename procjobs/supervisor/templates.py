@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from procjobs.host import observe, process
 from procjobs.host.loop import Loop
 from procjobs.host.rundir import RunDir
+from procjobs.supervisor.guard import FORGIVEN_SECONDS
 from procjobs.supervisor.jobs import Generation
 from procjobs.supervisor.links import TemplateLink
 
@@ -47,6 +48,7 @@ class _Origin:
         self.link: TemplateLink | None = None
         self.takes_over: Generation | None = None
         self.waiters: list[OnReloaded] = []
+        self.waiters_of_next: list[OnReloaded] = []
 
 
 class Templates:
@@ -89,7 +91,10 @@ class Templates:
         return generation
 
     def reload(self, on_reloaded: OnReloaded) -> None:
-        """Begin to load the code of every generation in use anew; one whose reload has begun waits for that one."""
+        """Begin to load the code of every generation in use anew; after a reload that has begun, once more.
+
+        That one may have read the files before they were changed for this one.
+        """
         current = [g for g in self.dispatcher.generations if g.successor is None]
         waiting = [len(current)]
         problems: list[str] = []
@@ -101,16 +106,21 @@ class Templates:
                 on_reloaded("\n".join(problems))
 
         for old in current:
-            origin = next((o for o in self._origins.values() if o.takes_over is old), None)
-            if origin is None:
-                before = self._origins[old]
-                origin = _Origin(before.executable, os.dup(before.spec_fd))
-                origin.takes_over = old
-                self._begin(old.key, origin)
-            origin.waiters.append(on_one)
+            self._reload_one(old, on_one)
         self.start_missing(self._loop.now)
         if not current:
             on_reloaded("")
+
+    def _reload_one(self, old: Generation, waiter: OnReloaded) -> None:
+        begun = next((o for o in self._origins.values() if o.takes_over is old), None)
+        if begun is not None:
+            begun.waiters_of_next.append(waiter)
+            return
+        before = self._origins[old]
+        origin = _Origin(before.executable, os.dup(before.spec_fd))
+        origin.takes_over = old
+        origin.waiters.append(waiter)
+        self._begin(old.key, origin)
 
     def _on_ready(self, generation: Generation) -> None:
         generation.ready = True
@@ -122,28 +132,34 @@ class Templates:
             return
         if old not in self.dispatcher.generations:  # nobody uses it any more
             self._discard(generation)
-            self._tell_waiters(origin, "")
+            self._end_reload(origin, None, "")
             return
         self._log.write(f"generation {generation.number} has been loaded and takes over from generation {old.number}")
         generation.clients, old.clients = old.clients, 0
         self.dispatcher.generations.append(generation)
         self.dispatcher.supersede(old, generation, self._loop.now)
-        self._tell_waiters(origin, "")
+        self._end_reload(origin, generation, "")
 
     def _on_failed(self, generation: Generation, problem: str) -> None:
         origin = self._origins[generation]
-        if origin.takes_over is None:
+        old = origin.takes_over
+        if old is None:
             generation.problem = problem
             return
-        self._log.write(f"generation {origin.takes_over.number} stays, the code could not be loaded anew: {problem}")
+        self._log.write(f"generation {old.number} stays, the code could not be loaded anew: {problem}")
         self._discard(generation)
-        self._tell_waiters(origin, problem)
+        self._end_reload(origin, old if old in self.dispatcher.generations else None, problem)
 
-    @staticmethod
-    def _tell_waiters(origin: _Origin, problem: str) -> None:
-        waiters, origin.waiters = origin.waiters, []
-        for waiter in waiters:
+    def _end_reload(self, origin: _Origin, current: Generation | None, problem: str) -> None:
+        """Tell who waits for a reload; begin the next one for those who came during it."""
+        for waiter in origin.waiters:
             waiter(problem)
+        for waiter in origin.waiters_of_next:
+            if current is None:
+                waiter("")
+            else:
+                self._reload_one(current, waiter)
+        origin.waiters, origin.waiters_of_next = [], []
 
     def retire_unused(self, now: float) -> None:
         """End the generations that have been superseded and have neither clients nor jobs."""
@@ -166,14 +182,14 @@ class Templates:
 
     def start_missing(self, now: float) -> None:
         """Start the templates that are not there and may be tried; kill those that do not come to an end of importing."""
-        for generation, origin in self._origins.items():
+        for generation, origin in list(self._origins.items()):
             if origin.link is None and _may_start(generation, now):
                 try:
                     self._start(generation, origin)
                 except (OSError, ValueError) as error:  # ValueError: a path with a zero or a lone surrogate in it
-                    generation.problem = f"the template {origin.executable} could not be started: {error}"
                     generation.budget.add_failure(now)
                     generation.budget.not_before = max(generation.budget.not_before, now + 0.1)
+                    self._on_failed(generation, f"the template {origin.executable} could not be started: {error}")
             elif origin.ready_by <= now and origin.link is not None:
                 origin.ready_by = _NEVER
                 text = f"the preload has not ended after {self._settings.start_timeout:g} s (start_timeout)"
@@ -189,6 +205,12 @@ class Templates:
             elif _may_start(generation, _NEVER):
                 deadline = min(deadline, max(generation.budget.not_before, now))
         return deadline
+
+    def forgive(self, seconds: float, now: float) -> None:
+        """Give templates that import more time: whether they have ended has not been looked at for so long."""
+        for origin in self._origins.values():
+            if origin.ready_by < _NEVER:
+                origin.ready_by = max(origin.ready_by + seconds, now + FORGIVEN_SECONDS)
 
     def _start(self, generation: Generation, origin: _Origin) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -300,6 +322,9 @@ class Templates:
 
 
 def _may_start(generation: Generation, now: float) -> bool:
-    """Return whether a template may be tried: one that has failed, and that nobody needs, is left alone."""
+    """Return whether a template may be tried: one that has failed, and that nobody needs, is left alone.
+
+    Nor does a generation need one whose successor has taken over: what runs of it has its workers.
+    """
     is_needed = generation.clients or generation.unfinished or not generation.problem
-    return bool(is_needed) and generation.budget.not_before <= now
+    return bool(is_needed) and generation.successor is None and generation.budget.not_before <= now

@@ -124,9 +124,8 @@ def main(arguments: dict[str, Any]) -> None:
     for number in (signal.SIGINT, process.STACK_SIGNAL, process.SOFT_SIGNAL):  # until a worker has its handlers
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=CONTROL_FD)
-    with open(SPEC_FD, "rb", closefd=False) as file:
-        file.seek(0)  # the descriptor is shared with every template of the generation
-        spec = json.loads(file.read())
+    # Its position is shared with every template of the generation, and another one may be reading now.
+    spec = json.loads(os.pread(SPEC_FD, os.fstat(SPEC_FD).st_size, 0))
     os.close(SPEC_FD)
     for fd in (CONTROL_FD, TABLE_FD):
         os.set_inheritable(fd, False)
