@@ -116,11 +116,11 @@ class Stacks:
 
 def _read_some(fd: int) -> bytes:
     """Read what has been written, as far as a few calls get: others are waiting while a worker goes on writing."""
-    parts = []
+    data = b""
     with contextlib.suppress(BlockingIOError):
         for _ in range(4):
-            parts.append(os.read(fd, 65536))
-    return b"".join(parts)
+            data += os.read(fd, 65536)
+    return data
 
 
 def _for_readers(text: bytes) -> str:
