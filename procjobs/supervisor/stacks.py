@@ -121,11 +121,11 @@ class Stacks:
 
 def _read_some(fd: int) -> bytes:
     """Read what has been written, as far as a few calls get: others are waiting while a worker goes on writing."""
-    parts: list[bytes] = []
+    data = b""
     with contextlib.suppress(BlockingIOError):
-        while len(parts) < 4:
-            parts.append(os.read(fd, 65536))
-    return b"".join(parts)
+        for _ in range(4):
+            data += os.read(fd, 65536)
+    return data
 
 
 def without_own_frames(text: str) -> str:

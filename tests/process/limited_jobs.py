@@ -54,6 +54,16 @@ def ignore_soft_timeout(path):
     time.sleep(60)  # job
 
 
+def soft_then_hard():
+    """End by the soft timeout the first time, by the hard one the second time."""
+    try:
+        time.sleep(60)  # job
+    except procjobs.JobTimeout:
+        if procjobs.current_job().attempt == 1:
+            raise
+        time.sleep(60)  # job
+
+
 def sleep(seconds=60.0):
     time.sleep(seconds)  # job
     return seconds
@@ -349,6 +359,11 @@ def write_garbage():
 
 def complain_and_crash(text):
     print(text, file=sys.stderr, end="")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def flood_and_crash(data):
+    os.write(2, data)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -18,6 +18,14 @@ from ..conftest import wait_until
 HOWS = ["subprocess", "session", "environment", "process", "pool", "daemon", "deep"]
 
 
+@pytest.fixture
+def pool():
+    """A private pool with two workers that have imported their jobs."""
+    pool = procjobs.Pool(workers=2, preload=["tests.process.limited_jobs"])
+    yield pool
+    pool.stop()
+
+
 def alive(pid):
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

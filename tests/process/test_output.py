@@ -35,7 +35,7 @@ def log_of(pool):
 def named(pool_name, monkeypatch):
     """A named pool: what its jobs print goes nowhere but into the log."""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # buffers are among what is tested
-    with procjobs.Pool(pool_name, workers=2) as pool:
+    with procjobs.Pool(pool_name, workers=2, preload=["tests.process.limited_jobs"]) as pool:
         yield pool
         pool.stop()
 
@@ -136,6 +136,14 @@ def test_crashing_worker_leaves_the_end_of_its_standard_error(named):
         caught.value.stderr.splitlines()[0],
         "in segfault" in caught.value.stderr,
     )
+
+
+def test_last_words_of_a_worker_that_crashes_in_a_flood_are_heard(named):
+    for _ in range(5):
+        job = named.submit(limited_jobs.flood_and_crash, b"x\n" * 40_000 + b"last words")
+        with pytest.raises(procjobs.WorkerCrashed) as caught:
+            job.result(30)
+        assert caught.value.stderr.endswith("x\nlast words")
 
 
 def test_c_code_that_prints_by_stdio_is_heard(named):

@@ -20,6 +20,14 @@ from ..conftest import wait_until
 NOBODY = "01a1fc86-8f61-7306-aae2-dd2293de919f"
 
 
+@pytest.fixture
+def pool():
+    """A private pool with two workers that have imported their jobs."""
+    pool = procjobs.Pool(workers=2, preload=["tests.process.limited_jobs"])
+    yield pool
+    pool.stop()
+
+
 def wait_ready(path):
     ready = f"{path}-ready"
     wait_until(lambda: os.path.exists(ready))

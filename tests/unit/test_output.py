@@ -11,7 +11,7 @@ from procjobs.host.loop import Loop
 from procjobs.shared.ids import to_text
 from procjobs.supervisor import output, stacks
 from procjobs.supervisor.jobs import Generation, Job, Kind, Slot
-from procjobs.supervisor.output import Outputs, OutputSource, Tail
+from procjobs.supervisor.output import Console, Outputs, OutputSource, Tail
 
 
 def test_tail_keeps_the_end_from_a_whole_line_on():
@@ -129,6 +129,15 @@ def test_tails_of_finished_jobs_are_bounded_together(world, monkeypatch):
         world.say(b"x" * 300)
         world.outputs.keep(job)
     assert [False] * 7 + [True] * 3 == [job.transcript is not None for job in jobs]
+
+
+def test_console_keeps_what_a_pipe_that_does_not_block_does_not_take():
+    read, write = os.pipe2(os.O_NONBLOCK)
+    assert 65536 == os.write(write, bytes(65536))
+    assert 0 == Console._put(write, b"more")
+    os.close(read)
+    assert 4 == Console._put(write, b"more")  # nobody will ever read it
+    os.close(write)
 
 
 # Stacks ---------------------------------------------------------------------------------------------------------
