@@ -195,11 +195,11 @@ def refusals():
     with open(f"{pool._directory.path}/log") as log:
         return log.read().count("the host refused to fork a worker")
 resource.prlimit(template, resource.RLIMIT_NPROC, (1, soft_and_hard[1]))
+since = time.monotonic()
 pool.submit(jobs.leave, 1).exception(30)
 handles = [pool.submit(jobs.add, n) for n in range(10)]
 while not told: time.sleep(0.01)
 print(told[0], flush=True)
-since = time.monotonic()
 while refusals() < 7: time.sleep(0.01)
 print(time.monotonic() - since, flush=True)
 print(pool.stats().queued, pool.stats().problem, flush=True)
