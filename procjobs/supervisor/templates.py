@@ -159,9 +159,15 @@ class Templates:
         origin.waiters, origin.waiters_of_next = [], []
 
     def retire_unused(self, now: float) -> None:
-        """End the generations that have been superseded and have neither clients nor jobs."""
-        for generation in self.dispatcher.generations[:-1]:
+        """End the generations that have neither clients nor jobs.
+
+        The newest one stays for the next client, unless it does not work, and others are in use: it was rolled back.
+        """
+        generations = self.dispatcher.generations
+        for generation in list(generations):
             if generation.clients or generation.unfinished:
+                continue
+            if generation is generations[-1] and (generation.ready or not any(g.clients for g in generations)):
                 continue
             self.dispatcher.staff.retire_generation(generation, now)
             if not generation.slots:
