@@ -115,11 +115,11 @@ class Supervisor:
             self.crew.reap(self.templates.on_exit)
             self._advance()
             self.dispatcher.assign(self.now)
+            self.templates.retire_unused(self.now)
             self._tell_problem()
             self._publisher.publish_counters(accepting=self._accepting)  # before the acknowledgements go out
             self._flush_clients()
             self._publisher.publish_slots(self.now)
-            self.templates.retire_unused(self.now)
             self.crew.end_orphans()
 
     def _finished(self) -> bool:

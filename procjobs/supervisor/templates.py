@@ -162,11 +162,17 @@ class Templates:
         origin.waiters, origin.waiters_of_next = [], []
 
     def retire_unused(self, now: float) -> None:
-        """End the generations that have been superseded and have neither clients nor jobs."""
-        if len(self.dispatcher.generations) == 1:
+        """End the generations that have neither clients nor jobs.
+
+        The newest one stays for the next client, unless it does not work, and others are in use: it was rolled back.
+        """
+        generations = self.dispatcher.generations
+        if len(generations) == 1:
             return
-        for generation in self.dispatcher.generations[:-1]:
+        for generation in list(generations):
             if generation.clients or generation.unfinished:
+                continue
+            if generation is generations[-1] and (generation.ready or not any(g.clients for g in generations)):
                 continue
             self.dispatcher.staff.retire_generation(generation, now)
             if not generation.slots:

@@ -51,7 +51,7 @@ def in_threads(*calls):
     def run(n, function):
         try:
             outcomes[n] = function()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is the outcome
             outcomes[n] = error
 
     threads = [threading.Thread(target=run, args=(n, function)) for n, function in enumerate(calls)]
@@ -315,14 +315,14 @@ def test_failed_reload_tells_every_client_that_waits(code, pool_name):
 
 
 def test_other_clients_go_on_without_reconnecting(code, pool_name):
-    with procjobs.Pool(pool_name, workers=1, preload=[code.name]) as one:
-        with procjobs.Pool(pool_name, workers=1, preload=[code.name]) as two:
-            assert "one" == version(two, code)
-            connection = two._connection
-            code.write("two")
-            one.reload()
-            assert "two" == version(two, code)
-            assert (connection, False) == (two._connection, connection.lost)
+    settings = {"workers": 1, "preload": [code.name]}
+    with procjobs.Pool(pool_name, **settings) as one, procjobs.Pool(pool_name, **settings) as two:
+        assert "one" == version(two, code)
+        connection = two._connection
+        code.write("two")
+        one.reload()
+        assert "two" == version(two, code)
+        assert (connection, False) == (two._connection, connection.lost)
 
 
 def test_client_of_the_same_version_that_attaches_after_a_reload_joins_the_new_generation(code, pool_name):

@@ -1,0 +1,282 @@
+"""Absence: a supervisor that was stopped for longer than all deadlines, and clients that are."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+import procjobs
+from procjobs.config import PoolSettings
+from procjobs.host import rundir
+from procjobs.shared import wire
+from tests.process import jobs
+from tests.process.witnesses import call
+
+from ..conftest import wait_until
+from .test_named import greeted, run_script
+
+
+@contextlib.contextmanager
+def stopped(pid, seconds):
+    """Stop a process for so long."""
+    os.kill(pid, signal.SIGSTOP)
+    until = time.monotonic() + seconds
+    try:
+        yield
+        wait_until(lambda: time.monotonic() > until)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+LIMITS = {
+    "timeout": {"timeout": 1.0},
+    "soft_timeout": {"soft_timeout": 1.0},
+    "stall_timeout": {"stall_timeout": 1.0},
+}
+
+
+@pytest.mark.parametrize("options", LIMITS.values(), ids=LIMITS)
+def test_job_that_ended_while_the_supervisor_was_stopped_is_not_charged_with_its(options, tmp_path):
+    with procjobs.Pool(workers=2) as pool:
+        handles = [pool.options(**options).submit(jobs.wait_for_file, str(tmp_path / "go"), n) for n in range(2)]
+        wait_until(lambda: all(job.running() for job in handles))
+        with stopped(pool.stats().supervisor_pid, 2.0):
+            (tmp_path / "go").touch()
+        assert [0, 1] == [job.result(30) for job in handles]
+        assert 0 == pool.stats().restarts
+
+
+@pytest.mark.parametrize("options", [{"timeout": 1.0}, {"soft_timeout": 1.0}], ids=["timeout", "soft_timeout"])
+def test_job_has_a_second_left_when_the_supervisor_comes_back(options, tmp_path):
+    with procjobs.Pool(workers=1) as pool:
+        job = pool.options(**options).submit(jobs.wait_for_file, str(tmp_path / "go"), "done")
+        wait_until(job.running)
+        with stopped(pool.stats().supervisor_pid, 2.0):
+            pass
+        late = pool.submit(jobs.add, 1)
+        late.wait_accepted(30)  # it is back
+        (tmp_path / "go").touch()
+        assert "done" == job.result(30)
+
+
+def test_supervisor_that_is_stopped_in_the_midst_of_its_work_kills_nobody(pool_name, tmp_path):
+    over = threading.Event()
+
+    def keep_busy():
+        with procjobs.Pool(pool_name) as pool:
+            while not over.is_set():
+                for job in [pool.submit(jobs.add, n) for n in range(500)]:
+                    job.result(60)
+
+    with procjobs.Pool(pool_name, workers=4, timeout=1.2) as pool:
+        handles = [pool.submit(jobs.wait_for_file, str(tmp_path / "go"), n) for n in range(3)]
+        wait_until(lambda: all(job.running() for job in handles))
+        busy = threading.Thread(target=keep_busy)
+        busy.start()
+        wait_until(lambda: pool.stats().finished > 200)
+        with stopped(pool.stats().supervisor_pid, 2.0):
+            (tmp_path / "go").touch()
+        over.set()
+        busy.join()
+        assert [0, 1, 2] == [job.result(30) for job in handles]
+
+
+@pytest.fixture
+def short_start_timeout(monkeypatch):
+    """Let supervisors give a preload and an initializer 1.5 seconds."""
+    to_json = PoolSettings.to_json
+    monkeypatch.setattr(PoolSettings, "to_json", lambda self: {**to_json(self), "start_timeout": 1.5})
+
+
+def log_of(pool):
+    with open(rundir.RunDir(rundir.find_base(), pool._directory.name).log) as file:
+        return file.read()
+
+
+def test_worker_that_got_ready_while_the_supervisor_was_stopped_is_kept(short_start_timeout, tmp_path):
+    def initialize(folder):
+        open(f"{folder}/began-{os.getpid()}", "w").close()
+        jobs.wait_for_file(f"{folder}/go")
+
+    with procjobs.Pool(workers=2, initializer=initialize, initargs=(str(tmp_path),)) as pool:
+        wait_until(lambda: len(list(tmp_path.glob("began-*"))) == 2)
+        with stopped(pool.stats().supervisor_pid, 2.5):
+            (tmp_path / "go").touch()
+        assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+        wait_until(lambda: pool.stats().idle == 2)
+        assert (2, 0, None) == (len(list(tmp_path.glob("began-*"))), pool.stats().restarts, pool.stats().problem)
+
+
+def test_preload_that_ended_while_the_supervisor_was_stopped_is_kept(short_start_timeout, tmp_path, monkeypatch):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    (folder / "slow_preload.py").write_text(
+        f"import os, time\nopen({str(tmp_path / 'began')!r}, 'a').write('x')\n"
+        f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\ndef it(): return 'it'\n"
+    )
+    with procjobs.Pool(workers=1, preload=["slow_preload"]) as pool:
+        wait_until((tmp_path / "began").exists)
+        with stopped(pool.stats().supervisor_pid, 2.5):
+            (tmp_path / "go").touch()
+        assert "it" == pool.submit(call, "slow_preload", "it").result(30)
+        assert ("x", None) == ((tmp_path / "began").read_text(), pool.stats().problem)
+
+
+def test_job_that_ends_in_its_grace_period_while_the_supervisor_is_stopped_is_no_crash(tmp_path):
+    def end_gracefully(path, go):
+        def on_sigterm(*_):
+            jobs.wait_for_file(go)
+            with open(path, "w") as file:
+                file.write("cleaned up")
+            os._exit(0)
+
+        signal.signal(signal.SIGTERM, on_sigterm)
+        open(path + ".runs", "w").close()
+        jobs.wait_for_file(path + ".never")
+
+    path = tmp_path / "path"
+    with procjobs.Pool(workers=1, grace_period=1.0) as pool:
+        job = pool.options(timeout=0.3).submit(end_gracefully, str(path), str(tmp_path / "go"))
+        wait_until(lambda: [w.state for w in pool.workers()] == ["stopping"])
+        wait_until(lambda: "was here" in log_of(pool))  # SIGTERM has been sent
+        with stopped(pool.stats().supervisor_pid, 2.0):
+            (tmp_path / "go").touch()
+            wait_until(path.exists)
+        with pytest.raises(procjobs.JobTimeout):
+            job.result(30)
+    assert "cleaned up" == path.read_text()
+
+
+def test_client_that_comes_while_the_supervisor_is_stopped_finds_it_after_its_linger(pool_name):
+    with procjobs.Pool(pool_name, workers=1, linger=1.0) as pool:
+        supervisor = pool.stats().supervisor_pid
+    script = None
+    with stopped(supervisor, 2.5):
+        text = "import procjobs, sys; p = procjobs.Pool(sys.argv[1]); print(p.submit(pow, 2, 5).result(30)); p.stop()"
+        script = run_script(text, pool_name)
+        directory = rundir.RunDir(rundir.find_base(), pool_name)
+        wait_until(lambda: len(os.listdir(f"/proc/{script.pid}/fd")) > 3 or script.poll() is not None)
+        assert os.path.exists(directory.socket)
+    assert ("32\n", "") == script.communicate(timeout=60)
+
+
+def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
+    allowed = {
+        "client/submitter.py": ["submit"],  # at=
+        "client/job.py": ["__init__"],  # shown as submitted_at until the table has it
+        "client/monitor.py": ["stats"],  # uptime
+        "shared/ids.py": ["new_id"],
+        "shared/records.py": ["eta"],
+        "shared/table.py": ["begin", "count", "report", "__init__", "write_progress"],
+        "supervisor/clients.py": ["_on_submit"],  # shown as submitted_at
+        "supervisor/crew.py": ["account"],  # shown in the history
+        "supervisor/publisher.py": ["publish_slot"],  # shown as started_at
+        "supervisor/supervisor.py": ["__init__", "deliver"],  # shown as started_at, ended_at
+    }
+    root = pathlib.Path(procjobs.__file__).parent
+    found = {}
+    for path in root.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                calls = [c for c in ast.walk(function) if isinstance(c, ast.Call) and getattr(c.func, "id", "") == "wall"]
+                if calls:
+                    found.setdefault(str(path.relative_to(root)), set()).add(function.name)
+    print(found)
+    assert found.keys() <= allowed.keys()
+    for name in ("supervisor/dispatcher.py", "supervisor/guard.py", "supervisor/staff.py", "supervisor/templates.py"):
+        assert name not in found
+
+
+# Clients ----------------------------------------------------------------------------------------------
+
+
+LARGE = """
+import procjobs, sys, numpy
+from tests.process import jobs
+pool = procjobs.Pool(sys.argv[1])
+handles = [pool.submit(jobs.echo, numpy.full(40_000 if n % 2 else 4_000, n)) for n in range(int(sys.argv[2]))]
+handles[-1].wait_accepted(30)
+print("sent", flush=True)
+sys.stdin.readline()
+print(sum(int(job.result(60)[-1]) for job in handles), flush=True)
+pool.shutdown()
+"""
+
+
+def test_stopped_client_with_thousands_of_large_results_blocks_nobody(pool_name):
+    count = 2000
+    with procjobs.Pool(pool_name, workers=2, result_memory_bytes=20_000_000) as pool:
+        pool.pause()
+        client = subprocess.Popen(
+            [sys.executable, "-c", LARGE, pool_name, str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert "sent\n" == client.stdout.readline()
+        os.kill(client.pid, signal.SIGSTOP)
+        wait_until(lambda: psutil.Process(client.pid).status() == psutil.STATUS_STOPPED)
+        pool.resume()
+        began = time.perf_counter()
+        assert [n * 2 for n in range(100)] == [pool.submit(jobs.add, n, n).result(30) for n in range(100)]
+        assert np.array_equal(np.ones(100_000), pool.submit(jobs.echo, np.ones(100_000)).result(30))
+        print(f"{time.perf_counter() - began:.2f} s beside a stopped client")
+        wait_until(lambda: pool.stats().finished == count + 101)
+        os.kill(client.pid, signal.SIGCONT)
+        assert f"{sum(range(count))}\n" == client.communicate("\n", timeout=60)[0]
+
+
+def test_client_that_is_killed_in_the_middle_of_a_frame_costs_only_that_frame(pool_name, tmp_path):
+    with procjobs.Pool(pool_name, workers=1) as pool:
+        directory = rundir.RunDir(rundir.find_base(), pool_name)
+        whole = wire.frame(wire.Frame.SUBMIT, b"x" * 500, descriptors=1)
+        for length in (1, 7, 8, 9, 60, 507):
+            stranger = greeted(directory)
+            read, write = os.pipe()
+            import socket
+
+            socket.send_fds(stranger, [whole[:length]], [read])
+            for fd in (read, write):
+                os.close(fd)
+            stranger.close()
+        before = len(os.listdir(f"/proc/{pool.stats().supervisor_pid}/fd"))
+        assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+        wait_until(lambda: len(os.listdir(f"/proc/{pool.stats().supervisor_pid}/fd")) <= before)
+        assert "bug" not in log_of(pool)
+
+
+KILLED = """
+import procjobs, sys, os, threading
+from tests.process import jobs
+pool = procjobs.Pool(sys.argv[1])
+handles = [pool.submit(jobs.add, n, 1000) for n in range(200)]
+handles[-1].wait_accepted(30)
+print(*(job.id for job in handles), flush=True)
+def send():
+    while True: pool.submit(jobs.echo, b"x" * 30_000)
+threads = [threading.Thread(target=send, daemon=True) for _ in range(2)]
+for thread in threads: thread.start()
+sys.stdin.readline()
+"""
+
+
+def test_results_of_a_client_that_was_killed_while_it_sent_are_kept_by_id(pool_name):
+    with procjobs.Pool(pool_name, workers=2) as pool:
+        client = subprocess.Popen(
+            [sys.executable, "-c", KILLED, pool_name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        ids = client.stdout.readline().split()
+        wait_until(lambda: pool.stats().finished > 300)
+        client.kill()
+        client.communicate()
+        assert [n + 1000 for n in range(200)] == [pool.job(job_id).result(30) for job_id in ids]
+        assert "bug" not in log_of(pool)
