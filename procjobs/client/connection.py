@@ -345,7 +345,8 @@ class Connection(FrameSender):
                     self._replies[number] = reply
                     self._changed.notify_all()
         elif frame.kind == Frame.NOTICE:
-            self.on_notice(wire.parse_json(frame.body).get("problem"))
+            with contextlib.suppress(Warning):  # one that is an error in this application; here is nobody to raise it to
+                self.on_notice(wire.parse_json(frame.body).get("problem"))
         elif frame.kind == Frame.WELCOME:
             self.welcome = _checked_welcome(wire.parse_json(frame.body))
 

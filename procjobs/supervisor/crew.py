@@ -218,20 +218,24 @@ class Crew:
         if unwanted is not None:
             os.close(unwanted)
 
-    def on_template_message(self, message: dict[str, Any]) -> None:
-        """Act on what a template says about a worker."""
+    def on_template_message(self, generation: Generation, message: dict[str, Any]) -> None:
+        """Act on what a template says about a worker; LookupError or ValueError for what it cannot have to say."""
+        number, pid = message["spawned" if "spawned" in message else "refused"], message.get("pid")
+        slot = self.dispatcher.slots[number]
+        if slot.generation is not generation:
+            raise ValueError(f"worker {number} is not its")
         if "spawned" in message:
-            slot = self.dispatcher.slots[message["spawned"]]
-            slot.pid = message["pid"]
+            if slot.pid or not isinstance(pid, int) or pid <= 1:
+                raise ValueError(f"worker {number} cannot be process {pid!r}")
+            slot.pid = pid
             self._slots_by_pid[slot.pid] = slot
             self.publisher.publish_slot(slot, self._loop.now)
             if slot.stop is not Stop.NONE:
                 self.terminate(slot)
-        else:
-            slot = self.dispatcher.slots[message["refused"]]
-            if not slot.pid:  # else the process between was killed after it had told us
-                self._close(slot)
-                self.dispatcher.staff.on_spawn_failed(slot, message["why"], self._loop.now)
+        elif not slot.pid:  # else the process between was killed after it had told us
+            self.stacks.forget(slot)
+            self._close(slot)
+            self.dispatcher.staff.on_spawn_failed(slot, str(message["why"]), self._loop.now)
 
     # Ends of processes ------------------------------------------------------------------------------------------
 

@@ -36,6 +36,8 @@ TINY_SECONDS = 0.000_3
 """A kind whose runs take less on average is worth sending ahead: a trip over two pipes takes 0.03 to 0.2 ms."""
 TAKE_BACK_SECONDS = 0.002
 """How long the first of several jobs may take before those behind it are taken back."""
+BEGIN_SECONDS = 5.0
+"""How long a worker may take to read the job that it was given: one that was stopped between two jobs never does."""
 _DECIDED = frozenset({Stop.TIMEOUT, Stop.CANCEL, Stop.SHUTDOWN, Stop.STALL, Stop.MEMORY})
 """Why a job is being stopped whose answer, should it come now, comes too late."""
 
@@ -293,8 +295,10 @@ class Dispatcher:
         for slot in self.slots:
             if self._guard.advance(slot, now):
                 continue
-            if slot.take_back_at <= now:
+            if slot.take_back_at <= now and len(slot.jobs) > 1:
                 self._take_back(slot, now)
+            elif slot.take_back_at <= now:
+                self._replace_if_stuck(slot, now)
             else:
                 self.staff.advance(slot, self._guard, now)
         while (job := self._expiring.pop_due(now)) is not None:
@@ -304,6 +308,7 @@ class Dispatcher:
         """Push back the deadlines of running jobs: the supervisor was not there (stopped, or not scheduled)."""
         for slot in self.slots:
             self._guard.forgive(slot, seconds, now)
+            slot.take_back_at += seconds
             if slot.state is SlotState.STARTING:
                 self.staff.forgive(slot, seconds, now)
 
@@ -357,8 +362,8 @@ class Dispatcher:
         if len(slot.jobs) == 1:
             slot.state = SlotState.BUSY
             self._set_deadlines(slot, now)
-        elif slot.take_back_at == _NEVER:
-            slot.take_back_at = now + TAKE_BACK_SECONDS
+        else:
+            slot.take_back_at = min(slot.take_back_at, now + TAKE_BACK_SECONDS)
         return True
 
     def _send_ahead(self, generation: Generation, now: float) -> None:
@@ -380,7 +385,16 @@ class Dispatcher:
 
     def _set_deadlines(self, slot: Slot, now: float) -> None:
         self._guard.watch(slot, now)
-        slot.take_back_at = now + TAKE_BACK_SECONDS if len(slot.jobs) > 1 else _NEVER
+        slot.take_back_at = now + (TAKE_BACK_SECONDS if len(slot.jobs) > 1 else BEGIN_SECONDS)
+
+    def _replace_if_stuck(self, slot: Slot, now: float) -> None:
+        """Take the job from a worker that has not read it, and stop that worker: it would never read one."""
+        slot.take_back_at = _NEVER
+        if slot.jobs and slot.stop in {Stop.NONE, Stop.RETIRE} and not self._engine.has_begun(slot.jobs[0]):
+            self._give_back(slot, self._engine.take_back(slot))
+            if not slot.jobs:
+                self._engine.log(f"worker {slot.number} has not taken its job for {BEGIN_SECONDS:g} s; it is replaced")
+                self._guard.stop(slot, Stop.STUCK, now)
 
     # Taking back ----------------------------------------------------------------------------------------------
 
@@ -440,6 +454,8 @@ class Dispatcher:
     def _retry(self, job: Job, now: float) -> None:
         job.advance(Event.RETRY)
         job.slot = None
+        if job.transcript is not None:
+            job.transcript.begin_attempt()
         _follow(job)
         self._release_key(job)
         pause = backoff_pause(job.kind.options, job.attempt, self._jitter())

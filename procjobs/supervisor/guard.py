@@ -25,7 +25,7 @@ RETIRE_SHARE: Final = 0.5
 """A worker that keeps more than this part of `max_rss` after a job is replaced before the next one."""
 _SHORTEST_PAUSE: Final = 0.02
 """Between two samples of what a job uses. Reading a host's processes takes some milliseconds."""
-_EXAMINED: Final = frozenset({Stop.TIMEOUT, Stop.STALL, Stop.START})
+_EXAMINED: Final = frozenset({Stop.TIMEOUT, Stop.STALL, Stop.START, Stop.STUCK})
 
 
 class Sample(NamedTuple):

@@ -169,6 +169,7 @@ class Stop(IntEnum):
     STALL = 5
     MEMORY = 6
     START = 7
+    STUCK = 8
 
 
 class Slot:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from procjobs.host import process
 from procjobs.host.loop import READ
 from procjobs.shared.ids import ID_BYTES
-from procjobs.shared.wire import JOB, MAX_JOB_BYTES, FrameReader, RawFrame, WireError
+from procjobs.shared.wire import JOB, MAX_JOB_BYTES, FrameReader, RawFrame, WireError, parse_json
 
 if TYPE_CHECKING:
     from procjobs.supervisor.jobs import Generation, Job, Kind
@@ -226,7 +226,7 @@ class TemplateLink:
         return True
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Yield the messages that have arrived."""
+        """Yield the messages that have arrived; what is none (a preload has written it) raises WireError."""
         while True:
             try:
                 message = self.socket.recv(65536)
@@ -234,7 +234,7 @@ class TemplateLink:
                 return
             if not message:
                 return
-            yield json.loads(message)
+            yield parse_json(message)
 
     def stop(self) -> None:
         """Kill the template and close its socket; workers that it has forked are not touched."""

@@ -66,6 +66,10 @@ class Transcript:
     def __len__(self) -> int:
         return len(self.everything) + len(self.stderr)
 
+    def begin_attempt(self) -> None:
+        """Let standard error be that of the attempt to come."""
+        self.stderr = Tail(STDERR_TAIL_BYTES)
+
 
 class OutputSource:
     """One stream of a worker: 1 is standard output, 2 standard error. `rest` is a line without its end."""

@@ -199,12 +199,12 @@ class Staff:
                 "hangs, or the host is overloaded; see start_timeout, and the pool's log for where it was"
             )
             self.add_start_failure(generation, text, now)
-        if stop is not Stop.NONE:
+        if stop not in {Stop.NONE, Stop.STUCK}:
             return
         self.restarts += 1
         if state is SlotState.STARTING:
             self.add_start_failure(generation, f"a worker ended before it was ready ({describe_end(*how)})", now)
-        elif not was_in_job:
+        elif not was_in_job and stop is Stop.NONE:
             self._engine.log(f"worker {slot.number} ended while idle ({describe_end(*how)}); it is replaced")
             if untried:  # one that never gets as far as a job must not be replaced as fast as the host can fork
                 generation.budget.add_failure(now)

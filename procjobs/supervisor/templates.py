@@ -10,11 +10,12 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.host import observe, process
 from procjobs.host.loop import Loop
 from procjobs.host.rundir import RunDir
+from procjobs.shared.wire import WireError
 from procjobs.supervisor.guard import FORGIVEN_SECONDS
 from procjobs.supervisor.jobs import Generation
 from procjobs.supervisor.links import TemplateLink
@@ -273,15 +274,22 @@ class Templates:
     def read_all(self) -> None:
         """Act on what templates have said."""
         for generation, origin in list(self._origins.items()):
-            for message in list(origin.link.read()) if origin.link is not None else ():
-                if "threads" in message:
-                    self._skip(generation, origin, message["threads"])
-                elif "ready" in message:
-                    self._on_ready(generation)
-                elif "failed" in message:
-                    self._on_failed(generation, message["failed"])
-                else:
-                    self.crew.on_template_message(message)
+            try:
+                for message in list(origin.link.read()) if origin.link is not None else ():
+                    self._act_on(generation, origin, message)
+            except (WireError, LookupError, TypeError, ValueError) as error:
+                self._log.write(f"the template of generation {generation.number} is killed: it sent nonsense: {error!r}")
+                self.kill(generation)
+
+    def _act_on(self, generation: Generation, origin: _Origin, message: dict[str, Any]) -> None:
+        if "threads" in message:
+            self._skip(generation, origin, str(message["threads"]))
+        elif "ready" in message:
+            self._on_ready(generation)
+        elif "failed" in message:
+            self._on_failed(generation, str(message["failed"]))
+        else:
+            self.crew.on_template_message(generation, message)
 
     def _skip(self, generation: Generation, origin: _Origin, module: str) -> None:
         """Leave out a module that cannot be preloaded; the template ends by itself and is started again."""

@@ -128,6 +128,7 @@ class Worker:
         self._kinds: dict[int, _Kind] = {}
         self._kept_children = observe.own_children() if process.has_children() else set()
         self._may_interrupt_at = _NEVER
+        self._streams = sys.stdout, sys.stderr
         signal.signal(process.SOFT_SIGNAL, self._on_soft_timeout)
 
     def run(self) -> None:
@@ -197,11 +198,11 @@ class Worker:
                 attempt=job.attempt,
             )
 
-    @staticmethod
-    def _flush_output() -> None:
+    def _flush_output(self) -> None:
         with contextlib.suppress(Exception):  # the job has closed or replaced them
             sys.stdout.flush()
             sys.stderr.flush()
+        sys.stdout, sys.stderr = self._streams
 
     def _end_children(self, kind: _Kind) -> None:
         """End what the job has started and not ended, or note that it is to be kept.

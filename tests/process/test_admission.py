@@ -300,6 +300,7 @@ def test_job_is_cancelled_when_its_client(pool_name, tmp_path, state, how):
 def test_job_goes_on_while_another_process_waits_for_it(pool_name, tmp_path, state, how):
     with procjobs.Pool(pool_name, workers=1) as pool:
         client = Client(pool_name, state, str(tmp_path / "go"), how)
+        wait_until(lambda: pool.status(client.job_id).state == state)
         watched = pool.job(client.job_id)
         pool.stats()
         pool._connect().request("logs", id=client.job_id.replace("-", ""))  # what was sent before it has been read

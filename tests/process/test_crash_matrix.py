@@ -264,10 +264,9 @@ def test_client_that_does_not_read_its_answers_holds_up_nobody(pool_name, number
 def test_worker_that_dies_before_its_first_job_costs_no_job(tmp_path, monkeypatch, stage):
     trap = Trap(tmp_path)
     monkeypatch.setenv("PROCJOBS_TEST_TRAP", trap.directory)
-    allow_for_start(monkeypatch, 1.0)
     ends = {}
     settings = {"preload": ["tests.process.deadly_preload"], "initializer": trap.spring, "initargs": ("initializer",)}
-    with procjobs.Pool(workers=2, grace_period=0.1, **settings) as pool:
+    with procjobs.Pool(workers=2, grace_period=0.1, start_timeout=1.0, **settings) as pool:
         for way in cells(stage):
             wait_until(lambda: pool.stats().idle == 2)
             cell = Cell(pool, tmp_path, way)
@@ -281,13 +280,6 @@ def test_worker_that_dies_before_its_first_job_costs_no_job(tmp_path, monkeypatc
             ends[way] = found._replace(restarts=found.restarts - 1)
             assert not trap.is_armed(stage), way
     assert cells(stage) == ends
-
-
-def allow_for_start(monkeypatch, seconds):
-    """Have pools that are made from now on give preloads and initializers so long."""
-    defaults = procjobs.client.pool.PoolSettings.__init__.__defaults__
-    assert 120.0 == defaults[-1]
-    monkeypatch.setattr(procjobs.client.pool.PoolSettings.__init__, "__defaults__", (*defaults[:-1], seconds))
 
 
 def find_template(pool):

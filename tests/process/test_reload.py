@@ -13,7 +13,6 @@ import psutil
 import pytest
 
 import procjobs
-from procjobs.config import PoolSettings
 from procjobs.host import rundir
 from tests.process import jobs
 from tests.process.witnesses import Code, call
@@ -205,15 +204,8 @@ def test_traceback_of_a_failed_reload_names_the_line(code):
             pool.reload()
 
 
-@pytest.fixture
-def short_start_timeout(monkeypatch):
-    """Let supervisors give a preload and an initializer one second."""
-    to_json = PoolSettings.to_json
-    monkeypatch.setattr(PoolSettings, "to_json", lambda self: {**to_json(self), "start_timeout": 1.0})
-
-
-def test_preload_that_hangs_is_given_up_after_the_start_timeout(code, short_start_timeout):
-    with procjobs.Pool(workers=1, preload=[code.name]) as pool:
+def test_preload_that_hangs_is_given_up_after_the_start_timeout(code):
+    with procjobs.Pool(workers=1, start_timeout=1.0, preload=[code.name]) as pool:
         assert "one" == version(pool, code)
         code.write("two", "import time; time.sleep(600)")
         with pytest.raises(procjobs.ReloadFailed, match="not ended after 1 s"):

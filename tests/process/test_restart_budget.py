@@ -16,7 +16,7 @@ from tests.process import jobs
 from tests.process.deadly import Way, start_settings
 
 from ..conftest import wait_until
-from .test_crash_matrix import allow_for_start, find_template
+from .test_crash_matrix import find_template
 
 
 class Bench:
@@ -121,15 +121,15 @@ def test_failure_with_any_text_is_told(bench, place, text):
 
 @pytest.mark.parametrize("way", [Way.SIGSTOP, Way.LOOP_IN_C])
 @pytest.mark.parametrize("place", ["initializer", "preload"])
-def test_what_hangs_when_it_starts_is_killed_after_start_timeout(pool_name, bench, monkeypatch, place, way):
-    allow_for_start(monkeypatch, 0.8)
+def test_what_hangs_when_it_starts_is_killed_after_start_timeout(pool_name, bench, place, way):
     bench.break_with(way)
     text = {
         "initializer": "a worker was not ready 0.8 s after it had been started",
         "preload": "the preload has not ended after 0.8 s (start_timeout)",
     }[place]
     with pytest.warns(procjobs.PoolDegraded) as told:
-        pool = procjobs.Pool(pool_name, workers=1, grace_period=0.1, **start_settings(place, bench.directory))
+        settings = {"grace_period": 0.1, "start_timeout": 0.8, **start_settings(place, bench.directory)}
+        pool = procjobs.Pool(pool_name, workers=1, **settings)
         handles = [pool.submit(jobs.add, n) for n in range(10)]
         wait_until(lambda: len(told), dump=pool.stats)
         other = told_to_other_client(pool_name, bench, place)

@@ -17,7 +17,6 @@ import psutil
 import pytest
 
 import procjobs
-from procjobs.config import PoolSettings
 from procjobs.host import rundir
 from procjobs.shared import wire
 from tests.process import jobs
@@ -92,24 +91,17 @@ def test_supervisor_that_is_stopped_in_the_midst_of_its_work_kills_nobody(pool_n
         assert [0, 1, 2] == [job.result(30) for job in handles]
 
 
-@pytest.fixture
-def short_start_timeout(monkeypatch):
-    """Let supervisors give a preload and an initializer 1.5 seconds."""
-    to_json = PoolSettings.to_json
-    monkeypatch.setattr(PoolSettings, "to_json", lambda self: {**to_json(self), "start_timeout": 1.5})
-
-
 def log_of(pool):
     with open(rundir.RunDir(rundir.find_base(), pool._directory.name).log) as file:
         return file.read()
 
 
-def test_worker_that_got_ready_while_the_supervisor_was_stopped_is_kept(short_start_timeout, tmp_path):
+def test_worker_that_got_ready_while_the_supervisor_was_stopped_is_kept(tmp_path):
     def initialize(folder):
         open(f"{folder}/began-{os.getpid()}", "w").close()
         jobs.wait_for_file(f"{folder}/go")
 
-    with procjobs.Pool(workers=2, initializer=initialize, initargs=(str(tmp_path),)) as pool:
+    with procjobs.Pool(workers=2, start_timeout=1.5, initializer=initialize, initargs=(str(tmp_path),)) as pool:
         wait_until(lambda: len(list(tmp_path.glob("began-*"))) == 2)
         with stopped(pool.stats().supervisor_pid, 2.5):
             (tmp_path / "go").touch()
@@ -118,7 +110,7 @@ def test_worker_that_got_ready_while_the_supervisor_was_stopped_is_kept(short_st
         assert (2, 0, None) == (len(list(tmp_path.glob("began-*"))), pool.stats().restarts, pool.stats().problem)
 
 
-def test_preload_that_ended_while_the_supervisor_was_stopped_is_kept(short_start_timeout, tmp_path, monkeypatch):
+def test_preload_that_ended_while_the_supervisor_was_stopped_is_kept(tmp_path, monkeypatch):
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
@@ -126,7 +118,7 @@ def test_preload_that_ended_while_the_supervisor_was_stopped_is_kept(short_start
         f"import os, time\nopen({str(tmp_path / 'began')!r}, 'a').write('x')\n"
         f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\ndef it(): return 'it'\n"
     )
-    with procjobs.Pool(workers=1, preload=["slow_preload"]) as pool:
+    with procjobs.Pool(workers=1, start_timeout=1.5, preload=["slow_preload"]) as pool:
         wait_until((tmp_path / "began").exists)
         with stopped(pool.stats().supervisor_pid, 2.5):
             (tmp_path / "go").touch()

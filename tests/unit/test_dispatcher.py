@@ -11,7 +11,7 @@ from procjobs.config import JobOptions, PoolSettings
 from procjobs.shared import wire
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
-from procjobs.supervisor.dispatcher import AHEAD, TAKE_BACK_SECONDS, Dispatcher, backoff_pause
+from procjobs.supervisor.dispatcher import AHEAD, BEGIN_SECONDS, TAKE_BACK_SECONDS, Dispatcher, backoff_pause
 from procjobs.supervisor.engine import Account
 from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop
@@ -266,10 +266,10 @@ def test_crashed_job_with_retries_is_run_again_by_a_new_worker(bench):
 
 
 def test_overdue_worker_gets_sigterm_then_sigkill_and_is_settled_when_it_has_gone(bench):
-    job = bench.submit(timeout=10.0, grace_period=3.0)
-    assert 110.0 == bench.dispatcher.next_deadline(bench.now)
-    bench.turn(10.0)
-    assert ([("terminate", 0)], 113.0) == (bench.take_notes(), bench.dispatcher.next_deadline(bench.now))
+    job = bench.submit(timeout=4.0, grace_period=3.0)
+    assert 104.0 == bench.dispatcher.next_deadline(bench.now)
+    bench.turn(4.0)
+    assert ([("terminate", 0)], 107.0) == (bench.take_notes(), bench.dispatcher.next_deadline(bench.now))
     bench.turn(2.9)
     assert [] == bench.take_notes()
     bench.turn(0.1)
@@ -289,11 +289,11 @@ def test_timeout_is_not_that_of_a_job_whose_answer_is_under_way(bench):
 
 
 def test_supervisor_that_was_away_forgives(bench):
-    bench.submit(timeout=10.0)
+    bench.submit(timeout=4.0)
     bench.now += 60.0
     bench.dispatcher.forgive(60.0, bench.now)
     bench.turn()
-    assert ([], 170.0) == (bench.take_notes(), bench.dispatcher.next_deadline(bench.now))
+    assert ([], 164.0) == (bench.take_notes(), bench.dispatcher.next_deadline(bench.now))
     bench.now += 30.0
     bench.dispatcher.forgive(0.3, bench.now)
     assert bench.now + 1.0 == bench.dispatcher.next_deadline(bench.now)
@@ -645,3 +645,26 @@ def test_worker_that_has_done_a_job_is_replaced_at_once(bench):
         bench.end(bench.slots[0])
         assert SlotState.STARTING == bench.slots[0].state
         bench.start_workers()
+
+
+# Workers that hang between two jobs
+
+
+def test_worker_that_does_not_read_its_job_is_replaced_and_the_job_runs_elsewhere(bench):
+    job = bench.submit()
+    bench.unread, bench.unbegun = {job}, {job}
+    bench.turn(BEGIN_SECONDS)
+    assert ([("terminate", 0)], JobState.QUEUED, 0) == (bench.take_notes(), job.state, job.attempt)
+    bench.end(bench.slots[0])
+    bench.start_workers()
+    assert (JobState.RUNNING, 1, 1) == (job.state, job.attempt, bench.dispatcher.staff.restarts)
+
+
+def test_worker_that_has_read_its_job_is_left_alone_however_long_it_takes(bench):
+    job = bench.submit()
+    bench.turn(BEGIN_SECONDS)
+    assert ([], math.inf) == (bench.take_notes(), bench.dispatcher.next_deadline(bench.now))
+    bench.unbegun = {job}  # it has read it and not marked it yet
+    bench.submit()
+    bench.turn(BEGIN_SECONDS)
+    assert ([], JobState.RUNNING) == (bench.take_notes(), job.state)

@@ -61,9 +61,14 @@ def samples_until(limits, end, sample=idle, used=0):
     return Stop.NONE, end
 
 
+def next_time(slot):
+    """Return when something is to be done about a slot."""
+    return min(slot.kill_at, slot.term_at, NEVER if slot.limits is None else slot.limits.next_time())
+
+
 def test_job_without_limits_is_not_watched():
-    _, guard, slot = started()
-    assert (None, NEVER) == (slot.limits, guard.next_time(slot))
+    _, _, slot = started()
+    assert (None, NEVER) == (slot.limits, next_time(slot))
 
 
 def test_limits_begin_with_the_job():
@@ -148,11 +153,11 @@ def test_absence_does_not_give_limits_to_a_job_without():
 
 def test_overdue_job_is_examined_then_terminated_then_killed_every_second():
     engine, guard, slot = started(timeout=1.0, grace_period=3.0)
-    assert (False, 1.0) == (guard.advance(slot, 0.9), guard.next_time(slot))
+    assert (False, 1.0) == (guard.advance(slot, 0.9), next_time(slot))
     assert guard.advance(slot, 1.0)
     assert (["examine"], Stop.TIMEOUT, SlotState.STOPPING) == (engine.done, slot.stop, slot.state)
     guard.on_examined(slot, 1.01)
-    assert (["examine", "terminate"], 4.01) == (engine.done, guard.next_time(slot))
+    assert (["examine", "terminate"], 4.01) == (engine.done, next_time(slot))
     guard.on_examined(slot, 1.02)  # another one, for somebody who asked
     assert ["examine", "terminate"] == engine.done
     assert [True, True, False] == [guard.advance(slot, now) for now in (4.01, 5.01, 5.5)]
@@ -162,7 +167,7 @@ def test_overdue_job_is_examined_then_terminated_then_killed_every_second():
 def test_worker_that_does_not_tell_its_stack_is_terminated_all_the_same():
     engine, guard, slot = started(timeout=1.0)
     guard.advance(slot, 1.0)
-    assert 1.0 + EXAMINE_SECONDS == guard.next_time(slot)
+    assert 1.0 + EXAMINE_SECONDS == next_time(slot)
     guard.advance(slot, 1.0 + EXAMINE_SECONDS)
     assert ["examine", "terminate"] == engine.done
 
@@ -170,7 +175,7 @@ def test_worker_that_does_not_tell_its_stack_is_terminated_all_the_same():
 def test_soft_timeout_interrupts_once_and_the_job_goes_on():
     engine, guard, slot = started(soft_timeout=1.0, timeout=3.0)
     guard.advance(slot, 1.0)
-    assert (["interrupt"], Stop.NONE, 3.0) == (engine.done, slot.stop, guard.next_time(slot))
+    assert (["interrupt"], Stop.NONE, 3.0) == (engine.done, slot.stop, next_time(slot))
     guard.advance(slot, 3.0)
     assert (["interrupt", "examine"], Stop.TIMEOUT) == (engine.done, slot.stop)
 
@@ -179,23 +184,23 @@ def test_slow_job_is_examined_once_and_goes_on():
     engine, guard, slot = started(slow_after=1.0)
     guard.advance(slot, 1.0)
     guard.on_examined(slot, 1.01)
-    assert (["examine"], Stop.NONE, NEVER) == (engine.done, slot.stop, guard.next_time(slot))
+    assert (["examine"], Stop.NONE, NEVER) == (engine.done, slot.stop, next_time(slot))
 
 
 def test_job_over_its_memory_limit_is_killed_at_once_and_its_use_kept():
     engine, guard, slot = started(max_rss=10 * MIB)
     slot.baseline_bytes = 300 * MIB
     engine.samples = [idle(rss=305 * MIB), idle(rss=311 * MIB)]
-    guard.advance(slot, guard.next_time(slot))
+    guard.advance(slot, next_time(slot))
     assert (Stop.NONE, 5 * MIB) == (slot.stop, slot.used_bytes)
-    guard.advance(slot, guard.next_time(slot))
+    guard.advance(slot, next_time(slot))
     assert (["measure", "measure", "kill"], Stop.MEMORY, 11 * MIB) == (engine.done, slot.stop, slot.used_bytes)
 
 
 def test_cancelled_job_is_terminated_without_being_examined():
     engine, guard, slot = started(grace_period=2.0)
     guard.stop(slot, Stop.CANCEL, 7.0)
-    assert (["terminate"], 9.0) == (engine.done, guard.next_time(slot))
+    assert (["terminate"], 9.0) == (engine.done, next_time(slot))
 
 
 def test_worker_that_has_answered_meanwhile_is_left_alone():
@@ -209,7 +214,7 @@ def test_absence_pushes_back_the_grace_period():
     _, guard, slot = started(grace_period=2.0)
     guard.stop(slot, Stop.CANCEL, 0.0)
     guard.forgive(slot, 10.0, 11.0)
-    assert 12.0 == guard.next_time(slot)
+    assert 12.0 == next_time(slot)
 
 
 def test_worker_keeps_too_much_from_half_of_the_limit_on():
