@@ -296,7 +296,7 @@ def test_reload_with_clients_of_two_generations(code, pool_name, tmp_path):
     (tmp_path / "go").touch()
     assert ["one", "one"] == [job.result(30) for job in running]
     assert ["two", "two"] == [version(old, code), version(new, code)]
-    wait_until(lambda: len(templates(new)) == 2)
+    wait_until(lambda: len(templates(new)) == 2, dump=lambda: log_of(new))
     old.shutdown()
     new.shutdown()
 
@@ -403,6 +403,7 @@ def test_tiny_jobs_that_lie_before_a_worker_run_the_new_code(code, tmp_path):
         assert ["two"] * 10 == [job.result(30) for job in waiting]
 
 
+@pytest.mark.filterwarnings("ignore::procjobs.PoolDegraded")
 def test_template_that_is_killed_during_a_reload_costs_nothing(code):
     with procjobs.Pool(workers=2, preload=[code.name]) as pool:
         for n in range(8):
