@@ -145,12 +145,14 @@ class Staff:
         """Let a worker of other code end when all places are taken: an idle one, or one of those that have several."""
         if needy.slots and not any(g.idle for g in self.generations if g is not needy):
             return
-        if any(slot.state is SlotState.STOPPING or slot.stop is Stop.RETIRE for slot in self.slots):
+        if any(slot.state is SlotState.STOPPING for slot in self.slots):
             return
         for slot in self.slots:
             if slot.generation is not needy and slot.state is SlotState.IDLE:
                 self.retire(slot, now)
                 return
+        if any(slot.state is SlotState.STARTING or slot.stop is Stop.RETIRE for slot in self.slots):
+            return  # one that starts is idle in a moment; a busy one that is to end may be so for hours
         for slot in self.slots:
             if slot.generation is not needy and slot.state is SlotState.BUSY and slot.stop is Stop.NONE:
                 slot.stop = Stop.RETIRE  # it ends after the jobs that it has: taken back at once, none might ever be run

@@ -167,7 +167,7 @@ def test_old_template_and_workers_are_gone_after_a_reload(code, tmp_path):
         assert "one" == running.result(30)
         wait_until(lambda: not any(psutil.pid_exists(pid) for pid in workers | template))
         wait_until(lambda: [2, 2] == [worker.generation for worker in pool.workers()])
-        assert 1 == len(templates(pool))
+        wait_until(lambda: len(templates(pool)) == 1)
 
 
 FAILURES = {
@@ -190,7 +190,7 @@ def test_preload_that_fails_keeps_the_old_code_and_is_told(code, tmp_path, also,
             pool.reload()
         (tmp_path / "go").touch()
         assert ["one"] * 3 == [running.result(30), waiting.result(30), version(pool, code)]
-        assert (None, 1, 1) == (pool.stats().problem, len(templates(pool)), len(pool.workers()))
+        wait_until(lambda: (None, 1, 1) == (pool.stats().problem, len(templates(pool)), len(pool.workers())))
         code.write("three")
         pool.reload()
         assert "three" == version(pool, code)
@@ -288,7 +288,7 @@ def test_reload_with_clients_of_two_generations(code, pool_name, tmp_path):
     (tmp_path / "go").touch()
     assert ["one", "one"] == [job.result(30) for job in running]
     assert ["two", "two"] == [version(old, code), version(new, code)]
-    wait_until(lambda: len(templates(new)) == 2)
+    wait_until(lambda: len(templates(new)) == 2, dump=lambda: log_of(new))
     old.shutdown()
     new.shutdown()
 
@@ -324,7 +324,7 @@ def test_client_of_the_same_version_that_attaches_after_a_reload_joins_the_new_g
         with procjobs.Pool(pool_name, workers=1, preload=[code.name], version="1") as two:
             assert ["two", "two"] == [version(two, code), version(one, code)]
             wait_until(lambda: {2} == {worker.generation for worker in two.workers()})
-            assert 1 == len(templates(two))
+            wait_until(lambda: len(templates(two)) == 1)
 
 
 def test_forked_child_of_a_client_from_before_the_reload_joins_the_new_generation(code, pool_name):
@@ -395,11 +395,12 @@ def test_tiny_jobs_that_lie_before_a_worker_run_the_new_code(code, tmp_path):
         assert ["two"] * 10 == [job.result(30) for job in waiting]
 
 
+@pytest.mark.filterwarnings("ignore::procjobs.PoolDegraded")
 def test_template_that_is_killed_during_a_reload_costs_nothing(code):
     with procjobs.Pool(workers=2, preload=[code.name]) as pool:
         for n in range(8):
             wait_until(lambda: len(templates(pool)) == 1)
-            (template,) = templates(pool)
+            (template,) = wait_until(lambda: len(found := templates(pool)) == 1 and found)
             code.write(f"version {n}")
             os.kill(template, signal.SIGKILL)  # both templates start together, from one specification
             pool.reload()
@@ -411,13 +412,13 @@ def test_lost_template_of_superseded_code_is_not_started_again(code, tmp_path):
     with procjobs.Pool(workers=2, preload=[code.name]) as pool:
         running = pool.submit(call, code.name, "wait", str(tmp_path / "go"))
         wait_until(running.running)
-        (old,) = templates(pool)
+        (old,) = wait_until(lambda: len(found := templates(pool)) == 1 and found)
         code.write("two")
         pool.reload()
         os.kill(old, signal.SIGKILL)
         wait_until(lambda: not psutil.pid_exists(old))
         assert "two" == version(pool, code)
-        assert 1 == len(templates(pool))
+        wait_until(lambda: len(templates(pool)) == 1)
         (tmp_path / "go").touch()
         assert "one" == running.result(30)
 
@@ -426,15 +427,17 @@ def test_pool_whose_new_code_breaks_later_forks_no_workers_of_the_old_one(code, 
     with pytest.warns(procjobs.PoolDegraded), procjobs.Pool(workers=2, preload=[code.name]) as pool:
         running = pool.submit(call, code.name, "wait", str(tmp_path / "go"))
         wait_until(running.running)
-        (old,) = templates(pool)
+        (old,) = wait_until(lambda: len(found := templates(pool)) == 1 and found)
         code.write("two")
         pool.reload()
+        (idle,) = wait_until(lambda: [w.pid for w in pool.workers() if (w.generation, w.state) == (2, "idle")])
         (new,) = templates(pool) - {old}
         code.write("three", "raise RuntimeError('broken')")
         os.kill(new, signal.SIGKILL)
         wait_until(lambda: pool.stats().problem)
-        os.kill(next(w.pid for w in pool.workers() if w.job_id is None), signal.SIGKILL)
+        os.kill(idle, signal.SIGKILL)
         before = pool.stats()
+        wait_until(lambda: idle not in {worker.pid for worker in pool.workers()})
         waiting = pool.submit(call, code.name, "version")
         wait_until(lambda: log_of(pool).count("broken") >= 1)
         assert [running.id] == [worker.job_id for worker in pool.workers()], before
