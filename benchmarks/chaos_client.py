@@ -206,8 +206,10 @@ def count_descriptors():
 def main(role, label, name, workers, seed, until, patience, parent):
     process.die_with_parent(int(parent))
     pool = open_pool(name, int(workers), version="b" if role == "awaits" else "a")
-    with suppress(procjobs.ProcjobsError):
-        pool.submit(chaos_jobs.probe).result(20)  # the receiver thread runs from here on
+    while True:  # until there is a connection whose receiver thread runs, however often the supervisor is killed meanwhile
+        with suppress(procjobs.ProcjobsError):
+            pool.submit(chaos_jobs.probe).result(20)
+            break
     before = count_descriptors()
     desk = Desk(pool, label)
     ROLES[role](desk, random.Random(f"{seed}/{label}"), float(until), float(patience))
