@@ -131,7 +131,7 @@ class Ledger:
 
     def _was_worker_killed(self, token, attempt, since, until):
         pids = [pid for started, pid, _ in self._starts.get(token, []) if started == attempt]
-        if not pids:  # it died between its mark in the table and its line in the file: one job for each kill, noted before it
+        if not pids:  # it died between its mark in the table and its line in the file: one job for each kill
             kill = next((k for k in self._unused_kills if k.kind == "worker" and since - 1.0 <= k.at <= until), None)
             self._unused_kills.discard(kill)
             return kill is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import tempfile
 import threading
 import time
 import uuid
@@ -14,6 +15,11 @@ import pytest
 
 import procjobs
 from procjobs.host import rundir
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side: no pool of one may sweep up what another one looks at
+    _directory = tempfile.TemporaryDirectory(prefix="procjobs-tests-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    os.chmod(_directory.name, 0o755)  # another user's process must get as far as the socket, to be refused there
+    os.environ["XDG_RUNTIME_DIR"] = _directory.name
 
 DEADLINE = 30.0
 RUN = os.environ["PROCJOBS_TEST_RUN"] = uuid.uuid4().hex

@@ -93,10 +93,10 @@ class ProcessTree:
                 self._children.setdefault(other.ppid(), []).append(other.pid)
         self._read_at = time.monotonic()
 
-    def members(self, pid: int, age: float) -> list[int]:
-        """Return the pids of a process and its descendants, but for children older than `age` and what is theirs."""
+    def members(self, pid: int, since: float) -> list[int]:
+        """Return the pids of a process and its descendants, but for children from before `since` and what is theirs."""
         self._refresh()
-        members = [child for child in self._children.get(pid, ()) if _age(child) <= age]
+        members = [child for child in self._children.get(pid, ()) if _started_at(child) >= since]
         for member in members:  # it grows as it is read
             members += self._children.get(member, ())
         return [pid, *members]
@@ -135,14 +135,18 @@ def private_and_shared(pids: Iterable[int]) -> tuple[int, int]:
     return private, shared
 
 
-def _age(pid: int) -> float:
-    """Return for how many seconds a process has been there, 0 if it has gone; source: proc(5), stat, field 22."""
+def process_clock() -> float:
+    """Return the seconds since the host was booted: the clock of the start times of processes."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _started_at(pid: int) -> float:
+    """Return when a process was started, 0 if it has gone; source: proc(5), stat, field 22, in ticks of the clock above."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            started = int(file.read().rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+            return int(file.read().rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
     except OSError:
         return 0.0
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def own_rss() -> int:

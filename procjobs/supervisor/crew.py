@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.publisher import Publisher
     from procjobs.supervisor.templates import Templates
 
-_NEVER: Final = float("inf")
-_AGE_TOLERANCE: Final = 0.02
+_TICK: Final = 0.02
 """The kernel knows the starts of processes in ticks of 10 ms."""
 
 Deliver = Callable[[Job, "Reason", bytes, "int | None", str], None]
@@ -70,6 +69,7 @@ class Crew:
         self._printers: dict[int, list[OutputSource]] = {}
         self._slots_by_pid: dict[int, Slot] = {}
         self._tree = observe.ProcessTree()
+        self._given: dict[int, tuple[Job, int, float]] = {}
         self.mark = os.urandom(16).hex()
         self._seek_orphans = False
 
@@ -129,15 +129,25 @@ class Crew:
         job = slot.current
         if job is None:
             return Sample(0, 0.0, 0, 0)
-        started_at, _ = self._table.last_report(job.row, job.id)
-        age = wall() - started_at + _AGE_TOLERANCE if started_at is not None else _NEVER
-        members = self._tree.members(slot.pid, age)
+        members = self._tree.members(slot.pid, self._given_at(slot, job) - _TICK)
         usage = observe.usage_of(members)
         rss, most = usage.rss_bytes, job.kind.options.max_rss
         if most is not None and len(members) > 1 and rss - slot.baseline_bytes > most:
             private, shared = observe.private_and_shared(members)
             rss = min(rss, max(shared, slot.baseline_bytes) + private)
         return Sample(self._table.progress_count(job.row), usage.cpu_seconds, usage.processes, rss)
+
+    def _given_at(self, slot: Slot, job: Job) -> float:
+        """Return when a worker was given the job that it is in, on the clock of the start times of processes.
+
+        It is the monotonic one, but goes on while the host is suspended; so it is read at the first sample.
+        """
+        known_job, attempt, given_at = self._given.get(slot.number, (None, 0, 0.0))
+        if known_job is not job or attempt != job.attempt:
+            began = slot.limits.began_at if slot.limits is not None else self._loop.now
+            given_at = observe.process_clock() - (self._loop.now - began)
+            self._given[slot.number] = job, job.attempt, given_at
+        return given_at
 
     def terminate(self, slot: Slot) -> None:
         """Send SIGTERM to a worker's process group, and let one that is stopped notice it.
@@ -274,6 +284,7 @@ class Crew:
         link = self._links.pop(slot.number)
         for printer in self._printers.pop(slot.number):
             self._loop.remove(printer.fd)
+        self._given.pop(slot.number, None)
         self._loop.remove(link.stack)
         self._loop.remove(link.answers.fileno())
         link.close()

@@ -47,6 +47,7 @@ class Limits:
         "_sampled_at",
         "_stall_timeout",
         "_used_bytes",
+        "began_at",
         "deadline",
         "sample_at",
         "slow_at",
@@ -59,7 +60,7 @@ class Limits:
         self.slow_at = _after(options.slow_after, now)
         self._stall_timeout = options.stall_timeout
         self._max_rss = options.max_rss
-        self._active_at = self._sampled_at = now
+        self.began_at = self._active_at = self._sampled_at = now
         self._last: Sample | None = None
         self._used_bytes = 0
         self.sample_at = _NEVER

@@ -146,14 +146,3 @@ def test_end_of_children_does_not_hold_up_the_result(pool, tmp_path):
         waits.append(time.time() - path.stat().st_mtime)
     waits.sort()
     assert waits[10] < 0.1, f"median {waits[10] * 1000:.1f} ms, most {waits[-1] * 1000:.1f} ms"
-
-
-def test_multiprocessing_pool_that_is_never_closed_does_not_replace_what_was_ended(tmp_path):
-    with procjobs.Pool(workers=1) as pool:
-        pool.submit(limited_jobs.start_children, "pool", str(tmp_path / "pids")).result(30)
-        worker = psutil.Process(pool.workers()[0].pid)
-        deadline = time.monotonic() + 0.5
-        found = set()
-        while time.monotonic() < deadline:
-            found |= {child.pid for child in worker.children() if "resource_tracker" not in " ".join(child.cmdline())}
-        assert set() == found

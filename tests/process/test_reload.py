@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import signal
 import subprocess
@@ -63,8 +64,12 @@ def in_threads(*calls):
 
 def templates(pool):
     workers = {worker.pid for worker in pool.workers()}
-    children = psutil.Process(pool.stats().supervisor_pid).children()
-    return {child.pid for child in children if child.name() == "procjobs-templ"} - workers
+    found = set()
+    for child in psutil.Process(pool.stats().supervisor_pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.name() == "procjobs-templ":
+                found.add(child.pid)
+    return found - workers
 
 
 def test_jobs_after_a_reload_run_the_new_code(code):
