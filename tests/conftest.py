@@ -16,7 +16,10 @@ import pytest
 import procjobs
 from procjobs.host import rundir
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side: no pool of one may sweep up what another one looks at
+_side = os.environ.get("PYTEST_XDIST_WORKER")
+if _side is not None and os.environ.get("PROCJOBS_TEST_SIDE") != _side:  # not in a program that a test starts
+    # Tests run side by side: no pool of one may sweep up what another one looks at.
+    os.environ["PROCJOBS_TEST_SIDE"] = _side
     _directory = tempfile.TemporaryDirectory(prefix="procjobs-tests-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     os.chmod(_directory.name, 0o755)  # another user's process must get as far as the socket, to be refused there
     os.environ["XDG_RUNTIME_DIR"] = _directory.name
