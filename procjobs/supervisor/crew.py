@@ -176,6 +176,11 @@ class Crew:
         stderr = without_own_frames(job.transcript.stderr.text()) if job.transcript is not None else ""
         return Account(started_at, wall(), progress, stderr)
 
+    def note_state(self, job: Job, reason: Reason, error: str) -> None:
+        """Record the state of a job that waits again, and why."""
+        if job.row:
+            self._table.write_state(job.row, job.state, reason, job.attempt, 0.0, error)
+
     def log(self, line: str) -> None:
         """Write to the pool's log."""
         self._log.write(line)

@@ -200,8 +200,9 @@ class Dispatcher:
             self._engine.answer(job, Reason.NONE, frame, fd, "")
             fd = None
         elif answer.outcome == Outcome.RAISED and self._may_retry(job):
-            self._note_attempt(job, _reason_of(answer), first_line(answer.details))
-            self._retry(job, now)
+            reason, error = _reason_of(answer), first_line(answer.details)
+            self._note_attempt(job, reason, error)
+            self._retry(job, reason, error, now)
         else:
             job.advance(Event.FAIL)
             self._settle(job)
@@ -262,7 +263,7 @@ class Dispatcher:
         if slot.stop is not Stop.SHUTDOWN:
             self._engine.log(verdict.message)
             if self._may_retry(job) and verdict.reason is not Reason.QUARANTINED:
-                self._retry(job, now)
+                self._retry(job, verdict.reason, verdict.message, now)
                 return
         job.advance(Event.FAIL)
         self._conclude(job, verdict)
@@ -291,6 +292,7 @@ class Dispatcher:
             if job.state in {JobState.SCHEDULED, JobState.RETRYING}:
                 self.scheduled -= 1
                 job.advance(Event.DUE)
+                self._engine.note_state(job, Reason.NONE, "")
                 job.generation.queue.push(job)
         for slot in self.slots:
             if self._guard.advance(slot, now):
@@ -451,8 +453,9 @@ class Dispatcher:
     def _may_retry(self, job: Job) -> bool:
         return job.attempt <= job.kind.options.retries and not self.stopping
 
-    def _retry(self, job: Job, now: float) -> None:
+    def _retry(self, job: Job, reason: Reason, error: str, now: float) -> None:
         job.advance(Event.RETRY)
+        self._engine.note_state(job, reason, error)
         job.slot = None
         if job.transcript is not None:
             job.transcript.begin_attempt()

@@ -58,5 +58,8 @@ class Engine(Protocol):
     def account(self, job: Job) -> Account:
         """Return what is known of the attempt that has just ended."""
 
+    def note_state(self, job: Job, reason: Reason, error: str) -> None:
+        """Record the state of a job that waits again, and why."""
+
     def log(self, line: str) -> None:
         """Write a line to the pool's log."""

@@ -345,3 +345,12 @@ def test_worker_that_was_just_forked_is_stopped_without_waiting_for_the_grace_pe
     for _ in range(5):
         with procjobs.Pool(workers=4, grace_period=3600) as pool:
             pool.submit(jobs.add, 1).result(30)
+
+
+def test_job_that_waits_for_its_retry_is_shown_as_retrying_and_why(pool):
+    job = pool.options(retries=1, backoff=600.0).submit(jobs.fail, "not yet")
+    wait_until(lambda: job.status().state == "retrying")
+    status = job.status()
+    assert ("raised", 1, "ValueError: not yet", False) == (status.reason, status.attempt, status.error, status.done)
+    assert job.cancel()
+    wait_until(lambda: pool.status(job.id).state == "cancelled")

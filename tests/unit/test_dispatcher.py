@@ -34,6 +34,7 @@ class Bench:
         self.can_send = True
         self.jobs = 0
         self.examined = []
+        self.noted = []
         self.sample = Sample(0, 0.0, 1, 0)
         self.generation = self.add_generation()
         self.turn()
@@ -77,6 +78,9 @@ class Bench:
 
     def examine(self, slot):
         self.examined.append(slot)
+
+    def note_state(self, job, reason, error):
+        self.noted.append((job.state, reason))
 
     def interrupt(self, slot):
         self.notes.append(("interrupt", slot.number))

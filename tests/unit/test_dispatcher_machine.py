@@ -126,6 +126,9 @@ class World:
     def examine(self, slot):
         self.examined.append((slot, slot.current))
 
+    def note_state(self, job, reason, error):
+        assert job.state in {JobState.RETRYING, JobState.QUEUED}
+
     def interrupt(self, slot):
         assert slot.jobs
 
