@@ -80,7 +80,9 @@ def test_callback_that_submits_when_the_supervisor_is_lost(pool_name):
         again.append(pool.submit(jobs.add, 20, 22))
         done.set()
 
-    pool.submit(jobs.sleep, 600).add_done_callback(resubmit)
+    job = pool.submit(jobs.sleep, 600)
+    wait_until(job.running)  # one that was not acknowledged would go to the successor
+    job.add_done_callback(resubmit)
     os.kill(pool.stats().supervisor_pid, signal.SIGKILL)
     with contextlib.suppress(procjobs.SupervisorLost):  # sent to the one that was just dying
         pool.submit(jobs.add, 1, 2).result(30)
