@@ -203,14 +203,21 @@ def count_descriptors():
     return len(os.listdir("/proc/self/fd"))
 
 
+def count_while_connected(pool):
+    """Count the descriptors of a process whose connection lives: one that was just lost has taken its socket along."""
+    while True:
+        with suppress(procjobs.ProcjobsError):
+            pool.submit(chaos_jobs.probe).result(20)
+            supervisor, count = pool.stats().supervisor_pid, count_descriptors()
+            pool.submit(chaos_jobs.probe).result(20)
+            if pool.stats().supervisor_pid == supervisor:
+                return count
+
+
 def main(role, label, name, workers, seed, until, patience, parent):
     process.die_with_parent(int(parent))
     pool = open_pool(name, int(workers), version="b" if role == "awaits" else "a")
-    while True:  # until there is a connection whose receiver thread runs, however often the supervisor is killed meanwhile
-        with suppress(procjobs.ProcjobsError):
-            pool.submit(chaos_jobs.probe).result(20)
-            break
-    before = count_descriptors()
+    before = count_while_connected(pool)
     desk = Desk(pool, label)
     ROLES[role](desk, random.Random(f"{seed}/{label}"), float(until), float(patience))
     append("events", "left", label, before, count_descriptors())

@@ -77,8 +77,7 @@ class Ledger:
             "hung": [self._describe(token, shown) for token, shown in self._of("hung")],
             "wrong results": [self._describe(a[0], *a[2:]) for a in self._answered.values() if not self._is_right(a)],
             "wrong refusals": [fields for fields in self._of("refused") if not self._is_rightly_refused(*fields)],
-            # One more is none: the first count may have come between two connections. A leak grows with the kills.
-            "descriptors left": [fields for fields in self._of("left") if fields[2] > fields[1] + 1],
+            "descriptors left": [fields for fields in self._of("left") if fields[2] > fields[1]],
         }
 
     def children_of_dead_jobs(self, children):
