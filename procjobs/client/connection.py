@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.client import unacknowledged
 from procjobs.client.job import Job
-from procjobs.client.kinds import KindRegistry
+from procjobs.client.kinds import KindRegistry, Registered
 from procjobs.client.sender import FrameSender
 from procjobs.client.unacknowledged import Submission, Unacknowledged
 from procjobs.clock import monotonic
@@ -28,13 +28,17 @@ from procjobs.config import JobOptions
 from procjobs.errors import PayloadError, PoolClosed, SubmitTimeout, SupervisorLost, SupervisorRefused
 from procjobs.host import payload
 from procjobs.shared import wire
-from procjobs.shared.wire import HEADER, SUBMIT, Frame, FrameReader, WireError
+from procjobs.shared.ids import ID_BYTES
+from procjobs.shared.wire import BODY, FINISHED_FRAME, SUBMIT_FRAME, Frame, FrameReader, WireError
 
 if TYPE_CHECKING:
     from procjobs.shared.aftermath import LastingTable
 
 _FD_SPACE: Final = socket.CMSG_SPACE(253 * 4)
 _READ_BYTES: Final = 64 * 1024  # see procjobs.supervisor.links
+_CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+_SUBMIT: Final = int(Frame.SUBMIT)
+_FINISHED: Final = int(Frame.FINISHED)
 REQUEST_TIMEOUT: Final = 30.0
 
 
@@ -56,7 +60,7 @@ class Connection(FrameSender):
         self._unacknowledged = Unacknowledged()
         self._replies: dict[int, dict[str, Any] | None] = {}
         self._requests = 0
-        self._sent = 0
+        self.sent = 0
         self._accepted = 0
         self._closing = False
         self._closes_when_idle = False
@@ -75,10 +79,10 @@ class Connection(FrameSender):
                 data = self._socket.recv(_READ_BYTES)
                 if not data:
                     raise SupervisorLost("the supervisor closed the connection instead of a welcome; see the pool's log")
-                for frame in self._reader.feed(data):
-                    if frame.kind == Frame.REFUSED:
-                        raise SupervisorRefused(str(wire.parse_json(frame.body).get("message")))
-                    self._take(frame)
+                for kind, raw, _ in self._reader.feed(data):
+                    if kind == Frame.REFUSED:
+                        raise SupervisorRefused(str(wire.parse_json(raw[BODY:]).get("message")))
+                    self._take(kind, raw)
         except TimeoutError:
             raise SupervisorLost(
                 f"the supervisor did not answer within {REQUEST_TIMEOUT:g} s: is it stopped (SIGSTOP)?"
@@ -89,23 +93,30 @@ class Connection(FrameSender):
 
     # Out ------------------------------------------------------------------------------------------------------
 
+    def register(self, function: Any, options: JobOptions) -> Registered:
+        """Return the kind of a call, described to the supervisor; raise as `submit` does."""
+        registered = self._kinds.try_look_up(function, options)
+        if registered is None:
+            with self._lock:
+                registered, frames = self._kinds.look_up(function, options)
+                if frames:
+                    self._describe(frames)
+        return registered
+
     def submit(
-        self, job: Job[Any], function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: JobOptions,
-        delay: float, expires: float, key: bytes,
+        self, job: Job[Any], registered: Registered, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
+        options: JobOptions, delay: float, expires: float, key: bytes,
     ) -> None:
         """Pickle a call and send it; raise PayloadError, SubmitTimeout or SupervisorLost if that cannot be done."""
-        with self._lock:
-            registered, frames = self._kinds.look_up(function, options)
-            if frames:
-                self._describe(frames)
         call = (function, args, kwargs) if registered.carries_function else (args, kwargs)
         try:
             inline, fd = payload.dump(call, self._directory, args)
         except Exception as error:
             raise PayloadError(payload.explain(call, job.name, error)) from error
         job_id = job._job_id  # noqa: SLF001 - the property makes text of it, this is for every job
-        head = HEADER.pack(45 + len(key) + len(inline), Frame.SUBMIT, fd is not None, 0)
-        data = head + SUBMIT.pack(job_id, registered.number, delay, expires, len(key)) + key + inline
+        length = SUBMIT_FRAME.size + len(key) + len(inline)
+        number = registered.number
+        data = SUBMIT_FRAME.pack(length, _SUBMIT, fd is not None, 0, job_id, number, delay, expires, len(key)) + key + inline
         kept = fd if fd is not None and unacknowledged.hold(fd) else None
         is_sent = False
         try:
@@ -118,7 +129,7 @@ class Connection(FrameSender):
             if fd is not None and (kept is None or not is_sent):
                 unacknowledged.let_go(fd)
         if not is_known:  # another thread had the supervisor forget all kinds while this one pickled
-            self.submit(job, function, args, kwargs, options, delay, expires, key)
+            self.submit(job, self.register(function, options), function, args, kwargs, options, delay, expires, key)
         elif self._receiver is None:
             self._start_receiver()
 
@@ -132,21 +143,21 @@ class Connection(FrameSender):
     def _enter_and_send(self, submission: Submission, fd: int | None) -> None:
         job = submission[0]
         self._jobs[job._job_id] = job  # noqa: SLF001 - see submit
-        job.sent_over(self, self._sent + 1)
+        job.sent_over(self, self.sent + 1)
         self._unacknowledged.append(submission)
         try:
             self._send(submission[2], fd)
         except BaseException:
             self._take_out()
             raise
-        self._sent += 1
+        self.sent += 1
 
     def _take_out(self) -> None:
         """Undo the entry of the last submission, which could not be sent."""
         job, registered, _, _, sent_at = self._unacknowledged.pop()
         self._jobs.pop(job._job_id, None)  # noqa: SLF001 - see submit
         if self._unsent and not self.lost:  # a part is under way and cannot be called back: a cancellation follows it
-            self._sent += 1
+            self.sent += 1
             self._unacknowledged.append((job, registered, b"", None, sent_at))
             cancel = {"call": "cancel", "id": job._job_id.hex()}  # noqa: SLF001 - see submit
             self._unsent += wire.json_frame(Frame.REQUEST, cancel, prefix=wire.U32.pack(0))
@@ -173,7 +184,7 @@ class Connection(FrameSender):
         if frames:
             with contextlib.suppress(SupervisorLost):
                 self._describe(frames)
-        job.sent_over(self, self._sent + 1)
+        job.sent_over(self, self.sent + 1)
         if job.done():  # cancelled before; from here on, a cancellation comes over this connection, behind the job
             if fd is not None:
                 unacknowledged.let_go(fd)
@@ -253,14 +264,16 @@ class Connection(FrameSender):
     def _receive(self) -> None:
         try:
             while True:
-                flags = socket.MSG_CMSG_CLOEXEC
-                data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, _FD_SPACE, flags)
+                data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, _FD_SPACE, _CLOEXEC)
                 for _, _, content in ancillary:
                     self._fds.extend(array.array("i", content[: len(content) // 4 * 4]))
                 if not data:
                     break
-                for frame in self._reader.feed(data):
-                    self._take(frame)
+                for kind, raw, has_descriptor in self._reader.feed(data):
+                    if kind == _FINISHED:
+                        self._take_answer(raw, has_descriptor)
+                    else:
+                        self._take(kind, raw)
                 if self._closes_when_idle and not self._jobs:
                     break
         except (OSError, WireError):
@@ -321,43 +334,51 @@ class Connection(FrameSender):
             else:
                 job.abandon(unacknowledged.describe_loss(job, self.welcome["pid"], problem))
 
-    def _take(self, frame: wire.RawFrame) -> None:
-        if frame.kind == Frame.FINISHED:
-            finished = wire.parse_finished(frame.body)
-            if frame.has_descriptor and not self._fds:
-                raise WireError("a descriptor did not come: the limit of open files is reached")
-            fd = self._fds.popleft() if frame.has_descriptor else None
-            job = self._jobs.pop(finished.job_id, None)
-            if job is not None:
-                self._settle(job, finished, fd)
-            elif fd is not None:
+    def _take_answer(self, raw: bytes, has_descriptor: bool) -> None:
+        if len(raw) < FINISHED_FRAME.size:
+            raise WireError("a FINISHED frame is too short")
+        if has_descriptor and not self._fds:
+            raise WireError("a descriptor did not come: the limit of open files is reached")
+        fd = self._fds.popleft() if has_descriptor else None
+        job_id = raw[BODY : BODY + ID_BYTES]
+        job = self._jobs.get(job_id)
+        if job is None:
+            if fd is not None:
                 os.close(fd)
-        elif frame.kind == Frame.ACCEPTED:
-            accepted = int.from_bytes(frame.body, "little")
+            return
+        if fd is None:
+            job.settle(raw, None)
+        else:
+            self._settle_mapped(job, raw, fd)
+        self._jobs.pop(job_id, None)  # not before: a job whose answer is nonsense ends with the connection
+
+    def _take(self, kind: int, raw: bytes) -> None:
+        if kind == Frame.ACCEPTED:
+            accepted = int.from_bytes(raw[BODY:], "little")
             self._unacknowledged.drop(accepted - self._accepted)
             with self._changed:
                 self._accepted = accepted
                 self._changed.notify_all()
-        elif frame.kind == Frame.REPLY:
-            number, reply = int.from_bytes(frame.body[:4], "little"), wire.parse_json(frame.body[4:])
+        elif kind == Frame.REPLY:
+            number, reply = int.from_bytes(raw[BODY : BODY + 4], "little"), wire.parse_json(raw[BODY + 4 :])
             with self._changed:
                 if number in self._replies:
                     self._replies[number] = reply
                     self._changed.notify_all()
-        elif frame.kind == Frame.NOTICE:
+        elif kind == Frame.NOTICE:
             with contextlib.suppress(Warning):  # one that is an error in this application; here is nobody to raise it to
-                self.on_notice(wire.parse_json(frame.body).get("problem"))
-        elif frame.kind == Frame.WELCOME:
-            self.welcome = _checked_welcome(wire.parse_json(frame.body))
+                self.on_notice(wire.parse_json(raw[BODY:]).get("problem"))
+        elif kind == Frame.WELCOME:
+            self.welcome = _checked_welcome(wire.parse_json(raw[BODY:]))
 
     @staticmethod
-    def _settle(job: Job[Any], finished: wire.Finished, fd: int | None) -> None:
+    def _settle_mapped(job: Job[Any], raw: bytes, fd: int) -> None:
         try:
-            received = payload.Received(finished.payload, fd)
+            received = payload.Received(wire.finished_payload(raw), fd)
         except OSError as error:  # ENOMEM: too many mappings, or no address space
             job.abandon(PayloadError(f"the result of job {job.id} {job.name} could not be mapped: {error}"))
         else:
-            job.settle(finished, received)
+            job.settle(raw, received)
 
     def wait_accepted(self, sequence: int, timeout: float | None) -> bool:
         """Wait until the supervisor has taken that many submissions of this connection; return False if it never will.
@@ -373,7 +394,7 @@ class Connection(FrameSender):
     def wait_all_accepted(self, timeout: float) -> None:
         """Wait until the supervisor has taken all that was submitted until now, has gone, or time is out."""
         self._start_receiver()
-        sent = self._sent
+        sent = self.sent
         with self._changed:
             self._changed.wait_for(lambda: self._accepted >= sent or self.lost, timeout)
 

@@ -6,8 +6,10 @@ import asyncio
 import concurrent.futures
 import contextlib
 import os
-from collections.abc import AsyncIterator, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import threading
+from collections.abc import AsyncIterator, Callable, Generator
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from procjobs import errors
 from procjobs.clock import monotonic, sleep, wall
@@ -22,9 +24,9 @@ from procjobs.errors import (
     UnknownJob,
 )
 from procjobs.host.payload import Received
-from procjobs.shared.ids import to_text
+from procjobs.shared.ids import ID_BYTES, to_text
 from procjobs.shared.records import Attempt, JobStatus, Progress
-from procjobs.shared.wire import Finished, Outcome, parse_json
+from procjobs.shared.wire import BODY, Outcome, finished_payload, parse_finished, parse_json
 
 if TYPE_CHECKING:
     from procjobs.client.connection import Connection
@@ -33,9 +35,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_DONE: Final = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
+_OUTCOME_AT: Final = BODY + ID_BYTES
+_RETURNED: Final = int(Outcome.RETURNED)
+
 
 class _Undecoded(Exception):
     """Stands in the Future for a failure whose exception has not been unpickled."""
+
+
+_births = threading.Lock()
+"""Held while a job's condition is made, and while a job that has none is finished."""
+
+
+def _renew_births() -> None:
+    global _births
+    _births = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_births)  # another thread may hold it while this process forks
 
 
 class Job(concurrent.futures.Future[T], Generic[T]):
@@ -43,17 +61,35 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
     `result()` and `exception()` unpickle what has arrived in the thread that calls them. They raise what the job raised,
     or a `JobError` that says how it ended, or `PayloadError` if the answer cannot be unpickled here.
+
+    The condition, through which a Future is waited for, called back and cancelled, is made when it is first asked for: of
+    many jobs submitted together, most have their answer by the time somebody looks. That saves 3 us a job.
     """
 
     def __init__(self, pool: Pool, job_id: bytes, name: str) -> None:
-        super().__init__()
+        # What Future.__init__ does, but for the condition.
+        self._born_condition: threading.Condition | None = None
+        self._state = PENDING
+        self._result = self._exception = None
+        self._waiters = []
+        self._done_callbacks: list[Callable[[Any], Any]] = []
         self._pool = pool
         self._job_id = job_id
         self._name = name
         self._submitted_at = wall()
         self._route: tuple[Connection, int] | None = None
-        self._answer: tuple[Finished, Received] | None = None
+        self._answer: tuple[bytes, Received | None] | None = None
         self._decoded: tuple[Any, BaseException | None] | None = None
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        condition = self._born_condition
+        if condition is None:
+            with _births:
+                condition = self._born_condition
+                if condition is None:
+                    condition = self._born_condition = threading.Condition()
+        return condition
 
     @property
     def id(self) -> str:
@@ -75,33 +111,41 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
         Raise TimeoutError if it has not ended by then; the job goes on.
         """
-        error = self.exception(timeout)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                error = None  # a traceback that holds this frame must not hold the exception in turn
-        assert self._decoded is not None
-        return self._decoded[0]  # type: ignore[no-any-return]
+        value, error = self._decoded or self._await_answer(timeout)
+        if error is None:
+            return value  # type: ignore[no-any-return]
+        try:
+            raise error
+        finally:
+            error = None  # a traceback that holds this frame must not hold the exception in turn
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait up to `timeout` seconds and return how the job failed, None if it succeeded.
 
         Raise JobCancelled if it was cancelled, TimeoutError if it has not ended by then.
         """
-        try:
-            error = super().exception(timeout)
-        except concurrent.futures.CancelledError:
-            raise JobCancelled(f"job {self.id} {self._name} was cancelled", job_id=self.id) from None
-        if error is not None and not isinstance(error, _Undecoded):
-            return error
+        return (self._decoded or self._await_answer(timeout))[1]
+
+    def _await_answer(self, timeout: float | None) -> tuple[Any, BaseException | None]:
+        """Wait for the answer and unpickle it; return (result, None) or (None, exception)."""
+        if self._state != FINISHED or self._exception is not None:
+            try:
+                error = super().exception(timeout)
+            except concurrent.futures.CancelledError:
+                raise JobCancelled(f"job {self.id} {self._name} was cancelled", job_id=self.id) from None
+            if error is not None and not isinstance(error, _Undecoded):
+                return None, error
         answer = self._answer
         if self._decoded is None and answer is not None:
             self._decoded = _decode(*answer, self._name)
             self._answer = None
         while self._decoded is None:  # another thread is between the two lines above
             sleep(0)
-        return self._decoded[1]
+        return self._decoded
+
+    def done(self) -> bool:
+        """Return whether the job has ended: its answer is here, or it was cancelled. Does not block."""
+        return self._state in _DONE
 
     def running(self) -> bool:
         """Return whether a worker runs the job now, as the shared table shows it. Does not block."""
@@ -186,19 +230,27 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
     # What the connection calls ------------------------------------------------------------------------------
 
-    def settle(self, finished: Finished, received: Received) -> None:
-        """Take the answer that has arrived; runs no code of the job's."""
+    def settle(self, raw: bytes, received: Received | None) -> None:
+        """Take the answer that has arrived, a FINISHED frame; runs no code of the job's."""
+        if raw[_OUTCOME_AT] == _RETURNED:
+            with _births:
+                if self._born_condition is None:  # nobody has waited for it, wants to be called back, or cancels it
+                    self._answer = raw, received
+                    self._state = FINISHED
+        if not self.done():
+            self._settle_before_others(raw, received)
         self._route = None
-        if self.done():
-            return
+
+    def _settle_before_others(self, raw: bytes, received: Received | None) -> None:
+        finished = parse_finished(raw)
         with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled in this very moment
-            if finished.outcome == Outcome.RETURNED:
-                self._answer = (finished, received)
-                self.set_result(None)  # type: ignore[arg-type]
-            elif finished.outcome == Outcome.VERDICT and parse_json(finished.details)["error"] == "JobCancelled":
+            if finished.outcome == Outcome.VERDICT and parse_json(finished.details)["error"] == "JobCancelled":
                 self._mark_cancelled()
+                return
+            self._answer = raw, received
+            if finished.outcome == Outcome.RETURNED:
+                self.set_result(None)  # type: ignore[arg-type]
             else:
-                self._answer = (finished, received)
                 self.set_exception(_Undecoded())
 
     def abandon(self, error: ProcjobsError) -> None:
@@ -221,15 +273,19 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         self._pool.send_again(waiting)
 
 
-def _decode(finished: Finished, received: Received, name: str) -> tuple[Any, BaseException | None]:
+def _decode(raw: bytes, received: Received | None, name: str) -> tuple[Any, BaseException | None]:
     """Return (result, None) or (None, exception); runs whatever code the unpickling runs."""
-    job_id = to_text(finished.job_id)
-    if finished.outcome == Outcome.RETURNED:
+    if received is None:
+        received = Received(finished_payload(raw), None)
+    if raw[_OUTCOME_AT] == _RETURNED:
         try:
             return received.load(), None
         except Exception as error:  # noqa: BLE001 - the edge around the user's unpickling
-            text = f"the result of job {job_id} {name} could not be unpickled here: {type(error).__name__}: {error}"
+            who = f"job {to_text(raw[BODY : BODY + ID_BYTES])} {name}"
+            text = f"the result of {who} could not be unpickled here: {type(error).__name__}: {error}"
             return None, _with_cause(PayloadError(text), error)
+    finished = parse_finished(raw)
+    job_id = to_text(finished.job_id)
     details = parse_json(finished.details)
     if finished.outcome == Outcome.VERDICT:
         return None, _verdict(details, job_id, finished.attempt)

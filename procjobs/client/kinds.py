@@ -28,12 +28,13 @@ OPTIONS_ATTRIBUTE: Final = "__procjobs_options__"
 class Registered(NamedTuple):
     """A kind as the supervisor knows it; `carries_function` says that each payload brings its own function.
 
-    `description` is the body of its KIND frame without the number, which is this connection's.
+    `description` is the body of its KIND frame without the number, which is this connection's; `name` that of its jobs.
     """
 
     number: int
     carries_function: bool
     description: bytes
+    name: str
 
 
 class KindRegistry:
@@ -47,12 +48,14 @@ class KindRegistry:
         self._first_valid = 1
         self._forget_first = False
 
-    def look_up(self, function: Any, options: JobOptions) -> tuple[Registered, bytes]:
-        """Return the kind of this call, and the frames that describe it if the supervisor has not seen it yet."""
+    def try_look_up(self, function: Any, options: JobOptions) -> Registered | None:
+        """Return the kind of this call if it is known by identity. The one method that needs no lock."""
         # The entries hold function and options, so their identities cannot be taken over by others.
         known = self._by_identity.get((id(function), id(options)))
-        if known is not None:
-            return known[2], b""
+        return known[2] if known is not None else None
+
+    def look_up(self, function: Any, options: JobOptions) -> tuple[Registered, bytes]:
+        """Return the kind of this call, and the frames that describe it if the supervisor has not seen it yet."""
         importable = payload.is_importable(function)
         key = (id(function) if importable else _snapshot(function, _DEPTH), options)
         if key[0] is None:
@@ -85,7 +88,7 @@ class KindRegistry:
         registered = self._by_value.get(other.description)
         if registered is not None:
             return registered, b""
-        return self._enter(other.description, other.description, carries_function=other.carries_function)
+        return self._enter(other.description, other)
 
     def _register(self, function: Any, options: JobOptions, key: Any) -> tuple[Registered, bytes]:
         name = options.name or function_name(function)
@@ -93,9 +96,9 @@ class KindRegistry:
         if len(pickled) > wire.MAX_FUNCTION_BYTES:
             pickled = b""
         text = json.dumps({"name": name[:1000], "options": asdict(options)}).encode()
-        return self._enter(key, wire.U32.pack(len(text)) + text + pickled, carries_function=not pickled)
+        return self._enter(key, Registered(0, not pickled, wire.U32.pack(len(text)) + text + pickled, name))
 
-    def _enter(self, key: Any, description: bytes, *, carries_function: bool) -> tuple[Registered, bytes]:
+    def _enter(self, key: Any, kind: Registered) -> tuple[Registered, bytes]:
         frames = b""
         if len(self._by_value) >= MOST_KINDS:
             self.forget()
@@ -103,8 +106,8 @@ class KindRegistry:
             self._forget_first = False
             frames = wire.frame(Frame.FORGET, b"")
         self._count += 1
-        registered = self._by_value[key] = Registered(self._count, carries_function, description)
-        return registered, frames + wire.frame(Frame.KIND, wire.U32.pack(self._count) + description)
+        registered = self._by_value[key] = kind._replace(number=self._count)
+        return registered, frames + wire.frame(Frame.KIND, wire.U32.pack(self._count) + kind.description)
 
 
 def _dump(function: Any, name: str) -> bytes:

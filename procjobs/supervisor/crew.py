@@ -18,7 +18,7 @@ from procjobs.host import observe, process
 from procjobs.host.loop import READ, Loop
 from procjobs.shared import wire
 from procjobs.shared.table import TableWriter
-from procjobs.shared.wire import Frame, Outcome, WireError
+from procjobs.shared.wire import BODY, Frame, Outcome, WireError
 from procjobs.supervisor.engine import Account
 from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Job, Slot, SlotState, Stop
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 _TICK: Final = 0.02
 """The kernel knows the starts of processes in ticks of 10 ms."""
+
+_PART_SECONDS: Final = 5.0
+"""How long the rest of a worker's frame may take: what a job has written there itself could swallow every later answer."""
 
 Deliver = Callable[[Job, "Reason", bytes, "int | None", str], None]
 
@@ -70,6 +73,7 @@ class Crew:
         self._slots_by_pid: dict[int, Slot] = {}
         self._tree = observe.ProcessTree()
         self._given: dict[int, tuple[Job, int, float]] = {}
+        self._parts: dict[int, float] = {}
         self.mark = os.urandom(16).hex()
         self._seek_orphans = False
 
@@ -203,33 +207,50 @@ class Crew:
         """Act on what a worker has sent."""
         slot, link = source.slot, source.link
         try:
-            for frame, fd in link.stream.read():
-                if frame.kind == Frame.FINISHED:
-                    self._read_answer(slot, link, frame, fd)
+            for kind, raw, fd in link.stream.read():
+                if kind == Frame.FINISHED:
+                    self._read_answer(slot, link, raw, fd)
                 elif fd is not None:
                     os.close(fd)
-                    raise WireError(f"a frame of kind {frame.kind} with a descriptor")
-                elif frame.kind == Frame.READY:
-                    baseline = wire.U64.unpack(frame.body)[0] if len(frame.body) == wire.U64.size else 0
+                    raise WireError(f"a frame of kind {kind} with a descriptor")
+                elif kind == Frame.READY:
+                    baseline = wire.U64.unpack_from(raw, BODY)[0] if len(raw) == BODY + wire.U64.size else 0
                     self.dispatcher.staff.on_ready(slot, baseline, self._loop.now)
-                elif frame.kind == Frame.UNFIT and slot.state is SlotState.STARTING and slot.generation is not None:
+                elif kind == Frame.UNFIT and slot.state is SlotState.STARTING and slot.generation is not None:
                     # Bounded, since every client is told, and a frame that is too large would end its connection.
-                    slot.generation.problem = wire.limit_text(frame.body.decode(errors="replace"), 32_000)
+                    slot.generation.problem = wire.limit_text(raw[BODY:].decode(errors="replace"), 32_000)
+            if link.stream.has_part:
+                self._await_rest(slot)
+            elif self._parts:
+                self._parts.pop(slot.number, None)
         except WireError as error:
-            self._log.write(f"worker {slot.number} (pid {slot.pid}) is killed: it sent nonsense: {error}")
-            if slot.pid in self._slots_by_pid:
-                self.kill(slot)
-            link.stream.ended = True
+            self._distrust(slot, str(error))
         if link.stream.ended:
             self._loop.remove(link.answers.fileno())
 
-    def _read_answer(self, slot: Slot, link: WorkerLink, frame: wire.RawFrame, fd: int | None) -> None:
-        answer = _parse_answer(frame, fd)
+    def _await_rest(self, slot: Slot) -> None:
+        """Expect the rest of a frame soon; raise WireError if none can be under way."""
+        if slot.state is SlotState.IDLE:
+            raise WireError("something followed its last answer")
+        self._parts[slot.number] = self._loop.now + _PART_SECONDS
+
+    def _distrust(self, slot: Slot, why: str) -> None:
+        """Kill a worker whose answers cannot be read any more."""
+        self._log.write(f"worker {slot.number} (pid {slot.pid}) is killed: it sent nonsense: {why}")
+        self._parts.pop(slot.number, None)
+        if slot.pid in self._slots_by_pid:
+            self.kill(slot)
+        link = self._links[slot.number]
+        link.stream.ended = True
+        self._loop.remove(link.answers.fileno())
+
+    def _read_answer(self, slot: Slot, link: WorkerLink, raw: bytes, fd: int | None) -> None:
+        answer = _parse_answer(raw, fd)
         link.confirm(answer.job_id)
         for printer in self._printers[slot.number]:
             if printer.paused:
                 self.outputs.read_paused(printer)
-        unwanted = self.dispatcher.on_finished(slot, answer, frame.raw, fd, self._loop.now)
+        unwanted = self.dispatcher.on_finished(slot, answer, raw, fd, self._loop.now)
         if unwanted is not None:
             os.close(unwanted)
 
@@ -290,6 +311,7 @@ class Crew:
         for printer in self._printers.pop(slot.number):
             self._loop.remove(printer.fd)
         self._given.pop(slot.number, None)
+        self._parts.pop(slot.number, None)
         self._loop.remove(link.stack)
         self._loop.remove(link.answers.fileno())
         link.close()
@@ -323,12 +345,15 @@ class Crew:
 
     def next_deadline(self) -> float:
         """Return when something is to be looked at again."""
-        return min(self.stacks.next_deadline(), self.outputs.next_deadline())
+        deadline = min(self.stacks.next_deadline(), self.outputs.next_deadline())
+        return min(deadline, *self._parts.values()) if self._parts else deadline
 
     def advance(self, now: float) -> None:
         """Do what is due."""
         self.stacks.advance(now, self._links)
         self.outputs.advance(now)
+        for number in [number for number, until in self._parts.items() if until <= now]:
+            self._distrust(self.dispatcher.slots[number], "a frame whose rest does not come")
 
     def close(self, seconds: float) -> None:
         """End what is left of the workers' descendants; the workers themselves have ended."""
@@ -338,9 +363,9 @@ class Crew:
             process.wait_for_child(min(remains), seconds)
 
 
-def _parse_answer(frame: wire.RawFrame, fd: int | None) -> wire.Finished:
+def _parse_answer(raw: bytes, fd: int | None) -> wire.Finished:
     try:
-        answer = wire.parse_finished(frame.body)
+        answer = wire.parse_finished(raw)
         if answer.outcome == Outcome.VERDICT:
             raise WireError("a verdict, which is the supervisor's alone")
     except WireError:

@@ -507,6 +507,24 @@ def test_descriptor_that_a_worker_sends_with_a_frame_that_has_none_is_closed(cro
     crowd.check_nothing_is_kept()
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.2])
+def test_answer_of_a_later_job_is_not_swallowed_by_half_a_frame(crowd, pause):
+    """The job answers for itself, and begins a frame that everything later would seem to belong to."""
+    own = wire.finished_frame(ITSELF, Outcome.RETURNED, 0, 1, 0.1, None, pickle.dumps(5))
+    half = wire.HEADER.pack(wire.MAX_FRAME_BYTES, Frame.FINISHED, 0, 0)
+    forging = [crowd.pool.submit(say_in_two_parts, own, half, pause) for _ in range(2)]
+    later = [crowd.pool.submit(jobs.add, n, 1) for n in range(4)]
+    for job in [*forging, *later]:
+        outcome(job)
+    crowd.check_nobody_noticed()
+
+
+def say_in_two_parts(first, second, pause):
+    say([(first, 0)], None, "return")
+    time.sleep(pause)  # job
+    return say([(second, 0)], None, "return")
+
+
 def test_job_that_calls_its_worker_unfit_is_not_believed(crowd):
     assert "said" == crowd.pool.submit(say, [(wire.frame(Frame.UNFIT, b"\x01" * 200_000), 0)], None, "return").result(30)
     assert None is crowd.pool.stats().problem
@@ -557,7 +575,9 @@ class Peer:
 
     def submit(self):
         job = Job(None, os.urandom(16), "add")
-        self.connection.submit(job, jobs.add, (1, 2), {}, JobOptions(), 0.0, 0.0, b"")
+        options = JobOptions()
+        kind = self.connection.register(jobs.add, options)
+        self.connection.submit(job, kind, jobs.add, (1, 2), {}, options, 0.0, 0.0, b"")
         return job
 
     def end(self):

@@ -73,8 +73,7 @@ class Bench:
         assert job not in self.answers
         self.answers[job] = (job.state, reason, error)
         if frame:
-            (raw,) = wire.FrameReader().feed(frame)
-            self.verdict = json.loads(wire.parse_finished(raw.body).details)
+            self.verdict = json.loads(wire.parse_finished(frame).details)
 
     def examine(self, slot):
         self.examined.append(slot)
@@ -141,7 +140,7 @@ class Bench:
         return jobs
 
     def finish(self, job, outcome=Outcome.RETURNED, *, seconds=0.1, fd=None, slot=None):
-        answer = Finished(job.id, outcome, 0, job.attempt, seconds, 0, DETAILS, b"")
+        answer = Finished(job.id, outcome, 0, job.attempt, seconds, 0, DETAILS)
         unwanted = self.dispatcher.on_finished(slot or job.slot, answer, b"", fd, self.now)
         self.turn()
         return unwanted

@@ -169,7 +169,7 @@ class World:
         while worker.answers:
             job_id, outcome, attempt = worker.answers.popleft()
             seconds = 0.000_1 if self.jobs[job_id].kind.name == b"tiny" else 0.1
-            answer = Finished(job_id, outcome, 0, attempt, seconds, 0, b'{"type": "Error", "message": "no"}', b"")
+            answer = Finished(job_id, outcome, 0, attempt, seconds, 0, b'{"type": "Error", "message": "no"}')
             assert self.dispatcher.on_finished(worker.slot, answer, b"", None, self.now) is None
 
     def reap(self, worker):
