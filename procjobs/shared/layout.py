@@ -45,6 +45,8 @@ COUNTERS: Final = struct.Struct("=IIIIIQQQQIId")  # see table.Counters
 PROBLEM: Final = struct.Struct("=255p")
 SLOT: Final = struct.Struct("=IIB3x16sQd")  # pid, generation, state, job id, jobs done, started at
 STATE: Final = struct.Struct("=16sIBBH4xddd64p156p")  # id, next, state, reason, attempt, 3 times, name, error
+STATE_HEAD: Final = struct.Struct("=16sI")
+STATE_CHANGED: Final = struct.Struct("=20sBBH20sd64s156p")  # STATE, with what does not change as it was packed before
 PROGRESS: Final = struct.Struct("=8sHHIdddd96p80p")  # tag, attempt, flags, pid, started, value, total, updated, ...
 
 COUNTERS_OFFSET: Final = 128
@@ -54,6 +56,7 @@ SLOT_BYTES: Final = 64
 BUCKETS_OFFSET: Final = SLOTS_OFFSET + MAX_SLOTS * SLOT_BYTES
 ROW_BYTES: Final = 512
 PROGRESS_OFFSET: Final = 280
+PROGRESS_FLAGS_OFFSET: Final = PROGRESS_OFFSET + 8 + 10  # the byte of PROGRESS with its flags
 INLINE_MESSAGE_BYTES: Final = 95
 INLINE_DATA_BYTES: Final = 79
 
@@ -61,6 +64,7 @@ assert PART_HEAD.size + IDENTITY.size <= COUNTERS_OFFSET
 assert COUNTERS_OFFSET + PART_HEAD.size + COUNTERS.size <= PROBLEM_OFFSET
 assert PART_HEAD.size + SLOT.size <= SLOT_BYTES
 assert PART_HEAD.size + STATE.size <= PROGRESS_OFFSET
+assert STATE_CHANGED.size == STATE.size
 assert PROGRESS_OFFSET + PART_HEAD.size + PROGRESS.size <= ROW_BYTES
 assert BUCKETS_OFFSET == 36864
 
@@ -79,8 +83,7 @@ class ProgressFlag(IntFlag):
 
 
 def write_part(table: mmap, offset: int, count: int, body: bytes) -> None:
-    """Write a part with its checksum. `count` is the writer's own, one more than in the write before."""
-    count &= 0xFFFF_FFFF
+    """Write a part with its checksum. `count` (32 bits) is the writer's, one more than before."""
     table[offset : offset + 8 + len(body)] = PART_HEAD.pack(crc32(body, count), count) + body
 
 

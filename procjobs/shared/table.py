@@ -38,6 +38,7 @@ SEGMENT_ROWS = 2048
 """Rows are given memory one mebibyte at a time, as they are first used."""
 
 _MASK = 0xFFFF_FFFF
+_MAY_HAVE_FILE = int(ProgressFlag.MAY_HAVE_FILE)
 
 
 class TableFull(Exception):
@@ -115,8 +116,8 @@ class TableWriter:
         self._rows_with_memory += rows
 
     def _write(self, offset: int, body: bytes) -> None:
-        self._count += 1
-        write_part(self._map, offset, self._count, body)
+        self._count = count = (self._count + 1) & _MASK
+        write_part(self._map, offset, count, body)
 
     def _row_offset(self, row: int) -> int:
         return self._rows_offset + (row - 1) * ROW_BYTES
@@ -148,16 +149,15 @@ class TableWriter:
     ) -> None:
         """Write what has changed in a published job: its state, and when and why it ended."""
         offset = self._row_offset(row)
-        job_id, following, _, _, _, submitted, due, _, name, _ = STATE.unpack_from(self._map, offset + 8)
+        old = self._map[offset + 8 : offset + 8 + STATE.size]
         line = clip(error, 155) if error else b""
-        fields = job_id, following, state, reason, attempt, submitted, due, finished_at, name, line
-        self._write(offset, STATE.pack(*fields))
+        fields = old[:20], state, reason, attempt, old[24:44], finished_at, old[52:116], line
+        self._write(offset, layout.STATE_CHANGED.pack(*fields))
 
     def release(self, row: int) -> None:
         """Take a row out of its chain and give it back; its job is unknown from here on."""
         offset = self._row_offset(row)
-        job_id, following = STATE.unpack_from(self._map, offset + 8)[:2]
-        flags = PROGRESS.unpack_from(self._map, offset + PROGRESS_OFFSET + 8)[2]
+        job_id, following = layout.STATE_HEAD.unpack_from(self._map, offset + 8)
         bucket = bucket_of(job_id, self._buckets)
         previous = self._heads[bucket]
         if previous == row:
@@ -167,7 +167,7 @@ class TableWriter:
             start = self._row_offset(previous)
             body = self._map[start + 8 : start + 8 + STATE.size]
             self._write(start, body[:16] + following.to_bytes(4, "little") + body[20:])
-        if flags & ProgressFlag.MAY_HAVE_FILE:
+        if self._map[offset + layout.PROGRESS_FLAGS_OFFSET] & _MAY_HAVE_FILE:
             path = data_file(self._directory, job_id)
             for name in (path, path + ".new"):
                 with contextlib.suppress(FileNotFoundError):

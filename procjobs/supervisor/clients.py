@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.supervisor import Supervisor
 
 _MOST_KINDS: Final = 8192
+_QUEUED: Final = JobState.QUEUED
 _Reply = dict[str, Any] | None
 """What a call answers; None where the answer comes later."""
 
@@ -37,6 +38,7 @@ class ClientDesk:
         self._supervisor = supervisor
         self._kinds: WeakValueDictionary[bytes, Kind] = WeakValueDictionary()
         self._kind_count = 0
+        self._room = 0  # how many more jobs may wait; counted down within a turn, since looking costs 1 us
         self.jobs: dict[bytes, Job] = {}
         self._handlers: dict[int, Callable[[ClientLink, bytes, int | None], None]] = {
             Frame.SUBMIT: self._on_submit,
@@ -62,6 +64,7 @@ class ClientDesk:
     def read(self, client: ClientLink) -> None:
         """Act on everything that has arrived from a client; raises WireError."""
         handlers = self._handlers
+        self._room = self._supervisor.room()
         for kind, raw, fd in client.stream.read():
             handler = handlers.get(kind)
             if handler is None or (client.generation is None and kind != Frame.HELLO):
@@ -145,13 +148,17 @@ class ClientDesk:
             _close(fd)
             self._watch(client, self.jobs[job_id])
             return
-        job = Job(job_id, kind, newest_generation(client), client, inline, fd)
+        generation = client.generation
+        if generation is None or generation.successor is not None:
+            generation = newest_generation(client)
+        job = Job(job_id, kind, generation, client, inline, fd)
         if key_length:
             job.key = raw[45 : 45 + key_length]
         if kind.options.cancel_on_disconnect:
             client.tied.add(job)
         supervisor = self._supervisor
-        refusal = supervisor.refusal(fd)
+        self._room -= 1
+        refusal = supervisor.refusal(fd) if self._room < 0 or fd is not None else None
         if refusal is None:
             try:
                 job.row = supervisor.allocate_row(job_id)
@@ -161,7 +168,7 @@ class ClientDesk:
         if refusal is not None:
             supervisor.dispatcher.reject(job, *refusal)
             return
-        state = JobState.SCHEDULED if delay > 0 else JobState.QUEUED
+        state = JobState.SCHEDULED if delay > 0 else _QUEUED
         supervisor.table.publish(job.row, job_id, state, 0, wall(), kind.name)
         supervisor.dispatcher.submit(job, supervisor.now, delay=delay, expires=expires)
 

@@ -191,7 +191,8 @@ class Crew:
 
     def answer(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
         """Pass on a job's answer."""
-        self.outputs.keep(job)
+        if job.transcript is not None:
+            self.outputs.keep(job)
         self._deliver(job, reason, frame, fd, error)
 
     # What workers say -------------------------------------------------------------------------------------------
@@ -247,8 +248,8 @@ class Crew:
     def _read_answer(self, slot: Slot, link: WorkerLink, raw: bytes, fd: int | None) -> None:
         answer = _parse_answer(raw, fd)
         link.confirm(answer.job_id)
-        for printer in self._printers[slot.number]:
-            if printer.paused:
+        if self.outputs.is_pausing:
+            for printer in self._printers[slot.number]:
                 self.outputs.read_paused(printer)
         unwanted = self.dispatcher.on_finished(slot, answer, raw, fd, self._loop.now)
         if unwanted is not None:

@@ -203,6 +203,11 @@ class Outputs:
             self._log.write_output(_label(source), source.rest)
             source.rest = b""
 
+    @property
+    def is_pausing(self) -> bool:
+        """Whether a stream was flooded and is left alone for a while."""
+        return bool(self._paused)
+
     def next_deadline(self) -> float:
         """Return when a stream that was flooded is read again."""
         return self._paused[0][0] if self._paused else float("inf")

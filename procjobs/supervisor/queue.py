@@ -6,12 +6,14 @@ import heapq
 from bisect import insort
 from collections import deque
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from procjobs.shared.states import JobState
 
 if TYPE_CHECKING:
     from procjobs.supervisor.jobs import Job
+
+_QUEUED: Final = JobState.QUEUED
 
 
 class JobQueue:
@@ -38,7 +40,10 @@ class JobQueue:
 
     def push(self, job: Job) -> None:
         """Put a job behind those of its priority."""
-        self._level(job.kind.options.priority).append(job)
+        level = self._levels.get(job.kind.options.priority)
+        if level is None:
+            level = self._level(job.kind.options.priority)
+        level.append(job)
         self._waiting += 1
 
     def push_front(self, job: Job) -> None:
@@ -51,7 +56,7 @@ class JobQueue:
         while self._order:
             level = self._levels[-self._order[0]]
             while level:
-                if level[0].state is JobState.QUEUED:
+                if level[0].state is _QUEUED:
                     return level[0]
                 level.popleft()
             del self._levels[-self._order.pop(0)]

@@ -170,7 +170,7 @@ class ResultStore:
         if self._in_memory and self._in_memory[0] is job:
             self._in_memory.popleft()
         job.answer.drop()
-        job.answer = EvictedAnswer(job.answer.kept_at)
+        job.answer = EvictedAnswer(job.answer.kept_at) if job.unsent else None
         return job
 
     def _release(self, job: Job) -> None:

@@ -248,7 +248,7 @@ class Supervisor:
             if client.accepted != client.accepted_told:
                 client.accepted_told = client.accepted
                 client.outgoing.append(wire.frame(Frame.ACCEPTED, wire.U64.pack(client.accepted)))
-            if client.outgoing or client.waits_to_write:
+            if client.has_more:
                 self._try_flush(client)
 
     def _try_flush(self, client: ClientLink) -> None:
@@ -264,12 +264,18 @@ class Supervisor:
             client.events = events
             self._loop.change(client.socket.fileno(), client, events)
 
+    def room(self) -> int:
+        """Return how many more jobs may wait."""
+        if not self._accepting:
+            return 0
+        return self.settings.max_queued - self.dispatcher.queued - self.dispatcher.scheduled
+
     def refusal(self, fd: int | None) -> tuple[str, str, dict[str, Any]] | None:
         """Return why no job can be taken now, as (name of the error, message, its attributes); None if one can."""
         if not self._accepting:
             return "PoolClosed", f"pool {self.name!r} is stopping and takes no more jobs", {}
-        waiting = self.dispatcher.queued + self.dispatcher.scheduled
-        if waiting >= self.settings.max_queued:
+        if self.room() <= 0:
+            waiting = self.dispatcher.queued + self.dispatcher.scheduled
             text = f"pool {self.name!r} has {waiting} jobs waiting, as many as max_queued allows"
             details = {"queued": waiting, "max_queued": self.settings.max_queued}
             return "QueueFull", text, {**details, "estimated_wait": self.dispatcher.estimated_wait()}
@@ -310,13 +316,18 @@ class Supervisor:
         if job.row:
             self.table.write_state(job.row, job.state, reason, job.attempt, wall(), error)
         self._results.keep(job, frame, fd, self._loop.now)
-        waiting = job.client, *(job.watchers or ())
-        job.client = job.watchers = None
-        for client in waiting:
-            if not client.closed:
-                client.queue_answer(job)
-                if client.tied:
-                    client.tied.discard(job)
+        client, watchers = job.client, job.watchers
+        job.client = None
+        if not client.closed:
+            client.queue_answer(job)
+            if client.tied:
+                client.tied.discard(job)
+        if watchers is not None:
+            job.watchers = None
+            for watcher in watchers:
+                if not watcher.closed:
+                    watcher.queue_answer(job)
+                    watcher.tied.discard(job)
 
     # Stopping ---------------------------------------------------------------------------------------------------
 
