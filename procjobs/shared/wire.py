@@ -26,8 +26,8 @@ All numbers are little-endian.
     READY     worker -> supervisor   u64 resident bytes of the worker, which has initialised
     UNFIT     worker -> supervisor   text: the initializer failed; the worker ends after it
 
-Jobs go to a worker as one message each on a SOCK_SEQPACKET pair: JOB struct, JSON and function of the kind where the
-worker has not seen it yet, inline part of the payload.
+Jobs go to a worker as one message each: JOB struct, JSON and function of the kind where the worker has not seen it yet,
+inline part of the payload. Up to MAX_PACKET_BYTES it is a packet in a pipe; others take a socket, and JOB_ASIDE is in the pipe.
 
 A payload is an inline part and at most one descriptor of a memory file with what is too big for a frame
 (procjobs.host.payload). So every frame is small, and no process needs memory for what only passes through it.
@@ -50,6 +50,11 @@ MAX_FUNCTION_BYTES: Final = 32 * 1024
 """The largest pickle of a function that is described once; a larger one travels with each call."""
 MAX_JOB_BYTES: Final = 112 * 1024
 """The largest message to a worker: inline part, function, and 16 KiB for the rest."""
+
+MAX_PACKET_BYTES: Final = 4096
+"""The largest message to a worker that its pipe takes whole (PIPE_BUF of Linux)."""
+JOB_ASIDE: Final = b"\0"
+"""Stands in a worker's pipe for a job that came over its socket."""
 
 HEADER: Final = struct.Struct("<IBBH")
 SUBMIT: Final = struct.Struct("<16sIddB")  # job id, kind, delay in seconds, expires in seconds (0: never), length of the key

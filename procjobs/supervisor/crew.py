@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,9 +21,9 @@ from procjobs.shared.wire import BODY, Frame, Outcome, WireError
 from procjobs.supervisor.engine import Account
 from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Job, Slot, SlotState, Stop
-from procjobs.supervisor.links import WorkerLink
 from procjobs.supervisor.output import Console, Outputs, OutputSource
 from procjobs.supervisor.stacks import Stacks, StackSource, without_own_frames
+from procjobs.supervisor.worker_link import WorkerLink
 
 if TYPE_CHECKING:
     from procjobs.shared.states import Reason
@@ -85,7 +84,7 @@ class Crew:
         try:
             link = WorkerLink()
         except OSError as error:
-            self._log.write(f"no sockets for a worker: {error}")
+            self._log.write(f"no pipes for a worker: {error}")
             return False
         if not self.templates.spawn(slot.generation, slot.number, link.fds_for_worker()):
             link.close()
@@ -96,7 +95,7 @@ class Crew:
         for printer in self._printers[slot.number]:
             self._loop.add(printer.fd, printer)
         self._loop.add(link.stack, StackSource(slot, link))
-        self._loop.add(link.answers.fileno(), AnswerSource(slot, link))
+        self._loop.add(link.stream.pipe, AnswerSource(slot, link))
         return True
 
     def send(self, slot: Slot, job: Job) -> bool:
@@ -227,7 +226,7 @@ class Crew:
         except WireError as error:
             self._distrust(slot, str(error))
         if link.stream.ended:
-            self._loop.remove(link.answers.fileno())
+            self._loop.remove(link.stream.pipe)
 
     def _await_rest(self, slot: Slot) -> None:
         """Expect the rest of a frame soon; raise WireError if none can be under way."""
@@ -243,7 +242,7 @@ class Crew:
             self.kill(slot)
         link = self._links[slot.number]
         link.stream.ended = True
-        self._loop.remove(link.answers.fileno())
+        self._loop.remove(link.stream.pipe)
 
     def _read_answer(self, slot: Slot, link: WorkerLink, raw: bytes, fd: int | None) -> None:
         answer = _parse_answer(raw, fd)
@@ -296,7 +295,7 @@ class Crew:
         source = AnswerSource(slot, link)
         while not link.stream.ended:
             self.read_answers(source, READ)
-            if not _has_more(link.answers):
+            if link.stream.drained:
                 break
         assert slot.generation is not None
         self.templates.forget_worker(slot.generation, how.pid)
@@ -314,7 +313,7 @@ class Crew:
         self._given.pop(slot.number, None)
         self._parts.pop(slot.number, None)
         self._loop.remove(link.stack)
-        self._loop.remove(link.answers.fileno())
+        self._loop.remove(link.stream.pipe)
         link.close()
 
     def on_template_exit(self, generation: Generation) -> None:
@@ -374,10 +373,3 @@ def _parse_answer(raw: bytes, fd: int | None) -> wire.Finished:
             os.close(fd)
         raise
     return answer
-
-
-def _has_more(sock: socket.socket) -> bool:
-    try:
-        return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except OSError:
-        return False

@@ -1,4 +1,4 @@
-"""The supervisor's ends of its sockets: to a worker, to a template, to a client. Nothing here blocks.
+"""The supervisor's ends of its sockets: to a template, to a client. Nothing here blocks.
 
 Whatever is read here may have been written by a bug or an attacker: a link answers nonsense with WireError or by being
 closed, never with another exception, and one link's fate is no other's.
@@ -7,7 +7,6 @@ closed, never with another exception, and one link's fate is no other's.
 from __future__ import annotations
 
 import array
-import contextlib
 import json
 import os
 import socket
@@ -18,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.host import process
 from procjobs.host.loop import READ
-from procjobs.shared.ids import ID_BYTES
-from procjobs.shared.wire import JOB, MAX_JOB_BYTES, FrameReader, WireError, parse_json
+from procjobs.shared.wire import FrameReader, WireError, parse_json
 
 if TYPE_CHECKING:
     from procjobs.supervisor.jobs import Generation, Job, Kind
@@ -28,16 +26,12 @@ READ_BYTES: Final = 64 * 1024
 """Read at once. From 128 KiB on, malloc maps fresh pages for every call, which costs 15 us (Linux, glibc 2.36)."""
 _MOST_FDS: Final = 253  # SCM_MAX_FD of the kernel
 _FD_SPACE: Final = socket.CMSG_SPACE(_MOST_FDS * 4)
-_ONE_FD: Final = socket.CMSG_SPACE(4)
 _CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)  # plain numbers: two flags of an enum cost 0.5 us to combine
 _TRUNCATED: Final = int(socket.MSG_CTRUNC)
-_NO_WAIT: Final = int(socket.MSG_DONTWAIT) | _CLOEXEC
-_KINDS_KNOWN: Final = 1024
-"""How many kinds of jobs a worker remembers before it is told to forget all of them."""
 
 
 class FrameStream:
-    """Frames and descriptors that arrive on a stream socket.
+    """Frames and descriptors that arrive from a client.
 
     Only regular files are taken, as memory files are. Of a socket, our peer's own end would never let this stream end; a
     device or a pipe has no size, and may never come to an end when it is read. And a peer that sends more descriptors than
@@ -76,11 +70,6 @@ class FrameStream:
         if len(self._fds) > 1:  # that of a frame which has not arrived whole may wait
             raise WireError(f"{len(self._fds)} descriptors came that no frame claims")
 
-    @property
-    def has_part(self) -> bool:
-        """Whether a frame has begun to arrive that is not whole yet."""
-        return self._reader.has_part
-
     def _take_descriptors(self, ancillary: list[tuple[int, int, bytes]]) -> None:
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -92,120 +81,6 @@ class FrameStream:
         """Close the descriptors that no frame has claimed."""
         while self._fds:
             os.close(self._fds.popleft())
-
-
-class WorkerLink:
-    """A worker's sockets, and the pipes of what it prints and of the stacks that it tells.
-
-    The supervisor keeps a duplicate of the worker's reading end. What the worker has not read can so be read back: the
-    kernel hands each message to exactly one of the two.
-    """
-
-    def __init__(self) -> None:
-        self._jobs, self._jobs_read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.answers, self._answers_write = socket.socketpair()
-        for sock in (self._jobs, self._jobs_read, self.answers):
-            sock.setblocking(False)
-        self._jobs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
-        # O_NONBLOCK belongs to the open file, which the worker shares: it must block, so the flag goes into each call.
-        self._jobs_read.setblocking(True)
-        self.stdout, self._stdout_write = _pipe()
-        self.stderr, self._stderr_write = _pipe()
-        self.stack, self._stack_write = _pipe()
-        self.stream = FrameStream(self.answers)
-        self.closed = False
-        self._kinds: dict[int, Kind] = {}
-        self._unconfirmed: dict[bytes, Kind] = {}
-
-    def fds_for_worker(self) -> list[int]:
-        """Return the descriptors that the new worker is to have."""
-        pipes = [self._stdout_write, self._stderr_write, self._stack_write]
-        return [self._jobs_read.fileno(), self._answers_write.fileno(), *pipes]
-
-    def close_worker_side(self) -> None:
-        """Close what only the worker needs, once it has been passed on."""
-        self._answers_write.close()
-        for fd in (self._stdout_write, self._stderr_write, self._stack_write):
-            os.close(fd)
-        self._stdout_write = -1
-
-    def send(self, job: Job) -> bool:
-        """Send a job; return False if the worker's queue is full or the worker has gone."""
-        kind = job.kind
-        description = function = b""
-        is_new = kind.number not in self._kinds
-        if is_new:
-            description, function = self._describe(kind), kind.function
-        head = JOB.pack(job.id, kind.number, job.row, job.attempt, len(description), len(function))
-        try:
-            if job.fd is None:
-                self._jobs.send(b"".join((head, description, function, job.inline)))
-            else:
-                socket.send_fds(self._jobs, [head, description, function, job.inline], [job.fd])
-        except OSError:  # it has gone, its queue is full, or the host is out of buffers or of descriptors on their way
-            return False
-        if is_new:
-            self._unconfirmed[job.id] = kind
-        return True
-
-    def confirm(self, job_id: bytes) -> None:
-        """Note that the worker has answered a job, and so knows its kind.
-
-        Until then every job of the kind brings the description: the first one to do so may be taken back.
-        """
-        if self._unconfirmed and (kind := self._unconfirmed.pop(job_id, None)) is not None:
-            self._kinds[kind.number] = kind
-
-    def _describe(self, kind: Kind) -> bytes:
-        options = kind.options
-        text: dict[str, Any] = {"name": kind.name.decode(errors="replace"), "timeout": options.timeout}
-        text |= {"soft_timeout": options.soft_timeout, "keep_children": options.keep_children}
-        text["measures"] = options.max_rss is not None
-        if len(self._kinds) >= _KINDS_KNOWN:
-            text["forget"] = True
-            self._kinds.clear()
-        return json.dumps(text).encode()
-
-    def take_back(self) -> list[bytes]:
-        """Read what the worker has not read; return the ids of those jobs.
-
-        The worker may be reading at the same time, so they need not be the last ones that were sent.
-        """
-        taken: list[bytes] = []
-        while True:
-            try:
-                message, ancillary, _, _ = self._jobs_read.recvmsg(MAX_JOB_BYTES, _ONE_FD, _NO_WAIT)
-            except BlockingIOError:
-                return taken
-            if not message:
-                return taken
-            for _, _, content in ancillary:
-                os.close(array.array("i", content)[0])  # the job itself still has the original
-            taken.append(message[:ID_BYTES])
-            self._unconfirmed.pop(message[:ID_BYTES], None)
-
-    def end_jobs(self) -> None:
-        """Let the worker find the end of its jobs."""
-        with contextlib.suppress(OSError):
-            self._jobs.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        """Close everything."""
-        self.closed = True
-        if self._stdout_write >= 0:
-            self.close_worker_side()
-        self.stream.close()
-        for fd in (self.stdout, self.stderr, self.stack):
-            os.close(fd)
-        for sock in (self._jobs, self._jobs_read, self.answers, self._answers_write):
-            sock.close()
-
-
-def _pipe() -> tuple[int, int]:
-    """Return a pipe whose reading end does not block; its writing end is for a worker, where it has to."""
-    read, write = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(read, False)
-    return read, write
 
 
 class TemplateLink:

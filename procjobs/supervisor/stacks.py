@@ -18,7 +18,7 @@ from procjobs.supervisor.guard import EXAMINE_SECONDS
 
 if TYPE_CHECKING:
     from procjobs.supervisor.jobs import Job, Slot
-    from procjobs.supervisor.links import WorkerLink
+    from procjobs.supervisor.worker_link import WorkerLink
 
 MOST_STACK_BYTES: Final = 16 * 1024
 _LOOK_AGAIN_SECONDS: Final = 0.001

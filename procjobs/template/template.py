@@ -31,6 +31,7 @@ from procjobs.shared.wire import limit_text
 from procjobs.worker.worker import WorkerSetup, run_worker
 
 CONTROL_FD, SPEC_FD, TABLE_FD = 3, 4, 5
+_WORKER_FDS: Final = 6  # see procjobs.supervisor.worker_link
 _MAX_MESSAGE_BYTES: Final = 64 * 1024  # what the supervisor reads at once
 _MAX_PROBLEM_BYTES: Final = 10_000
 _IMPORTING: Final = frozenset({"procjobs", "importlib"})
@@ -71,7 +72,7 @@ class Template:
         """Fork workers until the supervisor is gone."""
         while True:
             try:
-                message, fds, _, _ = socket.recv_fds(self._control, _MAX_MESSAGE_BYTES, 5, socket.MSG_CMSG_CLOEXEC)
+                message, fds, _, _ = socket.recv_fds(self._control, _MAX_MESSAGE_BYTES, _WORKER_FDS, socket.MSG_CMSG_CLOEXEC)
             except ConnectionResetError:  # it was killed with something of ours unread
                 break
             if not message:

@@ -4,7 +4,7 @@
    what it has not read can be given to another worker.
 2. Before anything of a job is run or unpickled, it marks in the job's row that it has begun it.
 3. It leads a session of its own: whatever a job starts can be ended with it.
-4. It ends when the supervisor closes its socket, and is killed by the kernel when the supervisor dies.
+4. It ends when the supervisor closes its pipe, and is killed by the kernel when the supervisor dies.
 5. An answer is sent whole or not at all; a worker that cannot send it ends.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import faulthandler
+import json
 import logging
 import os
 import signal
@@ -22,32 +23,37 @@ import sys
 import traceback
 from typing import Any, Final, NamedTuple, NoReturn
 
-from procjobs.clock import perf_counter
+from procjobs.clock import monotonic
 from procjobs.errors import JobTimeout
 from procjobs.host import observe, payload, process
 from procjobs.shared.ids import to_text
 from procjobs.shared.states import Reason
 from procjobs.shared.table import ProgressWriter
 from procjobs.shared.wire import (
+    FINISHED_FRAME,
     JOB,
+    JOB_ASIDE,
     MAX_FRAME_BYTES,
     MAX_INLINE_BYTES,
     MAX_JOB_BYTES,
+    MAX_PACKET_BYTES,
     U64,
     Frame,
     Outcome,
-    finished_frame,
     frame,
     limit_text,
     parse_json,
 )
-from procjobs.worker.context import JobContext, current_job, enter_job, leave_job
+from procjobs.worker.context import current_job, enter_job, leave_job
 
 _ONE_FD: Final = socket.CMSG_SPACE(4)
 _MAX_TRACEBACK_BYTES: Final = 16 * 1024
 _MAX_MESSAGE_BYTES: Final = 4096
 _END_CHILDREN_SECONDS: Final = 5.0
+_QUICKEST_FORK: Final = 20e-6
+"""In less than this no job starts a process (a fork takes 100 us and more); to look for one costs 1.1 us."""
 _NEVER: Final = float("inf")
+_RETURNED, _NO_REASON = int(Outcome.RETURNED), int(Reason.NONE)
 # JSON may make six bytes of one, and all of it has to fit into a frame beside the inline part of a payload.
 assert 6 * (_MAX_TRACEBACK_BYTES + 3 * _MAX_MESSAGE_BYTES) + MAX_INLINE_BYTES < MAX_FRAME_BYTES
 
@@ -86,29 +92,8 @@ class _Kind:
         return self.function, args, kwargs
 
 
-class _Answer(NamedTuple):
-    """What a job has come to."""
-
-    outcome: Outcome
-    reason: Reason
-    seconds: float
-    details: dict[str, Any] | None
-    payload: bytes = b""
-    fd: int | None = None
-
-    def to_frame(self, job_id: bytes, attempt: int, rss_bytes: int) -> bytes:
-        """Return the FINISHED frame."""
-        return finished_frame(
-            job_id,
-            self.outcome,
-            self.reason,
-            attempt,
-            self.seconds,
-            self.details,
-            self.payload,
-            descriptors=self.fd is not None,
-            rss_bytes=rss_bytes,
-        )
+_Answer = tuple[int, int, float, bytes, bytes, int | None]
+"""What a job has come to: outcome, reason, seconds, JSON (failures only), inline part of the payload, its descriptor."""
 
 
 class _Unpicklable(Exception):
@@ -118,8 +103,9 @@ class _Unpicklable(Exception):
 class Worker:
     """Runs the jobs that come in, until there are no more."""
 
-    def __init__(self, setup: WorkerSetup, slot: int, jobs: socket.socket, answers: socket.socket) -> None:
+    def __init__(self, setup: WorkerSetup, slot: int, jobs: int, side: socket.socket, answers: int) -> None:
         self._jobs = jobs
+        self._side = side
         self._answers = answers
         self._directory = setup.directory
         self._slot = slot
@@ -132,14 +118,14 @@ class Worker:
         signal.signal(process.SOFT_SIGNAL, self._on_soft_timeout)
 
     def run(self) -> None:
-        """Read a job, run it, answer; return when the supervisor closes the socket."""
-        self._answers.sendall(frame(Frame.READY, U64.pack(observe.own_rss())))
-        while True:
-            message, ancillary, _, _ = self._jobs.recvmsg(MAX_JOB_BYTES, _ONE_FD, socket.MSG_CMSG_CLOEXEC)
-            if not message:
-                return
-            fd = struct.unpack_from("i", ancillary[0][2])[0] if ancillary else None
-            self._run_job(message, fd)
+        """Read a job, run it, answer; return when the supervisor closes the pipe."""
+        write_all(self._answers, frame(Frame.READY, U64.pack(observe.own_rss())))
+        while message := os.read(self._jobs, MAX_PACKET_BYTES):
+            if message != JOB_ASIDE:
+                self._run_job(message, None)
+                continue
+            message, ancillary, _, _ = self._side.recvmsg(MAX_JOB_BYTES, _ONE_FD, socket.MSG_CMSG_CLOEXEC)
+            self._run_job(message, struct.unpack_from("i", ancillary[0][2])[0] if ancillary else None)
 
     def _run_job(self, message: bytes, fd: int | None) -> None:
         job_id, number, row, attempt, json_length, function_length = JOB.unpack_from(message)
@@ -151,26 +137,28 @@ class Worker:
             self._learn_kind(number, description, message[position : position + function_length])
             position += function_length
         kind = self._kinds[number]
-        enter_job(
-            JobContext(job_id, kind.name, attempt, kind.timeout, self._is_stopping), self._writer, payload.dump_inline
-        )
-        started = perf_counter()
+        started = monotonic()
+        enter_job((job_id, kind.name, attempt, kind.timeout and started + kind.timeout, self._is_stopping), self._writer)
         if kind.soft_timeout is not None:
             self._may_interrupt_at = started + kind.soft_timeout / 2
         try:
             answer = self._attempt(job_id, attempt, kind, message[position:], fd, started)
             self._may_interrupt_at = _NEVER
         except JobTimeout as error:  # the soft timeout came between two lines of this module; it comes once
-            answer = self._describe_exception(job_id, attempt, error, perf_counter() - started)
+            answer = self._describe_exception(job_id, attempt, error, monotonic() - started)
         finally:
             leave_job()
         if os.getpid() != self._pid:
             os._exit(0)  # the job forked and came back in both processes: there is one answer, and it is the worker's
         self._flush_output()
-        if process.has_children():
+        outcome, reason, seconds, text, inline, result_fd = answer
+        if seconds > _QUICKEST_FORK and process.has_children():
             self._end_children(kind)
         rss_bytes = observe.own_rss() if kind.measures else 0
-        self._send(answer.to_frame(job_id, attempt, rss_bytes), answer.fd)
+        length = FINISHED_FRAME.size + len(text) + len(inline)
+        head = length, Frame.FINISHED, result_fd is not None, 0, job_id
+        answer_frame = FINISHED_FRAME.pack(*head, outcome, reason, attempt, seconds, rss_bytes, len(text)) + text + inline
+        self._send(answer_frame, result_fd)
 
     def _attempt(
         self, job_id: bytes, attempt: int, kind: _Kind, inline: bytes, fd: int | None, started: float
@@ -179,16 +167,16 @@ class Worker:
         try:
             return self._call(kind, inline, fd, started)
         except _Unpicklable as error:
-            details = {"message": str(error), "traceback": _format(error.__cause__)}
-            return _Answer(Outcome.UNPICKLABLE, Reason.PAYLOAD, perf_counter() - started, details)
+            text = json.dumps({"message": str(error), "traceback": _format(error.__cause__)}).encode()
+            return Outcome.UNPICKLABLE, Reason.PAYLOAD, monotonic() - started, text, b"", None
         except SystemExit:
             raise
         except BaseException as error:  # noqa: BLE001 - the edge around the user's job: everything it raises is its answer
-            return self._describe_exception(job_id, attempt, error, perf_counter() - started)
+            return self._describe_exception(job_id, attempt, error, monotonic() - started)
 
     def _on_soft_timeout(self, _number: int, _frame: object) -> None:
         """Raise JobTimeout in the job; one that was sent for the job before is too early for this one, and ignored."""
-        if perf_counter() >= self._may_interrupt_at and os.getpid() == self._pid:
+        if monotonic() >= self._may_interrupt_at and os.getpid() == self._pid:
             self._may_interrupt_at = _NEVER
             job = current_job()
             assert job is not None
@@ -199,9 +187,11 @@ class Worker:
             )
 
     def _flush_output(self) -> None:
-        with contextlib.suppress(Exception):  # the job has closed or replaced them
+        try:
             sys.stdout.flush()
             sys.stderr.flush()
+        except Exception:  # noqa: BLE001, S110 - the job has closed or replaced them
+            pass
         sys.stdout, sys.stderr = self._streams
 
     def _end_children(self, kind: _Kind) -> None:
@@ -233,7 +223,7 @@ class Worker:
                 "Can the worker import what they are made of?"
             ) from error
         result = function(*args, **kwargs)
-        seconds = perf_counter() - started
+        seconds = monotonic() - started
         try:
             result_inline, result_fd = payload.dump(result, self._directory, (result,))
         except JobTimeout:
@@ -242,7 +232,7 @@ class Worker:
             raise _Unpicklable(
                 f"the result of {kind.name}, of type {type(result).__name__}, could not be pickled: {_line(error)}"
             ) from error
-        return _Answer(Outcome.RETURNED, Reason.NONE, seconds, None, result_inline, result_fd)
+        return _RETURNED, _NO_REASON, seconds, b"", result_inline, result_fd
 
     def _describe_exception(self, job_id: bytes, attempt: int, error: BaseException, seconds: float) -> _Answer:
         details = {
@@ -256,17 +246,22 @@ class Worker:
             details["unpicklable"] = _line(pickling)
             inline, fd = b"", None
         is_own = isinstance(error, JobTimeout) and (error.job_id, error.attempt) == (to_text(job_id), attempt)
-        return _Answer(Outcome.RAISED, Reason.TIMEOUT if is_own else Reason.RAISED, seconds, details, inline, fd)
+        text = json.dumps(details).encode()
+        return Outcome.RAISED, Reason.TIMEOUT if is_own else Reason.RAISED, seconds, text, inline, fd
 
     def _send(self, answer: bytes, fd: int | None) -> None:
-        if fd is None:
-            self._answers.sendall(answer)
-            return
-        try:
-            sent = socket.send_fds(self._answers, [answer], [fd])
-            self._answers.sendall(answer[sent:])
-        finally:
-            os.close(fd)
+        if fd is not None:
+            try:
+                socket.send_fds(self._side, [b"\0"], [fd])
+            finally:
+                os.close(fd)
+        write_all(self._answers, answer)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write to a pipe; a signal handler may cut a write short."""
+    while data := data[os.write(fd, data) :]:
+        pass
 
 
 def _type_name(error: BaseException) -> str:
@@ -303,14 +298,15 @@ def _format(error: BaseException | None) -> str:
 def run_worker(setup: WorkerSetup, slot: int, fds: list[int]) -> NoReturn:
     """Run a worker in this freshly forked process, and end the process.
 
-    `fds`: its socket for jobs, its socket for answers, its standard output and error, and where it tells its stack.
+    `fds`: its pipe with jobs, the socket beside, its pipe for answers, its standard output and error, and where it tells its
+    stack; see procjobs.supervisor.worker_link.
     """
     status = 1
     try:
-        jobs, answers = socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1])
-        _settle_in(setup, slot, fds[2:])
+        jobs, side, answers = fds[0], socket.socket(fileno=fds[1]), fds[2]
+        _settle_in(setup, slot, fds[3:])
         if _initialize(setup, answers):
-            Worker(setup, slot, jobs, answers).run()
+            Worker(setup, slot, jobs, side, answers).run()
             status = 0
     except SystemExit as request:
         status = _exit_status(request)
@@ -372,7 +368,7 @@ def _multiprocessing_helpers() -> set[int]:
     return {getattr(tracker, "_pid", None) or 0, getattr(server, "_forkserver_pid", None) or 0} - {0}
 
 
-def _initialize(setup: WorkerSetup, answers: socket.socket) -> bool:
+def _initialize(setup: WorkerSetup, answers: int) -> bool:
     if setup.initializer is None:
         return True
     try:
@@ -380,7 +376,7 @@ def _initialize(setup: WorkerSetup, answers: socket.socket) -> bool:
         function(*args)
     except Exception as error:  # noqa: BLE001 - the edge around the user's initializer
         text = f"the initializer failed: {_line(error)}\n{_format(error)}"
-        answers.sendall(frame(Frame.UNFIT, limit_text(text, 32_000).encode()))
+        write_all(answers, frame(Frame.UNFIT, limit_text(text, 32_000).encode()))
         return False
     return True
 

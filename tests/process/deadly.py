@@ -6,6 +6,7 @@ import collections
 import contextlib
 import ctypes
 import enum
+import fcntl
 import itertools
 import os
 import resource
@@ -160,10 +161,8 @@ def die_after_the_answer(way):
 
 
 def die_while_answering(way, path, go):
-    """Return when `go` exists what does not fit into the worker's socket; it dies at SIGUSR1, which is for the test."""
-    import socket
-
-    _this_worker()._answers.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    """Return when `go` exists what does not fit into the worker's pipe; it dies at SIGUSR1, which is for the test."""
+    fcntl.fcntl(_this_worker()._answers, fcntl.F_SETPIPE_SZ, 4096)
     signal.signal(signal.SIGUSR1, way.die)
     with open(path + ".new", "w") as file:
         file.write(str(os.getpid()))

@@ -409,7 +409,9 @@ def say(frames, fd_path, then):
     job_id = bytes.fromhex(procjobs.current_job().id.replace("-", ""))
     for data, descriptors in frames:
         fds = [os.open(fd_path, os.O_RDWR) for _ in range(descriptors)]
-        socket.send_fds(worker._answers, [data.replace(ITSELF, job_id)], fds)
+        for fd in fds:
+            socket.send_fds(worker._side, [b"x"], [fd])
+        os.write(worker._answers, data.replace(ITSELF, job_id))
         for fd in fds:
             os.close(fd)
     if then == "leave":

@@ -1,0 +1,222 @@
+"""The supervisor's ends of what connects it to a worker. Nothing here blocks.
+
+A pipe costs half of what a socket costs, and carries no descriptors. So small messages take a pipe each way, jobs as packets
+(pipe(2), O_DIRECT), and what is large or has a descriptor takes a socket beside them, announced in the pipe.
+
+    jobs      pipe of packets     a job, or one byte: the job is the next message of the socket
+    side      SOCK_SEQPACKET      towards the worker large jobs, towards the supervisor the descriptors of answers
+    answers   pipe                frames; the descriptor of one that has one was sent over the socket before it
+    stdout, stderr, stack         pipes
+
+The supervisor has reading ends of `jobs` and `side` of its own. What the worker has not read can so be read back: the kernel
+hands each message to exactly one of the two.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import select
+import socket
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from procjobs.shared.ids import ID_BYTES
+from procjobs.shared.wire import JOB, JOB_ASIDE, MAX_JOB_BYTES, MAX_PACKET_BYTES, FrameReader, WireError
+
+if TYPE_CHECKING:
+    from procjobs.supervisor.jobs import Job, Kind
+
+_READ_BYTES: Final = 64 * 1024
+_ONE_FD: Final = socket.CMSG_SPACE(4)
+_NO_WAIT: Final = int(socket.MSG_DONTWAIT) | int(socket.MSG_CMSG_CLOEXEC)
+_KINDS_KNOWN: Final = 1024
+"""How many kinds of jobs a worker remembers before it is told to forget all of them."""
+
+
+class AnswerStream:
+    """Frames that arrive in a worker's pipe, with the descriptors that arrive over its socket.
+
+    A descriptor is taken only where a frame claims one, and only that of a regular file, as memory files are: a device or a
+    pipe has no size, and may never come to an end when it is read.
+    """
+
+    def __init__(self, pipe: int, side: socket.socket) -> None:
+        self.pipe = pipe
+        self._side = side
+        self._reader = FrameReader()
+        self.ended = False
+        self.drained = False
+
+    def read(self) -> Iterator[tuple[int, bytes, int | None]]:
+        """Yield (kind, frame, descriptor) of the frames that have arrived.
+
+        Sets `ended` at the end of the stream, and `drained` where there was nothing.
+        """
+        try:
+            data = os.read(self.pipe, _READ_BYTES)
+        except BlockingIOError:
+            self.drained = True
+            return
+        if not data:
+            self.ended = True
+            return
+        self.drained = False
+        for kind, raw, has_descriptor in self._reader.feed(data):
+            yield kind, raw, self._take_descriptor() if has_descriptor else None
+
+    @property
+    def has_part(self) -> bool:
+        """Whether a frame has begun to arrive that is not whole yet."""
+        return self._reader.has_part
+
+    def _take_descriptor(self) -> int:
+        try:
+            _, ancillary, _, _ = self._side.recvmsg(1, _ONE_FD, _NO_WAIT)
+        except OSError:
+            ancillary = []
+        fds = [array.array("i", content)[0] for _, _, content in ancillary]
+        if len(fds) != 1:
+            raise WireError("a frame claims a descriptor that did not come before it")
+        if not stat.S_ISREG(os.fstat(fds[0]).st_mode):
+            os.close(fds[0])
+            raise WireError("a descriptor that came is not one of a regular file")
+        return fds[0]
+
+
+class WorkerLink:
+    """A worker's pipes and its socket."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._fds: list[int] = []
+        self._sockets: tuple[socket.socket, ...] = ()
+        self._worker_side: list[int] = []
+        self._kinds: dict[int, Kind] = {}
+        self._unconfirmed: dict[bytes, Kind] = {}
+        try:
+            jobs_read, self._jobs = self._pipe(os.O_DIRECT)
+            os.set_blocking(self._jobs, False)
+            # O_NONBLOCK belongs to the open file, which the worker shares and where it must block: so it is opened again.
+            self._jobs_read = os.open(f"/proc/self/fd/{jobs_read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._fds.append(self._jobs_read)
+            self._side, self._side_read = self._sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._side.setblocking(False)
+            self._side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
+            readers, writers = zip(*(self._pipe() for _ in range(4)), strict=True)
+        except OSError:
+            self.close()
+            raise
+        for fd in readers:
+            os.set_blocking(fd, False)
+        self._worker_side = [jobs_read, *writers]
+        self._fds = [fd for fd in self._fds if fd not in self._worker_side]
+        answers, self.stdout, self.stderr, self.stack = readers
+        self.stream = AnswerStream(answers, self._side)
+
+    def _pipe(self, flags: int = 0) -> tuple[int, int]:
+        read, write = os.pipe2(os.O_CLOEXEC | flags)
+        self._fds += [read, write]
+        return read, write
+
+    def fds_for_worker(self) -> list[int]:
+        """Return the descriptors that the new worker is to have."""
+        jobs, *writers = self._worker_side
+        return [jobs, self._side_read.fileno(), *writers]
+
+    def close_worker_side(self) -> None:
+        """Close what only the worker needs, once it has been passed on."""
+        while self._worker_side:
+            os.close(self._worker_side.pop())
+
+    def send(self, job: Job) -> bool:
+        """Send a job; return False if the worker's queue is full or the worker has gone."""
+        kind = job.kind
+        description = function = b""
+        is_new = kind.number not in self._kinds
+        if is_new:
+            description, function = self._describe(kind), kind.function
+        head = JOB.pack(job.id, kind.number, job.row, job.attempt, len(description), len(function))
+        message = b"".join((head, description, function, job.inline))
+        try:
+            if job.fd is None and len(message) <= MAX_PACKET_BYTES:
+                os.write(self._jobs, message)
+            elif not self._send_aside(message, job.fd):
+                return False
+        except OSError:  # it has gone, its queue is full, or the host is out of buffers or of descriptors on their way
+            return False
+        if is_new:
+            self._unconfirmed[job.id] = kind
+        return True
+
+    def _send_aside(self, message: bytes, fd: int | None) -> bool:
+        """Send a message over the socket; False if it could not be announced. Nobody else writes, so room stays room."""
+        poll = select.poll()
+        poll.register(self._jobs, select.POLLOUT)
+        if not poll.poll(0):
+            return False
+        if fd is None:
+            self._side.send(message)
+        else:
+            socket.send_fds(self._side, [message], [fd])
+        os.write(self._jobs, JOB_ASIDE)
+        return True
+
+    def confirm(self, job_id: bytes) -> None:
+        """Note that the worker has answered a job, and so knows its kind.
+
+        Until then every job of the kind brings the description: the first one to do so may be taken back.
+        """
+        if self._unconfirmed and (kind := self._unconfirmed.pop(job_id, None)) is not None:
+            self._kinds[kind.number] = kind
+
+    def _describe(self, kind: Kind) -> bytes:
+        options = kind.options
+        text: dict[str, Any] = {"name": kind.name.decode(errors="replace"), "timeout": options.timeout}
+        text |= {"soft_timeout": options.soft_timeout, "keep_children": options.keep_children}
+        text["measures"] = options.max_rss is not None
+        if len(self._kinds) >= _KINDS_KNOWN:
+            text["forget"] = True
+            self._kinds.clear()
+        return json.dumps(text).encode()
+
+    def take_back(self) -> list[bytes]:
+        """Read what the worker has not read; return the ids of those jobs.
+
+        The worker may be reading at the same time, so they need not be the last ones that were sent.
+        """
+        taken: list[bytes] = []
+        while True:
+            try:
+                message = os.read(self._jobs_read, MAX_PACKET_BYTES)
+                if message == JOB_ASIDE:
+                    message = self._take_aside()
+            except BlockingIOError:
+                return taken
+            if not message:
+                return taken
+            taken.append(message[:ID_BYTES])
+            self._unconfirmed.pop(message[:ID_BYTES], None)
+
+    def _take_aside(self) -> bytes:
+        message, ancillary, _, _ = self._side_read.recvmsg(MAX_JOB_BYTES, _ONE_FD, _NO_WAIT)
+        for _, _, content in ancillary:
+            os.close(array.array("i", content)[0])  # the job itself still has the original
+        return message
+
+    def end_jobs(self) -> None:
+        """Let the worker find the end of its jobs."""
+        if self._jobs in self._fds:
+            self._fds.remove(self._jobs)
+            os.close(self._jobs)
+
+    def close(self) -> None:
+        """Close everything."""
+        self.closed = True
+        self.close_worker_side()
+        while self._fds:
+            os.close(self._fds.pop())
+        for sock in self._sockets:
+            sock.close()
