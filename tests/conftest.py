@@ -12,6 +12,7 @@ import uuid
 
 import psutil
 import pytest
+from hypothesis import settings
 
 import procjobs
 from procjobs.host import rundir
@@ -23,6 +24,9 @@ if _side is not None and os.environ.get("PROCJOBS_TEST_SIDE") != _side:  # not i
     _directory = tempfile.TemporaryDirectory(prefix="procjobs-tests-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     os.chmod(_directory.name, 0o755)  # another user's process must get as far as the socket, to be refused there
     os.environ["XDG_RUNTIME_DIR"] = _directory.name
+
+settings.register_profile("procjobs", deadline=None)  # no test depends on speed
+settings.load_profile("procjobs")
 
 DEADLINE = 30.0
 RUN = os.environ["PROCJOBS_TEST_RUN"] = uuid.uuid4().hex

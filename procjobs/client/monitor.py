@@ -40,9 +40,9 @@ class Monitor:
         wanted = from_text(job_id)
         table = self._read_table()
         try:
-            return table.status(wanted)
+            return table.status(wanted, job_id)
         except UnknownJob:
-            return self._renewed_table(table).status(wanted)
+            return self._renewed_table(table).status(wanted, job_id)
 
     def progress(self, job_id: str) -> Progress | None:
         """Return what a job has last reported, None if nothing; otherwise as `status`."""

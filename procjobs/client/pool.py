@@ -243,6 +243,11 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     def _target(self) -> Pool:
         return self
 
+    def worker_count(self) -> int:
+        """Return how many workers the pool has at the most, as it was when this process connected."""
+        least_and_most: tuple[int, int] = self._connect().welcome["settings"]["workers"]
+        return least_and_most[1]
+
     # Submitting -----------------------------------------------------------------------------------------------
 
     def submit_with(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from functools import lru_cache
 from typing import Final
 
 from procjobs.clock import wall
@@ -47,6 +48,13 @@ def to_text(job_id: bytes) -> str:
 
 def from_text(text: object) -> bytes:
     """Return the bytes of an id given as text; raise UnknownJob for anything that never was one."""
-    if not isinstance(text, str) or not _TEXT.match(text):
+    if not isinstance(text, str):
+        raise UnknownJob(f"{text!r} is not a job id: expected a UUID such as submit() puts into Job.id")
+    return _parse(text)
+
+
+@lru_cache(1024)  # who watches a job asks for it again and again: 0.1 us instead of 0.9
+def _parse(text: str) -> bytes:
+    if not _TEXT.match(text):
         raise UnknownJob(f"{text!r} is not a job id: expected a UUID such as submit() puts into Job.id")
     return bytes.fromhex(text.replace("-", ""))

@@ -26,7 +26,6 @@ from procjobs.shared.layout import (
     SLOT_BYTES,
     SLOTS_OFFSET,
     STATE,
-    ProgressFlag,
     clip,
     try_read_part,
     write_part,
@@ -38,7 +37,7 @@ SEGMENT_ROWS = 2048
 """Rows are given memory one mebibyte at a time, as they are first used."""
 
 _MASK = 0xFFFF_FFFF
-_MAY_HAVE_FILE = int(ProgressFlag.MAY_HAVE_FILE)
+_RUNNING = int(JobState.RUNNING)
 
 
 class TableFull(Exception):
@@ -167,7 +166,7 @@ class TableWriter:
             start = self._row_offset(previous)
             body = self._map[start + 8 : start + 8 + STATE.size]
             self._write(start, body[:16] + following.to_bytes(4, "little") + body[20:])
-        if self._map[offset + layout.PROGRESS_FLAGS_OFFSET] & _MAY_HAVE_FILE:
+        if self._map[offset + layout.PROGRESS_FLAGS_OFFSET] & layout.MAY_HAVE_FILE:
             path = data_file(self._directory, job_id)
             for name in (path, path + ".new"):
                 with contextlib.suppress(FileNotFoundError):
@@ -201,10 +200,10 @@ class TableWriter:
         tag, _, flags, _, started_at, value, total, _, message, _ = PROGRESS.unpack(body)
         if tag != job_id[8:]:
             return None, None
-        if not flags & ProgressFlag.REPORTED:
+        if not flags & layout.REPORTED:
             return started_at, None
-        text = f"{value:g} of {total:g}" if flags & ProgressFlag.HAS_TOTAL else f"{value:g}"
-        inline = flags & ProgressFlag.HAS_MESSAGE and not flags & ProgressFlag.IN_FILE
+        text = f"{value:g} of {total:g}" if flags & layout.HAS_TOTAL else f"{value:g}"
+        inline = flags & layout.HAS_MESSAGE and not flags & layout.IN_FILE
         return started_at, f"{text}, {message.decode(errors='replace')}" if inline else text
 
     def has_begun(self, row: int, job_id: bytes, attempt: int) -> bool:
@@ -267,7 +266,7 @@ class ProgressWriter:
         self._stop = self._offset + 8 + PROGRESS.size
         self._tag = job_id[8:]
         self._attempt = attempt
-        self._sticky = ProgressFlag.MAY_HAVE_FILE if attempt > 1 else 0
+        self._sticky = layout.MAY_HAVE_FILE if attempt > 1 else 0
         self._started_at = now = wall()
         self._pid = self._pid or os.getpid()
         self._write(0, 0.0, 0.0, now, b"", b"")
@@ -293,21 +292,21 @@ class ProgressWriter:
 
     def report_more(self, value: float, total: float | None, message: str | None, data: bytes | None) -> None:
         """Write a value with message and pickled data; what is too long for the row goes into a file beside it."""
-        flags = ProgressFlag.REPORTED
-        flags |= ProgressFlag.HAS_TOTAL if total is not None else 0
-        flags |= ProgressFlag.HAS_MESSAGE if message is not None else 0
-        flags |= ProgressFlag.HAS_DATA if data is not None else 0
+        flags = layout.REPORTED
+        flags |= layout.HAS_TOTAL if total is not None else 0
+        flags |= layout.HAS_MESSAGE if message is not None else 0
+        flags |= layout.HAS_DATA if data is not None else 0
         text = (message or "").encode(errors="replace")
         data = data or b""
         if len(text) > layout.INLINE_MESSAGE_BYTES or len(data) > layout.INLINE_DATA_BYTES:
             if not self._sticky:  # said before the file is there, so that it is removed whenever this process dies
-                self._sticky = int(ProgressFlag.MAY_HAVE_FILE)
+                self._sticky = layout.MAY_HAVE_FILE
                 self._write(0, 0.0, 0.0, wall(), b"", b"")
             self._write_file(text, data)
-            flags |= ProgressFlag.IN_FILE
+            flags |= layout.IN_FILE
             text = clip(text.decode(errors="replace"), layout.INLINE_MESSAGE_BYTES)
             data = b""
-        self._write(int(flags), value, total or 0.0, wall(), text, data)
+        self._write(flags, value, total or 0.0, wall(), text, data)
 
     def _write_file(self, text: bytes, data: bytes) -> None:
         path = data_file(self._directory, self._job_id())
@@ -369,21 +368,21 @@ class ProgressTable:
                 return None
         return None
 
-    def status(self, job_id: bytes) -> JobStatus:
-        """Return what is known about a job; raise UnknownJob if it has no row."""
+    def status(self, job_id: bytes, text: str = "") -> JobStatus:
+        """Return what is known about a job, `text` being its id as text; raise UnknownJob if it has no row."""
         found = self._find(job_id)
         if found is None:
             raise UnknownJob(
                 f"job {to_text(job_id)} is not known to this pool: its supervisor has not received it yet, it was "
                 "evicted some time after it finished, or it belongs to another pool or an earlier supervisor"
             )
-        return self._status(*found)
+        return self._status(*found, text)
 
     def progress(self, job_id: bytes) -> Progress | None:
         """Return what a job has last reported, None if nothing; raise UnknownJob if it has no row."""
         return self.status(job_id).progress
 
-    def _status(self, row: int, body: bytes) -> JobStatus:
+    def _status(self, row: int, body: bytes, text: str = "") -> JobStatus:
         job_id, _, state, reason, attempt, submitted, _, finished, name, error = STATE.unpack(body)
         offset = self._rows_offset + (row - 1) * ROW_BYTES + PROGRESS_OFFSET
         report = try_read_part(self._map, offset, PROGRESS.size)
@@ -392,11 +391,11 @@ class ProgressTable:
             fields = PROGRESS.unpack(report)
             began, flags, pid, started_at = fields[1:5]
             if began > attempt:
-                state, reason, attempt, error = JobState.RUNNING, Reason.NONE, began, b""
-            if flags & ProgressFlag.REPORTED:
+                state, reason, attempt, error = _RUNNING, 0, began, b""
+            if flags & layout.REPORTED:
                 progress = self._decode(job_id, fields)
         return JobStatus(
-            to_text(job_id),
+            text or to_text(job_id),
             name.decode(errors="replace"),
             _STATE_TEXT[state],
             _REASON_TEXT[reason],
@@ -411,19 +410,19 @@ class ProgressTable:
 
     def _decode(self, job_id: bytes, fields: tuple[Any, ...]) -> Progress:
         _, _, flags, _, started_at, value, total, updated_at, text, data = fields
-        if flags & ProgressFlag.IN_FILE:
+        if flags & layout.IN_FILE:
             try:
                 with open(data_file(self._directory, job_id), "rb") as file:
                     content = file.read()
                 length = int.from_bytes(content[:4], "little")
                 text, data = content[4 : 4 + length], content[4 + length :]
             except OSError:  # the pool has stopped, or the row was evicted: the clipped message is left
-                flags &= ~ProgressFlag.HAS_DATA
+                flags &= ~layout.HAS_DATA
         return Progress(
             value,
-            total if flags & ProgressFlag.HAS_TOTAL else None,
-            text.decode(errors="replace") if flags & ProgressFlag.HAS_MESSAGE else None,
-            self._load(job_id, data) if flags & ProgressFlag.HAS_DATA else None,
+            total if flags & layout.HAS_TOTAL else None,
+            text.decode(errors="replace") if flags & layout.HAS_MESSAGE else None,
+            self._load(job_id, data) if flags & layout.HAS_DATA else None,
             updated_at,
             started_at,
         )

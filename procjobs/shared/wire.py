@@ -27,7 +27,7 @@ All numbers are little-endian.
     UNFIT     worker -> supervisor   text: the initializer failed; the worker ends after it
 
 Jobs go to a worker as one message each: JOB struct, JSON and function of the kind where the worker has not seen it yet,
-inline part of the payload. Up to MAX_PACKET_BYTES it is a packet in a pipe; others take a socket, and JOB_ASIDE is in the pipe.
+inline part of the payload. Up to MAX_PACKET_BYTES it is a packet in a pipe; others take a socket, and the pipe JOB_ASIDE.
 
 A payload is an inline part and at most one descriptor of a memory file with what is too big for a frame
 (procjobs.host.payload). So every frame is small, and no process needs memory for what only passes through it.

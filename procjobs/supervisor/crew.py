@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _TICK: Final = 0.02
 """The kernel knows the starts of processes in ticks of 10 ms."""
 
+_FINISHED: Final = int(Frame.FINISHED)
 _PART_SECONDS: Final = 5.0
 """How long the rest of a worker's frame may take: what a job has written there itself could swallow every later answer."""
 
@@ -206,19 +207,14 @@ class Crew:
     def read_answers(self, source: AnswerSource, _events: int) -> None:
         """Act on what a worker has sent."""
         slot, link = source.slot, source.link
+        if link.closed:  # in this very turn; its descriptors may be others' by now
+            return
         try:
             for kind, raw, fd in link.stream.read():
-                if kind == Frame.FINISHED:
+                if kind == _FINISHED:
                     self._read_answer(slot, link, raw, fd)
-                elif fd is not None:
-                    os.close(fd)
-                    raise WireError(f"a frame of kind {kind} with a descriptor")
-                elif kind == Frame.READY:
-                    baseline = wire.U64.unpack_from(raw, BODY)[0] if len(raw) == BODY + wire.U64.size else 0
-                    self.dispatcher.staff.on_ready(slot, baseline, self._loop.now)
-                elif kind == Frame.UNFIT and slot.state is SlotState.STARTING and slot.generation is not None:
-                    # Bounded, since every client is told, and a frame that is too large would end its connection.
-                    slot.generation.problem = wire.limit_text(raw[BODY:].decode(errors="replace"), 32_000)
+                else:
+                    self._read_start(slot, kind, raw, fd)
             if link.stream.has_part:
                 self._await_rest(slot)
             elif self._parts:
@@ -227,6 +223,17 @@ class Crew:
             self._distrust(slot, str(error))
         if link.stream.ended:
             self._loop.remove(link.stream.pipe)
+
+    def _read_start(self, slot: Slot, kind: int, raw: bytes, fd: int | None) -> None:
+        if fd is not None:
+            os.close(fd)
+            raise WireError(f"a frame of kind {kind} with a descriptor")
+        if kind == Frame.READY:
+            baseline = wire.U64.unpack_from(raw, BODY)[0] if len(raw) == BODY + wire.U64.size else 0
+            self.dispatcher.staff.on_ready(slot, baseline, self._loop.now)
+        elif kind == Frame.UNFIT and slot.state is SlotState.STARTING and slot.generation is not None:
+            # Bounded, since every client is told, and a frame that is too large would end its connection.
+            slot.generation.problem = wire.limit_text(raw[BODY:].decode(errors="replace"), 32_000)
 
     def _await_rest(self, slot: Slot) -> None:
         """Expect the rest of a frame soon; raise WireError if none can be under way."""

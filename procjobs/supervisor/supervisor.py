@@ -80,6 +80,7 @@ class Supervisor:
         self._desk = ClientDesk(self)
         self._listener = listener
         self._clients: set[ClientLink] = set()
+        self._spent_fds: list[int] = []
         self._owner = None if owner_pid is None else process.try_open_pidfd(owner_pid)
         self._accepting = True
         self._accepts_again_at = self._stop_at = self._end_at = _NEVER
@@ -119,6 +120,7 @@ class Supervisor:
             self._tell_problem()
             self._publisher.publish_counters(accepting=self._accepting)  # before the acknowledgements go out
             self._flush_clients()
+            self._close_spent_fds()
             self._publisher.publish_slots(self.now)
             self.crew.end_orphans()
 
@@ -251,6 +253,11 @@ class Supervisor:
             if client.has_more:
                 self._try_flush(client)
 
+    def _close_spent_fds(self) -> None:
+        """Let go of arguments, after the answers went out: whoever is last frees the memory, 6 ms for 100 MB."""
+        while self._spent_fds:
+            os.close(self._spent_fds.pop())
+
     def _try_flush(self, client: ClientLink) -> None:
         try:
             done = client.flush()
@@ -310,7 +317,7 @@ class Supervisor:
     def deliver(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
         """Keep a job's answer, record its state, and pass it to whoever waits for it."""
         if job.fd is not None:
-            os.close(job.fd)
+            self._spent_fds.append(job.fd)
             job.fd = None
         job.inline = b""
         if job.row:
@@ -364,6 +371,7 @@ class Supervisor:
 
     def close(self) -> None:
         """Release everything; the processes have ended."""
+        self._close_spent_fds()
         for client in list(self._clients):
             self._drop_client(client)
         self.templates.close()

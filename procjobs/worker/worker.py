@@ -82,14 +82,12 @@ class _Kind:
         self.pickled = pickled
         self.function: Any = None
 
-    def load_call(self, received: payload.Received) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    def load_call(self, inline: bytes, received: payload.Received | None) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         """Return (function, args, kwargs); runs whatever code their unpickling runs."""
-        if not self.pickled:
-            return received.load()  # type: ignore[no-any-return]
-        if self.function is None:
+        if self.pickled and self.function is None:
             self.function = payload.loads(self.pickled)
-        args, kwargs = received.load()
-        return self.function, args, kwargs
+        call = payload.loads(inline) if received is None else received.load()
+        return (self.function, *call) if self.pickled else call
 
 
 _Answer = tuple[int, int, float, bytes, bytes, int | None]
@@ -114,6 +112,7 @@ class Worker:
         self._kinds: dict[int, _Kind] = {}
         self._kept_children = observe.own_children() if process.has_children() else set()
         self._may_interrupt_at = _NEVER
+        self._received: payload.Received | None = None  # until the answer is sent: 100 MB take 6 ms to give back
         self._streams = sys.stdout, sys.stderr
         signal.signal(process.SOFT_SIGNAL, self._on_soft_timeout)
 
@@ -159,6 +158,7 @@ class Worker:
         head = length, Frame.FINISHED, result_fd is not None, 0, job_id
         answer_frame = FINISHED_FRAME.pack(*head, outcome, reason, attempt, seconds, rss_bytes, len(text)) + text + inline
         self._send(answer_frame, result_fd)
+        self._received = None
 
     def _attempt(
         self, job_id: bytes, attempt: int, kind: _Kind, inline: bytes, fd: int | None, started: float
@@ -214,7 +214,9 @@ class Worker:
 
     def _call(self, kind: _Kind, inline: bytes, fd: int | None, started: float) -> _Answer:
         try:
-            function, args, kwargs = kind.load_call(payload.Received(inline, fd))
+            if fd is not None:
+                self._received = payload.Received(inline, fd)
+            function, args, kwargs = kind.load_call(inline, self._received)
         except JobTimeout:
             raise
         except Exception as error:

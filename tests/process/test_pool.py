@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import itertools
 import os
 import threading
 
@@ -415,3 +416,26 @@ def test_results_beyond_the_memory_bound_are_still_there():
         again = [pool.job(job.id).result(30) for job in small]
         assert [bytes([n]) * 3000 for n in range(20)] == again
         assert b"x" * 3_000_000 == pool.job(large.id).result(30)
+
+
+# Chunks that find their size ------------------------------------------------------------------------------
+
+
+def test_map_with_automatic_chunks_keeps_order_and_length(pool):
+    assert [i + 10 for i in range(3000)] == list(pool.map(jobs.add, range(3000), [10] * 4000, chunksize="auto"))
+    assert [i + 10 for i in range(300)] == list(pool.map(jobs.add, iter(range(300)), itertools.repeat(10), chunksize="auto"))
+    assert [] == list(pool.map(jobs.add, [], [], chunksize="auto"))
+    assert list(range(500)) == sorted(pool.map(jobs.add, range(500), chunksize="auto", ordered=False))
+
+
+def test_map_with_automatic_chunks_takes_items_as_results_are_taken(pool):
+    taken = []
+    results = pool.map(jobs.add, (taken.append(n) or n for n in range(10**9)), chunksize="auto")
+    assert [0, 1, 2] == list(itertools.islice(results, 3))
+    assert len(taken) < 1000
+    results.close()
+
+
+def test_error_in_an_automatic_chunk_is_raised(pool):
+    with pytest.raises(ZeroDivisionError):
+        list(pool.map(divmod, range(100), itertools.repeat(0), chunksize="auto"))

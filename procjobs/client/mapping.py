@@ -1,0 +1,173 @@
+"""What `map` is made of: jobs of some items each, submitted some ahead, and their results in order or as they are ready."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from procjobs.client.job import Job
+from procjobs.clock import monotonic
+from procjobs.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from procjobs.client.submitter import Submitter
+
+T = TypeVar("T")
+
+WINDOW: Final = 10_000
+"""The most jobs of one `map` that are submitted before their results are taken."""
+_CHUNK_SECONDS: Final = 0.01
+"""What a job of automatic size is to take: a hundred times what it costs to hand it out."""
+_GROWTH: Final = 8
+_MOST_ITEMS: Final = 16_384
+
+
+# Fixed chunks ---------------------------------------------------------------------------------------------------
+
+
+def submit_chunks(
+    pool: Submitter, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], size: int
+) -> Iterator[Job[Any]]:
+    """Submit a job for every `size` calls, as the iterator is advanced; one of several calls returns a list."""
+    calls = zip(*iterables, strict=False)
+    if size == 1:
+        return (pool.submit(fn, *call) for call in calls)
+    chunks = iter(lambda: list(itertools.islice(calls, size)), [])
+    return (pool.submit(_run_chunk, fn, chunk) for chunk in chunks)
+
+
+def _run_chunk(fn: Callable[..., T], calls: list[tuple[Any, ...]]) -> list[T]:
+    return [fn(*call) for call in calls]
+
+
+# Chunks that find their size ------------------------------------------------------------------------------------
+
+
+class Pace:
+    """How many items the next chunk takes, from the time that earlier ones took.
+
+    It begins with one item and grows by a factor of 8 at most, and only when a chunk of that size has been run. Where the
+    number of items is known it ends with smaller chunks, so that all workers end at about the same time.
+    """
+
+    def __init__(self, workers: int, length: int | None) -> None:
+        self.window = max(4 * workers, 8)
+        self._workers = workers
+        self._left = length
+        self._size = 1
+
+    def next_size(self) -> int:
+        """Return how many items to send as one job."""
+        if self._left is None:
+            return self._size
+        size = min(self._size, max(self._left // (2 * self._workers), self._size // _GROWTH, 1))
+        self._left -= size
+        return size
+
+    def observe_run(self, count: int, seconds: float) -> None:
+        """Take note of how long a chunk took to be run."""
+        fitting = int(_CHUNK_SECONDS * count / seconds) if seconds > 0 else _MOST_ITEMS
+        if fitting < self._size or count >= self._size:
+            self._size = max(min(fitting, self._size * _GROWTH, _MOST_ITEMS), 1)
+
+    def observe_submission(self, count: int, seconds: float) -> None:
+        """Take note of how long a chunk took to be pickled and sent: large items travel in small numbers."""
+        if seconds > _CHUNK_SECONDS:
+            self._size = max(min(self._size, int(_CHUNK_SECONDS * count / seconds)), 1)
+
+
+def submit_paced(
+    pool: Submitter, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], pace: Pace
+) -> Iterator[Job[Any]]:
+    """Submit jobs of a size that follows the pace, as the iterator is advanced; each returns (seconds, results)."""
+    iterators = [iter(iterable) for iterable in iterables]
+    while True:
+        size = pace.next_size()
+        columns = [list(itertools.islice(iterator, size)) for iterator in iterators]
+        count = min(map(len, columns), default=0)
+        if count == 0:
+            return
+        begun = monotonic()
+        job = pool.submit(_run_timed, fn, columns)
+        pace.observe_submission(count, monotonic() - begun)
+        yield job
+
+
+def _run_timed(fn: Callable[..., T], columns: list[list[Any]]) -> tuple[float, list[T]]:
+    begun = monotonic()
+    results = list(map(fn, *columns))
+    return monotonic() - begun, results
+
+
+def unpack_timed(results: Iterator[tuple[float, list[T]]], pace: Pace) -> Iterator[T]:
+    """Yield the results of timed chunks one by one."""
+    for seconds, values in results:
+        pace.observe_run(len(values), seconds)
+        yield from values
+
+
+def known_length(iterables: Iterable[Iterable[Any]]) -> int | None:
+    """Return how many calls there will be, None where that is not known."""
+    lengths = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
+    return min(lengths) if lengths else None
+
+
+# Results --------------------------------------------------------------------------------------------------------
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - monotonic(), 0.0)
+
+
+def in_order(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None) -> Iterator[Any]:
+    """Yield results in the order of submission, and submit one more job for each; at the end, cancel what is left."""
+    try:
+        while ahead:
+            ahead[0].result(_left(deadline))
+            ahead.extend(itertools.islice(jobs, 1))
+            yield ahead.popleft().result()  # no name here holds the result while the caller works on it
+    finally:
+        for job in ahead:
+            job.cancel()
+
+
+def as_ready(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None) -> Iterator[Any]:
+    """Yield results as they come, and submit one more job for each; at the end, cancel what is left."""
+    import queue
+
+    ready: queue.SimpleQueue[Job[Any]] = queue.SimpleQueue()
+    waiting = set(ahead)
+    for job in ahead:
+        job.add_done_callback(ready.put)  # type: ignore[arg-type]
+    ahead.clear()
+    try:
+        while waiting:
+            try:
+                job = ready.get(timeout=_left(deadline))
+            except queue.Empty:
+                raise TimeoutError(f"{len(waiting)} jobs have not ended") from None
+            waiting.discard(job)
+            for following in itertools.islice(jobs, 1):
+                waiting.add(following)
+                following.add_done_callback(ready.put)  # type: ignore[arg-type]
+            yield job.result()
+    finally:
+        for job in waiting:
+            job.cancel()
+
+
+def with_bar(results: Iterator[T], fn: Callable[..., T], iterables: tuple[Iterable[Any], ...]) -> Iterator[T]:
+    """Yield results, and draw a bar."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:
+        raise ConfigurationError("progress=True draws with rich: pip install 'procjobs[cli]'") from None
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(getattr(fn, "__name__", "map"), total=known_length(iterables))
+        for result in results:
+            bar.advance(task)
+            yield result

@@ -1,0 +1,59 @@
+"""How many items a job of `map` takes, from how long the ones before it took."""
+
+from __future__ import annotations
+
+import itertools
+
+from procjobs.client.mapping import Pace
+
+
+def test_chunks_do_not_grow_before_one_was_run():
+    pace = Pace(2, None)
+    assert [1] * 20 == [pace.next_size() for _ in range(20)]
+
+
+def test_chunks_of_quick_items_grow_step_by_step():
+    pace = Pace(2, None)
+    sizes = []
+    for _ in range(6):
+        sizes.append(pace.next_size())
+        pace.observe_run(sizes[-1], sizes[-1] * 1e-6)
+    assert [1, 8, 64, 512, 4096, 10_000] == sizes
+
+
+def test_chunks_of_slow_items_stay_single():
+    pace = Pace(2, None)
+    pace.observe_run(1, 0.5)
+    assert 1 == pace.next_size()
+
+
+def test_an_early_small_chunk_does_not_count_twice():
+    pace = Pace(2, None)
+    pace.observe_run(1, 1e-6)
+    pace.observe_run(1, 1e-6)
+    assert 8 == pace.next_size()
+
+
+def test_items_that_become_slower_shrink_their_chunks():
+    pace = Pace(2, None)
+    pace.observe_run(1, 1e-6)
+    pace.observe_run(8, 0.08)
+    assert 1 == pace.next_size()
+
+
+def test_items_that_are_slow_to_pickle_travel_in_small_numbers():
+    pace = Pace(2, None)
+    pace.observe_run(1, 1e-6)
+    pace.observe_submission(8, 0.04)
+    assert 2 == pace.next_size()
+
+
+def test_chunks_of_a_known_number_of_items_shrink_towards_the_end():
+    pace = Pace(2, 1000)
+    for size in (1, 8, 64):
+        pace.observe_run(size, size * 1e-6)
+    sizes = []
+    while sum(sizes) < 1000:
+        sizes.append(pace.next_size())
+    assert (250, 187) == tuple(sizes[:2])
+    assert all(earlier >= later for earlier, later in itertools.pairwise(sizes))
