@@ -386,6 +386,7 @@ class Connection(FrameSender):
         In that case everything that was awaited here has been settled, or is awaited over another connection.
         """
         self._start_receiver()
+        self._ask_for_acknowledgement(sequence)
         with self._changed:
             if not self._changed.wait_for(lambda: self._accepted >= sequence or self._has_ended, timeout):
                 raise TimeoutError("the supervisor has not acknowledged the job yet")
@@ -395,8 +396,15 @@ class Connection(FrameSender):
         """Wait until the supervisor has taken all that was submitted until now, has gone, or time is out."""
         self._start_receiver()
         sent = self.sent
+        self._ask_for_acknowledgement(sent)
         with self._changed:
             self._changed.wait_for(lambda: self._accepted >= sent or self.lost, timeout)
+
+    def _ask_for_acknowledgement(self, sequence: int) -> None:
+        """Have the supervisor say at once what it has; by itself it waits a moment for an answer to say it with."""
+        if self._accepted < sequence:
+            with contextlib.suppress(SupervisorLost, SubmitTimeout):
+                self._send_request("acknowledge", {}, expected=False)
 
     def outstanding(self) -> list[Job[Any]]:
         """Return the jobs whose answers are awaited."""

@@ -49,6 +49,7 @@ class ClientDesk:
             Frame.HELLO: self._on_hello,
         }
         self._calls: dict[str, Callable[[ClientLink, dict[str, Any]], _Reply]] = {
+            "acknowledge": self._call_acknowledge,
             "cancel": self._call_cancel,
             "cancel_queued": self._call_cancel_queued,
             "resize": self._call_resize,
@@ -234,6 +235,10 @@ class ClientDesk:
     def _call_reload(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
         number = int(request["number"])
         self._supervisor.templates.reload(lambda problem: self._reply(client, number, {"problem": problem}))
+        return None
+
+    def _call_acknowledge(self, client: ClientLink, _request: dict[str, Any]) -> _Reply:
+        client.told_by = self._supervisor.now
         return None
 
     def _call_cancel(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:

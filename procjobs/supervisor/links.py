@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.host import process
 from procjobs.host.loop import READ
-from procjobs.shared.wire import FrameReader, WireError, parse_json
+from procjobs.shared.wire import U64, Frame, FrameReader, WireError, frame, parse_json
 
 if TYPE_CHECKING:
     from procjobs.supervisor.jobs import Generation, Job, Kind
@@ -27,6 +27,7 @@ READ_BYTES: Final = 64 * 1024
 _MOST_FDS: Final = 253  # SCM_MAX_FD of the kernel
 _FD_SPACE: Final = socket.CMSG_SPACE(_MOST_FDS * 4)
 _CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)  # plain numbers: two flags of an enum cost 0.5 us to combine
+_NEVER: Final = float("inf")
 _TRUNCATED: Final = int(socket.MSG_CTRUNC)
 
 
@@ -136,6 +137,7 @@ class ClientLink:
         self.kinds: dict[int, Kind] = {}
         self.accepted = 0
         self.accepted_told = 0
+        self.told_by = _NEVER  # when it is told at the latest
         self.outgoing: deque[bytes | Job] = deque()
         self._answers: list[bytes] = []  # small ones of this turn, which go out before what is in `outgoing`
         self._unsent = b""
@@ -143,6 +145,12 @@ class ClientLink:
         self.events = READ
         self.tied: set[Job] = set()  # jobs that are cancelled when nobody is left who waits for them
         self.closed = False
+
+    def queue_acknowledgement(self) -> None:
+        """Say how many of its submissions were taken."""
+        self.accepted_told = self.accepted
+        self.told_by = _NEVER
+        self.outgoing.append(frame(Frame.ACCEPTED, U64.pack(self.accepted)))
 
     def queue_answer(self, job: Job) -> None:
         """Let a job's answer go out with the next flush; until it has, it is not evicted to make room.
@@ -186,9 +194,9 @@ class ClientLink:
     def _try_send_first(self) -> bool:
         job = self.outgoing[0]
         assert not isinstance(job, bytes)
-        frame, fd, close_after = job.answer.fetch(job)
+        answer, fd, close_after = job.answer.fetch(job)
         try:
-            sent = socket.send_fds(self.socket, [frame], [fd])
+            sent = socket.send_fds(self.socket, [answer], [fd])
         except BlockingIOError:
             return False
         finally:
@@ -196,7 +204,7 @@ class ClientLink:
                 os.close(fd)
         self.outgoing.popleft()
         job.unsent -= 1
-        self._unsent = frame[sent:]
+        self._unsent = answer[sent:]
         return True
 
     def _next_batch(self) -> bytes:

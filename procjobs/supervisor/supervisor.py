@@ -43,6 +43,8 @@ _NEVER: Final = float("inf")
 _ABSENCE_SECONDS: Final = 0.25
 """Waking later than this after a deadline means that the supervisor was not there, not that the host was busy."""
 _ACCEPT_PAUSE: Final = 0.25
+_ACKNOWLEDGE_SECONDS: Final = 0.005
+"""How long an acknowledgement waits for an answer that it can go with."""
 _MOST_WAITING: Final = 50_000
 """The answers that may wait for a client before it is not read any further."""
 _FAREWELL_SECONDS: Final = 1.0
@@ -83,7 +85,7 @@ class Supervisor:
         self._spent_fds: list[int] = []
         self._owner = None if owner_pid is None else process.try_open_pidfd(owner_pid)
         self._accepting = True
-        self._accepts_again_at = self._stop_at = self._end_at = _NEVER
+        self._accepts_again_at = self._tells_at = self._stop_at = self._end_at = _NEVER
         self._lingers_until = self._loop.now + max(settings.linger, 5.0)
         self._readers: dict[type, Callable[[Any, int], None]] = {
             ClientLink: self._read_client,
@@ -113,7 +115,8 @@ class Supervisor:
             self._forgive_absence(max(until, woke_before))
             self._handle_signals(ready.signals)
             self._read(ready.sources)
-            self.crew.reap(self.templates.on_exit)
+            if ready.signals:
+                self.crew.reap(self.templates.on_exit)
             self._advance()
             self.dispatcher.assign(self.now)
             self.templates.retire_unused(self.now)
@@ -139,6 +142,7 @@ class Supervisor:
             self.templates.next_deadline(self.now),
             self.crew.next_deadline(),
             self._accepts_again_at,
+            self._tells_at,
             self._stop_at,
             self._end_at,
             self._lingers_until,
@@ -246,11 +250,22 @@ class Supervisor:
             self._desk.forget_client(client)
 
     def _flush_clients(self) -> None:
+        """Send what is to be sent. An acknowledgement alone can wait a moment for an answer that goes with it.
+
+        To wake a client costs 30 us here and as much there. Who waits for the acknowledgement asks for it.
+        """
+        now, self._tells_at = self.now, _NEVER
         for client in list(self._clients):
+            has_more = client.has_more
             if client.accepted != client.accepted_told:
-                client.accepted_told = client.accepted
-                client.outgoing.append(wire.frame(Frame.ACCEPTED, wire.U64.pack(client.accepted)))
-            if client.has_more:
+                if client.told_by == _NEVER:
+                    client.told_by = now + _ACKNOWLEDGE_SECONDS
+                if has_more or client.told_by <= now:
+                    client.queue_acknowledgement()
+                    has_more = True
+                elif client.told_by < self._tells_at:
+                    self._tells_at = client.told_by
+            if has_more:
                 self._try_flush(client)
 
     def _close_spent_fds(self) -> None:
