@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from services import ADAPTERS
 
@@ -19,17 +20,32 @@ def describe():
     cpu = platform.processor()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         cpu = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), cpu)
-    autogroup = "?"
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/sched_autogroup_enabled") as file:
-        autogroup = file.read().strip()
     return {
         "cpu": cpu or platform.machine(),
         "cpus": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
         "load": os.getloadavg(),
-        "sched_autogroup": autogroup,  # where it is 1 and there are no cgroups, niceness counts within a session only
+        "cpu_shared_by_session": is_cpu_shared_by_session(),
     }
+
+
+def is_cpu_shared_by_session():
+    """Whether the kernel gives each session the same share of the CPUs (sched(7), autogroup).
+
+    Then niceness counts within a session only, and a pool with sessions of its own gets more than one without. It is so
+    outside of CPU cgroups, which containers and systemd's services have.
+    """
+    try:
+        if Path("/proc/sys/kernel/sched_autogroup_enabled").read_text().strip() != "1":
+            return False
+        lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        return False
+    for _, controllers, path in lines:
+        if "cpu" in controllers.split(","):
+            return path == "/"
+    return not any(Path(f"/sys/fs/cgroup{path}/cpu.weight").exists() for _, controllers, path in lines if not controllers)
 
 
 def describe_versions():

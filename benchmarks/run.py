@@ -49,6 +49,12 @@ def run(options):
     load = record["machine"]["load"][0]
     cpu, cpus = record["machine"]["cpu"], record["machine"]["cpus"]
     console.print(f"{cpu}, {cpus} CPUs, Python {platform.python_version()}, load {load:.2f}")
+    if record["machine"]["cpu_shared_by_session"]:
+        console.print(
+            "The kernel shares the CPUs out by session here (autogroup): pools with sessions of their own are favoured where"
+            " CPUs are short, and niceness counts for little. Run in a container or by systemd-run --scope.",
+            style="yellow",
+        )
     for name in options.only or MEASURES:
         started = time.monotonic()
         record["measures"][name] = measured = runner.run_measure(name, options.quick, console.status)

@@ -69,7 +69,7 @@ MEASURES = {
         },
         measure_ahead,
         ["procjobs", "ProcessPoolExecutor(fork)", "multiprocessing.Pool", "loky", "pebble", "mpire"],
-        3, 1, quick_repeats=1,
+        3, 1, rounds=3, quick_repeats=1,
         quick_participants=["procjobs", "ProcessPoolExecutor(fork)", "multiprocessing.Pool"],
     ),
 }  # fmt: skip

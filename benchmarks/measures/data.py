@@ -234,17 +234,17 @@ MEASURES = {
     ),
     "array": Measure(
         "An array of 100 MB as argument (touched by the job), and echoed back (touched by both)",
-        BOTH, measure_payload(make_array), [*ONCE, MEMORY_FLOOR], 3, 1,
+        BOTH, measure_payload(make_array), [*ONCE, MEMORY_FLOOR], 3, 1, rounds=3,
         quick_repeats=1, quick_participants=[*SOME[:2], MEMORY_FLOOR], floor=MEMORY_FLOOR,
     ),
     "frame": Measure(
         "A pandas frame of 50 MB as argument (touched by the job), and echoed back (touched by both)",
-        BOTH, measure_payload(make_frame), [*ONCE, MEMORY_FLOOR], 3, 1,
+        BOTH, measure_payload(make_frame), [*ONCE, MEMORY_FLOOR], 3, 1, rounds=3,
         quick_repeats=1, quick_participants=[*SOME[:2], MEMORY_FLOOR], floor=MEMORY_FLOOR,
     ),
     "arrays": Measure(
         "A list of 100 arrays of 1 MB as argument (touched by the job), and echoed back (touched by both)",
-        BOTH, measure_payload(make_arrays), [*ONCE, MEMORY_FLOOR], 3, 1,
+        BOTH, measure_payload(make_arrays), [*ONCE, MEMORY_FLOOR], 3, 1, rounds=3,
         quick_repeats=1, quick_participants=[*SOME[:2], MEMORY_FLOOR], floor=MEMORY_FLOOR,
     ),
     "blocks": Measure(

@@ -94,10 +94,10 @@ BOTH = {"one": Metric("1 worker", "s"), "two": Metric("2 workers", "s")}
 MEASURES = {
     "thumbnails": Measure(
         f"Thumbnails of this many pictures of {PICTURE[0]} x {PICTURE[1]} (Pillow, examples/thumbnails.py)",
-        BOTH, measure_work(make_pictures), ALL, 40, 4, quick_repeats=1, quick_participants=QUICK, floor=FLOOR,
+        BOTH, measure_work(make_pictures), ALL, 24, 4, rounds=3, quick_repeats=1, quick_participants=QUICK, floor=FLOOR,
     ),
     "transcoding": Measure(
         f"Transcoding this many clips of 2 s, {CLIP['width']} x {CLIP['height']}, to H.264 (PyAV, one thread each)",
-        BOTH, measure_work(make_clips), ALL, 16, 2, quick_repeats=1, quick_participants=QUICK, floor=FLOOR,
+        BOTH, measure_work(make_clips), ALL, 10, 2, rounds=3, quick_repeats=1, quick_participants=QUICK, floor=FLOOR,
     ),
 }  # fmt: skip
