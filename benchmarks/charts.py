@@ -19,11 +19,12 @@ FAR = 1.6
 ON_LINES = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
 
 STYLE = {
-    "figure.facecolor": "white", "savefig.facecolor": "white", "font.family": "DejaVu Sans", "font.size": 9,
+    "figure.facecolor": "white", "savefig.facecolor": "white", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": "#d0d7de",
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 9, "axes.titlelocation": "left",
 "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6eaee", "grid.linewidth": 0.8,
-    "xtick.labelsize": 8, "ytick.labelsize": 8.5, "svg.fonttype": "path", "svg.hashsalt": "procjobs",  # the same run gives the same file
+    "xtick.labelsize": 8, "ytick.labelsize": 8.5, "svg.fonttype": "none",
+    "svg.hashsalt": "procjobs",  # the same run gives the same file
 }  # fmt: skip
 
 
@@ -41,10 +42,16 @@ def draw_all(record, directory, suffix="svg"):
             path = Path(directory, f"{name}.{suffix}")
             figure.savefig(path, dpi=110, metadata={"Date": None} if suffix == "svg" else None)
             plt.close(figure)
-            if suffix == "svg":  # matplotlib leaves blanks at the ends of lines
-                path.write_text("".join(f"{line.rstrip()}\n" for line in path.read_text().splitlines()))
+            if suffix == "svg":
+                tidy(path)
             drawn.append(path)
     return drawn
+
+
+def tidy(path):
+    """Name fonts of the same widths for where DejaVu is not installed; leave no blanks at the ends of lines."""
+    text = path.read_text().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, Geneva")
+    path.write_text("".join(f"{line.rstrip()}\n" for line in text.splitlines()))
 
 
 def describe(record):

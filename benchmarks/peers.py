@@ -198,6 +198,9 @@ class Mpire(Peer):
     def submit(self, function, *args):
         return self.pool.apply_async(function, args)
 
+    def submit_notifying(self, done, function, *args):
+        self.pool.apply_async(function, args, callback=done)
+
     def submit_limited(self, seconds, function, *args):
         return self.pool.apply_async(function, args, task_timeout=seconds)
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("numpy")
+pytest.importorskip("rich")
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "run.py"
 
 
