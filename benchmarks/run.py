@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
@@ -38,6 +39,7 @@ def main():
         record = json.loads(Path(options.report).read_text())
         report.write(record, Path(options.charts or DOCS))
     else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as on Ctrl-C, the participant that runs is ended, too
         run(options)
 
 

@@ -66,7 +66,8 @@ def run_participant(measure, participant, size, repeats):
             process.wait(timeout)
         except subprocess.TimeoutExpired:
             reason = f"hangs: not done after {timeout:g} s"
-        end_group(process)
+        finally:  # also when the run itself is ended
+            end_group(process)
         output, errors = (read_again(file) for file in (stdout, stderr))
     answers = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     if len(answers) < repeats and not any("missing" in answer for answer in answers):

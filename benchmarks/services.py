@@ -65,7 +65,7 @@ class CeleryRedis(Service):
     distribution = "celery"
     module = "celery"
     get = "get"
-    scale = 0.1
+    scale = 0.05
 
     def start(self):
         import celery  # noqa: F401 - told as missing here, not by its worker's log

@@ -70,6 +70,6 @@ MEASURES = {
         measure_ahead,
         ["procjobs", "ProcessPoolExecutor(fork)", "multiprocessing.Pool", "loky", "pebble", "mpire"],
         3, 1, rounds=3, quick_repeats=1,
-        quick_participants=["procjobs", "ProcessPoolExecutor(fork)", "multiprocessing.Pool"],
+        quick_participants=["procjobs", "ProcessPoolExecutor(fork)"],
     ),
 }  # fmt: skip
