@@ -5,19 +5,30 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 
+import work
+
 WORKERS = 2
 
 
 class Peer:
-    """A pool of WORKERS workers. Importing a peer's library is part of `start`, so that a missing one is told there."""
+    """A pool of WORKERS workers. Importing a peer's library is part of `start`, so that a missing one is told there.
+
+    `preload` are modules that the workers shall have imported before their first job; the caller has them already, and
+    those that are forked from it need nothing more. `scale` is the part of a measure's jobs that a slow peer gets.
+    """
 
     distribution: str | None = None
+    module: str | None = None
     get = "result"
     has_timeout = False
     replaces_pool = False
+    scale = 1.0
 
-    def __init__(self, *, with_timeouts=False):
+    def __init__(self, *, with_timeouts=False, workers=WORKERS, preload=(), most_queued=None):
         self.with_timeouts = with_timeouts
+        self.workers = workers
+        self.preload = preload
+        self.most_queued = most_queued
 
     def start(self):
         raise NotImplementedError
@@ -27,6 +38,19 @@ class Peer:
 
     def submit_limited(self, seconds, function, *args):
         raise NotImplementedError
+
+    def submit_notifying(self, done, function, *args):
+        """Submit, and have `done` called in this process when the result is there."""
+        self.submit(function, *args).add_done_callback(done)
+
+    def run_all(self, function, count):
+        """Submit so many calls, then wait for all."""
+        submit = self.submit
+        self.wait_all([submit(function) for _ in range(count)])
+
+    def map(self, function, items):
+        """Return the results in order, as the library's own `map` does with its own chunks."""
+        return list(self.pool.map(function, items))
 
     def result(self, handle, timeout=None):
         return getattr(handle, self.get)(timeout)
@@ -39,42 +63,67 @@ class Peer:
             for handle in handles:
                 handle.get()
 
+    def pids(self):
+        """Return the processes that are not descendants of this one, of which there are none but procjobs's."""
+        return []
+
     def close(self):
         self.pool.shutdown()
 
 
 class Procjobs(Peer):
     distribution = "procjobs"
+    module = "procjobs"
     has_timeout = True
 
     def start(self):
         import procjobs
 
-        self.pool = procjobs.Pool(workers=WORKERS)
+        settings = {} if self.most_queued is None else {"max_queued": self.most_queued}
+        self.pool = procjobs.Pool(workers=self.workers, preload=self.preload, **settings)
         self.submit = self.pool.submit
 
     def submit_limited(self, seconds, function, *args):
         return self.pool.options(timeout=seconds).submit(function, *args)
 
+    def map(self, function, items):
+        import procjobs
+
+        try:
+            return list(self.pool.map(function, items, chunksize=None))
+        except (TypeError, procjobs.ConfigurationError):  # a version that does not choose the chunks
+            return list(self.pool.map(function, items))
+
+    def pids(self):
+        return [self.pool.stats().supervisor_pid]
+
 
 class ExecutorFork(Peer):
+    module = "concurrent.futures.process"
     method = "fork"
 
     def start(self):
         context = multiprocessing.get_context(self.method)
-        self.pool = concurrent.futures.ProcessPoolExecutor(WORKERS, mp_context=context)
+        if self.preload and self.method == "forkserver":
+            context.set_forkserver_preload(list(self.preload))
+        self.pool = concurrent.futures.ProcessPoolExecutor(self.workers, mp_context=context)
         self.submit = self.pool.submit
 
 
 class ExecutorForkserver(ExecutorFork):
+    module = None
     method = "forkserver"
 
 
 class MultiprocessingPool(Peer):
+    module = "multiprocessing.pool"
     get = "get"
 
     def start(self):
-        self.pool = multiprocessing.get_context("fork").Pool(WORKERS)
+        self.pool = multiprocessing.get_context("fork").Pool(self.workers)
+
+    def submit_notifying(self, done, function, *args):
+        self.pool.apply_async(function, args, callback=done)
 
     def submit(self, function, *args):
         return self.pool.apply_async(function, args)
@@ -85,12 +134,13 @@ class MultiprocessingPool(Peer):
 
 class Billiard(MultiprocessingPool):
     distribution = "billiard"
+    module = "billiard.pool"
     has_timeout = True
 
     def start(self):
         import billiard.pool
 
-        self.pool = billiard.pool.Pool(WORKERS, enable_timeouts=self.with_timeouts)
+        self.pool = billiard.pool.Pool(self.workers, enable_timeouts=self.with_timeouts)
 
     def submit_limited(self, seconds, function, *args):
         return self.pool.apply_async(function, args, timeout=seconds)
@@ -98,12 +148,15 @@ class Billiard(MultiprocessingPool):
 
 class Loky(Peer):
     distribution = "loky"
+    module = "loky"
     replaces_pool = True
 
     def start(self):
         import loky
 
-        self.pool = loky.get_reusable_executor(max_workers=WORKERS, timeout=None)
+        self.pool = loky.get_reusable_executor(
+            max_workers=self.workers, timeout=None, initializer=work.import_modules, initargs=(tuple(self.preload),)
+        )
         self.submit = self.pool.submit
 
     def close(self):
@@ -112,12 +165,13 @@ class Loky(Peer):
 
 class Pebble(Peer):
     distribution = "pebble"
+    module = "pebble"
     has_timeout = True
 
     def start(self):
         import pebble
 
-        self.pool = pebble.ProcessPool(max_workers=WORKERS, context=multiprocessing.get_context("fork"))
+        self.pool = pebble.ProcessPool(max_workers=self.workers, context=multiprocessing.get_context("fork"))
 
     def submit(self, function, *args):
         return self.pool.schedule(function, args=args)
@@ -132,16 +186,20 @@ class Pebble(Peer):
 
 class Mpire(Peer):
     distribution = "mpire"
+    module = "mpire"
     get = "get"
     has_timeout = True
 
     def start(self):
         import mpire
 
-        self.pool = mpire.WorkerPool(n_jobs=WORKERS, start_method="fork", keep_alive=True)
+        self.pool = mpire.WorkerPool(n_jobs=self.workers, start_method="fork", keep_alive=True)
 
     def submit(self, function, *args):
         return self.pool.apply_async(function, args)
+
+    def submit_notifying(self, done, function, *args):
+        self.pool.apply_async(function, args, callback=done)
 
     def submit_limited(self, seconds, function, *args):
         return self.pool.apply_async(function, args, task_timeout=seconds)
@@ -152,12 +210,13 @@ class Mpire(Peer):
 
 class Deadpool(Peer):
     distribution = "deadpool-executor"
+    module = "deadpool"
     has_timeout = True
 
     def start(self):
         import deadpool
 
-        self.pool = deadpool.Deadpool(max_workers=WORKERS, max_backlog=200_000)
+        self.pool = deadpool.Deadpool(max_workers=self.workers, max_backlog=2_000_000)
         self.submit = self.pool.submit
 
     def submit_limited(self, seconds, function, *args):

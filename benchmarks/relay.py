@@ -18,6 +18,8 @@ import work
 
 HEAD = struct.Struct("<IQ")
 READ_BYTES = 256 * 1024
+CLIENT_SHARE = 2**32
+"""The numbers of client n begin at n times this, so that the relay knows whose an answer is."""
 
 
 def split(buffer):
@@ -33,8 +35,8 @@ def split(buffer):
     return frames, position
 
 
-def run_worker(sock):
-    function, rest = work.noop, b""
+def run_worker(sock, function):
+    rest = b""
     while data := sock.recv(READ_BYTES):
         rest += data
         frames, used = split(rest)
@@ -49,12 +51,12 @@ def run_worker(sock):
 
 
 class Relay:
-    """Shares the client's frames out among the workers, frame by frame, and passes answers back as they come."""
+    """Shares the clients' frames out among the workers, frame by frame, and passes answers back as they come."""
 
-    def __init__(self, client, workers):
-        self.client, self.workers = client, workers
-        self.rest = dict.fromkeys([client, *workers], b"")
-        self.unsent = dict.fromkeys([client, *workers], b"")
+    def __init__(self, clients, workers):
+        self.clients, self.workers = clients, workers
+        self.rest = dict.fromkeys([*clients, *workers], b"")
+        self.unsent = dict.fromkeys([*clients, *workers], b"")
         self.turn = 0
 
     def run(self):
@@ -80,8 +82,12 @@ class Relay:
         data = self.rest[sock] + data
         frames, used = split(data)
         self.rest[sock] = data[used:]
-        if sock is not self.client:
-            self.unsent[self.client] += data[:used]
+        if sock not in self.clients:
+            if len(self.clients) == 1:
+                self.unsent[self.clients[0]] += data[:used]
+            else:
+                for number, start, end in frames:
+                    self.unsent[self.clients[number // CLIENT_SHARE]] += data[start:end]
             return True
         shares = [[] for _ in self.workers]
         for _, start, end in frames:
@@ -98,23 +104,30 @@ class Relay:
 
 
 class BareRelay:
-    """The client's end."""
+    """The clients' ends. All processes are forked from this one; `call` and `call_all` are for the first client."""
 
-    def __init__(self, workers):
+    def __init__(self, workers, *, clients=1, function=work.noop):
         self.pids = []
-        self.sock, for_relay = socket.socketpair()
+        self.arguments = ()
+        ends = [socket.socketpair() for _ in range(clients)]
         pairs = [socket.socketpair() for _ in range(workers)]
+        everything = [sock for pair in [*ends, *pairs] for sock in pair]
         for _, theirs in pairs:
-            self.fork(
-                run_worker, theirs, [self.sock, for_relay, *(s for pair in pairs for s in pair if s is not theirs)]
-            )
-        relay = Relay(for_relay, [ours for ours, _ in pairs])
-        self.fork(lambda _: relay.run(), None, [self.sock, *(theirs for _, theirs in pairs)])
-        for sock in [for_relay, *(s for pair in pairs for s in pair)]:
-            sock.close()
-        self.rest = b""
+            self.fork(lambda sock=theirs: run_worker(sock, function), [s for s in everything if s is not theirs])
+        keep = [*(theirs for _, theirs in ends), *(ours for ours, _ in pairs)]
+        relay = Relay(keep[:clients], keep[clients:])
+        self.fork(relay.run, [s for s in everything if s not in keep])
+        self.socks = [ours for ours, _ in ends]
+        for sock in everything:
+            if sock not in self.socks:
+                sock.close()
+        self.use(0)
 
-    def fork(self, run, argument, not_theirs):
+    def use(self, client):
+        """Make this process the client of that number."""
+        self.sock, self.first, self.rest = self.socks[client], client * CLIENT_SHARE, b""
+
+    def fork(self, run, not_theirs):
         pid = os.fork()
         if pid:
             self.pids.append(pid)
@@ -122,15 +135,15 @@ class BareRelay:
         try:
             for sock in not_theirs:
                 sock.close()
-            run(argument)
+            run()
         finally:
             os._exit(0)
 
     def send(self, numbers):
         frames = []
         for number in numbers:
-            body = pickle.dumps(((), {}))
-            frames.append(HEAD.pack(len(body), number) + body)
+            body = pickle.dumps((self.arguments, {}))
+            frames.append(HEAD.pack(len(body), self.first + number) + body)
         self.sock.sendall(b"".join(frames))
 
     def receive(self, results):
@@ -148,14 +161,16 @@ class BareRelay:
         while len(results) < count:
             self.receive(results)
 
-    def call(self):
+    def call(self, *arguments):
+        self.arguments = arguments
         self.send((0,))
         results = {}
         while not results:
             self.receive(results)
 
     def close(self):
-        self.sock.close()
+        for sock in self.socks:
+            sock.close()
         for pid in self.pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import mmap
 import os
 import struct
 import time
 
 import procjobs
+
+SLICES, SLICE_STEPS = 20, 300_000
 
 
 def noop():
@@ -32,14 +35,57 @@ def tell_pid_and_sleep(path, seconds):
     time.sleep(seconds)
 
 
-def touch(array):
-    """Read one number of each page of an array of float64."""
-    return float(array[::512].sum())
+def increment(number):
+    return number + 1
 
 
-def echo(array):
-    touch(array)
-    return array
+def sleep_or_not(seconds):
+    """Sleep if there are seconds: calls that look alike and are not."""
+    if seconds:
+        time.sleep(seconds)
+
+
+def burn(path):
+    """Compute for about 0.2 s in pure Python, and make a file longer by a byte for each of SLICES slices done."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+    for _ in range(SLICES):
+        number = 0
+        for n in range(SLICE_STEPS):
+            number += n & 3
+        os.write(fd, b".")
+    os.close(fd)
+
+
+def size_of(data):
+    return len(data)
+
+
+def same(value):
+    return value
+
+
+def import_modules(names):
+    for name in names:
+        importlib.import_module(name)
+
+
+def tell_pid(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def touch(data):
+    """Read one number of each page of an array of numbers of 8 bytes, of a list of them, or of the columns of a frame."""
+    if isinstance(data, list):
+        return sum(map(touch, data))
+    if hasattr(data, "columns"):
+        return sum(touch(data[column].to_numpy().view("i8")) for column in data.columns)
+    return float(data[::512].sum())
+
+
+def echo(data):
+    touch(data)
+    return data
 
 
 # What a job reports ---------------------------------------------------------------------------------------------
@@ -50,6 +96,12 @@ def report_progress(count):
     for done in range(count):
         procjobs.progress(done, count)
     return (time.perf_counter() - started) / count * 1e6
+
+
+def report_progress_when_told(path, count):
+    report_progress(1)
+    hold(path)
+    return report_progress(count)
 
 
 def report_message(count):
@@ -81,17 +133,6 @@ def report_once_and_hold(path):
 
 
 # What another process reads -------------------------------------------------------------------------------------
-
-
-def read_status(name, directory, job_id, count):
-    pool = procjobs.Pool(name, workers=2, directory=directory)
-    assert pool.status(job_id).progress.value == 40
-    started = time.perf_counter()
-    for _ in range(count):
-        pool.status(job_id)
-    elapsed = time.perf_counter() - started
-    pool.shutdown()
-    return elapsed / count * 1e6
 
 
 def read_dict(shared, count):
