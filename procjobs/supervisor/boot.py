@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -39,6 +40,10 @@ def main() -> None:
         rundir.remove(directory)
         raise SystemExit(1) from None
     os.close(READY_FD)
+    # A job is no part of a cycle. With a million of them queued, a look through all for cycles stops the pool for 0.2 s, and
+    # one at every 700 new ones costs 3 % of all time.
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
     try:
         supervisor.run()
     except BaseException:

@@ -15,6 +15,8 @@ hands each message to exactly one of the two.
 from __future__ import annotations
 
 import array
+import contextlib
+import fcntl
 import json
 import os
 import select
@@ -29,6 +31,7 @@ from procjobs.shared.wire import JOB, JOB_ASIDE, MAX_JOB_BYTES, MAX_PACKET_BYTES
 if TYPE_CHECKING:
     from procjobs.supervisor.jobs import Job, Kind
 
+_PIPE_BYTES: Final = 64 * 4096
 _READ_BYTES: Final = 64 * 1024
 _ONE_FD: Final = socket.CMSG_SPACE(4)
 _NO_WAIT: Final = int(socket.MSG_DONTWAIT) | int(socket.MSG_CMSG_CLOEXEC)
@@ -99,6 +102,8 @@ class WorkerLink:
         try:
             jobs_read, self._jobs = self._pipe(os.O_DIRECT)
             os.set_blocking(self._jobs, False)
+            with contextlib.suppress(OSError):  # beyond a user's limit it keeps its 16 pages, one for each packet (pipe(7))
+                fcntl.fcntl(self._jobs, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             # O_NONBLOCK belongs to the open file, which the worker shares and where it must block: so it is opened again.
             self._jobs_read = os.open(f"/proc/self/fd/{jobs_read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self._fds.append(self._jobs_read)
