@@ -1,9 +1,13 @@
 """How a supervisor process begins and ends: from the descriptors its starter left it, to an empty directory.
 
     DESCRIPTOR
-    0   JSON: name and base of the directory, settings, pid of the owner (private pools)
+    0   JSON: name and base of the directory, settings, pid of the owner (private pools),
+        whose the code to begin with is (pools in the foreground)
     3   the pool's lock, held already
     4   a pipe: nothing is written and it is closed when clients can connect, else why they never will
+    5   for pools in the foreground: the specification of that code
+
+A pool in the foreground is a service: its manager is told when it is ready, and its log goes to standard error too.
 """
 
 from __future__ import annotations
@@ -16,10 +20,11 @@ from typing import Any
 
 from procjobs.config import PoolSettings
 from procjobs.host import process, rundir
+from procjobs.host.notify import notify_manager
 from procjobs.supervisor.log import Log
 from procjobs.supervisor.supervisor import Supervisor
 
-LOCK_FD, READY_FD = 3, 4
+LOCK_FD, READY_FD, CODE_FD = 3, 4, 5
 BACKLOG = 512
 
 
@@ -29,7 +34,7 @@ def main() -> None:
         boot = json.loads(file.read())
     process.replace_standard_input()
     process.fill_missing_output()
-    for fd in (LOCK_FD, READY_FD):
+    for fd in (LOCK_FD, READY_FD, *([CODE_FD] if boot.get("code") else [])):
         os.set_inheritable(fd, False)
     directory = rundir.RunDir(boot["base"], boot["name"])
     try:
@@ -39,9 +44,13 @@ def main() -> None:
         rundir.remove(directory)
         raise SystemExit(1) from None
     os.close(READY_FD)
+    if boot.get("code"):
+        notify_manager("READY=1")
+        os.environ.pop("NOTIFY_SOCKET", None)  # it is not the workers' to speak for the service
     try:
         supervisor.run()
     except BaseException:
+        log.echo = None  # the interpreter is about to print it
         log.write(f"the supervisor failed; this is a bug in procjobs:\n{traceback.format_exc()}")
         raise
     supervisor.close()
@@ -57,16 +66,21 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
         process.kill_marked(mark)
     rundir.make_fresh(directory)
     log = Log(directory.log)
-    if boot["owner_pid"] is None:
+    code = boot.get("code")
+    if boot["owner_pid"] is None and code is None:
         process.redirect_output(log.fd)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(directory.socket)
     os.chmod(directory.socket, 0o600)
     listener.setblocking(False)
     settings = PoolSettings.from_json(boot["settings"])
-    supervisor = Supervisor(directory, settings, owner_pid=boot["owner_pid"], log=log, listener=listener)
+    supervisor = Supervisor(
+        directory, settings, owner_pid=boot["owner_pid"], log=log, listener=listener, in_foreground=code is not None
+    )
     listener.listen(BACKLOG)
     log.write(f"pool {directory.name}: supervisor {os.getpid()} is ready")
     rundir.write_mark(directory, supervisor.crew.mark)
     rundir.sweep_stale(directory.base, process.kill_marked)
+    if code is not None:
+        supervisor.templates.join(code["key"], code["executable"], CODE_FD).clients -= 1
     return supervisor, log
