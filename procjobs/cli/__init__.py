@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 
 
@@ -20,5 +21,13 @@ def main() -> None:
         sys.stderr.write(f"procjobs: the command line needs {' and '.join(missing)}: pip install 'procjobs[cli]'\n")
         raise SystemExit(1)
     from procjobs.cli.app import run
+    from procjobs.cli.problems import INTERRUPTED
 
-    raise SystemExit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code == INTERRUPTED:
+        # Whatever Ctrl-C has interrupted has been unwound. A private pool would wait for its jobs at exit; without its
+        # owner it ends them at once.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -75,6 +75,15 @@ class _Sections(click.Group):
                 return command
         return super().get_command(ctx, cmd_name)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read the output has seen enough, such as head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return problems.OK
+        return code
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -107,16 +116,13 @@ def procjobs() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code."""
-    as_json = "--json" in arguments
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    as_json = "--json" in options
     warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes fewer arguments by name
     try:
         code = procjobs.main(arguments, prog_name="procjobs", standalone_mode=False)
-        sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         return problems.INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has seen enough, such as head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return problems.OK
     except Exception as error:  # noqa: BLE001 - the edge: what is not known is raised again
         problem = problems.explain(error)
         problems.show(problem, as_json=as_json)

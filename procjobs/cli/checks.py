@@ -159,6 +159,8 @@ def _check_pool(place: rundir.RunDir) -> Iterator[Finding]:
         with AttachedPool(place) as pool:
             pid, problem, version = pool.stats().supervisor_pid, pool.stats().problem, pool.welcome().get("version")
     except ProcjobsError as error:
+        if not rundir.is_held(place.lock):
+            return  # it has ended in this moment
         advice = f"if it is stopped, kill -CONT it; if it runs another release, stop it and start it again; see {place.log}"
         yield Finding("pools", FAIL, f"{name}: {error}", advice)
         return

@@ -17,7 +17,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
 directory_option = click.option(
-    "--directory", metavar="DIR", help="Where the pools are, if not where they are by default (Pool(directory=...))."
+    "--directory",
+    metavar="DIR",
+    envvar="PROCJOBS_DIRECTORY",
+    help="Where the pools are, as in Pool(directory=...); also $PROCJOBS_DIRECTORY.",
 )
 
 

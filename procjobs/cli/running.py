@@ -86,8 +86,9 @@ def run(
     with bars.progress_bars(console) as follow, output.passed_on(console) as redirected:
         with redirected() if pool is None else contextlib.nullcontext():
             target = Pool(workers=1, directory=directory) if pool is None else _named_pool(pool, directory)
-        job = call.submit_to(target, options)
+        job: Job[Any] | None = None
         try:
+            job = call.submit_to(target, options)
             status = _wait(target, job, follow, write=partial(console.print, end="", markup=False))
             target.shutdown(wait=True)  # of a private pool everything that its job has printed has been passed on then
         except KeyboardInterrupt:
@@ -109,10 +110,12 @@ def _wait(pool: Pool, job: Job[Any], follow: bars.Follower, *, write: Any) -> Jo
     return status
 
 
-def _cancel(pool: Pool, job: Job[Any], follow: bars.Follower) -> None:
+def _cancel(pool: Pool, job: Job[Any] | None, follow: bars.Follower) -> None:
     """Cancel a job and wait for the end of its processes; a second Ctrl-C ends this process, and with it what is its own."""
-    screen.remark(f"procjobs: job {job.id} is cancelled; Ctrl-C again kills it at once")
     try:
+        if job is None:
+            return
+        screen.remark(f"procjobs: job {job.id} is cancelled; Ctrl-C again kills it at once")
         job.cancel()
         deadline = monotonic() + _CANCELLED_WITHIN
         while not (status := job.status()).done and monotonic() < deadline:

@@ -26,10 +26,14 @@ def standard_error() -> Console:
 def _console(*, to_errors: bool) -> Console:
     from rich.console import Console
 
+    class PipedConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - called while it is handled; what the base class does instead is to exit with 1
+
     stream = sys.stderr if to_errors else sys.stdout
     if stream.isatty():
-        return Console(stderr=to_errors, highlight=False)
-    return Console(stderr=to_errors, highlight=False, width=1000, force_terminal=False, color_system=None)
+        return PipedConsole(stderr=to_errors, highlight=False)
+    return PipedConsole(stderr=to_errors, highlight=False, width=1000, force_terminal=False, color_system=None)
 
 
 def write(text: str = "") -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 
 
-def notify_manager(state: str) -> None:
-    """Send a state such as `READY=1` to the manager that started this process, if one wants to know; never fails.
+def notify_manager(address: str, state: str) -> None:
+    """Send a state such as `READY=1` to the manager at $NOTIFY_SOCKET, if one wants to know; never fails.
 
     A name that begins with @ is one of the abstract namespace of unix(7). The datagram is dropped rather than waited with.
     """
-    address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in {"/", "@"}:
         return
     if address[0] == "@":

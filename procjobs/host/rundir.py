@@ -16,6 +16,7 @@ TMPDIR/procjobs-UID. Whoever gets the lock may remove what an earlier owner has 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -30,6 +31,7 @@ TABLE: Final = "table"
 LOG: Final = "log"
 MARK: Final = "mark"
 PRIVATE_PREFIX: Final = "private-"
+_LOCK_TRIES: Final = 1000
 _LONGEST_SOCKET_PATH: Final = 107  # sun_path of unix(7), less its closing zero
 
 
@@ -160,7 +162,7 @@ def check_socket_path(rundir: RunDir) -> None:
 
 def try_lock(path: str) -> int | None:
     """Return a descriptor that holds the pool's lock, None if another process holds it. Does not block."""
-    while True:
+    for _ in range(_LOCK_TRIES):
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:  # the last pool to end has just removed the empty base
@@ -174,6 +176,7 @@ def try_lock(path: str) -> int | None:
         if _is_still(fd, path):
             return fd
         os.close(fd)  # its owner removed it between open and flock: what is locked is not what others will find
+    raise FileNotFoundError(errno.ENOENT, "no file can be made there, though its directory is there", path)
 
 
 def _is_still(fd: int, path: str) -> bool:

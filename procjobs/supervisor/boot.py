@@ -36,6 +36,9 @@ def main() -> None:
     process.fill_missing_output()
     for fd in (LOCK_FD, READY_FD, *([CODE_FD] if boot.get("code") else [])):
         os.set_inheritable(fd, False)
+    # It is not for workers to speak for the service, nor for a pool that a service has started in the background.
+    address = os.environ.pop("NOTIFY_SOCKET", "")
+    manager = address if boot.get("code") else ""
     directory = rundir.RunDir(boot["base"], boot["name"])
     try:
         supervisor, log = _prepare(directory, boot)
@@ -44,9 +47,7 @@ def main() -> None:
         rundir.remove(directory)
         raise SystemExit(1) from None
     os.close(READY_FD)
-    if boot.get("code"):
-        notify_manager("READY=1")
-        os.environ.pop("NOTIFY_SOCKET", None)  # it is not the workers' to speak for the service
+    notify_manager(manager, "READY=1")
     try:
         supervisor.run()
     except BaseException:
