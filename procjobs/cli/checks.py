@@ -155,9 +155,11 @@ def _check_pool(place: rundir.RunDir) -> Iterator[Finding]:
         advice = f"`procjobs start {name}` takes over; any pool that starts removes it"
         yield Finding("pools", WARN, f"{name}: its supervisor was killed and has left {place.path}", advice)
         return
+    is_private = name.startswith(rundir.PRIVATE_PREFIX)  # its owner runs the same release; it is not to be disturbed
     try:
         with AttachedPool(place) as pool:
-            pid, problem, version = pool.stats().supervisor_pid, pool.stats().problem, pool.welcome().get("version")
+            pid, problem = pool.stats().supervisor_pid, pool.stats().problem
+            version = __version__ if is_private else pool.welcome().get("version", "of another release")
     except ProcjobsError as error:
         if not rundir.is_held(place.lock):
             return  # it has ended in this moment

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from procjobs.shared.records import JobStatus
 
 
+_SHORT_ID: Final = 8
+"""The end of an id, which is random, is enough to name a job; on a narrow terminal only that is shown."""
 _POOL_COLUMNS: Final = ("NAME", "STATE", "BUSY", ">WAITING", ">DONE", ">FAILED", ">MEMORY", ">UPTIME")
 
 
@@ -178,9 +180,10 @@ def jobs(name: str | None, state: str | None, limit: int, directory: str | None,
 
 def _write_jobs(found: list[tuple[str, JobStatus]], *, show_pool: bool) -> None:
     now = wall()
+    first = -_SHORT_ID if screen.is_narrow() else 0
     rows = [
         [
-            job.id,
+            job.id[first:],
             *([pool_name] if show_pool else []),
             screen.styled(text.state(job)),
             text.moment(job.submitted_at),
@@ -191,7 +194,7 @@ def _write_jobs(found: list[tuple[str, JobStatus]], *, show_pool: bool) -> None:
         for pool_name, job in found
     ]
     pool = ["POOL"] if show_pool else []
-    screen.write_rows(["JOB", *pool, "STATE", "SUBMITTED", ">TOOK", "NAME", "DETAIL"], rows)
+    screen.write_rows(["JOB", *pool, "STATE", "SUBMITTED", ">TOOK", "<NAME", "<DETAIL"], rows)
 
 
 @click.command(short_help="The workers of a pool.")
@@ -217,6 +220,7 @@ def workers(name: str | None, directory: str | None, as_json: bool) -> int:
         screen.write_json([screen.worker_document(worker, pool_name) for pool_name, worker in found])
         return OK
     now = wall()
+    first = -_SHORT_ID if screen.is_narrow() else 0
     rows = [
         [
             *([pool_name] if name is None else []),
@@ -227,7 +231,7 @@ def workers(name: str | None, directory: str | None, as_json: bool) -> int:
             text.size(worker.rss),
             worker.jobs_done,
             text.duration(now - worker.started_at),
-            worker.job_id or "",
+            (worker.job_id or "")[first:],
         ]
         for pool_name, worker in found
     ]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from procjobs.shared.records import JobStatus, PoolStats, WorkerInfo
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+_WIDE: Final = 120
 
 
 def standard_output() -> Console:
@@ -53,17 +56,25 @@ def write_json(document: Any, *, is_line: bool = False) -> None:
     write(json.dumps(document, default=repr, indent=None if is_line else 2))
 
 
+def is_narrow() -> bool:
+    """Return whether a whole job id leaves too little room for what else there is in a line."""
+    return standard_output().width < _WIDE
+
+
 def write_rows(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table; columns whose names begin with > are numbers and end flush."""
+    """Write a table; columns whose names begin with > are numbers and end flush, those with < give way to the others."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in columns:
-        is_number = name.startswith(">")
-        table.add_column(name.lstrip(">"), justify="right" if is_number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    cells = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
+    for number, name in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
+        lengths = [len(name), *(row[number].cell_len for row in cells if number < len(row))]
+        width = None if name.startswith("<") else max(lengths)
+        table.add_column(name.lstrip("<>"), justify=justify, no_wrap=True, min_width=width)
+    for row in cells:
+        table.add_row(*row)
     console = standard_output()
     with console.capture() as capture:
         console.print(table)

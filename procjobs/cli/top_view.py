@@ -21,14 +21,14 @@ _SHORT_ID: Final = 8
 
 def draw(sample: Sample, *, selected: str | None, message: str, width: int, height: int) -> RenderableType:
     """Return the picture: the pool, its workers with their jobs, what waits, what has ended, and the keys."""
-    room = max(height - _FIXED_LINES - (1 if sample.stats.problem else 0), 3)
-    lines = sample.lines[: max(room * 2 // 3, 3)]
+    room = max(height - _FIXED_LINES - (1 if sample.stats.problem else 0), 1)
+    lines = sample.lines[: max(room * 2 // 3, min(room, 3))]
     waiting = sample.waiting[: max((room - len(lines) - 1) // 2, 0)]
     ended = sample.ended[: max(room - len(lines) - len(waiting) - 2, 0)]
     parts: list[RenderableType] = [*_head(sample, width), Text(), _worker_table(lines, selected, sample.at, width)]
     hidden = len(sample.lines) - len(lines)
     if hidden:
-        parts.append(Text(f"  and {text.count(hidden, 'worker')} more", style="dim"))
+        parts.append(Text(f"  and {text.count(hidden, 'more worker')}", style="dim"))
     if waiting:
         parts.append(_job_table(f"WAITING {len(sample.waiting)}", waiting, selected, sample.at))
     if ended:
@@ -49,6 +49,7 @@ def _head(sample: Sample, width: int) -> list[Text]:
         ("  supervisor ", "dim"),
         str(stats.supervisor_pid),
     )
+    first.no_wrap, first.overflow = True, "ellipsis"
     clock = text.moment(sample.at)
     first.pad_right(max(width - first.cell_len - len(clock), 1))
     first.append(clock, style="dim")
@@ -59,13 +60,12 @@ def _head(sample: Sample, width: int) -> list[Text]:
         ("restarts", str(stats.restarts)),
     )
     wait = f", about {text.duration(stats.estimated_wait)} to wait" if stats.estimated_wait >= 1 else ""
+    fails = f", {sample.failures_per_second:.1f}/s fail" if sample.failures_per_second else ""
     third = _labelled(
         ("queue", f"{stats.queued} queued, {stats.scheduled} scheduled{wait}"),
         ("done", f"{stats.finished}, {stats.failed} failed, {stats.crashed} crashed"),
-        ("rate", f"{sample.jobs_per_second:.1f}/s"),
+        ("rate", f"{sample.jobs_per_second:.1f}/s{fails}"),
     )
-    if sample.failures_per_second:
-        third.append(f", {sample.failures_per_second:.1f}/s fail", style="red")
     heads = [first, second, third]
     if stats.problem:
         heads.append(Text(text.one_line(stats.problem), style="red", no_wrap=True, overflow="ellipsis"))
