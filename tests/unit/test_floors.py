@@ -32,6 +32,9 @@ OWNERS = {
     r"import cloudpickle|import pickle|pickle\.loads\(": {"host/payload.py"},
     r"import time\b|from time import": {"clock.py", "host/process.py", "host/observe.py", "supervisor/log.py"},
     r"import psutil": {"host/observe.py", "host/hostinfo.py"},
+    r"import termios|import tty": {"cli/keyboard.py"},
+    r"(from|import) rich\b": {"client/submitter.py", "cli/"},
+    r"(from|import) click\b": {"cli/"},
 }
 
 
@@ -72,7 +75,14 @@ def test_imports_go_down_only(path):
 @pytest.mark.parametrize("pattern", OWNERS)
 def test_dangerous_things_have_one_owner(pattern):
     users = {str(path.relative_to(ROOT)) for path in modules() if re.search(pattern, code_of(path))}
-    assert users <= OWNERS[pattern]
+    folders = tuple(owner for owner in OWNERS[pattern] if owner.endswith("/"))
+    assert {user for user in users if not user.startswith(folders)} <= OWNERS[pattern]
+
+
+def test_command_line_knows_the_clients_side_only():
+    for path in (ROOT / "cli").glob("*.py"):
+        used = {name.partition(".")[0] for name in imported_when_run(ast.parse(path.read_text()))}
+        assert set() == used & {"supervisor", "worker", "template"}, path
 
 
 def code_of(path):
