@@ -103,15 +103,19 @@ class _Sections(click.Group):
 @click.group(
     cls=_Sections,
     epilog=_EPILOG,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="procjobs")
-def procjobs() -> None:
+@click.pass_context
+def procjobs(context: click.Context) -> None:
     """Process pools of this host: start them, give them jobs, see what they do.
 
     A pool has a NAME and is shared by all processes of a user. A JOB is named by its id, or by a part of it that is
     unique, such as its end.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -10,13 +10,17 @@ import click
 
 from procjobs.cli import parameters, screen
 from procjobs.cli.problems import FAILED, OK, Problem
+from procjobs.cli.text import one_line
 from procjobs.client import launcher, settings
 from procjobs.client.attach import AttachedPool, find_pool
 from procjobs.client.pool import Pool
+from procjobs.clock import monotonic, sleep
 from procjobs.config import JobOptions, PoolSettings, check_pool_name
 from procjobs.host import process, rundir
+from procjobs.shared.records import PoolStats
 
 _FOR_EVER: Final = 100 * 366 * 86_400.0
+_LOADED_WITHIN: Final = 150.0  # more than the default start_timeout, after which there is a problem
 _JOB_DEFAULTS: Final = ("timeout", "retries", "grace_period")
 
 
@@ -33,20 +37,34 @@ def use_working_directory() -> None:
 @click.option("--linger", type=float, metavar="SECONDS", help="End when unused for so long; otherwise it stays.")
 @parameters.common
 def start(name: str, directory: str | None, as_json: bool, **options: Any) -> int:
-    """Start the pool NAME in the background, where it stays until it is stopped.
+    """Start the pool NAME in the background, where it stays until it is stopped, and wait for its first worker.
 
-    Exit code 1 if it is running already. Modules to --preload are found in the current directory too.
+    Exit code 1 if it is running already, or cannot run jobs because a preload fails. Modules to --preload are
+    found in the current directory too.
     """
     use_working_directory()
     _check_not_running(check_pool_name(name), directory)
     pool = Pool(name, directory=directory, **{"linger": _FOR_EVER, **parameters.given(options)})
-    stats = pool.stats()
+    stats = _wait_for_first_worker(pool)
     pool.shutdown(wait=False)
+    if stats.problem:
+        hint = f"mend it and `procjobs reload {name}`, or `procjobs stop {name}`"
+        raise Problem(f"pool {name!r} is running and cannot run jobs: {one_line(stats.problem)}", hint, FAILED)
     if as_json:
-        screen.write_json({"pool": name, "supervisor_pid": stats.supervisor_pid, "problem": stats.problem})
+        screen.write_json({"pool": name, "supervisor_pid": stats.supervisor_pid})
     else:
         screen.write(f"pool {name} is running, supervisor {stats.supervisor_pid}")
     return OK
+
+
+def _wait_for_first_worker(pool: Pool) -> PoolStats:
+    """Return how the pool is when it can run jobs, or knows that it cannot: then its code has been loaded, or has not."""
+    deadline = monotonic() + _LOADED_WITHIN
+    while True:
+        stats = pool.stats()
+        if stats.problem or stats.idle or stats.busy or monotonic() > deadline:
+            return stats
+        sleep(0.005)
 
 
 def _check_not_running(name: str, directory: str | None) -> None:

@@ -37,6 +37,13 @@ def test_started_pool_stays_until_it_is_stopped(cli):
     assert 3 == cli("status", "media").returncode
 
 
+def test_pool_whose_code_does_not_load_is_told_by_start(cli):
+    done = cli("start", "media", "--preload", "no_such_module_at_all")
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "procjobs: pool 'media' is running and cannot run jobs: preload of 'no_such_module_at_all' failed" in done.stderr
+    assert "degraded" == cli.json("status", "media")["state"]
+
+
 def test_name_that_no_pool_can_have_is_a_wrong_command_line(cli):
     done = cli("start", "my/pool")
     assert (2, True) == (done.returncode, "'my/pool' cannot be the name of a pool" in done.stderr)

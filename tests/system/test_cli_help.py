@@ -39,6 +39,11 @@ def test_every_command_knows_json_and_says_what_it_is_for(name):
     assert [] == [option.name for option in options if not option.help]
 
 
+def test_bare_name_of_the_program_asks_for_help(cli):
+    done = cli()
+    assert (0, cli("--help").stdout, "") == (done.returncode, done.stdout, done.stderr)
+
+
 def test_command_that_does_not_exist_is_a_wrong_command_line_with_a_guess(cli):
     done = cli("stat")
     assert (2, "") == (done.returncode, done.stdout)
