@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -112,18 +111,15 @@ def _wait(pool: Pool, job: Job[Any], follow: bars.Follower, *, write: Any) -> Jo
 
 def _cancel(pool: Pool, job: Job[Any] | None, follow: bars.Follower) -> None:
     """Cancel a job and wait for the end of its processes; a second Ctrl-C ends this process, and with it what is its own."""
-    try:
-        if job is None:
-            return
-        screen.remark(f"procjobs: job {job.id} is cancelled; Ctrl-C again kills it at once")
-        job.cancel()
-        deadline = monotonic() + _CANCELLED_WITHIN
-        while not (status := job.status()).done and monotonic() < deadline:
-            sleep(0.01)
-        follow(status)
-        pool.shutdown(wait=True)
-    except KeyboardInterrupt:
-        os._exit(INTERRUPTED)
+    if job is None:
+        return
+    screen.remark(f"procjobs: job {job.id} is cancelled; Ctrl-C again kills it at once")
+    job.cancel()
+    deadline = monotonic() + _CANCELLED_WITHIN
+    while not (status := job.status()).done and monotonic() < deadline:
+        sleep(0.01)
+    follow(status)
+    pool.shutdown(wait=True)
 
 
 run.help = (run.help or "") + _ARGUMENTS

@@ -24,6 +24,7 @@ import procjobs
 from procjobs.host import rundir
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = [sys.executable, "-P", "-m", "procjobs"]  # -P: sys.path is as it is for the script `procjobs`
 _SECONDS = 30
 _TAKE_TERMINAL = "import fcntl, termios, os, sys; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
@@ -38,7 +39,7 @@ class Terminal:
         self.before = termios.tcgetattr(self._follower)
         self.raw = ""
         self._read_to = 0
-        command = [sys.executable, "-c", _TAKE_TERMINAL, sys.executable, "-m", "procjobs", *map(str, arguments)]
+        command = [sys.executable, "-c", _TAKE_TERMINAL, *PROGRAM, *map(str, arguments)]
         three = dict.fromkeys(("stdin", "stdout", "stderr"), self._follower)
         self.process = subprocess.Popen(command, start_new_session=True, **three, **options)
 
@@ -101,7 +102,7 @@ class Cli:
 
     def __call__(self, *arguments, cwd=ROOT, **environment):
         """Run a command to its end, in a pipe."""
-        command = [sys.executable, "-m", "procjobs", *map(str, arguments)]
+        command = [*PROGRAM, *map(str, arguments)]
         return subprocess.run(
             command,
             cwd=cwd,
@@ -121,7 +122,7 @@ class Cli:
 
     def begin(self, *arguments, **environment):
         """Start a command in a pipe."""
-        command = [sys.executable, "-m", "procjobs", *map(str, arguments)]
+        command = [*PROGRAM, *map(str, arguments)]
         process = subprocess.Popen(
             command,
             cwd=ROOT,

@@ -13,7 +13,7 @@ import pytest
 import procjobs as package
 
 from ..conftest import wait_until
-from .conftest import ROOT, stop_process
+from .conftest import PROGRAM, ROOT, stop_process
 
 click = pytest.importorskip("click")
 from procjobs.cli.app import COMMANDS, procjobs  # noqa: E402
@@ -62,7 +62,7 @@ def test_without_its_packages_it_says_what_to_install(missing):
 def test_reader_that_has_seen_enough_is_no_failure(cli):
     read_end, write_end = os.pipe()
     os.close(read_end)
-    command = [sys.executable, "-m", "procjobs", "doctor"]
+    command = [*PROGRAM, "doctor"]
     with open(write_end, "wb") as gone:
         streams = {"stdout": gone, "stderr": subprocess.PIPE}
         done = subprocess.run(command, cwd=ROOT, env=cli.environment, text=True, check=False, **streams)
@@ -115,6 +115,7 @@ def test_doctor_fails_where_a_pool_cannot_run_jobs(cli):
     assert 1 == done.returncode
     assert "degraded cannot run jobs" in done.stdout
     assert f"media: supervisor {pool.stats().supervisor_pid} answers" in done.stdout
+    assert 1 == cli("doctor", "--json").returncode
     degraded.stop()
 
 

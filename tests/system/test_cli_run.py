@@ -48,7 +48,7 @@ def test_options_are_the_jobs(cli):
 
 def test_modules_of_the_current_directory_are_found(cli, tmp_path):
     (tmp_path / "my_own_jobs.py").write_text("def double(n):\n    return 2 * n\n")
-    done = cli("run", "my_own_jobs:double", "21", cwd=tmp_path, PYTHONPATH=os.getcwd())
+    done = cli("run", "my_own_jobs:double", "21", cwd=tmp_path)
     assert (0, "42\n") == (done.returncode, done.stdout), done.stderr
 
 

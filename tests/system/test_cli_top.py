@@ -96,6 +96,8 @@ def test_looking_keeps_no_pool_alive(cli):
     pool = cli.pool(linger=0.3)
     terminal = cli.terminal("top", "--interval", "0.1")
     terminal.wait_for("pool media")
+    terminal.press("+")  # it has been connected once
+    terminal.wait_for("the pool has 2 workers now")
     pool.shutdown()
     assert 3 == terminal.wait()
 
