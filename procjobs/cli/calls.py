@@ -78,7 +78,8 @@ def show_failure(error: BaseException, status: JobStatus) -> None:
     if trace:
         screen.remark(trace.rstrip())
     said = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
-    screen.remark(f"procjobs: job {status.id} {text.one_line(status.name)} {text.state(status)}: {text.one_line(said)}")
+    ended = text.state(status) if status.done else "is lost"
+    screen.remark(f"procjobs: job {status.id} {text.one_line(status.name)} {ended}: {text.one_line(said)}")
 
 
 def _trace_of(error: BaseException) -> str:

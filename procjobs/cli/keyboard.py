@@ -27,7 +27,8 @@ _SEQUENCES: Final = {
 class Keyboard:
     """Reads keys from standard input in cbreak mode: without echo, without waiting for a line.
 
-    Whatever ends the block, an exception or SIGTERM, the terminal is restored.
+    Whatever ends the block, an exception or SIGTERM, the terminal is restored. Ctrl-Z does nothing: the shell would find
+    itself on the screen of a picture.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class Keyboard:
         self._before = termios.tcgetattr(self._fd)
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._handlers[number] = signal.signal(number, _leave)
+        self._handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
         tty.setcbreak(self._fd)
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 
 import pytest
 
@@ -99,6 +100,16 @@ def test_second_ctrl_c_kills_a_job_that_does_not_end(cli, tmp_path):
     assert 130 == terminal.wait()
     pid = int((tmp_path / "begun").read_text())
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+def test_job_whose_supervisor_is_killed_is_lost(cli, tmp_path):
+    running = cli.begin("run", f"{JOBS}:hang_stubbornly", tmp_path / "begun")
+    wait_until((tmp_path / "begun").exists)
+    (pool,) = cli.json("status")
+    os.kill(pool["supervisor_pid"], signal.SIGKILL)
+    out, err = running.communicate(timeout=30)
+    assert (1, "") == (running.returncode, out)
+    assert " is lost: SupervisorLost: " in err
 
 
 def test_job_runs_in_the_named_pool_and_its_output_is_shown(cli):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +87,13 @@ def test_plus_and_minus_change_the_number_of_workers(top, busy):
     top.wait_for("workers 2: 2 busy")
     top.press("-")
     top.wait_for("the pool has 1 workers now")
+
+
+def test_ctrl_z_does_not_leave_the_shell_on_the_screen_of_a_picture(top):
+    # A process without a shell above it is not stopped by the key in any case (setpgid(2), orphaned groups).
+    status = Path(f"/proc/{top.process.pid}/status").read_text()
+    ignored = int(re.search(r"SigIgn:\t(\w+)", status)[1], 16)
+    assert ignored & 1 << (signal.SIGTSTP - 1)
 
 
 def test_key_without_a_meaning_is_told(top):
