@@ -84,7 +84,7 @@ def _worker_table(lines: list[Line], selected: str | None, now: float, width: in
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="reverse", expand=True)
     for name, is_number in (("", False), ("SLOT", True), ("PID", True), ("STATE", False), ("CPU", True), ("MEMORY", True)):
         table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
-    table.add_column("JOB", no_wrap=True, ratio=1, overflow="ellipsis")
+    table.add_column("JOB", no_wrap=True, ratio=2, overflow="ellipsis")
     table.add_column("", width=max(min(width - 90, 30), 8))
     table.add_column("PROGRESS", no_wrap=True, ratio=1, overflow="ellipsis")
     table.add_column("TIME", justify="right", no_wrap=True)
