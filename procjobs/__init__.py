@@ -44,6 +44,7 @@ from procjobs.errors import (
     PayloadError,
     PoolClosed,
     PoolDegraded,
+    PoolNotRunning,
     ProcjobsError,
     QueueFull,
     ReloadFailed,
@@ -58,9 +59,8 @@ from procjobs.errors import (
     WorkerCrashed,
 )
 from procjobs.shared.records import Attempt, JobStatus, PoolStats, Progress, WorkerInfo
+from procjobs.version import __version__
 from procjobs.worker.context import JobContext, current_job, progress, track
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
@@ -79,6 +79,7 @@ __all__ = [
     "Pool",
     "PoolClosed",
     "PoolDegraded",
+    "PoolNotRunning",
     "PoolStats",
     "ProcjobsError",
     "Progress",

@@ -166,6 +166,10 @@ class SupervisorError(ProcjobsError):
     """Base of failures to start, reach or keep the pool's supervisor."""
 
 
+class PoolNotRunning(SupervisorError):
+    """There is no such pool, or its supervisor was killed; nothing was started, since only a look at it was asked for."""
+
+
 class SupervisorLost(SupervisorError):
     """The supervisor went away while the answer was awaited; whether the job ran to its end is not known.
 

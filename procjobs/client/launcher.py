@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
 import sys
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, NoReturn
 
 from procjobs.clock import monotonic, sleep
 from procjobs.config import PoolSettings
@@ -61,6 +62,30 @@ def reach(directory: rundir.RunDir, settings: PoolSettings, *, private: bool) ->
         pause = min(pause * 1.5, 0.05)
 
 
+def become_supervisor(directory: rundir.RunDir, settings: PoolSettings, key: str, spec: Mapping[str, Any]) -> NoReturn:
+    """Let this process become the supervisor of a named pool, in the foreground and with the code to begin with.
+
+    It goes on under the same pid, which is the one that a service manager knows. Raise SupervisorError if another process
+    has the pool, or if the interpreter cannot be started.
+    """
+    lock = _try_lock(directory)
+    if lock is None:
+        raise SupervisorError(f"pool {directory.name!r} is running already")
+    code = {"key": key, "executable": interpreter()}
+    boot_fd = memory_file(json.dumps(_describe_boot(directory, settings, None, code)).encode(), directory.base)
+    spec_fd = memory_file(json.dumps(spec).encode(), directory.base)
+    # Nothing else is open in an interpreter's command line that these numbers could belong to and that would be missed.
+    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (boot_fd, lock, 2, spec_fd)]
+    for fd, number in zip(safe, (0, 3, 4, 5), strict=True):
+        os.dup2(fd, number)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execve(interpreter(), _arguments("foreground"), _environment(private=False))  # noqa: S606 - as in process.spawn
+    except OSError as error:
+        raise SupervisorError(f"{interpreter()} could not be started as a supervisor: {error}") from error
+
+
 def try_connect(directory: rundir.RunDir) -> socket.socket | None:
     """Return a socket connected to the pool's supervisor, None if none listens."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -84,18 +109,12 @@ def _try_lock(directory: rundir.RunDir) -> int | None:
 
 def _start(directory: rundir.RunDir, settings: PoolSettings, lock: int, *, private: bool) -> int | None:
     """Start a supervisor and wait until clients can connect to it; return its pid if it is to be reaped here."""
-    boot = {
-        "base": directory.base,
-        "name": directory.name,
-        "settings": settings.to_json(),
-        "owner_pid": os.getpid() if private else None,
-    }
+    boot = _describe_boot(directory, settings, os.getpid() if private else None)
     ready_read, ready_write = os.pipe()
     boot_fd = memory_file(json.dumps(boot).encode(), directory.base)
-    path = [os.path.dirname(os.path.dirname(os.path.dirname(__file__))), *sys.path]
     try:
         pid = process.spawn(
-            [interpreter(), "-S", "-E", "-c", _START, "child" if private else "daemon", "\n".join(path)],
+            _arguments("child" if private else "daemon"),
             env=_environment(private=private),
             stdin=boot_fd,
             passed=[lock, ready_write],
@@ -115,6 +134,18 @@ def _start(directory: rundir.RunDir, settings: PoolSettings, lock: int, *, priva
         text = problem.decode(errors="replace")
         raise SupervisorError(f"the supervisor of pool {directory.name!r} could not start:\n{text}")
     return pid if private else None
+
+
+def _describe_boot(
+    directory: rundir.RunDir, settings: PoolSettings, owner_pid: int | None, code: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    base, name = directory
+    return {"base": base, "name": name, "settings": settings.to_json(), "owner_pid": owner_pid, "code": code}
+
+
+def _arguments(how: str) -> list[str]:
+    path = [os.path.dirname(os.path.dirname(os.path.dirname(__file__))), *sys.path]
+    return [interpreter(), "-S", "-E", "-c", _START, how, "\n".join(path)]
 
 
 def _environment(*, private: bool) -> dict[str, str]:

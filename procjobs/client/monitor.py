@@ -87,6 +87,8 @@ class Monitor:
             store=None,
             problem=table.problem(),
             estimated_wait=counters.estimated_wait,
+            paused=bool(counters.accepting & 2),
+            draining=not counters.accepting & 1,
         )
 
     def workers(self) -> list[WorkerInfo]:

@@ -16,6 +16,7 @@ TMPDIR/procjobs-UID. Whoever gets the lock may remove what an earlier owner has 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -30,6 +31,7 @@ TABLE: Final = "table"
 LOG: Final = "log"
 MARK: Final = "mark"
 PRIVATE_PREFIX: Final = "private-"
+_LOCK_TRIES: Final = 1000
 _LONGEST_SOCKET_PATH: Final = 107  # sun_path of unix(7), less its closing zero
 
 
@@ -93,6 +95,47 @@ def find_base(explicit: str | None = None) -> str:
     )
 
 
+def existing_bases(explicit: str | None = None) -> list[str]:
+    """Return the directories of this user's in which pools may be, the one for new pools first; makes none.
+
+    A service has often no $XDG_RUNTIME_DIR while its administrator's shell has one: there are pools in several.
+    """
+    usual = f"/run/user/{os.getuid()}/procjobs"
+    candidates = [os.path.abspath(explicit)] if explicit else [*_candidates(), usual]
+    return [path for path in dict.fromkeys(candidates) if _is_own(path)]
+
+
+def _is_own(path: str) -> bool:
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid()
+
+
+def list_pools(base: str) -> list[RunDir]:
+    """Return the pools in a base directory, by name: those that run, and those whose supervisor was killed."""
+    with contextlib.suppress(FileNotFoundError):
+        names = sorted(entry.removesuffix(".lock") for entry in os.listdir(base) if entry.endswith(".lock"))
+        return [RunDir(base, name) for name in names]
+    return []
+
+
+def is_held(path: str) -> bool:
+    """Return whether a process holds the pool's lock: its supervisor, or who is starting it. Makes no file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that those who look do not see each other
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def _claim(path: str) -> None:
     """Make the directory, or check that the existing one is this user's alone and can be written."""
     with contextlib.suppress(FileExistsError):
@@ -119,7 +162,7 @@ def check_socket_path(rundir: RunDir) -> None:
 
 def try_lock(path: str) -> int | None:
     """Return a descriptor that holds the pool's lock, None if another process holds it. Does not block."""
-    while True:
+    for _ in range(_LOCK_TRIES):
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:  # the last pool to end has just removed the empty base
@@ -133,6 +176,7 @@ def try_lock(path: str) -> int | None:
         if _is_still(fd, path):
             return fd
         os.close(fd)  # its owner removed it between open and flock: what is locked is not what others will find
+    raise FileNotFoundError(errno.ENOENT, "no file can be made there, though its directory is there", path)
 
 
 def _is_still(fd: int, path: str) -> bool:

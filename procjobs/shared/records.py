@@ -88,7 +88,8 @@ class PoolStats(NamedTuple):
     `workers` are the live ones (`busy` + `idle`, and those that still start); `queued` jobs could run now, `scheduled`
     ones wait for a time (delay or back-off); `finished` counts all ends, of which `failed` and `crashed` jobs are part;
     `restarts` counts workers replaced after they died. `problem` says why the pool cannot run jobs, None when it can.
-    `estimated_wait` is about how many seconds a job that is submitted now will wait.
+    `estimated_wait` is about how many seconds a job that is submitted now will wait. While `paused`, no job is started;
+    when `draining`, none is taken, and the pool ends with the last one.
     """
 
     supervisor_pid: int
@@ -106,6 +107,8 @@ class PoolStats(NamedTuple):
     store: str | None
     problem: str | None
     estimated_wait: float
+    paused: bool
+    draining: bool
 
 
 class WorkerInfo(NamedTuple):

@@ -43,6 +43,8 @@ from typing import Any, Final, NamedTuple
 
 WIRE_VERSION: Final = 1
 MAGIC: Final = b"procjobs"
+ANY_CODE: Final = ""
+"""The generation that a client gives in its HELLO who submits nothing: whichever there is will do."""
 MAX_FRAME_BYTES: Final = 256 * 1024
 MAX_INLINE_BYTES: Final = 64 * 1024
 """The largest inline part of a payload; more goes into a memory file."""

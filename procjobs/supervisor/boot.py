@@ -1,9 +1,13 @@
 """How a supervisor process begins and ends: from the descriptors its starter left it, to an empty directory.
 
     DESCRIPTOR
-    0   JSON: name and base of the directory, settings, pid of the owner (private pools)
+    0   JSON: name and base of the directory, settings, pid of the owner (private pools),
+        whose the code to begin with is (pools in the foreground)
     3   the pool's lock, held already
     4   a pipe: nothing is written and it is closed when clients can connect, else why they never will
+    5   for pools in the foreground: the specification of that code
+
+A pool in the foreground is a service: its manager is told when it is ready, and its log goes to standard error too.
 """
 
 from __future__ import annotations
@@ -17,10 +21,11 @@ from typing import Any
 
 from procjobs.config import PoolSettings
 from procjobs.host import process, rundir
+from procjobs.host.notify import notify_manager
 from procjobs.supervisor.log import Log
 from procjobs.supervisor.supervisor import Supervisor
 
-LOCK_FD, READY_FD = 3, 4
+LOCK_FD, READY_FD, CODE_FD = 3, 4, 5
 BACKLOG = 512
 
 
@@ -30,8 +35,11 @@ def main() -> None:
         boot = json.loads(file.read())
     process.replace_standard_input()
     process.fill_missing_output()
-    for fd in (LOCK_FD, READY_FD):
+    for fd in (LOCK_FD, READY_FD, *([CODE_FD] if boot.get("code") else [])):
         os.set_inheritable(fd, False)
+    # It is not for workers to speak for the service, nor for a pool that a service has started in the background.
+    address = os.environ.pop("NOTIFY_SOCKET", "")
+    manager = address if boot.get("code") else ""
     directory = rundir.RunDir(boot["base"], boot["name"])
     try:
         supervisor, log = _prepare(directory, boot)
@@ -40,13 +48,18 @@ def main() -> None:
         rundir.remove(directory)
         raise SystemExit(1) from None
     os.close(READY_FD)
+<<<<<<< HEAD
     # A job is no part of a cycle. With a million of them queued, a look through all for cycles stops the pool for 0.2 s, and
     # one at every 700 new ones costs 3 % of all time.
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
+=======
+    notify_manager(manager, "READY=1")
+>>>>>>> cli
     try:
         supervisor.run()
     except BaseException:
+        log.echo = None  # the interpreter is about to print it
         log.write(f"the supervisor failed; this is a bug in procjobs:\n{traceback.format_exc()}")
         raise
     supervisor.close()
@@ -62,16 +75,21 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
         process.kill_marked(mark)
     rundir.make_fresh(directory)
     log = Log(directory.log)
-    if boot["owner_pid"] is None:
+    code = boot.get("code")
+    if boot["owner_pid"] is None and code is None:
         process.redirect_output(log.fd)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(directory.socket)
     os.chmod(directory.socket, 0o600)
     listener.setblocking(False)
     settings = PoolSettings.from_json(boot["settings"])
-    supervisor = Supervisor(directory, settings, owner_pid=boot["owner_pid"], log=log, listener=listener)
+    supervisor = Supervisor(
+        directory, settings, owner_pid=boot["owner_pid"], log=log, listener=listener, in_foreground=code is not None
+    )
     listener.listen(BACKLOG)
     log.write(f"pool {directory.name}: supervisor {os.getpid()} is ready")
     rundir.write_mark(directory, supervisor.crew.mark)
     rundir.sweep_stale(directory.base, process.kill_marked)
+    if code is not None:
+        supervisor.templates.join(code["key"], code["executable"], CODE_FD).clients -= 1
     return supervisor, log

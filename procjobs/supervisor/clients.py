@@ -20,6 +20,7 @@ from procjobs.shared.states import FINAL, JobState
 from procjobs.shared.table import TableFull
 from procjobs.shared.wire import BODY, Frame, WireError
 from procjobs.supervisor.jobs import Generation, Job, Kind
+from procjobs.version import __version__
 
 if TYPE_CHECKING:
     from procjobs.supervisor.links import ClientLink
@@ -105,7 +106,12 @@ class ClientDesk:
             raise WireError("HELLO lacks the generation, the executable or the pid")
         client.pid = pid
         client.generation = self._supervisor.templates.join(key, executable, fd)
-        welcome = {"pid": os.getpid(), "settings": self._supervisor.settings.to_json(), "problem": client.generation.problem}
+        welcome = {
+            "pid": os.getpid(),
+            "settings": self._supervisor.settings.to_json(),
+            "problem": client.generation.problem,
+            "version": __version__,
+        }
         client.outgoing.append(wire.json_frame(Frame.WELCOME, welcome))
 
     def _on_kind(self, client: ClientLink, raw: bytes, fd: int | None) -> None:

@@ -31,7 +31,7 @@ from procjobs.supervisor.verdicts import Verdict, describe_attempt, first_line, 
 _NEVER = float("inf")
 
 AHEAD = 64
-"""The most tiny jobs that lie before one worker. With 16 it ran out of them while the supervisor was busy: 7 % fewer jobs."""
+"""The most tiny jobs that lie before one worker. Of 16 it ran out while the supervisor was busy: 7 % fewer jobs a second."""
 TINY_SECONDS = 0.000_3
 """A kind whose runs take less on average is worth sending ahead: a trip over two pipes takes 0.03 to 0.2 ms."""
 TAKE_BACK_SECONDS = 0.002

@@ -26,7 +26,7 @@ class Publisher:
         """Write the counters.
 
         A client adds to them what it has sent and was not told to be accepted, so they are written before it is told:
-        then every submission is counted somewhere.
+        then every submission is counted somewhere. In `accepting`, bit 0 says so, and bit 1 that the pool is paused.
         """
         dispatcher = self._dispatcher
         states = [slot.state for slot in dispatcher.slots]
@@ -41,7 +41,7 @@ class Publisher:
             dispatcher.crashed,
             dispatcher.staff.restarts,
             self._table.rows_used,
-            accepting,
+            accepting | dispatcher.paused << 1,
             dispatcher.estimated_wait(),
         )
         if counters != self._counters:

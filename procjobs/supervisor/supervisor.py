@@ -17,6 +17,7 @@ import socket
 import struct
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from procjobs.clock import wall
@@ -55,7 +56,14 @@ class Supervisor:
     """Owns the loop, the clients and the table of one pool; its workers are the Crew's, its rules the Dispatcher's."""
 
     def __init__(
-        self, directory: rundir.RunDir, settings: PoolSettings, *, owner_pid: int | None, log: Log, listener: socket.socket
+        self,
+        directory: rundir.RunDir,
+        settings: PoolSettings,
+        *,
+        owner_pid: int | None,
+        log: Log,
+        listener: socket.socket,
+        in_foreground: bool = False,
     ) -> None:
         self.name = directory.name
         self._directory = directory
@@ -63,7 +71,9 @@ class Supervisor:
         self._log = log
         self._loop = Loop(signals=(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         self._is_private = owner_pid is not None
-        self._console = Console(self._loop) if self._is_private else None
+        self._console = Console(self._loop) if self._is_private or in_foreground else None
+        if self._console is not None and in_foreground:
+            log.echo = partial(self._console.write, 2)
         rows = settings.max_queued + MAX_SLOTS * 16 + MOST_KEPT
         self.table = TableWriter(directory.table, rows=rows, started_at=wall())
         self._most_fds = process.raise_descriptor_limit()
@@ -73,7 +83,7 @@ class Supervisor:
             memory_bytes=settings.result_memory_bytes,
             most_fds=max(self._most_fds // 8, 16),
         )
-        self.crew = Crew(self._loop, self.table, log, self._console, self.deliver)
+        self.crew = Crew(self._loop, self.table, log, None if in_foreground else self._console, self.deliver)
         self.dispatcher = Dispatcher(self.crew, settings)
         self.templates = Templates(self._loop, directory, self.table, settings, self.crew.mark, log)
         self._publisher = Publisher(self.table, self.dispatcher)

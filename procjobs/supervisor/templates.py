@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from procjobs.host import observe, process
 from procjobs.host.loop import Loop
 from procjobs.host.rundir import RunDir
-from procjobs.shared.wire import WireError
+from procjobs.shared.wire import ANY_CODE, WireError
 from procjobs.supervisor.guard import FORGIVEN_SECONDS
 from procjobs.supervisor.jobs import Generation
 from procjobs.supervisor.links import TemplateLink
@@ -73,9 +73,13 @@ class Templates:
     # Generations ------------------------------------------------------------------------------------------------
 
     def join(self, key: str, executable: str, spec_fd: int) -> Generation:
-        """Return the generation of a client, begun if it is new; the descriptor is taken over."""
+        """Return the generation of a client, begun if it is new; the descriptor is taken over.
+
+        ANY_CODE joins the newest one.
+        """
         generations = self.dispatcher.generations
-        generation = next((g for g in generations if g.key == key and g.successor is None), None)
+        current = (g for g in reversed(generations) if g.successor is None)
+        generation = next((g for g in current if key in {g.key, ANY_CODE}), None)
         if generation is None:
             generation = self._begin(key, _Origin(executable, spec_fd))
             generations.append(generation)

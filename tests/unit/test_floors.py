@@ -15,7 +15,7 @@ import procjobs
 
 ROOT = pathlib.Path(procjobs.__file__).parent
 FLOORS = {
-    "errors": 0, "clock": 0, "config": 0,
+    "errors": 0, "clock": 0, "config": 0, "version": 0,
     "shared": 1,
     "host": 2,
     "supervisor.queue": 3, "supervisor.jobs": 3, "supervisor.dispatcher": 3,
@@ -23,6 +23,7 @@ FLOORS = {
     "worker": 3, "template": 4,
     "supervisor": 4,
     "client": 5,
+    "cli": 6,
     "": 6,
 }  # fmt: skip
 OWNERS = {
@@ -31,6 +32,9 @@ OWNERS = {
     r"import cloudpickle|import pickle|pickle\.loads\(": {"host/payload.py"},
     r"import time\b|from time import": {"clock.py", "host/process.py", "host/observe.py", "supervisor/log.py"},
     r"import psutil": {"host/observe.py", "host/hostinfo.py"},
+    r"import termios|import tty": {"cli/keyboard.py"},
+    r"(from|import) rich\b": {"client/submitter.py", "cli/"},
+    r"(from|import) click\b": {"cli/"},
 }
 
 
@@ -71,7 +75,14 @@ def test_imports_go_down_only(path):
 @pytest.mark.parametrize("pattern", OWNERS)
 def test_dangerous_things_have_one_owner(pattern):
     users = {str(path.relative_to(ROOT)) for path in modules() if re.search(pattern, code_of(path))}
-    assert users <= OWNERS[pattern]
+    folders = tuple(owner for owner in OWNERS[pattern] if owner.endswith("/"))
+    assert {user for user in users if not user.startswith(folders)} <= OWNERS[pattern]
+
+
+def test_command_line_knows_the_clients_side_only():
+    for path in (ROOT / "cli").glob("*.py"):
+        used = {name.partition(".")[0] for name in imported_when_run(ast.parse(path.read_text()))}
+        assert set() == used & {"supervisor", "worker", "template"}, path
 
 
 def code_of(path):
@@ -98,7 +109,7 @@ def test_everything_public_is_there_and_documented():
 
 
 def test_import_stays_light():
-    heavy = "('sqlalchemy', 'psutil', 'numpy', 'rich', 'ctypes')"
+    heavy = "('sqlalchemy', 'psutil', 'numpy', 'rich', 'click', 'ctypes')"
     code = f"import procjobs, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "[]" == done.stdout.strip()

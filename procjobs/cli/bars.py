@@ -1,0 +1,83 @@
+"""A job's progress as it goes: a bar on a terminal, elsewhere nothing, or lines where they were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from procjobs.cli import screen, text
+from procjobs.clock import wall
+
+if TYPE_CHECKING:
+    from procjobs.shared.records import JobStatus
+
+
+Follower = Callable[["JobStatus"], None]
+"""Is told of each status of a job."""
+
+
+@contextmanager
+def progress_bars(console: Any) -> Iterator[Follower]:
+    """Draw a bar for each job that is followed, on a console; nothing if it is no terminal."""
+    if not console.is_terminal:
+        yield _ignore
+        return
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        TextColumn("{task.fields[state]}"),
+        BarColumn(bar_width=max(min(console.width - 70, 30), 10)),
+        TextColumn("{task.fields[amount]}"),
+        TextColumn("{task.fields[time]}", style="dim"),
+    )
+    with Progress(*columns, console=console, refresh_per_second=10) as drawn:
+        tasks: dict[str, Any] = {}
+
+        def follow(status: JobStatus) -> None:
+            if status.id not in tasks:
+                name = escape(text.one_line(status.name)[-40:])
+                tasks[status.id] = drawn.add_task(name, total=None, state="", amount="", time="")
+            progress = status.progress
+            style = text.STYLES.get(status.state, "")
+            shown = f"[{style}]{text.state(status)}[/]" if style else text.state(status)
+            fields: dict[str, Any] = {"state": shown, "amount": escape(text.amount(progress)[:50]), "time": _times(status)}
+            if progress is not None:
+                fields |= {"completed": progress.value, "total": progress.total}
+            if status.done and (progress is None or progress.total is None):
+                fields |= {"completed": 1, "total": 1}
+            drawn.update(tasks[status.id], **fields)
+
+        yield follow
+
+
+def _times(status: JobStatus) -> str:
+    """Return how long a job has been running, and about how long it will go on."""
+    spent = text.duration(text.run_time(status, wall()))
+    left = None if status.done or status.progress is None else status.progress.eta()
+    return f"{spent}, {text.duration(left)} left" if left is not None else spent
+
+
+def _ignore(_status: JobStatus) -> None:
+    """Nobody looks."""
+
+
+class Lines:
+    """Writes a line whenever something has changed: text, or JSON."""
+
+    def __init__(self, pool: str, *, as_json: bool) -> None:
+        self._pool = pool
+        self._as_json = as_json
+        self._last: JobStatus | None = None
+
+    def __call__(self, status: JobStatus) -> None:
+        """Write a status that differs from the last one."""
+        if status == self._last:
+            return
+        self._last = status
+        if self._as_json:
+            screen.write_json(screen.job_document(status, self._pool), is_line=True)
+        else:
+            screen.remark(" ".join(filter(None, [status.id, text.state(status), text.amount(status.progress)])))

@@ -1,0 +1,95 @@
+"""A call as it is written on the command line, and its outcome as it is shown there."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from procjobs.cli import screen, text
+from procjobs.cli.problems import FAILED, OK, USAGE, Problem
+from procjobs.errors import JobError, RemoteTraceback
+
+if TYPE_CHECKING:
+    from procjobs.client.job import Job
+    from procjobs.shared.records import JobStatus
+
+
+def load_function(target: str) -> Callable[..., Any]:
+    """Return the function that `module:function` names; a Problem where there is none."""
+    module_name, colon, path = target.partition(":")
+    if not colon or not path or not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
+        raise Problem(f"{target!r} is not MODULE:FUNCTION", "such as `math:factorial`", USAGE)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        if not isinstance(error, ModuleNotFoundError):
+            sys.stderr.write(traceback.format_exc())
+        hint = "modules of the current directory are found" if isinstance(error, ModuleNotFoundError) else ""
+        raise Problem(f"{module_name} cannot be imported: {type(error).__name__}: {error}", hint, USAGE) from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise Problem(f"{module_name} has no {path}", _suggest(found, part), USAGE)
+        found = getattr(found, part)
+    if not callable(found):
+        raise Problem(f"{target} is no function but {type(found).__name__}", "", USAGE)
+    return found  # type: ignore[no-any-return]  # callable() does not tell mypy what it returns
+
+
+def _suggest(found: Any, part: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(part, [name for name in dir(found) if not name.startswith("_")], 3)
+    return f"there is {', '.join(close)}" if close else ""
+
+
+def show_outcome(job: Job[Any], status: JobStatus, pool: str, *, as_json: bool) -> int:
+    """Write what a job that has ended returned, or how it failed; return the exit code."""
+    error: BaseException | None
+    try:
+        error = job.exception()
+    except JobError as cancelled:
+        error = cancelled
+    value = None if error is not None else job.result()
+    if as_json:
+        screen.write_json({**screen.job_document(status, pool), "result": value, "exception": _describe(error)})
+    elif error is None:
+        show_value(value)
+    else:
+        show_failure(error, status)
+    return OK if error is None else FAILED
+
+
+def show_value(value: Any) -> None:
+    """Write a result: text as it is, None not at all, anything else as Python shows it."""
+    if isinstance(value, str):
+        screen.write(value)
+    elif value is not None:
+        import pprint
+
+        screen.write(pprint.pformat(value, width=100, sort_dicts=False))
+
+
+def show_failure(error: BaseException, status: JobStatus) -> None:
+    """Write how a job failed to standard error: what it left of a stack, and one line."""
+    trace = _trace_of(error)
+    if trace:
+        screen.remark(trace.rstrip())
+    said = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+    ended = text.state(status) if status.done else "is lost"
+    screen.remark(f"procjobs: job {status.id} {text.one_line(status.name)} {ended}: {text.one_line(said)}")
+
+
+def _trace_of(error: BaseException) -> str:
+    cause = error.__cause__
+    if isinstance(cause, RemoteTraceback):
+        return cause.text
+    return getattr(error, "stderr", None) or getattr(error, "stack", None) or ""
+
+
+def _describe(error: BaseException | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    return {"type": type(error).__name__, "message": str(error), "traceback": _trace_of(error) or None}

@@ -1,0 +1,185 @@
+"""What `doctor` looks at: each check returns findings, and changes nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import resource
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from procjobs.cli import text
+from procjobs.client.attach import AttachedPool, find_pools
+from procjobs.errors import ProcjobsError
+from procjobs.host import hostinfo, process, rundir
+from procjobs.version import __version__
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+_LEAST_FILES: Final = 1024
+_LEAST_PROCESSES: Final = 256
+_LEAST_BYTES: Final = 64 * 2**20
+_FEW_BYTES: Final = 8 * 2**20
+_LEAST_VERSIONS: Final = {"psutil": (5, 9), "cloudpickle": (3, 0)}
+
+
+class Finding(NamedTuple):
+    """What a check has found; `advice` says what to do, where something is to be done."""
+
+    check: str
+    verdict: str
+    detail: str
+    advice: str = ""
+
+
+def check_versions(_directory: str | None) -> Iterator[Finding]:
+    """Python, procjobs, and what it is built on."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("versions", OK, f"procjobs {__version__}, Python {python}, Linux {os.uname().release}")
+    for name, least in _LEAST_VERSIONS.items():
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("versions", FAIL, f"{name} is not installed", f"pip install '{name}>={_dotted(least)}'")
+            continue
+        is_enough = tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) >= least
+        advice = "" if is_enough else f"pip install '{name}>={_dotted(least)}'"
+        yield Finding("versions", OK if is_enough else FAIL, f"{name} {version}", advice)
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def check_kernel(_directory: str | None) -> Iterator[Finding]:
+    """What the supervisor is built on: Linux, pidfd_open(2), memfd_create(2), subreapers."""
+    try:
+        process.check_platform()
+    except OSError as error:
+        yield Finding("kernel", FAIL, str(error))
+        return
+    try:
+        os.close(process.try_open_pidfd(os.getpid()) or -1)
+        yield Finding("kernel", OK, "pidfd_open works")
+    except OSError as error:
+        advice = "Linux 5.3 or later; in a container, a seccomp profile that allows pidfd_open"
+        yield Finding("kernel", FAIL, f"pidfd_open: {error.strerror}", advice)
+    try:
+        os.close(os.memfd_create("procjobs"))
+        yield Finding("kernel", OK, "memfd_create works")
+    except OSError as error:
+        yield Finding("kernel", WARN, f"memfd_create: {error.strerror}", "large arguments go through unlinked files instead")
+
+
+def check_directory(directory: str | None) -> Iterator[Finding]:
+    """Where new pools go: whose it is, who may enter it, how much room there is."""
+    found = rundir.existing_bases(directory)
+    for base in found:
+        mode = stat.S_IMODE(os.lstat(base).st_mode)
+        if mode & 0o077:
+            yield Finding("directory", WARN, f"{base} has mode {mode:o}: others may enter it", f"chmod 700 {base}")
+        if not os.access(base, os.W_OK | os.X_OK):
+            yield Finding("directory", FAIL, f"{base} cannot be written", f"chmod 700 {base}")
+    try:
+        base, is_made = rundir.find_base(directory), False
+        is_made = base not in found
+    except ProcjobsError as error:
+        yield Finding("directory", FAIL, str(error), "set XDG_RUNTIME_DIR to a directory of yours, best on a tmpfs")
+        return
+    yield Finding("directory", OK, f"pools are in {base}")
+    yield _check_room(base)
+    if is_made:
+        os.rmdir(base)
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and directory is None and not base.startswith(runtime):
+        advice = f"a directory of yours with mode 700 (is it there, and is its owner {os.getuid()}?)"
+        yield Finding("directory", WARN, f"XDG_RUNTIME_DIR={runtime} cannot be used", advice)
+
+
+def _check_room(base: str) -> Finding:
+    free = shutil.disk_usage(base).free
+    verdict = FAIL if free < _FEW_BYTES else WARN if free < _LEAST_BYTES else OK
+    advice = "" if verdict == OK else "remove what fills it, or give the container a larger /dev/shm (docker run --shm-size)"
+    return Finding("room", verdict, f"{text.size(free)} free in {base}", advice)
+
+
+def check_limits(_directory: str | None) -> Iterator[Finding]:
+    """RLIMIT_NOFILE: clients, workers and large payloads need descriptors. RLIMIT_NPROC: workers are processes."""
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    is_enough = files == resource.RLIM_INFINITY or files >= _LEAST_FILES
+    advice = "" if is_enough else "raise it: LimitNOFILE= in systemd, ulimit -Hn, docker run --ulimit nofile="
+    yield Finding("limits", OK if is_enough else WARN, f"open files: at most {_limit(files)}", advice)
+    processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    is_enough = processes == resource.RLIM_INFINITY or processes >= _LEAST_PROCESSES
+    advice = "" if is_enough else "raise it: LimitNPROC= in systemd, ulimit -u"
+    yield Finding("limits", OK if is_enough else WARN, f"processes of this user: at most {_limit(processes)}", advice)
+
+
+def _limit(value: int) -> str:
+    return "without limit" if value == resource.RLIM_INFINITY else str(value)
+
+
+def check_capacity(_directory: str | None) -> Iterator[Finding]:
+    """CPUs and memory, of the host and of the control group."""
+    cpus = hostinfo.read_cpu_facts()
+    quota = f", a cgroup quota of {min(cpus.cgroup_quotas):g}" if cpus.cgroup_quotas else ""
+    workers = hostinfo.default_workers(cpus)
+    yield Finding("cpu", OK, f"{cpus.logical} on the host{quota}: workers=auto is {workers}")
+    memory = hostinfo.read_memory_facts()
+    usable = hostinfo.usable_memory_bytes(memory)
+    limit = memory.cgroup_limit_bytes
+    bound = f", a cgroup limit of {text.size(limit)}" if limit is not None else ""
+    verdict = WARN if usable < workers * _LEAST_BYTES else OK
+    advice = "" if verdict == OK else "fewer workers, max_rss= for jobs, or more memory"
+    yield Finding("memory", verdict, f"{text.size(usable)} can be used of {text.size(memory.total_bytes)}{bound}", advice)
+
+
+def check_pools(directory: str | None) -> Iterator[Finding]:
+    """Each pool of this user: whether its supervisor lives, answers, and runs this release."""
+    pools = find_pools(directory)
+    if not pools:
+        yield Finding("pools", OK, "none is running")
+    names = [pool.name for pool in pools]
+    for place in pools:
+        yield from _check_pool(place)
+        if names.count(place.name) > 1:
+            advice = "they were started with different XDG_RUNTIME_DIR; give both the same, and stop one"
+            yield Finding("pools", WARN, f"there are two pools {place.name!r}: one is {place.path}", advice)
+
+
+def _check_pool(place: rundir.RunDir) -> Iterator[Finding]:
+    name = place.name
+    if not rundir.is_held(place.lock):
+        advice = f"`procjobs start {name}` takes over; any pool that starts removes it"
+        yield Finding("pools", WARN, f"{name}: its supervisor was killed and has left {place.path}", advice)
+        return
+    is_private = name.startswith(rundir.PRIVATE_PREFIX)  # its owner runs the same release; it is not to be disturbed
+    try:
+        with AttachedPool(place) as pool:
+            pid, problem = pool.stats().supervisor_pid, pool.stats().problem
+            version = __version__ if is_private else pool.welcome().get("version", "of another release")
+    except ProcjobsError as error:
+        if not rundir.is_held(place.lock):
+            return  # it has ended in this moment
+        advice = f"if it is stopped, kill -CONT it; if it runs another release, stop it and start it again; see {place.log}"
+        yield Finding("pools", FAIL, f"{name}: {error}", advice)
+        return
+    if version != __version__:
+        advice = f"procjobs stop {name}, and start it again"
+        yield Finding("pools", FAIL, f"{name}: supervisor {pid} runs procjobs {version}", advice)
+    if problem:
+        yield Finding("pools", FAIL, f"{name} cannot run jobs: {text.one_line(problem)}", f"see {place.log}")
+    elif version == __version__:
+        yield Finding("pools", OK, f"{name}: supervisor {pid} answers")
+
+
+CHECKS: Final[tuple[Callable[[str | None], Iterator[Finding]], ...]] = (
+    check_versions,
+    check_kernel,
+    check_directory,
+    check_limits,
+    check_capacity,
+    check_pools,
+)

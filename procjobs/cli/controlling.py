@@ -1,0 +1,132 @@
+"""`stop`, `drain`, `pause`, `resume`, `resize`, `reload`, `cancel`: what a running pool is told to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from procjobs.cli import finding, parameters, screen
+from procjobs.cli.problems import FAILED, OK, Problem
+from procjobs.config import Workers
+from procjobs.errors import ReloadFailed
+
+
+def _answer(line: str, document: dict[str, Any], *, as_json: bool) -> int:
+    if as_json:
+        screen.write_json(document)
+    else:
+        screen.write(line)
+    return OK
+
+
+@click.command(short_help="End a pool for everybody.")
+@parameters.name_argument
+@click.option("--now", is_flag=True, help="Kill running jobs at once, without SIGTERM and a grace period.")
+@parameters.common
+def stop(name: str, now: bool, directory: str | None, as_json: bool) -> int:
+    """End the pool NAME for everybody, and wait for its end.
+
+    Waiting jobs fail with PoolClosed; running ones get SIGTERM and, after the grace period, SIGKILL. `drain` lets them
+    finish first.
+    """
+    with finding.open_pool(name, directory) as pool:
+        pool.stop(at_once=now)
+        if pool.is_running():
+            raise Problem(f"pool {name!r} has not ended in time", f"see {pool.log}")
+    return _answer(f"pool {name} has ended", {"pool": name, "stopped": True}, as_json=as_json)
+
+
+@click.command(short_help="Take no more jobs; end with the last one.")
+@parameters.name_argument
+@click.option("--wait/--no-wait", help="Return when the pool has ended.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: wait at most so long, then exit with 1.")
+@parameters.common
+def drain(name: str, wait: bool, timeout: float | None, directory: str | None, as_json: bool) -> int:
+    """Let the pool NAME take no more jobs. When those it has are done, waiting ones too, it ends."""
+    with finding.open_pool(name, directory) as pool:
+        supervisor_pid = pool.stats().supervisor_pid
+        pool.drain()
+        pool.disconnect()
+        has_ended = wait and pool.wait_for_end(timeout)
+        if wait and not has_ended:
+            stats = pool.stats()
+            left = stats.busy + stats.queued + stats.scheduled
+            raise Problem(f"pool {name!r} has not ended within {timeout:g} s: {left} jobs are left", "it goes on draining")
+    document = {"pool": name, "draining": not has_ended, "ended": has_ended, "supervisor_pid": supervisor_pid}
+    line = f"pool {name} has ended" if has_ended else f"pool {name} takes no more jobs and ends with the last one"
+    return _answer(line, document, as_json=as_json)
+
+
+@click.command(short_help="Start no more jobs; those that run go on.")
+@parameters.name_argument
+@parameters.common
+def pause(name: str, directory: str | None, as_json: bool) -> int:
+    """Let the pool NAME start no more jobs, for everybody. Jobs are still taken, and running ones go on."""
+    with finding.open_pool(name, directory) as pool:
+        pool.pause()
+    line = f"pool {name} starts no more jobs; `procjobs resume {name}` lets it"
+    return _answer(line, {"pool": name, "paused": True}, as_json=as_json)
+
+
+@click.command(short_help="Start jobs again after a pause.")
+@parameters.name_argument
+@parameters.common
+def resume(name: str, directory: str | None, as_json: bool) -> int:
+    """Let the pool NAME start jobs again."""
+    with finding.open_pool(name, directory) as pool:
+        pool.resume()
+    return _answer(f"pool {name} starts jobs", {"pool": name, "paused": False}, as_json=as_json)
+
+
+@click.command(short_help="Change the number of workers.")
+@parameters.name_argument
+@click.argument("workers", type=parameters.parse_workers)
+@parameters.common
+def resize(name: str, workers: Workers, directory: str | None, as_json: bool) -> int:
+    """Give the pool NAME another number of WORKERS: 4, or 2-8 (as many as jobs need), or auto (one for each CPU).
+
+    More start at once; fewer remain as jobs end.
+    """
+    with finding.open_pool(name, directory) as pool:
+        pool.resize(workers)
+    shown = f"{workers[0]} to {workers[1]}" if isinstance(workers, tuple) else str(workers)
+    return _answer(f"pool {name} has {shown} workers", {"pool": name, "workers": workers}, as_json=as_json)
+
+
+@click.command(short_help="Load the code anew, while running jobs end on the old.")
+@parameters.name_argument
+@parameters.common
+def reload(name: str, directory: str | None, as_json: bool) -> int:
+    """Load the code of the pool NAME anew: new processes import it, running jobs end on what they began with.
+
+    Exit code 1 if it does not load: the pool goes on with the code that it had.
+    """
+    with finding.open_pool(name, directory) as pool:
+        try:
+            pool.reload()
+        except ReloadFailed as error:
+            raise Problem(str(error), f"pool {name!r} goes on with the code that it had") from None
+    return _answer(f"pool {name} has loaded its code anew", {"pool": name, "reloaded": True}, as_json=as_json)
+
+
+@click.command(short_help="Cancel jobs, waiting or running.")
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True, shell_complete=parameters.complete_jobs)
+@parameters.pool_option
+@parameters.common
+def cancel(jobs: tuple[str, ...], pool: str | None, directory: str | None, as_json: bool) -> int:
+    """Cancel the jobs JOB..., waiting or running, with everything that they have started.
+
+    Exit code 1 if one of them had ended already.
+    """
+    documents = []
+    for text in jobs:
+        with finding.open_job(text, pool, directory) as (found, status):
+            is_cancelled = found.cancel(status.id)
+            state = found.status(status.id).state
+        documents.append({"id": status.id, "pool": found.name, "cancelled": is_cancelled, "state": state})
+        if not as_json:
+            screen.write(f"job {status.id} is cancelled" if is_cancelled else f"job {status.id} had ended already: {state}")
+    if as_json:
+        screen.write_json(documents)
+    return OK if all(document["cancelled"] for document in documents) else FAILED

@@ -1,0 +1,38 @@
+"""`doctor`: what is wrong here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from procjobs.cli import checks, parameters, screen, text
+from procjobs.cli.problems import FAILED, OK
+
+_STYLES: Final = {checks.OK: "green", checks.WARN: "bold yellow", checks.FAIL: "bold red"}
+
+
+@click.command(short_help="What is wrong here, and what to do about it.")
+@parameters.common
+def doctor(directory: str | None, as_json: bool) -> int:
+    """Look for what keeps pools from working: permissions, stale directories, limits, room, versions, supervisors.
+
+    Exit code 1 if something fails; warnings are none.
+    """
+    findings = [finding for check in checks.CHECKS for finding in check(directory)]
+    failed = sum(finding.verdict == checks.FAIL for finding in findings)
+    warned = sum(finding.verdict == checks.WARN for finding in findings)
+    if as_json:
+        screen.write_json({"ok": not failed, "checks": [finding._asdict() for finding in findings]})
+        return FAILED if failed else OK
+    from rich.text import Text
+
+    console = screen.standard_output()
+    for finding in findings:
+        line = Text.assemble((f"{finding.verdict:<5}", _STYLES[finding.verdict]), f"{finding.check:<10} ", finding.detail)
+        console.print(line, soft_wrap=True)
+        if finding.advice:
+            console.print(Text(f"{'':<16} {finding.advice}", style="dim"), soft_wrap=True)
+    summary = f"{text.count(failed, 'failure')}, {text.count(warned, 'warning')}" if failed or warned else "all is well"
+    screen.write(f"\n{summary}")
+    return FAILED if failed else OK

@@ -1,0 +1,122 @@
+"""Which pool, and which job, is meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from procjobs.cli.problems import NOT_RUNNING, UNKNOWN_JOB, USAGE, Problem
+from procjobs.client.attach import AttachedPool, find_pool, find_pools
+from procjobs.config import check_pool_name
+from procjobs.errors import ProcjobsError, UnknownJob
+from procjobs.host.rundir import PRIVATE_PREFIX, RunDir, is_held
+from procjobs.shared.records import JobStatus
+
+_WHOLE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_PART_OF_ID = re.compile(r"[0-9a-f-]{4,36}\Z")
+_ALL = 2**62
+
+
+class Found(NamedTuple):
+    """A job and the pool that knows it."""
+
+    pool: AttachedPool
+    status: JobStatus
+
+
+def looks_like_id(text: str) -> bool:
+    """Return whether this is a whole job id."""
+    return _WHOLE_ID.match(text) is not None
+
+
+@contextmanager
+def open_pool(name: str, directory: str | None = None) -> Iterator[AttachedPool]:
+    """Attach to a running pool; a Problem says that it is not running, or that its supervisor was killed."""
+    found = find_pool(check_pool_name(name), directory)
+    if found is None:
+        raise Problem(f"pool {name!r} is not running", _hint(name, directory), NOT_RUNNING)
+    with AttachedPool(found) as pool:
+        if not pool.is_running():
+            raise Problem(
+                f"pool {name!r} is not running: its supervisor was killed and has left {found.path}",
+                f"`procjobs start {name}` takes over, and so does the next client; see also {pool.log}",
+                NOT_RUNNING,
+            )
+        yield pool
+
+
+def _hint(name: str, directory: str | None) -> str:
+    running = [pool.name for pool in running_pools(directory) if not pool.name.startswith(PRIVATE_PREFIX)]
+    others = f"running: {', '.join(running)}; " if running else ""
+    return f"{others}start it with `procjobs start {name}`"
+
+
+def running_pools(directory: str | None) -> list[RunDir]:
+    """Return the pools that have a supervisor."""
+    return [pool for pool in find_pools(directory) if is_held(pool.lock)]
+
+
+@contextmanager
+def open_one(name: str | None, directory: str | None) -> Iterator[AttachedPool]:
+    """Attach to the pool of that name, without one to the only pool that runs."""
+    if name is None:
+        running = running_pools(directory)
+        named = [pool for pool in running if not pool.name.startswith(PRIVATE_PREFIX)] or running
+        if not named:
+            raise Problem("no pool is running", "start one with `procjobs start NAME`", NOT_RUNNING)
+        if len(named) > 1:
+            names = ", ".join(pool.name for pool in named)
+            raise Problem(f"{len(named)} pools are running, and no NAME was given", f"name one of {names}", USAGE)
+        name = named[0].name
+    with open_pool(name, directory) as pool:
+        yield pool
+
+
+@contextmanager
+def open_job(text: str, pool_name: str | None, directory: str | None) -> Iterator[Found]:
+    """Find a job by its id, or a unique part of it, in this user's pools; UNKNOWN_JOB and a hint if there is none."""
+    if pool_name is not None:
+        with open_pool(pool_name, directory) as pool:
+            yield Found(pool, _pick(text, _matches(pool, text), pool_name))
+        return
+    found: list[Found] = []
+    pools: list[AttachedPool] = []
+    try:
+        for place in find_pools(directory):
+            try:
+                pool = AttachedPool(place)
+            except ProcjobsError:  # just ended, or a table of another release: it cannot be asked
+                continue
+            pools.append(pool)
+            found += [Found(pool, status) for status in _matches(pool, text)]
+        status = _pick(text, [one.status for one in found], None)
+        yield next(one for one in found if one.status is status)
+    finally:
+        for pool in pools:
+            pool.close()
+
+
+def _matches(pool: AttachedPool, text: str) -> list[JobStatus]:
+    if looks_like_id(text):
+        try:
+            return [pool.status(text)]
+        except UnknownJob:
+            return []
+    if not _PART_OF_ID.match(text):
+        return []
+    return [status for status in pool.jobs(limit=_ALL) if text in status.id]
+
+
+def _pick(text: str, statuses: list[JobStatus], pool_name: str | None) -> JobStatus:
+    where = "any pool of this user" if pool_name is None else f"pool {pool_name!r}"
+    if not _PART_OF_ID.match(text):
+        raise Problem(f"{text!r} is no job id", "an id is a UUID, as `procjobs submit` prints it", UNKNOWN_JOB)
+    if not statuses:
+        hint = "it may have been evicted some time after it ended; `procjobs jobs` lists those that are known"
+        raise Problem(f"job {text} is not known to {where}", hint, UNKNOWN_JOB)
+    if len(statuses) > 1:
+        ids = ", ".join(status.id for status in statuses[:3])
+        raise Problem(f"{text} is part of {len(statuses)} job ids", f"give more of it: {ids}", UNKNOWN_JOB)
+    return statuses[0]

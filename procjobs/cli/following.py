@@ -1,0 +1,96 @@
+"""`watch` and `logs`: one job, while it runs and after."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from procjobs.cli import bars, calls, finding, output, parameters, screen
+from procjobs.cli.problems import FAILED, NOT_RUNNING, OK, Problem
+from procjobs.clock import sleep
+from procjobs.errors import SupervisorError, UnknownJob
+
+if TYPE_CHECKING:
+    from procjobs.cli.finding import Found
+    from procjobs.shared.records import JobStatus
+
+_INTERVAL: Final = 0.1
+
+
+@click.command(short_help="Follow a job to its end; print its result.")
+@parameters.job_argument
+@parameters.pool_option
+@parameters.common
+def watch(job: str, pool: str | None, directory: str | None, as_json: bool) -> int:
+    """Follow JOB to its end: a bar on a terminal, in a pipe a line for each change. Then print its result.
+
+    Exit code 1 if it failed. Ctrl-C leaves the job alone.
+    """
+    with finding.open_job(job, pool, directory) as found:
+        console = screen.standard_error()
+        if as_json or not console.is_terminal:
+            status = _follow(found, bars.Lines(found.pool.name, as_json=as_json))
+        else:
+            with bars.progress_bars(console) as follow:
+                status = _follow(found, follow)
+        if as_json:
+            return OK if status.state == "succeeded" else FAILED
+        try:
+            handle = found.pool.job(status.id)
+            handle.exception() if status.state == "succeeded" else None
+        except (SupervisorError, UnknownJob):  # it ended a long time ago, or the pool has: what is known is in the table
+            screen.remark(f"job {status.id} {text_of(status)}; its result is not there any more")
+            return OK if status.state == "succeeded" else FAILED
+        return calls.show_outcome(handle, status, found.pool.name, as_json=False)
+
+
+def text_of(status: JobStatus) -> str:
+    """Return how a job ended, in a few words."""
+    return f"{status.state}: {status.error}" if status.error else status.state
+
+
+def _follow(found: Found, follow: bars.Follower) -> JobStatus:
+    """Return the final status of a job; raise Problem if its supervisor is killed before."""
+    pool, status = found
+    while True:
+        status = pool.status(status.id)
+        follow(status)
+        if status.done:
+            return status
+        if pool.supervisor_state() == "gone" and not pool.status(status.id).done:
+            message = f"job {status.id} is lost: the supervisor of pool {pool.name!r} has gone"
+            raise Problem(message, f"it was {status.state}; `procjobs status {pool.name}`", NOT_RUNNING)
+        sleep(_INTERVAL)
+
+
+@click.command(short_help="What a job has printed.")
+@parameters.job_argument
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
+@parameters.pool_option
+@parameters.common
+def logs(job: str, follow: bool, pool: str | None, directory: str | None, as_json: bool) -> int:
+    """Print what JOB has printed and logged, with all that it has started: the last 16 KiB, while it runs or after.
+
+    With --follow go on until it ends.
+    """
+    with finding.open_job(job, pool, directory) as found:
+        job_id = found.status.id
+        if as_json and not follow:
+            screen.write_json({"id": job_id, "pool": found.pool.name, "text": found.pool.logs(job_id)})
+            return OK
+        write = output.write_to(sys.stdout)
+        if as_json:
+            write = _write_json_line
+        follower = output.LogFollower(lambda: found.pool.logs(job_id), write)
+        follower.advance()
+        while follow and not found.pool.status(job_id).done:
+            sleep(_INTERVAL)
+            follower.advance()
+        follower.advance()
+    return OK
+
+
+def _write_json_line(text: str) -> None:
+    screen.write_json({"text": text}, is_line=True)

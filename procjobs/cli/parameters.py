@@ -1,0 +1,171 @@
+"""What several commands have in common: options, the types of arguments, completion by the shell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from procjobs.client.attach import AttachedPool, find_pools
+from procjobs.config import Workers
+from procjobs.errors import ProcjobsError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to standard output.")
+directory_option = click.option(
+    "--directory",
+    metavar="DIR",
+    envvar="PROCJOBS_DIRECTORY",
+    help="Where the pools are, as in Pool(directory=...); also $PROCJOBS_DIRECTORY.",
+)
+
+
+def common(command: F) -> F:
+    """Give a command the options that every one has."""
+    return json_option(directory_option(command))
+
+
+# Completion -----------------------------------------------------------------------------------------------------
+
+
+def complete_pools(context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return the names of this user's pools."""
+    pools = find_pools(context.params.get("directory"))
+    return [CompletionItem(pool.name) for pool in pools if pool.name.startswith(begun)]
+
+
+def complete_jobs(context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return the ids of the jobs in this user's pools, with their names and states, the newest first."""
+    items: list[CompletionItem] = []
+    for directory in find_pools(context.params.get("directory")):
+        try:
+            with AttachedPool(directory) as pool:
+                items += [
+                    CompletionItem(job.id, help=f"{job.name} {job.state}") for job in pool.jobs() if job.id.startswith(begun)
+                ]
+        except ProcjobsError:
+            continue
+    return items
+
+
+def complete_both(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return names of pools and ids of jobs."""
+    return complete_pools(context, parameter, begun) + complete_jobs(context, parameter, begun)
+
+
+name_argument = click.argument("name", shell_complete=complete_pools)
+optional_name_argument = click.argument("name", required=False, shell_complete=complete_pools)
+job_argument = click.argument("job", shell_complete=complete_jobs)
+pool_option = click.option(
+    "--pool", "-p", metavar="NAME", shell_complete=complete_pools, help="The pool; otherwise all are searched."
+)
+
+
+# Types ----------------------------------------------------------------------------------------------------------
+
+
+def parse_workers(text: str) -> Workers:
+    """Return a number of workers: 4, auto, or 2-8 for between the two.
+
+    >>> parse_workers("4"), parse_workers("auto"), parse_workers("2-8")
+    (4, 'auto', (2, 8))
+    """
+    least, dash, most = text.partition("-")
+    if text == "auto":
+        return "auto"
+    if least.isdecimal() and most.isdecimal():
+        return int(least), int(most)
+    if not text.isdecimal() or dash:
+        raise click.BadParameter(f"{text!r} is no number of workers: give 4, or 2-8, or auto")
+    return int(text)
+
+
+def parse_size(text: str) -> int:
+    """Return a number of bytes.
+
+    >>> parse_size("5000000"), parse_size("300M"), parse_size("1.5G")
+    (5000000, 314572800, 1610612736)
+    """
+    unit = text[-1:].upper()
+    power = "KMGT".find(unit) + 1 if unit else 0
+    try:
+        return int(float(text[:-1] if power else text) * 1024**power)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{text!r} is no size: give bytes, or 300M, or 2G") from None
+
+
+def parse_value(text: str) -> Any:
+    """Return what a word on the command line stands for: JSON where it is JSON, else the text itself.
+
+    >>> parse_value("3"), parse_value("[1, 2]"), parse_value("true"), parse_value("in.mp4")
+    (3, [1, 2], True, 'in.mp4')
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def parse_keyword(text: str) -> tuple[str, Any]:
+    """Return a keyword argument.
+
+    >>> parse_keyword("size=256")
+    ('size', 256)
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise click.BadParameter(f"{text!r} is no keyword argument: give NAME=VALUE")
+    return name, parse_value(value)
+
+
+_SECONDS = "SECONDS"
+_JOB_OPTIONS = (
+    click.option("--timeout", type=float, metavar=_SECONDS, help="Stop it when it runs longer."),
+    click.option("--soft-timeout", type=float, metavar=_SECONDS, help="Raise JobTimeout in it when it runs longer."),
+    click.option("--stall-timeout", type=float, metavar=_SECONDS, help="Stop it when it does nothing for so long."),
+    click.option("--grace-period", type=float, metavar=_SECONDS, help="Between SIGTERM and SIGKILL."),
+    click.option("--max-rss", type=parse_size, metavar="SIZE", help="Stop it when it uses more memory, such as 500M."),
+    click.option("--retries", type=int, metavar="N", help="Start it again, so often, when it fails."),
+    click.option("--backoff", type=float, metavar=_SECONDS, help="The pause before the first retry."),
+    click.option("--priority", type=int, metavar="N", help="Higher ones start first."),
+    click.option("--key", metavar="TEXT", help="Of the jobs with the same key, one runs at a time."),
+    click.option("--delay", type=float, metavar=_SECONDS, help="Do not start it before."),
+    click.option("--expires", type=float, metavar=_SECONDS, help="Do not start it any more after."),
+    click.option("--name", metavar="TEXT", help="What it is called in records."),
+)
+
+
+def job_options(command: F) -> F:
+    """Give a command the options of a job."""
+    for option in reversed(_JOB_OPTIONS):
+        command = option(command)
+    return command
+
+
+_POOL_OPTIONS = (
+    click.option("--workers", "-w", type=parse_workers, default="auto", metavar="N", help="4, or 2-8; auto: one per CPU."),
+    click.option("--preload", multiple=True, metavar="MODULE", help="Import it once, before workers are forked."),
+    click.option("--nice", type=int, default=0, metavar="N", help="Add to the workers' niceness."),
+    click.option("--max-queued", type=int, metavar="N", help="Refuse jobs when so many wait."),
+    click.option("--max-jobs-per-worker", type=int, metavar="N", help="Replace a worker after so many jobs."),
+    click.option("--result-ttl", type=float, metavar=_SECONDS, help="Keep results for so long."),
+    click.option("--timeout", type=float, metavar=_SECONDS, help="The jobs' default timeout."),
+    click.option("--retries", type=int, metavar="N", help="The jobs' default retries."),
+    click.option("--grace-period", type=float, metavar=_SECONDS, help="What jobs are left after SIGTERM."),
+)
+
+
+def pool_options(command: F) -> F:
+    """Give a command the settings of a pool."""
+    for option in reversed(_POOL_OPTIONS):
+        command = option(command)
+    return command
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in values.items() if value is not None and value != ()}

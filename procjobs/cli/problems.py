@@ -1,0 +1,73 @@
+"""What can go wrong on the command line: one line, a hint, an exit code.
+
+    CODE  MEANING
+    0     done, or the answer is yes
+    1     the job failed, or the answer is no
+    2     the command line is wrong
+    3     the pool is not running
+    4     no such job is known
+    5     the supervisor could not be started, does not answer or refused
+    130   Ctrl-C
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Final
+
+import click
+
+from procjobs import errors
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+NOT_RUNNING: Final = 3
+UNKNOWN_JOB: Final = 4
+NO_SUPERVISOR: Final = 5
+INTERRUPTED: Final = 130
+
+
+class Problem(click.ClickException):
+    """What a command has to say instead of an answer."""
+
+    def __init__(self, message: str, hint: str = "", code: int = FAILED) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.code = code
+
+
+_HINTS: Final[tuple[tuple[type[Exception], int, str], ...]] = (
+    (errors.PoolNotRunning, NOT_RUNNING, "`procjobs status` lists what runs; `procjobs start NAME` starts one"),
+    (errors.UnknownJob, UNKNOWN_JOB, "`procjobs jobs` lists the jobs that are known"),
+    (errors.ConfigurationError, USAGE, ""),
+    (errors.SupervisorRefused, NO_SUPERVISOR, "`procjobs doctor` shows which release each supervisor runs"),
+    (errors.SupervisorError, NO_SUPERVISOR, "`procjobs doctor` looks for the reason"),
+    (errors.ProcjobsError, FAILED, ""),
+)
+
+
+def explain(error: Exception) -> Problem:
+    """Return an error that procjobs or the parser raised as a Problem; raise it again if it is neither."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx is not None else "procjobs"
+        return Problem(error.format_message(), f"see `{path} --help`", USAGE)
+    if isinstance(error, click.ClickException):
+        return Problem(error.format_message())
+    for kind, code, hint in _HINTS:
+        if isinstance(error, kind):
+            return Problem(str(error), hint, code)
+    raise error
+
+
+def show(problem: Problem, *, as_json: bool) -> None:
+    """Write a problem to standard error: a line and a hint, or a JSON document."""
+    message = problem.format_message()
+    if as_json:
+        text = json.dumps({"error": message, "hint": problem.hint or None})
+    else:
+        text = f"procjobs: {message}" + (f"\n  hint: {problem.hint}" if problem.hint else "")
+    sys.stderr.write(text + "\n")

@@ -1,0 +1,110 @@
+"""Where output goes: text for people or JSON, on a terminal or in a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from procjobs.shared.records import JobStatus, PoolStats, WorkerInfo
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+_WIDE: Final = 120
+
+
+def standard_output() -> Console:
+    """Return the console for answers: without colours and with lines of any length where nobody looks."""
+    return _console(to_errors=False)
+
+
+def standard_error() -> Console:
+    """Return the console for what is not the answer: progress bars, output of jobs."""
+    return _console(to_errors=True)
+
+
+def _console(*, to_errors: bool) -> Console:
+    from rich.console import Console
+
+    class PipedConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - called while it is handled; what the base class does instead is to exit with 1
+
+    stream = sys.stderr if to_errors else sys.stdout
+    if stream.isatty():
+        return PipedConsole(stderr=to_errors, highlight=False)
+    return PipedConsole(stderr=to_errors, highlight=False, width=1000, force_terminal=False, color_system=None)
+
+
+def write(text: str = "") -> None:
+    """Write a line of the answer, at once: who reads it in a pipe may be waiting for it."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def remark(text: str) -> None:
+    """Write a line that is not part of the answer."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def write_json(document: Any, *, is_line: bool = False) -> None:
+    """Write a JSON document, or a line of JSON. What JSON has no word for is written as Python shows it."""
+    write(json.dumps(document, default=repr, indent=None if is_line else 2))
+
+
+def is_narrow() -> bool:
+    """Return whether a whole job id leaves too little room for what else there is in a line."""
+    return standard_output().width < _WIDE
+
+
+def write_rows(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table; columns whose names begin with > are numbers and end flush, those with < give way to the others."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    cells = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
+    for number, name in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
+        lengths = [len(name), *(row[number].cell_len for row in cells if number < len(row))]
+        width = None if name.startswith("<") else max(lengths)
+        table.add_column(name.lstrip("<>"), justify=justify, no_wrap=True, min_width=width)
+    for row in cells:
+        table.add_row(*row)
+    console = standard_output()
+    with console.capture() as capture:
+        console.print(table)
+    sys.stdout.write("".join(line.rstrip(" ") + "\n" for line in capture.get().splitlines()))
+    sys.stdout.flush()
+
+
+def styled(text: str) -> Any:
+    """Return a state in its colour."""
+    from rich.text import Text
+
+    from procjobs.cli.text import STYLES
+
+    return Text(text, style=STYLES.get(text.partition(" ")[0], ""))
+
+
+def job_document(status: JobStatus, pool: str) -> dict[str, Any]:
+    """Return a job as JSON has it."""
+    document: dict[str, Any] = {"pool": pool, **status._asdict()}
+    if status.progress is not None:
+        progress = status.progress
+        document["progress"] = {**progress._asdict(), "fraction": progress.fraction, "eta": progress.eta()}
+    return document
+
+
+def stats_document(stats: PoolStats, pool: str) -> dict[str, Any]:
+    """Return a pool's counters as JSON has them."""
+    return {"pool": pool, **stats._asdict()}
+
+
+def worker_document(worker: WorkerInfo, pool: str) -> dict[str, Any]:
+    """Return a worker as JSON has it."""
+    return {"pool": pool, **worker._asdict()}

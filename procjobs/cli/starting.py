@@ -1,0 +1,108 @@
+"""`start` and `serve`: pools that stay until they are stopped."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+from procjobs.cli import parameters, screen
+from procjobs.cli.problems import FAILED, OK, Problem
+from procjobs.cli.text import one_line
+from procjobs.client import launcher, settings
+from procjobs.client.attach import AttachedPool, find_pool
+from procjobs.client.pool import Pool
+from procjobs.clock import monotonic, sleep
+from procjobs.config import JobOptions, PoolSettings, check_pool_name
+from procjobs.host import process, rundir
+from procjobs.shared.records import PoolStats
+
+_FOR_EVER: Final = 100 * 366 * 86_400.0
+_LOADED_WITHIN: Final = 150.0  # more than the default start_timeout, after which there is a problem
+_JOB_DEFAULTS: Final = ("timeout", "retries", "grace_period")
+
+
+def use_working_directory() -> None:
+    """Let modules in the current directory be found, as `python -m` does."""
+    cwd = os.getcwd()
+    if cwd not in sys.path and "" not in sys.path:
+        sys.path.insert(0, cwd)
+
+
+@click.command(short_help="Start a pool in the background.")
+@parameters.name_argument
+@parameters.pool_options
+@click.option("--linger", type=float, metavar="SECONDS", help="End when unused for so long; otherwise it stays.")
+@parameters.common
+def start(name: str, directory: str | None, as_json: bool, **options: Any) -> int:
+    """Start the pool NAME in the background, where it stays until it is stopped, and wait for its first worker.
+
+    Exit code 1 if it is running already, or cannot run jobs because a preload fails. Modules to --preload are
+    found in the current directory too.
+    """
+    use_working_directory()
+    _check_not_running(check_pool_name(name), directory)
+    pool = Pool(name, directory=directory, **{"linger": _FOR_EVER, **parameters.given(options)})
+    stats = _wait_for_first_worker(pool)
+    pool.shutdown(wait=False)
+    if stats.problem:
+        hint = f"mend it and `procjobs reload {name}`, or `procjobs stop {name}`"
+        raise Problem(f"pool {name!r} is running and cannot run jobs: {one_line(stats.problem)}", hint, FAILED)
+    if as_json:
+        screen.write_json({"pool": name, "supervisor_pid": stats.supervisor_pid})
+    else:
+        screen.write(f"pool {name} is running, supervisor {stats.supervisor_pid}")
+    return OK
+
+
+def _wait_for_first_worker(pool: Pool) -> PoolStats:
+    """Return how the pool is when it can run jobs, or knows that it cannot: then its code has been loaded, or has not."""
+    deadline = monotonic() + _LOADED_WITHIN
+    while True:
+        stats = pool.stats()
+        if stats.problem or stats.idle or stats.busy or monotonic() > deadline:
+            return stats
+        sleep(0.005)
+
+
+def _check_not_running(name: str, directory: str | None) -> None:
+    found = find_pool(name, directory)
+    if found is not None and rundir.is_held(found.lock):
+        with AttachedPool(found) as pool:
+            pid = pool.stats().supervisor_pid
+        hint = f"`procjobs status {name}`, `procjobs resize {name} N`, `procjobs stop {name}`"
+        raise Problem(f"pool {name!r} is running already, supervisor {pid}", hint, FAILED)
+
+
+@click.command(short_help="Run a pool in the foreground, for systemd and containers.")
+@parameters.name_argument
+@parameters.pool_options
+@parameters.common
+def serve(name: str, directory: str | None, as_json: bool, **options: Any) -> int:
+    """Run the pool NAME in the foreground, until it is stopped; its log goes to standard error.
+
+    \b
+    SIGTERM, SIGINT  no more jobs are taken; those there are have the grace period to end
+    a second one     everything ends at once
+    SIGHUP           the code is loaded anew, running jobs end on the old
+
+    The service manager is told when the pool is ready (sd_notify; Type=notify). The exit code is 0 if the pool was
+    stopped or drained, and another one if it failed.
+    """
+    del as_json  # there is no answer, only errors
+    process.check_platform()
+    use_working_directory()
+    _check_not_running(check_pool_name(name), directory)
+    options = parameters.given(options)
+    preload = options.pop("preload", ())
+    workers = settings.resolve_workers(options.pop("workers"))
+    defaults = JobOptions(**{key: options.pop(key) for key in _JOB_DEFAULTS if key in options})
+    values = PoolSettings(workers, defaults, linger=_FOR_EVER, **options).validated()
+    place = rundir.RunDir(rundir.find_base(directory), name)
+    rundir.check_socket_path(place)
+    key, spec = settings.describe_code(preload, None, (), None)
+    launcher.become_supervisor(place, values, key, spec)
+
+

@@ -1,0 +1,109 @@
+"""How numbers, times and states are written for people. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from procjobs.shared.records import JobStatus, Progress
+
+STYLES = {
+    "running": "bold cyan",
+    "queued": "yellow",
+    "scheduled": "yellow",
+    "retrying": "magenta",
+    "succeeded": "green",
+    "failed": "bold red",
+    "cancelled": "dim",
+    "expired": "dim",
+    "idle": "dim",
+    "busy": "bold cyan",
+    "starting": "yellow",
+    "stopping": "magenta",
+}
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in the unit that suits it.
+
+    >>> size(0), size(2048), size(3 * 2**30)
+    ('0 B', '2.0 K', '3.0 G')
+    """
+    for unit in ("B", "K", "M", "G"):
+        if count < 1000 or unit == "G":
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time span in at most two units.
+
+    >>> duration(None), duration(0.25), duration(75), duration(3700), duration(200_000)
+    ('', '0.2s', '1m15s', '1h01m', '2d07h')
+    """
+    if seconds is None:
+        return ""
+    seconds = max(seconds, 0.0)
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
+
+
+def moment(unix_time: float | None) -> str:
+    """Return a time of the local day, or the date too where it is not today's.
+
+    >>> moment(None)
+    ''
+    """
+    if unix_time is None:
+        return ""
+    then = datetime.fromtimestamp(unix_time).astimezone()
+    is_today = then.date() == datetime.now().astimezone().date()
+    return then.strftime("%H:%M:%S" if is_today else "%Y-%m-%d %H:%M:%S")
+
+
+def state(status: JobStatus) -> str:
+    """Return a state with its reason where that says more."""
+    is_telling = status.reason not in {None, status.state}
+    return f"{status.state} ({status.reason})" if is_telling else status.state
+
+
+def run_time(status: JobStatus, now: float) -> float | None:
+    """Return for how long a job has been running, or ran."""
+    if status.started_at is None:
+        return None
+    return (now if status.finished_at is None else status.finished_at) - status.started_at
+
+
+def amount(progress: Progress | None) -> str:
+    """Return how far a job has come.
+
+    >>> amount(Progress(40, 100, "encoding", None, 0.0, 0.0))
+    '40% encoding'
+    """
+    if progress is None:
+        return ""
+    fraction = progress.fraction
+    text = f"{progress.value:g}" if fraction is None else f"{fraction:.0%}"
+    return f"{text} {one_line(progress.message)}" if progress.message else text
+
+
+def one_line(text: str | None) -> str:
+    """Return text without line breaks and control characters, which a job may have put into it."""
+    return "".join(c if c.isprintable() else " " for c in text or "").strip()
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> count(1, "job"), count(3, "job")
+    ('1 job', '3 jobs')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,178 @@
+"""`top`: a pool as it works, and keys to step in."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from procjobs.cli import finding, parameters, screen
+from procjobs.cli.problems import NOT_RUNNING, OK, Problem
+from procjobs.cli.sampling import Sample, Sampler
+from procjobs.clock import monotonic, sleep
+from procjobs.errors import ProcjobsError
+
+if TYPE_CHECKING:
+    from procjobs.client.attach import AttachedPool
+
+_MESSAGE_SECONDS: Final = 4.0
+
+
+@click.command(short_help="A pool as it works, live, with keys to step in.")
+@parameters.optional_name_argument
+@click.option(
+    "--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, metavar="SECONDS", help="Between two looks."
+)
+@click.option("--count", type=click.IntRange(1), metavar="N", help="End after N looks (in a pipe and without --json: 1).")
+@parameters.common
+def top(name: str | None, interval: float, count: int | None, directory: str | None, as_json: bool) -> int:
+    """Show the pool NAME, or the only one there is, as it works: workers, CPU, memory, jobs with bars, queue, rates.
+
+    \b
+    up, down    select a job        p    pause, resume
+    c           cancel it           + -  one worker more, one less
+    q           quit
+
+    Looking disturbs nobody and keeps no pool alive. In a pipe it prints one picture; with --json a line for each look.
+    """
+    with finding.open_one(name, directory) as pool:
+        if as_json:
+            _write_samples(pool, interval, count or 2**62)
+        elif sys.stdout.isatty() and sys.stdin.isatty():
+            _Live(pool, interval, count or 2**62).run()
+        else:
+            _print_pictures(pool, interval, count or 1)
+    return OK
+
+
+def _write_samples(pool: AttachedPool, interval: float, count: int) -> None:
+    sampler = Sampler(pool)
+    for number in range(count):
+        if number:
+            sleep(interval)
+        screen.write_json(_document(_checked(sampler.take())), is_line=True)
+
+
+def _document(sample: Sample) -> dict[str, Any]:
+    workers = []
+    for line in sample.lines:
+        document = screen.worker_document(line.worker, sample.pool)
+        document |= {"cpu_percent": round(line.cpu_percent, 1), "rss": line.rss}
+        workers.append(document | {"job": None if line.job is None else screen.job_document(line.job, sample.pool)})
+    return {
+        **screen.stats_document(sample.stats, sample.pool),
+        "at": sample.at,
+        "state": sample.state,
+        "cpu_percent": round(sample.cpu_percent, 1),
+        "jobs_per_second": round(sample.jobs_per_second, 2),
+        "failures_per_second": round(sample.failures_per_second, 2),
+        "worker_list": workers,
+    }
+
+
+def _print_pictures(pool: AttachedPool, interval: float, count: int) -> None:
+    from procjobs.cli.top_view import draw
+
+    console, sampler = screen.standard_output(), Sampler(pool)
+    console.width = 120
+    sampler.take()  # what rates are measured from
+    for _ in range(count):
+        sleep(min(interval, 1.0))
+        picture = draw(_checked(sampler.take()), selected=None, message=" ", width=console.width, height=60)
+        with console.capture() as capture:
+            console.print(picture)
+        screen.write("\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n")
+
+
+def _checked(sample: Sample) -> Sample:
+    if sample.state == "gone":
+        raise Problem(f"pool {sample.pool!r} has ended", "", NOT_RUNNING)
+    return sample
+
+
+class _Live:
+    """The picture on a terminal, drawn anew, and what the keys do."""
+
+    def __init__(self, pool: AttachedPool, interval: float, count: int) -> None:
+        self._pool = pool
+        self._interval = interval
+        self._count = count
+        self._sampler = Sampler(pool)
+        self._sample = self._sampler.take()
+        self._selected: str | None = None
+        self._position = 0
+        self._message = ""
+        self._message_until = 0.0
+
+    def run(self) -> None:
+        """Draw until q is pressed, the pool has ended, or as often as was wanted."""
+        from rich.live import Live
+
+        from procjobs.cli.keyboard import Keyboard
+
+        console = screen.standard_output()
+        with Keyboard() as keyboard, Live(console=console, screen=True, auto_refresh=False, redirect_stderr=False) as live:
+            for _ in range(self._count):
+                self._sample = _checked(self._sampler.take())
+                until = monotonic() + self._interval
+                key: str | None = ""
+                while key is not None:
+                    self._keep_selection()
+                    live.update(self._draw(console), refresh=True)
+                    key = keyboard.read(until)
+                    if key == "q":
+                        return
+                    if key is not None and self._act(key):
+                        self._sample = _checked(self._sampler.take())
+
+    def _draw(self, console: Any) -> Any:
+        from procjobs.cli.top_view import draw
+
+        message = self._message if monotonic() < self._message_until else ""
+        width, height = console.size
+        return draw(self._sample, selected=self._selected, message=message, width=width, height=height)
+
+    def _keep_selection(self) -> None:
+        """Let the selection stay on its job; when that has gone, on what has moved into its place."""
+        ids = self._sample.selectable()
+        if self._selected not in ids:
+            self._position = min(self._position, len(ids) - 1) if ids else 0
+            self._selected = ids[self._position] if ids else None
+        elif self._selected is not None:
+            self._position = ids.index(self._selected)
+
+    def _act(self, key: str) -> bool:
+        """Do what a key is for; return whether the pool was told something."""
+        if key in {"up", "down"}:
+            ids = self._sample.selectable()
+            self._position = max(min(self._position + (1 if key == "down" else -1), len(ids) - 1), 0)
+            self._selected = ids[self._position] if ids else None
+            return False
+        try:
+            said = self._tell(key)
+        except ProcjobsError as error:
+            said = str(error)
+        finally:
+            self._pool.disconnect()  # a picture must not keep a pool from ending when nobody uses it
+        self._message, self._message_until = said, monotonic() + _MESSAGE_SECONDS
+        return True
+
+    def _tell(self, key: str) -> str:
+        pool, stats = self._pool, self._sample.stats
+        if key == "c":
+            if self._selected is None:
+                return "no job to cancel"
+            was_there = pool.cancel(self._selected)
+            return f"job {self._selected} " + ("is cancelled" if was_there else "had ended already")
+        if key == "p":
+            if pool.stats().paused:
+                pool.resume()
+                return "the pool starts jobs again"
+            pool.pause()
+            return "the pool is paused: running jobs go on, no others start"
+        if key in {"+", "-"}:
+            wanted = max(stats.workers + (1 if key == "+" else -1), 1)
+            pool.resize(wanted)
+            return f"the pool has {wanted} workers now"
+        return f"{key!r} is no key here"

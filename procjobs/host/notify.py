@@ -1,0 +1,19 @@
+"""Telling the service manager how this service is doing; source: sd_notify(3), which this is the whole of."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+
+def notify_manager(address: str, state: str) -> None:
+    """Send a state such as `READY=1` to the manager at $NOTIFY_SOCKET, if one wants to know; never fails.
+
+    A name that begins with @ is one of the abstract namespace of unix(7). The datagram is dropped rather than waited with.
+    """
+    if address[:1] not in {"/", "@"}:
+        return
+    if address[0] == "@":
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(state.encode(), socket.MSG_DONTWAIT, address)

@@ -1,0 +1,60 @@
+"""Jobs for the tests of the command line: each waits for an event or does one thing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import procjobs
+
+
+def echo(*args, **kwargs):
+    return {"args": list(args), "kwargs": kwargs}
+
+
+def say(text):
+    print(text, flush=True)
+    return text.upper()
+
+
+def fail(text):
+    raise ValueError(text)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def touch(path):
+    with open(path + ".new", "w") as file:
+        file.write(str(os.getpid()))
+    os.replace(path + ".new", path)
+
+
+def wait_for(path, text="", value=1, total=4):
+    """Report, print, and wait for a file."""
+    procjobs.progress(value, total, "waiting")
+    if text:
+        print(text, flush=True)
+    while not os.path.exists(path):
+        time.sleep(0.005)  # job
+    return "it came"
+
+
+def hang(begun, ended):
+    """Say that it has begun, and, when it is told to end, that it was."""
+
+    def on_sigterm(_number, _frame):
+        touch(ended)
+        raise SystemExit(1)
+
+    signal.signal(signal.SIGTERM, on_sigterm)
+    touch(begun)
+    time.sleep(600)  # job
+
+
+def hang_stubbornly(begun):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    touch(begun)
+    time.sleep(600)  # job

@@ -1,0 +1,120 @@
+"""`procjobs start`, `stop`, `drain`, `pause`, `resume`, `resize`, `reload`, `cancel`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+
+import pytest
+
+from ..conftest import wait_until
+from . import cli_jobs
+
+pytest.importorskip("click")
+
+
+def open_files(pid):
+    targets = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            targets.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return targets
+
+
+def answer(done):
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_started_pool_stays_until_it_is_stopped(cli):
+    pid = cli.json("start", "media", "-w", "2")["supervisor_pid"]
+    wait_until(lambda: 2 == cli.json("status", "media")["workers"])
+    assert pid == cli.json("status", "media")["supervisor_pid"]
+    again = cli("start", "media")
+    assert (1, "") == (again.returncode, again.stdout)
+    assert f"pool 'media' is running already, supervisor {pid}\n  hint: " in again.stderr
+    assert (0, "pool media has ended\n", "") == answer(cli("stop", "media"))
+    assert 3 == cli("status", "media").returncode
+
+
+def test_pool_whose_code_does_not_load_is_told_by_start(cli):
+    done = cli("start", "media", "--preload", "no_such_module_at_all")
+    assert (1, "") == (done.returncode, done.stdout)
+    assert "procjobs: pool 'media' is running and cannot run jobs: preload of 'no_such_module_at_all' failed" in done.stderr
+    assert "degraded" == cli.json("status", "media")["state"]
+
+
+def test_name_that_no_pool_can_have_is_a_wrong_command_line(cli):
+    done = cli("start", "my/pool")
+    assert (2, True) == (done.returncode, "'my/pool' cannot be the name of a pool" in done.stderr)
+
+
+def test_paused_pool_starts_jobs_when_it_is_resumed(cli):
+    pool = cli.pool()
+    assert (0, True) == (cli("pause", "media").returncode, pool.stats().paused)
+    job = pool.submit(cli_jobs.say, "hello")
+    assert ("paused", 1) == tuple(cli.json("status", "media")[key] for key in ("state", "queued"))
+    assert {"pool": "media", "paused": False} == cli.json("resume", "media")
+    assert "HELLO" == job.result(30)
+
+
+def test_resize_changes_the_number_of_workers(cli):
+    pool = cli.pool()
+    assert (0, "pool media has 3 workers\n", "") == answer(cli("resize", "media", "3"))
+    wait_until(lambda: 3 == pool.stats().workers)
+    assert {"pool": "media", "workers": [1, 2]} == cli.json("resize", "media", "1-2")
+    done = cli("resize", "media", "many")
+    assert (2, True) == (done.returncode, "'many' is no number of workers" in done.stderr)
+
+
+def test_drain_waits_for_the_last_job(cli, tmp_path):
+    pool = cli.pool()
+    job = pool.submit(cli_jobs.wait_for, str(tmp_path / "come"))
+    wait_until(lambda: job.status().progress)
+    late = cli("drain", "media", "--wait", "--timeout", "0.1")
+    assert (1, True) == (late.returncode, "has not ended within 0.1 s: 1 jobs are left" in late.stderr)
+    assert "draining" == cli.json("status", "media")["state"]
+    draining = cli.begin("drain", "media", "--wait")
+    wait_until(lambda: any("pidfd" in target for target in open_files(draining.pid)))
+    (tmp_path / "come").touch()
+    out, _ = draining.communicate(timeout=30)
+    assert (0, "pool media has ended\n", "it came") == (draining.returncode, out, job.result(30))
+
+
+def test_stop_gives_running_jobs_the_grace_period_unless_it_is_to_be_now(cli, tmp_path):
+    pool = cli.pool(grace_period=600)
+    job = pool.submit(cli_jobs.hang_stubbornly, str(tmp_path / "begun"))
+    wait_until((tmp_path / "begun").exists)
+    assert 0 == cli("stop", "media", "--now").returncode
+    assert job.exception(30)
+
+
+def test_reload_that_fails_says_why_and_exits_with_1(cli, tmp_path, monkeypatch):
+    module = tmp_path / "fragile_module.py"
+    module.write_text("answer = 42\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pool = cli.pool(preload=["fragile_module"])
+    assert "HELLO" == pool.submit(cli_jobs.say, "hello").result(30)
+    assert (0, "pool media has loaded its code anew\n", "") == answer(cli("reload", "media"))
+    module.write_text("answer = 1 / 0\n")
+    done = cli("reload", "media")
+    assert (1, True) == (done.returncode, "ZeroDivisionError" in done.stderr)
+    assert "HELLO" == pool.submit(cli_jobs.say, "hello").result(30)
+
+
+def test_cancel_tells_by_its_exit_code_whether_there_was_something_to_cancel(cli, tmp_path):
+    pool = cli.pool()
+    running = pool.submit(cli_jobs.wait_for, str(tmp_path / "never"))
+    wait_until(lambda: running.status().progress)
+    assert (0, f"job {running.id} is cancelled\n", "") == answer(cli("cancel", running.id))
+    done = cli("cancel", running.id, "--json")
+    assert (1, [False]) == (done.returncode, [document["cancelled"] for document in json.loads(done.stdout)])
+
+
+def test_operator_does_not_begin_code_of_its_own(cli, tmp_path):
+    pool = cli.pool()
+    assert "HELLO" == pool.submit(cli_jobs.say, "hello").result(30)
+    (before,) = pool.workers()
+    assert 0 == cli("pause", "media", cwd=tmp_path).returncode
+    pool.reload()  # begins the next generation
+    wait_until(lambda: [before.generation + 1] == [worker.generation for worker in pool.workers()])
