@@ -48,14 +48,11 @@ def main() -> None:
         rundir.remove(directory)
         raise SystemExit(1) from None
     os.close(READY_FD)
-<<<<<<< HEAD
     # A job is no part of a cycle. With a million of them queued, a look through all for cycles stops the pool for 0.2 s, and
     # one at every 700 new ones costs 3 % of all time.
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
-=======
     notify_manager(manager, "READY=1")
->>>>>>> cli
     try:
         supervisor.run()
     except BaseException:
