@@ -171,6 +171,9 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "client/submitter.py": ["submit"],  # at=
         "client/job.py": ["__init__"],  # shown as submitted_at until the table has it
         "client/monitor.py": ["stats"],  # uptime
+        "cli/bars.py": ["_took"],  # how long a job has been running, beside the time at which it began
+        "cli/listing.py": ["_facts"],
+        "cli/sampling.py": ["take"],
         "shared/ids.py": ["new_id"],
         "shared/records.py": ["eta"],
         "shared/table.py": ["begin", "count", "report", "__init__", "write_progress"],

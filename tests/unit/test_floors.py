@@ -33,7 +33,7 @@ OWNERS = {
     r"import time\b|from time import": {"clock.py", "host/process.py", "host/observe.py", "supervisor/log.py"},
     r"import psutil": {"host/observe.py", "host/hostinfo.py"},
     r"import termios|import tty": {"cli/keyboard.py"},
-    r"(from|import) rich\b": {"client/submitter.py", "cli/"},
+    r"(from|import) rich\b": {"client/mapping.py", "cli/"},
     r"(from|import) click\b": {"cli/"},
 }
 
