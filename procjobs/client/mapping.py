@@ -20,7 +20,7 @@ WINDOW: Final = 10_000
 """The most jobs of one `map` that are submitted before their results are taken."""
 _CHUNK_SECONDS: Final = 0.01
 """What a job of automatic size is to take: a hundred times what it costs to hand it out."""
-_GROWTH: Final = 8
+_GROWTH: Final = 32
 _MOST_ITEMS: Final = 16_384
 
 
@@ -48,21 +48,23 @@ def _run_chunk(fn: Callable[..., T], calls: list[tuple[Any, ...]]) -> list[T]:
 class Pace:
     """How many items the next chunk takes, from the time that earlier ones took.
 
-    It begins with one item and grows by a factor of 8 at most, and only when a chunk of that size has been run. Where the
-    number of items is known it ends with smaller chunks, so that all workers end at about the same time.
+    It begins with one item and grows when a chunk of that size has been run, by a factor of 32 at most, or of 256 where the
+    number of items is known: there no chunk is more than half of a worker's share of what is left, so that all workers end
+    at about the same time.
     """
 
     def __init__(self, workers: int, length: int | None) -> None:
-        self.window = max(4 * workers, 8)
+        self.window = max(2 * workers, 4)
         self._workers = workers
         self._left = length
+        self._growth = _GROWTH if length is None else 8 * _GROWTH
         self._size = 1
 
     def next_size(self) -> int:
         """Return how many items to send as one job."""
         if self._left is None:
             return self._size
-        size = min(self._size, max(self._left // (2 * self._workers), self._size // _GROWTH, 1))
+        size = min(self._size, max(self._left // (2 * self._workers), self._size // 4, 1))
         self._left -= size
         return size
 
@@ -70,7 +72,7 @@ class Pace:
         """Take note of how long a chunk took to be run."""
         fitting = int(_CHUNK_SECONDS * count / seconds) if seconds > 0 else _MOST_ITEMS
         if fitting < self._size or count >= self._size:
-            self._size = max(min(fitting, self._size * _GROWTH, _MOST_ITEMS), 1)
+            self._size = max(min(fitting, self._size * self._growth, _MOST_ITEMS), 1)
 
     def observe_submission(self, count: int, seconds: float) -> None:
         """Take note of how long a chunk took to be pickled and sent: large items travel in small numbers."""
@@ -101,11 +103,11 @@ def _run_timed(fn: Callable[..., T], columns: list[list[Any]]) -> tuple[float, l
     return monotonic() - begun, results
 
 
-def unpack_timed(results: Iterator[tuple[float, list[T]]], pace: Pace) -> Iterator[T]:
-    """Yield the results of timed chunks one by one."""
+def unpack_timed(results: Iterator[tuple[float, list[T]]], pace: Pace) -> Iterator[list[T]]:
+    """Yield the results of each chunk, and keep the pace."""
     for seconds, values in results:
         pace.observe_run(len(values), seconds)
-        yield from values
+        yield values
 
 
 def known_length(iterables: Iterable[Iterable[Any]]) -> int | None:

@@ -70,7 +70,7 @@ class Submitter:
         10 ms: for many tiny items that is 20 times as fast, and a job that raises takes the results of its chunk along.
         With `ordered=False` results come as they are ready. `timeout` seconds after this call the iterator raises
         TimeoutError. `progress=True` shows a bar on standard error (needs `procjobs[cli]`). At most `buffersize` jobs are
-        submitted ahead of the results taken: 10,000 by default, with "auto" four for each worker. When the iterator is
+        submitted ahead of the results taken: 10,000 by default, with "auto" two for each worker. When the iterator is
         closed or a job fails, jobs that have not been answered are cancelled.
         """
         check_seconds("timeout", timeout, zero=True)
@@ -87,7 +87,7 @@ class Submitter:
         results = (mapping.in_order if ordered else mapping.as_ready)(ahead, jobs, deadline)
         if chunksize == "auto":
             results = mapping.unpack_timed(results, pace)
-        elif chunksize > 1:
+        if chunksize != 1:
             results = itertools.chain.from_iterable(results)
         return mapping.with_bar(results, fn, iterables) if progress else results
 

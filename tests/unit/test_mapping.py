@@ -18,7 +18,7 @@ def test_chunks_of_quick_items_grow_step_by_step():
     for _ in range(6):
         sizes.append(pace.next_size())
         pace.observe_run(sizes[-1], sizes[-1] * 1e-6)
-    assert [1, 8, 64, 512, 4096, 10_000] == sizes
+    assert [1, 32, 1024, 10_000, 10_000, 10_000] == sizes
 
 
 def test_chunks_of_slow_items_stay_single():
@@ -31,29 +31,30 @@ def test_an_early_small_chunk_does_not_count_twice():
     pace = Pace(2, None)
     pace.observe_run(1, 1e-6)
     pace.observe_run(1, 1e-6)
-    assert 8 == pace.next_size()
+    assert 32 == pace.next_size()
 
 
 def test_items_that_become_slower_shrink_their_chunks():
     pace = Pace(2, None)
     pace.observe_run(1, 1e-6)
-    pace.observe_run(8, 0.08)
+    pace.observe_run(32, 0.32)
     assert 1 == pace.next_size()
 
 
 def test_items_that_are_slow_to_pickle_travel_in_small_numbers():
     pace = Pace(2, None)
     pace.observe_run(1, 1e-6)
-    pace.observe_submission(8, 0.04)
+    pace.observe_submission(32, 0.16)
     assert 2 == pace.next_size()
 
 
 def test_chunks_of_a_known_number_of_items_shrink_towards_the_end():
-    pace = Pace(2, 1000)
-    for size in (1, 8, 64):
+    pace = Pace(2, 40_000)
+    for size in (1, 256):
         pace.observe_run(size, size * 1e-6)
     sizes = []
-    while sum(sizes) < 1000:
+    while sum(sizes) < 40_000:
         sizes.append(pace.next_size())
-    assert (250, 187) == tuple(sizes[:2])
+    assert (10_000, 7500, 5625) == tuple(sizes[:3])
+    assert 2500 == min(sizes)
     assert all(earlier >= later for earlier, later in itertools.pairwise(sizes))
