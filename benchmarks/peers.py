@@ -87,12 +87,7 @@ class Procjobs(Peer):
         return self.pool.options(timeout=seconds).submit(function, *args)
 
     def map(self, function, items):
-        import procjobs
-
-        try:
-            return list(self.pool.map(function, items, chunksize=None))
-        except (TypeError, procjobs.ConfigurationError):  # a version that does not choose the chunks
-            return list(self.pool.map(function, items))
+        return list(self.pool.map(function, items, chunksize="auto"))
 
     def pids(self):
         return [self.pool.stats().supervisor_pid]

@@ -88,7 +88,7 @@ class Submitter:
         if chunksize == "auto":
             results = mapping.unpack_timed(results, pace)
         if chunksize != 1:
-            results = itertools.chain.from_iterable(results)
+            results = mapping.Flat(results)
         return mapping.with_bar(results, fn, iterables) if progress else results
 
 
