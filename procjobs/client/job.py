@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import os
@@ -205,10 +204,14 @@ class Job(concurrent.futures.Future[T], Generic[T]):
     # Asyncio ------------------------------------------------------------------------------------------------
 
     def __await__(self) -> Generator[Any, None, T]:
+        import asyncio  # not at the top: it is more than half of what `import procjobs` would take
+
         return asyncio.wrap_future(self).__await__()
 
     async def updates(self, interval: float = 0.1) -> AsyncIterator[JobStatus]:
         """Yield the job's status each time it has changed, looking every `interval` seconds; the last is a final one."""
+        import asyncio
+
         last: JobStatus | None = None
         while True:
             ended = self.done()

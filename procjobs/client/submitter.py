@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from abc import abstractmethod
 from collections import deque
@@ -52,6 +51,8 @@ class Submitter:
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Submit a call and await its result. Cancelling the awaiting task cancels the job, running or not."""
+        import asyncio  # see procjobs.client.job
+
         return await asyncio.wrap_future(self.submit(fn, *args, **kwargs))
 
     def map(

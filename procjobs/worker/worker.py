@@ -114,6 +114,8 @@ class Worker:
         self._may_interrupt_at = _NEVER
         self._received: payload.Received | None = None  # until the answer is sent: 100 MB take 6 ms to give back
         self._streams = sys.stdout, sys.stderr
+        self._nice = setup.nice
+        self._yields = not self._nice
         signal.signal(process.SOFT_SIGNAL, self._on_soft_timeout)
 
     def run(self) -> None:
@@ -136,6 +138,8 @@ class Worker:
             self._learn_kind(number, description, message[position : position + function_length])
             position += function_length
         kind = self._kinds[number]
+        if not self._yields:
+            self._yields = process.try_yield_as_group(self._nice)
         started = monotonic()
         enter_job((job_id, kind.name, attempt, kind.timeout and started + kind.timeout, self._is_stopping), self._writer)
         if kind.soft_timeout is not None:

@@ -439,3 +439,14 @@ def test_map_with_automatic_chunks_takes_items_as_results_are_taken(pool):
 def test_error_in_an_automatic_chunk_is_raised(pool):
     with pytest.raises(ZeroDivisionError):
         list(pool.map(divmod, range(100), itertools.repeat(0), chunksize="auto"))
+
+
+def _niceness():
+    with open("/proc/self/autogroup") as file:
+        return os.getpriority(os.PRIO_PROCESS, 0), int(file.read().split()[-1])
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/autogroup"), reason="this kernel does not share CPUs out by session")
+def test_nice_holds_among_sessions_too():
+    with procjobs.Pool(workers=2, nice=7) as pool:
+        wait_until(lambda: (7, 7) == pool.submit(_niceness).result(30))  # the kernel takes ten such changes a second

@@ -109,7 +109,7 @@ def test_everything_public_is_there_and_documented():
 
 
 def test_import_stays_light():
-    heavy = "('sqlalchemy', 'psutil', 'numpy', 'rich', 'click', 'ctypes')"
+    heavy = "('sqlalchemy', 'psutil', 'numpy', 'rich', 'click', 'ctypes', 'asyncio')"
     code = f"import procjobs, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "[]" == done.stdout.strip()
