@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from procjobs.client.attach import AttachedPool, find_pools
-from procjobs.config import Workers
+from procjobs.config import NICE, Workers
 from procjobs.errors import ProcjobsError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -149,7 +149,7 @@ def job_options(command: F) -> F:
 _POOL_OPTIONS = (
     click.option("--workers", "-w", type=parse_workers, default="auto", metavar="N", help="4, or 2-8; auto: one per CPU."),
     click.option("--preload", multiple=True, metavar="MODULE", help="Import it once, before workers are forked."),
-    click.option("--nice", type=int, default=0, metavar="N", help="Add to the workers' niceness."),
+    click.option("--nice", type=int, default=NICE, show_default=True, metavar="N", help="Add to the workers' niceness."),
     click.option("--max-queued", type=int, metavar="N", help="Refuse jobs when so many wait."),
     click.option("--max-jobs-per-worker", type=int, metavar="N", help="Replace a worker after so many jobs."),
     click.option("--result-ttl", type=float, metavar=_SECONDS, help="Keep results for so long."),

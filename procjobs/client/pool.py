@@ -23,7 +23,7 @@ from procjobs.client.monitor import Monitor
 from procjobs.client.submitter import Submitter, WithOptions
 from procjobs.client.unacknowledged import Unacknowledged
 from procjobs.clock import monotonic
-from procjobs.config import JobOptions, PoolSettings, Workers, check_pool_name, check_seconds
+from procjobs.config import NICE, JobOptions, PoolSettings, Workers, check_pool_name, check_seconds
 from procjobs.errors import (
     ConfigurationError,
     PoolClosed,
@@ -57,7 +57,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     preload: names of modules to import once, before workers are forked; memory is shared.
     initializer, initargs: called in each new worker before its first job.
     start_timeout: how long a preload or an initializer may take until it is ended and tried again. Seconds.
-    nice: added to the workers' niceness. max_queued: submit raises QueueFull beyond so many waiting jobs.
+    nice: added to the workers' niceness; 10 leaves the CPUs to the web server where it needs them.
+    max_queued: submit raises QueueFull beyond so many waiting jobs.
     result_ttl: seconds for which results are kept for readers by id. result_memory_bytes: how much of them in memory.
     version: what tells one deploy's code from another's; by default the state of the preloaded files.
     submit_timeout: how long submit waits for a supervisor that takes no bytes. Seconds.
@@ -82,7 +83,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
         start_timeout: float = 120.0,
-        nice: int = 0,
+        nice: int = NICE,
         max_queued: int = 100_000,
         result_ttl: float = 3600.0,
         result_memory_bytes: int = 64 * 2**20,

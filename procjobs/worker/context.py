@@ -7,7 +7,6 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
-from procjobs.host.payload import dump_inline
 from procjobs.shared.ids import to_text
 from procjobs.shared.table import ProgressWriter
 
@@ -79,9 +78,17 @@ def progress(value: float, total: float | None = None, message: str | None = Non
         if message is None and data is None:
             writer.report(value, total)
         else:
-            writer.report_more(value, total, message, None if data is None else dump_inline(data))
+            writer.report_more(value, total, message, None if data is None else _dump(data))
     except struct.error:
         raise TypeError(f"progress({value!r}, total={total!r}): expected numbers") from None
+
+
+def _dump(data: Any) -> bytes:
+    from procjobs.host.payload import (
+        dump_inline,  # it is here already in a worker; to import procjobs takes no cloudpickle
+    )
+
+    return dump_inline(data)
 
 
 def track(iterable: Iterable[T], total: float | None = None, message: str | None = None) -> Iterator[T]:
