@@ -11,8 +11,8 @@ from typing import Any, Literal
 from procjobs.errors import ConfigurationError
 
 NICE = 10
-"""The workers' niceness: jobs leave the CPUs to the web server. Measured (docs/benchmarks, web): of requests beside a busy pool,
-the slowest in a hundred take 2.1 ms instead of 5.0, and as many jobs are done."""
+"""The workers' niceness: jobs leave the CPUs to the web server. Measured (docs/benchmarks, web): the slowest in a hundred
+requests beside a busy pool take 2.1 ms instead of 5.0, and as many jobs are done."""
 MAX_SLOTS = 512
 """The most workers of one pool: the slots have a fixed place in the shared table."""
 

@@ -16,6 +16,7 @@ from procjobs.config import PoolSettings
 from procjobs.errors import SupervisorError
 from procjobs.host import observe, payload, process, rundir
 
+_MOST_KEY: Final = 8192
 START_TIMEOUT: Final = 30.0
 _START: Final = (
     "import sys, os; daemon = sys.argv[1] == 'daemon'\n"
@@ -232,8 +233,6 @@ def describe_generation(
     *, preload: Sequence[str], initializer: str | None, version: str | None
 ) -> tuple[str, dict[str, Any]]:
     """Return (key, specification) of the code that this process's jobs run."""
-    import hashlib
-
     try:
         cwd = os.getcwd()
     except FileNotFoundError:
@@ -241,4 +240,13 @@ def describe_generation(
     sys_path = [os.path.abspath(entry) if entry else cwd for entry in sys.path]
     spec = {"sys_path": sys_path, "cwd": cwd, "preload": list(preload), "initializer": initializer}
     marked = {**spec, "executable": interpreter(), "version": fingerprint(preload) if version is None else version}
-    return hashlib.sha256(json.dumps(marked).encode()).hexdigest(), spec
+    return _short(json.dumps(marked)), spec
+
+
+def _short(text: str) -> str:
+    """Return what stands for a text: itself, or a digest of a long one. To load hashlib takes longer than to attach."""
+    if len(text) <= _MOST_KEY:
+        return text
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
