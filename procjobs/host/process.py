@@ -281,6 +281,11 @@ def lead_new_session() -> None:
     os.setsid()
 
 
+def unblock_signals() -> None:
+    """Let every signal through: a program started in the foreground inherits what its starter has blocked."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
 def replace_standard_input() -> None:
     """Let descriptor 0 read from /dev/null."""
     fd = os.open(os.devnull, os.O_RDONLY)

@@ -33,6 +33,7 @@ def main() -> None:
     """Run a supervisor to its end; the interpreter ends after it with status 0, or 1 if it failed."""
     with open(0, "rb", closefd=False) as file:
         boot = json.loads(file.read())
+    process.unblock_signals()
     process.replace_standard_input()
     process.fill_missing_output()
     for fd in (LOCK_FD, READY_FD, *([CODE_FD] if boot.get("code") else [])):

@@ -125,8 +125,7 @@ class Supervisor:
             self._forgive_absence(max(until, woke_before))
             self._handle_signals(ready.signals)
             self._read(ready.sources)
-            if ready.signals:
-                self.crew.reap(self.templates.on_exit)
+            self.crew.reap(self.templates.on_exit)
             self._advance()
             self.dispatcher.assign(self.now)
             self.templates.retire_unused(self.now)

@@ -146,3 +146,17 @@ def test_ctrl_c_on_a_terminal_drains(cli):
     terminal.press("\x03")
     assert 0 == terminal.wait()
     assert "stopping: the pool was drained" in terminal.text
+
+
+def test_signals_that_the_starter_has_blocked_reach_a_served_pool(cli, serve):
+    blocked = {signal.SIGCHLD, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        process = serve("-w", "1")
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+    pool = cli.pool(workers="auto", linger=10.0)
+    with pytest.raises(procjobs.WorkerCrashed):
+        pool.submit(os._exit, 3).result(30)
+    process.send_signal(signal.SIGTERM)
+    assert 0 == process.wait(30)
