@@ -401,10 +401,20 @@ class Connection(FrameSender):
             self._changed.wait_for(lambda: self._accepted >= sent or self.lost, timeout)
 
     def _ask_for_acknowledgement(self, sequence: int) -> None:
-        """Have the supervisor say at once what it has; by itself it waits a moment for an answer to say it with."""
-        if self._accepted < sequence:
-            with contextlib.suppress(SupervisorLost, SubmitTimeout):
-                self._send_request("acknowledge", {}, expected=False)
+        """Have the supervisor say at once what it has; by itself it waits a moment for an answer to say it with.
+
+        Nothing is waited for: where the socket takes no more just now, the supervisor says it all the same.
+        """
+        if self._accepted >= sequence or not self._lock.acquire(blocking=False):
+            return
+        try:
+            if not self._unsent and not self.lost:
+                data = wire.json_frame(Frame.REQUEST, {"call": "acknowledge"}, prefix=wire.U32.pack(0))
+                with contextlib.suppress(OSError):  # it has gone; the receiver sees it too
+                    sent = self._try_send(data, None)
+                    self._unsent = data[sent:] if sent else b""
+        finally:
+            self._lock.release()
 
     def outstanding(self) -> list[Job[Any]]:
         """Return the jobs whose answers are awaited."""

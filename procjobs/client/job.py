@@ -44,7 +44,8 @@ class _Undecoded(Exception):
 
 
 _births = threading.RLock()
-"""Held while a job's condition is made, and while a job that has none is finished. A signal handler may come in between."""
+"""Held while a job gets its condition, and while a job that has none is finished. Under it there are only assignments: what
+allocates or calls may run a finalizer or a signal handler, and that may ask for another job's condition."""
 
 
 def _renew_births() -> None:
@@ -82,13 +83,16 @@ class Job(concurrent.futures.Future[T], Generic[T]):
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
         condition = self._born_condition
-        if condition is None:
-            with _births:
-                condition = self._born_condition
-                if condition is None:
-                    self._waiters = []
-                    self._done_callbacks: list[Callable[[Any], Any]] = []
-                    condition = self._born_condition = threading.Condition()
+        if condition is not None:
+            return condition
+        born = threading.Condition()
+        waiters: list[Any] = []
+        callbacks: list[Callable[[Any], Any]] = []
+        with _births:
+            condition = self._born_condition
+            if condition is None:
+                self._waiters, self._done_callbacks = waiters, callbacks
+                condition = self._born_condition = born
         return condition
 
     @property
@@ -146,6 +150,12 @@ class Job(concurrent.futures.Future[T], Generic[T]):
     def done(self) -> bool:
         """Return whether the job has ended: its answer is here, or it was cancelled. Does not block."""
         return self._state in _DONE
+
+    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+        """Return (done, cancelled, result, exception), which newer versions of asyncio ask for."""
+        if not self.done() or self.cancelled():
+            return self.done(), self.cancelled(), None, None
+        return True, False, *self._await_answer(0)
 
     def running(self) -> bool:
         """Return whether a worker runs the job now, as the shared table shows it. Does not block."""
@@ -237,9 +247,10 @@ class Job(concurrent.futures.Future[T], Generic[T]):
     def settle(self, raw: bytes, received: Received | None) -> None:
         """Take the answer that has arrived, a FINISHED frame; runs no code of the job's."""
         if raw[_OUTCOME_AT] == _RETURNED:
+            answer = raw, received
             with _births:
                 if self._born_condition is None:  # nobody has waited for it, wants to be called back, or cancels it
-                    self._answer = raw, received
+                    self._answer = answer
                     self._state = FINISHED
         if not self.done():
             self._settle_before_others(raw, received)

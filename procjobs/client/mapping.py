@@ -64,9 +64,12 @@ class Pace:
         """Return how many items to send as one job."""
         if self._left is None:
             return self._size
-        size = min(self._size, max(self._left // (2 * self._workers), self._size // 4, 1))
-        self._left -= size
-        return size
+        return min(self._size, max(self._left // (2 * self._workers), self._size // 4, 1))
+
+    def take(self, count: int) -> None:
+        """Take note of how many items were sent as one job."""
+        if self._left is not None:
+            self._left -= count
 
     def observe_run(self, count: int, seconds: float) -> None:
         """Take note of how long a chunk took to be run."""
@@ -86,15 +89,31 @@ def submit_paced(
     """Submit jobs of a size that follows the pace, as the iterator is advanced; each returns (seconds, results)."""
     iterators = [iter(iterable) for iterable in iterables]
     while True:
-        size = pace.next_size()
-        columns = [list(itertools.islice(iterator, size)) for iterator in iterators]
+        columns = _gather(iterators, pace.next_size())
         count = min(map(len, columns), default=0)
         if count == 0:
             return
+        pace.take(count)
         begun = monotonic()
         job = pool.submit(_run_timed, fn, columns)
         pace.observe_submission(count, monotonic() - begun)
         yield job
+
+
+def _gather(iterators: list[Iterator[Any]], size: int) -> list[list[Any]]:
+    """Take up to so many items of each iterator; fewer where they are slow to come."""
+    columns: list[list[Any]] = [[] for _ in iterators]
+    until, step = monotonic() + _CHUNK_SECONDS, 1
+    while size > 0 and monotonic() <= until:
+        step = min(step, size)
+        for column, iterator in zip(columns, iterators, strict=True):
+            before = len(column)
+            column.extend(itertools.islice(iterator, step))
+            if len(column) < before + step:
+                size = 0  # this is the end
+        size -= step
+        step *= 4
+    return columns
 
 
 def _run_timed(fn: Callable[..., T], columns: list[list[Any]]) -> tuple[float, list[T]]:

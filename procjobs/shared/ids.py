@@ -31,8 +31,8 @@ def new_id() -> bytes:
     try:
         random = _random.pop()
     except IndexError:
-        _random.extend(_RANDOM.unpack(os.urandom(_RANDOM.size)))
-        random = _random.pop()
+        random, *rest = _RANDOM.unpack(os.urandom(_RANDOM.size))
+        _random.extend(rest)
     stamp = (ticks >> 12) << 16 | 0x7000 | (ticks & 0xFFF)
     return _HALVES.pack(stamp, random & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000)
 

@@ -274,10 +274,12 @@ class ClientDesk:
 
     def _call_drain(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
         self._supervisor.drain()
+        self._room = 0
         return {}
 
     def _call_stop(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
         self._supervisor.stop("the pool was stopped", at_once=bool(request.get("at_once")))
+        self._room = 0
         return {}
 
     def forget_client(self, client: ClientLink) -> None:

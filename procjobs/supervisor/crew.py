@@ -215,10 +215,10 @@ class Crew:
                     self._read_answer(slot, link, raw, fd)
                 else:
                     self._read_start(slot, kind, raw, fd)
-            if link.stream.has_part:
-                self._await_rest(slot)
-            elif self._parts:
+            if not link.stream.has_part:
                 self._parts.pop(slot.number, None)
+            elif not link.stream.drained:
+                self._await_rest(slot)
         except WireError as error:
             self._distrust(slot, str(error))
         if link.stream.ended:
@@ -360,7 +360,10 @@ class Crew:
         self.stacks.advance(now, self._links)
         self.outputs.advance(now)
         for number in [number for number, until in self._parts.items() if until <= now]:
-            self._distrust(self.dispatcher.slots[number], "a frame whose rest does not come")
+            slot, link = self.dispatcher.slots[number], self._links[number]
+            self.read_answers(AnswerSource(slot, link), READ)  # it may have come while this process was stopped
+            if self._parts.get(number, now + 1) <= now:
+                self._distrust(slot, "a frame whose rest does not come")
 
     def close(self, seconds: float) -> None:
         """End what is left of the workers' descendants; the workers themselves have ended."""

@@ -381,17 +381,22 @@ class Dispatcher:
 
         Not those that print: whose output it is can only be told while a worker has one job.
         """
-        for slot in self.slots:
-            if slot.generation is not generation or slot.state is not SlotState.BUSY or slot.stop is not Stop.NONE:
-                continue
-            if slot.is_slow or self.staff.is_unwanted(slot):
-                continue
-            if not _is_tiny(slot.jobs[0]) or self._settings.max_jobs_per_worker is not None:
-                continue
-            while len(slot.jobs) < AHEAD:
+        if self._settings.max_jobs_per_worker is not None:
+            return
+        quick = [slot for slot in self.slots if slot.generation is generation and self._may_have_more(slot)]
+        quick.sort(key=lambda slot: len(slot.jobs))
+        for place, slot in enumerate(quick):
+            share = -(-len(generation.queue) // (len(quick) - place))  # one that got all would leave the others idle
+            most = min(len(slot.jobs) + share, AHEAD)
+            while len(slot.jobs) < most:
                 job = generation.queue.first()
                 if job is None or not _is_tiny(job) or not self._give(slot, job, now):
                     break
+
+    def _may_have_more(self, slot: Slot) -> bool:
+        if slot.state is not _BUSY or slot.stop is not _NOT_STOPPED or slot.is_slow:
+            return False
+        return _is_tiny(slot.jobs[0]) and not self.staff.is_unwanted(slot)
 
     def _set_deadlines(self, slot: Slot, now: float) -> None:
         self._guard.watch(slot, now)

@@ -139,7 +139,8 @@ class ClientLink:
         self.accepted_told = 0
         self.told_by = _NEVER  # when it is told at the latest
         self.outgoing: deque[bytes | Job] = deque()
-        self._answers: list[bytes] = []  # small ones of this turn, which go out before what is in `outgoing`
+        self._answers: list[bytes] = []  # the first of this turn, which go out before what is in `outgoing`
+        self._answers_bytes = 0
         self._unsent = b""
         self.waits_to_write = False
         self.events = READ
@@ -158,11 +159,13 @@ class ClientLink:
         To a client that keeps up, a small one goes as the bytes that it is: that saves 1 us for each.
         """
         answer = job.answer
-        if self.waits_to_write or self.outgoing or answer.has_descriptor:
+        if self.waits_to_write or self.outgoing or answer.has_descriptor or self._answers_bytes > READ_BYTES:
             job.unsent += 1
             self.outgoing.append(job)
         else:
-            self._answers.append(answer.fetch(job)[0])
+            data = answer.fetch(job)[0]
+            self._answers.append(data)
+            self._answers_bytes += len(data)
 
     @property
     def has_more(self) -> bool:
@@ -174,6 +177,7 @@ class ClientLink:
         if self._answers:
             self._unsent += b"".join(self._answers)
             self._answers.clear()
+            self._answers_bytes = 0
         while self._unsent or self.outgoing:
             if not self._unsent and self._first_has_descriptor():
                 if not self._try_send_first():

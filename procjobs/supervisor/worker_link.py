@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _PIPE_BYTES: Final = 64 * 4096
 _READ_BYTES: Final = 64 * 1024
-_ONE_FD: Final = socket.CMSG_SPACE(4)
+_ONE_FD: Final = socket.CMSG_LEN(4)  # CMSG_SPACE has room for a second one, which would stay open
 _NO_WAIT: Final = int(socket.MSG_DONTWAIT) | int(socket.MSG_CMSG_CLOEXEC)
 _KINDS_KNOWN: Final = 1024
 """How many kinds of jobs a worker remembers before it is told to forget all of them."""
@@ -185,6 +185,7 @@ class WorkerLink:
         if len(self._kinds) >= _KINDS_KNOWN:
             text["forget"] = True
             self._kinds.clear()
+            self._unconfirmed.clear()  # or answers to jobs of before would make it known again
         return json.dumps(text).encode()
 
     def take_back(self) -> list[bytes]:

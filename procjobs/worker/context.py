@@ -52,16 +52,19 @@ _Facts = tuple[bytes, str, int, float | None, Callable[[], bool]]
 
 _facts: _Facts | None = None
 """What a JobContext is made of, for few jobs ask for it: making one costs 0.6 us."""
-_current: JobContext | None = None
+_current: tuple[_Facts, JobContext] | None = None
 _writer: ProgressWriter | None = None
 
 
 def current_job() -> JobContext | None:
     """Return the job that this process is running, None outside a job. A child process of a job is outside."""
     global _current
-    if _current is None and _facts is not None:
-        _current = JobContext(*_facts)
-    return _current
+    facts, current = _facts, _current
+    if facts is None:
+        return None
+    if current is None or current[0] is not facts:  # a thread of an earlier job may still be in here
+        current = _current = facts, JobContext(*facts)
+    return current[1]
 
 
 def progress(value: float, total: float | None = None, message: str | None = None, data: Any = None) -> None:

@@ -46,7 +46,7 @@ from procjobs.shared.wire import (
 )
 from procjobs.worker.context import current_job, enter_job, leave_job
 
-_ONE_FD: Final = socket.CMSG_SPACE(4)
+_ONE_FD: Final = socket.CMSG_LEN(4)
 _MAX_TRACEBACK_BYTES: Final = 16 * 1024
 _MAX_MESSAGE_BYTES: Final = 4096
 _END_CHILDREN_SECONDS: Final = 5.0

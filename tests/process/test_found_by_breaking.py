@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -13,6 +14,7 @@ import pytest
 
 import procjobs
 from procjobs.host import rundir
+from procjobs.supervisor.links import ClientLink
 from tests.process import jobs
 
 from ..conftest import wait_until
@@ -179,3 +181,58 @@ def test_wrong_job_is_never_charged_with_a_timeout(pool):
     for may_time_out, job in handles:
         error = job.exception(60)
         assert error is None or (may_time_out and isinstance(error, procjobs.JobTimeout))
+
+
+def test_submission_that_comes_behind_a_drain_is_refused(pool_name):
+    pool = procjobs.Pool(pool_name, workers=1)
+    pool.submit(jobs.add, 1).result(30)
+    connection, frames = pool._connection, []
+    connection._send = lambda data, _fd=None: frames.append(data)
+    connection._send_request("drain", {}, expected=False)
+    job = pool.submit(jobs.add, 2)
+    del connection._send
+    connection._send(b"".join(frames))
+    assert procjobs.PoolClosed is type(job.exception(30))
+    pool.shutdown()
+
+
+def test_many_large_answers_at_once_are_not_gathered_in_memory():
+    class Answered:
+        unsent, has_descriptor = 0, False
+
+        def __init__(self):
+            self.answer = self
+
+        def fetch(self, _job):
+            return bytes(60_000), None, False
+
+    ours, theirs = socket.socketpair()
+    with theirs:
+        link = ClientLink(ours)
+        for _ in range(100):
+            link.queue_answer(Answered())
+        assert (2, 98) == (len(link._answers), len(link.outgoing))
+        link.close()
+
+
+def test_snapshot_of_a_job_is_its_result_and_not_what_the_future_holds(pool):
+    job = pool.submit(jobs.add, 1, 2)
+    job.result(30)
+    assert (True, False, 3, None) == job._get_snapshot()
+
+
+def test_job_may_be_asked_for_by_a_finalizer_while_another_gets_its_condition(pool):
+    """Making a condition allocates, so that the garbage collector may run a finalizer right there."""
+    other = pool.submit(jobs.add, 1)
+
+    class Finalized:
+        def __del__(self):
+            other.add_done_callback(lambda _job: None)
+
+    handles = pool.submit(jobs.add, 2), pool.submit(jobs.add, 3)
+    make = threading.Condition
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "Condition", lambda *args: (Finalized(), make(*args))[1])
+        for job in handles:
+            job.add_done_callback(lambda _job: None)
+    assert [2, 3] == [job.result(30) for job in handles]

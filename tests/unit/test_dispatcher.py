@@ -368,6 +368,13 @@ def test_job_of_a_worker_that_makes_room_can_be_cancelled(bench):
 # Tiny jobs
 
 
+def test_tiny_jobs_are_shared_out_among_workers():
+    bench = Bench((2, 2))
+    for _ in range(12):
+        bench.submit(tiny=True)
+    assert {6} == {len(slot.jobs) for slot in bench.slots}
+
+
 def test_tiny_jobs_are_sent_ahead_and_others_are_not(bench):
     for _ in range(AHEAD + 3):
         bench.submit(tiny=True)

@@ -29,3 +29,12 @@ def test_text_and_back():
 def test_what_is_no_id_is_an_unknown_job(text):
     with pytest.raises(UnknownJob):
         ids.from_text(text)
+
+
+def test_ids_are_made_though_other_threads_take_all_the_random_numbers(monkeypatch):
+    class Emptied(list):
+        def extend(self, _numbers):
+            pass
+
+    monkeypatch.setattr(ids, "_random", Emptied())
+    assert 3 == len({ids.new_id() for _ in range(3)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from procjobs.client import mapping
 from procjobs.client.mapping import Pace
 
 
@@ -55,6 +56,18 @@ def test_chunks_of_a_known_number_of_items_shrink_towards_the_end():
     sizes = []
     while sum(sizes) < 40_000:
         sizes.append(pace.next_size())
+        pace.take(sizes[-1])
     assert (10_000, 7500, 5625) == tuple(sizes[:3])
     assert 2500 == min(sizes)
     assert all(earlier >= later for earlier, later in itertools.pairwise(sizes))
+
+
+def test_items_that_are_slow_to_come_do_not_hold_up_a_job(monkeypatch):
+    now = itertools.count(0, 0.004)
+    monkeypatch.setattr(mapping, "monotonic", lambda: next(now))
+    columns = mapping._gather([iter(range(1000)), iter(range(1000))], 1000)
+    assert [list(range(5))] * 2 == columns
+
+
+def test_columns_end_where_the_shortest_does():
+    assert [[1, 2, 3], [4, 5]] == mapping._gather([iter([1, 2, 3]), iter([4, 5])], 100)
