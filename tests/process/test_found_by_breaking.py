@@ -230,9 +230,9 @@ def test_job_may_be_asked_for_by_a_finalizer_while_another_gets_its_condition(po
             other.add_done_callback(lambda _job: None)
 
     handles = pool.submit(jobs.add, 2), pool.submit(jobs.add, 3)
-    make = threading.Condition
+    make, garbage = threading.Condition, [Finalized()]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading, "Condition", lambda *args: (Finalized(), make(*args))[1])
+        patch.setattr(threading, "Condition", lambda *args: (garbage.clear(), make(*args))[1])
         for job in handles:
             job.add_done_callback(lambda _job: None)
     assert [2, 3] == [job.result(30) for job in handles]
