@@ -172,6 +172,14 @@ def is_in_handler(pid: int, number: int) -> bool:
     return False
 
 
+def has_threads(pid: int) -> bool:
+    """Return whether a process has more than one thread."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    except OSError:
+        return False
+
+
 def describe_state(pid: int) -> str:
     """Return what a process is doing, in the words of ps: running, sleeping, disk-sleep, stopped, ..."""
     import psutil

@@ -2,6 +2,10 @@
 
 A worker tells its stack from a signal handler of faulthandler, in C, so also from code that holds the interpreter. It
 writes into a pipe; it is done when the kernel shows the signal neither pending nor blocked.
+
+That handler reads the frames of all threads, and crashes now and then where one of them goes on running. So a worker with
+several threads is first asked to tell from its interpreter, which stops the others meanwhile. If it does not answer it is in
+C code, and most likely holds the interpreter: then they are stopped anyway.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST_STACK_BYTES: Final = 16 * 1024
 _LOOK_AGAIN_SECONDS: Final = 0.001
+_TELL_SECONDS: Final = 0.03
+"""How long a worker has to tell from its interpreter; it takes a millisecond."""
 _FIRST: Final = "(most recent call first):"
 _OWN_FRAMES: Final = (
     *(f"/procjobs/{module}.py" for module in ("worker/worker", "template/template", "host/process")),
@@ -42,13 +48,14 @@ class StackSource:
 class _Examination:
     """One worker that was asked, and who wants to know."""
 
-    __slots__ = ("is_for_dispatcher", "job", "look_at", "text", "until", "waiters")
+    __slots__ = ("is_for_dispatcher", "is_telling", "job", "look_at", "text", "until", "waiters")
 
     def __init__(self, job: Job | None, now: float) -> None:
         self.job = job
         self.text = b""
         self.until = now + EXAMINE_SECONDS
         self.look_at = self.until
+        self.is_telling = False
         self.is_for_dispatcher = False
         self.waiters: list[Callable[[str], None]] = []
 
@@ -66,7 +73,11 @@ class Stacks:
         examination = self._running.get(slot)
         if examination is None:
             examination = self._running[slot] = _Examination(slot.current, self._loop.now)
-            if slot.pid:
+            if observe.has_threads(slot.pid):
+                examination.is_telling = True
+                examination.look_at = self._loop.now + _TELL_SECONDS
+                process.kill_process(slot.pid, process.TELL_SIGNAL)
+            elif slot.pid:
                 process.kill_process(slot.pid, process.STACK_SIGNAL)
         if waiter is None:
             examination.is_for_dispatcher = True
@@ -84,7 +95,11 @@ class Stacks:
             self._look(source.slot, examination, source.link.stack)
 
     def _look(self, slot: Slot, examination: _Examination, fd: int) -> None:
-        if observe.is_in_handler(slot.pid, process.STACK_SIGNAL):
+        if examination.is_telling:
+            examination.look_at = examination.until
+            if examination.text.endswith(process.STACK_END):
+                self._conclude(slot)
+        elif observe.is_in_handler(slot.pid, process.STACK_SIGNAL):
             examination.look_at = min(self._loop.now + _LOOK_AGAIN_SECONDS, examination.until)
         else:
             examination.text += _read_some(fd)  # what it wrote between being read and being looked at
@@ -100,6 +115,10 @@ class Stacks:
             if examination.look_at <= now:
                 if now >= examination.until:
                     self._conclude(slot)
+                elif examination.is_telling and not examination.text:
+                    examination.is_telling = False
+                    examination.look_at = examination.until
+                    process.kill_process(slot.pid, process.STACK_SIGNAL)
                 else:
                     self._look(slot, examination, links[slot.number].stack)
 
@@ -110,7 +129,7 @@ class Stacks:
 
     def _conclude(self, slot: Slot) -> None:
         examination = self._running.pop(slot)
-        text = _for_readers(examination.text)
+        text = _for_readers(examination.text.replace(process.STACK_END, b""))
         if not text and slot.pid:
             text = f"(it does not answer; its process is {observe.describe_state(slot.pid)})"
         for waiter in examination.waiters:

@@ -122,7 +122,8 @@ def main(arguments: dict[str, Any]) -> None:
     """Run a template; `arguments` come from the supervisor's command line."""
     process.die_with_parent(arguments["supervisor_pid"])  # while it imports, it may not see that the supervisor is gone
     process.set_title("procjobs-templ")
-    for number in (signal.SIGINT, process.STACK_SIGNAL, process.SOFT_SIGNAL):  # until a worker has its handlers
+    # Until a worker has its handlers.
+    for number in (signal.SIGINT, process.STACK_SIGNAL, process.TELL_SIGNAL, process.SOFT_SIGNAL):
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=CONTROL_FD)
     # Its position is shared with every template of the generation, and another one may be reading now.

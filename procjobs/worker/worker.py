@@ -344,6 +344,12 @@ def _settle_in(setup: WorkerSetup, slot: int, fds: list[int]) -> None:
     process.line_buffer_c_output()
     faulthandler.enable(file=2)
     faulthandler.register(process.STACK_SIGNAL, file=stack, all_threads=True)
+
+    def tell(_number: int, _frame: object) -> None:
+        faulthandler.dump_traceback(file=stack, all_threads=True)
+        os.write(stack, process.STACK_END)
+
+    signal.signal(process.TELL_SIGNAL, tell)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
