@@ -57,6 +57,22 @@ def _own_entries(base):
     return {name for name in os.listdir(base) if name.startswith((f"private-{os.getpid()}-", f"test-{os.getpid()}-"))}
 
 
+def _children():
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, which has no command line, is one of them
+            if "resource_tracker" not in _command(child):
+                found.add(child)
+    return found
+
+
+def _command(process):
+    try:
+        return " ".join(process.cmdline())
+    except psutil.ZombieProcess:
+        return ""
+
+
 def _pool_processes():
     """Return the pids of everything that was started, however indirectly, by this test run."""
     found = set()
@@ -75,12 +91,12 @@ def nothing_is_left_behind(request):
         return
     base = rundir.find_base()
     before = _descriptors()
+    children = _children()
     processes = _pool_processes()
     threads = set(threading.enumerate())
     yield
     gc.collect()
-    children = psutil.Process().children(recursive=True)
-    assert [] == [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    assert set() == _children() - children  # those that a test has left that failed are its own fault only
     wait_until(lambda: _pool_processes() <= processes, timeout=10, dump=lambda: str(_pool_processes()))
     wait_until(lambda: not _own_entries(base), timeout=10, dump=lambda: str(_own_entries(base)))
     assert set() == {t for t in threading.enumerate() if t not in threads and "procjobs" in t.name}

@@ -88,10 +88,16 @@ class Stacks:
         """Take what a worker has written."""
         if source.link.closed:  # in this very turn, by what its template said: the number may be another file's by now
             return
-        data = _read_some(source.link.stack)
+        try:
+            data = os.read(source.link.stack, 65536)
+        except BlockingIOError:
+            return
+        if not data:  # its process has gone, or has closed it: it would wake the loop until it is reaped
+            self._loop.remove(source.link.stack)
+            return
         examination = self._running.get(source.slot)
-        if examination is not None and data:
-            examination.text += data
+        if examination is not None:
+            examination.text += data + _read_some(source.link.stack)
             self._look(source.slot, examination, source.link.stack)
 
     def _look(self, slot: Slot, examination: _Examination, fd: int) -> None:

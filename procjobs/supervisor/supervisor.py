@@ -95,7 +95,7 @@ class Supervisor:
         self._spent_fds: list[int] = []
         self._owner = None if owner_pid is None else process.try_open_pidfd(owner_pid)
         self._accepting = True
-        self._accepts_again_at = self._tells_at = self._stop_at = self._end_at = _NEVER
+        self._accepts_again_at = self._tells_at = self._stop_at = self._end_at = self._looks_again_at = _NEVER
         self._lingers_until = self._loop.now + max(settings.linger, 5.0)
         self._readers: dict[type, Callable[[Any, int], None]] = {
             ClientLink: self._read_client,
@@ -154,6 +154,7 @@ class Supervisor:
             self._tells_at,
             self._stop_at,
             self._end_at,
+            self._looks_again_at,
             self._lingers_until,
         )
 
@@ -190,6 +191,7 @@ class Supervisor:
 
     def _advance(self) -> None:
         now = self.now
+        self._looks_again_at = _NEVER
         self.crew.advance(now)
         self.dispatcher.advance(now)
         self.templates.start_missing(now)
@@ -287,6 +289,7 @@ class Supervisor:
             done = client.flush()
         except OSError:
             self._drop_client(client)
+            self._looks_again_at = self.now  # what nobody uses any more has been looked for already in this turn
             return
         client.waits_to_write = not done
         # One that asks and asks and does not read the answers is not heard until it does.

@@ -16,6 +16,7 @@ import threading
 import time
 
 import procjobs
+from procjobs.host import process
 
 
 def write(path, text=""):
@@ -306,6 +307,12 @@ def block_all_signals(path):
     wait_for_file(path)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return "done"
+
+
+def close_stack_pipe(seconds):
+    tell = signal.getsignal(process.TELL_SIGNAL)
+    os.close(tell.__closure__[0].cell_contents)
+    time.sleep(seconds)  # job
 
 
 # What it prints ---------------------------------------------------------------------------------------------

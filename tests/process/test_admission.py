@@ -241,7 +241,7 @@ def test_five_thousand_jobs_in_line_do_not_slow_the_others(pool, tmp_path, recor
     record_property("seconds_beside_the_line", beside)
     record_property("seconds_for_each_in_line", each)
     print(f"beside the line {beside * 1e6:.0f} us a job, in line {each * 1e6:.0f} us a job")
-    assert (True, True) == (beside < 0.02, each < 0.01)
+    assert (True, True) == (beside < 0.1, each < 0.05)
 
 
 # cancel_on_disconnect ---------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import procjobs
 from procjobs.client.connection import Connection
 from procjobs.client.job import Job
 from procjobs.config import JobOptions
-from procjobs.host import rundir
+from procjobs.host import payload, rundir
 from procjobs.shared import wire
 from procjobs.shared.wire import Frame, Outcome
 from tests.process import jobs
@@ -395,6 +395,20 @@ def test_process_that_sends_its_own_end_and_goes_is_let_go(crowd, cabinet):
             socket.send_fds(stranger, [wire.frame(Frame.FORGET, b"")], [stranger.fileno()])
     crowd.check_nobody_noticed()
     crowd.check_nothing_is_kept()
+
+
+def test_pool_that_only_a_client_uses_that_takes_no_answers_ends(pool_name):
+    with procjobs.Pool(pool_name, workers=2, linger=0.1) as pool:
+        assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+        crowd = Crowd(pool)
+        fd = payload.open_memory_file(crowd.directory.path)
+        with greet(crowd, fd) as stranger:
+            assert stranger.recv(1 << 16)
+            pool.shutdown()
+            stranger.shutdown(socket.SHUT_RD)  # the supervisor learns that nobody is there when it answers, and only then
+            stranger.sendall(wire.json_frame(Frame.REQUEST, {"call": "resume"}, prefix=wire.U32.pack(1)))
+            wait_until(lambda: not os.path.exists(crowd.directory.lock))
+        os.close(fd)
 
 
 # From a worker -------------------------------------------------------------------------------------------
