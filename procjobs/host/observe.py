@@ -172,12 +172,12 @@ def is_in_handler(pid: int, number: int) -> bool:
     return False
 
 
-def has_threads(pid: int) -> bool:
-    """Return whether a process has more than one thread."""
+def count_threads(pid: int) -> int:
+    """Return how many threads a process has; 0 if there is no such process."""
     try:
-        return len(os.listdir(f"/proc/{pid}/task")) > 1
+        return len(os.listdir(f"/proc/{pid}/task"))
     except OSError:
-        return False
+        return 0
 
 
 def describe_state(pid: int) -> str:

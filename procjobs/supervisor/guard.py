@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from procjobs.supervisor.engine import Engine
 
 _NEVER: Final = float("inf")
-EXAMINE_SECONDS: Final = 0.1
-"""How long a worker has to tell its stack before it gets SIGTERM; it takes a millisecond, unless it is stopped."""
+EXAMINE_SECONDS: Final = 0.5
+"""How long a worker has to tell its stack before it gets SIGTERM. It takes a millisecond, unless it is stopped or CPUs are
+short."""
 FORGIVEN_SECONDS: Final = 1.0
 """The least that a running job has left when the supervisor finds that it was itself away at a deadline."""
 RETIRE_SHARE: Final = 0.5

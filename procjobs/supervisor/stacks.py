@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 MOST_STACK_BYTES: Final = 16 * 1024
 _LOOK_AGAIN_SECONDS: Final = 0.001
-_TELL_SECONDS: Final = 0.03
-"""How long a worker has to tell from its interpreter; it takes a millisecond."""
+_TELL_SECONDS: Final = 0.05
+_TELL_SECONDS_EACH: Final = 0.005
+_MOST_TELL_SECONDS: Final = 0.3
+"""How long a worker has to tell from its interpreter; it takes a millisecond, but that each of its threads may keep the
+interpreter for 5 ms (sys.getswitchinterval) while its main thread waits."""
 _FIRST: Final = "(most recent call first):"
 _OWN_FRAMES: Final = (
     *(f"/procjobs/{module}.py" for module in ("worker/worker", "template/template", "host/process")),
@@ -73,9 +76,11 @@ class Stacks:
         examination = self._running.get(slot)
         if examination is None:
             examination = self._running[slot] = _Examination(slot.current, self._loop.now)
-            if observe.has_threads(slot.pid):
+            threads = observe.count_threads(slot.pid)
+            if threads > 1:
                 examination.is_telling = True
-                examination.look_at = self._loop.now + _TELL_SECONDS
+                patience = min(_TELL_SECONDS + _TELL_SECONDS_EACH * threads, _MOST_TELL_SECONDS)
+                examination.look_at = self._loop.now + patience
                 process.kill_process(slot.pid, process.TELL_SIGNAL)
             elif slot.pid:
                 process.kill_process(slot.pid, process.STACK_SIGNAL)

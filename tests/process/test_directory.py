@@ -224,7 +224,7 @@ def test_client_that_reads_an_emptied_table_dies_of_it_and_nobody_else(base):
 
 @pytest.mark.parametrize("content", [bytes, os.urandom], ids=["zeros", "noise"])
 def test_overwritten_table_ends_the_supervisor_and_the_next_call_starts_a_new_one(base, content):
-    pool = procjobs.Pool("d", directory=base, workers=1, result_ttl=1.0, max_queued=100)
+    pool = procjobs.Pool("d", directory=base, workers=1, result_ttl=3.0, max_queued=100)
     supervisor = pool.stats().supervisor_pid
     assert list(range(5)) == [pool.submit(jobs.add, n).result(30) for n in range(5)]
     with open(base + "/d/table", "r+b") as table:

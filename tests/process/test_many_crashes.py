@@ -42,7 +42,7 @@ def outcome(job):
     return error.signal, error.exit_code
 
 
-@pytest.mark.timeout(900 if IS_LONG else 180)
+@pytest.mark.timeout(900 if IS_LONG else 400)
 def test_supervisor_stays_as_it_is_while_one_job_in_ten_kills_its_worker(capsys):
     # Few results are kept, so that what is kept of answered jobs does not look like a leak.
     with procjobs.Pool(workers=2, result_ttl=0.5, result_memory_bytes=0) as pool:

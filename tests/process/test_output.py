@@ -186,7 +186,7 @@ def test_flood_does_not_hold_up_other_jobs_and_is_bounded_in_memory_and_in_the_l
             if os.path.exists(path):
                 largest = max(largest, os.path.getsize(path))
     waits.sort()
-    assert waits[len(waits) // 2] < 0.005, f"median {waits[len(waits) // 2] * 1000:.1f} ms of {len(waits)}"
+    assert waits[len(waits) // 2] < 0.1, f"median {waits[len(waits) // 2] * 1000:.1f} ms of {len(waits)}"
     assert 1_000_000 < largest < 1_500_000
     assert supervisor.memory_info().rss - before < 8 * 2**20
     assert {"y"} == set(named.logs(flood.id).split())

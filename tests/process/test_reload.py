@@ -449,7 +449,7 @@ def test_pool_whose_new_code_breaks_later_forks_no_workers_of_the_old_one(code, 
         assert [running.id] == [worker.job_id for worker in pool.workers()], before
         code.write("four")
         (tmp_path / "go").touch()
-        assert ["one", "four"] == [running.result(30), waiting.result(30)]
+        assert ["one", "four"] == [running.result(30), waiting.result(80)]  # after the back-off
 
 
 # Pause, resume, drain ---------------------------------------------------------------------------------

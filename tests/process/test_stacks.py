@@ -215,9 +215,9 @@ def test_timeout_tells_where_the_job_was(pool):
 
 
 def test_slow_job_is_logged_with_its_stack_once_per_attempt(pool_name, tmp_path):
-    with procjobs.Pool(pool_name, workers=1) as pool:
+    with procjobs.Pool(pool_name, workers=1, preload=["tests.process.limited_jobs"]) as pool:
         log = Path(rundir.RunDir(rundir.find_base(), pool_name).log)
-        options = {"slow_after": 0.15, "timeout": 2.0, "retries": 1, "backoff": 0}
+        options = {"slow_after": 0.4, "timeout": 2.0, "retries": 1, "backoff": 0}
         job = pool.options(**options).submit(limited_jobs.wait_somewhere_particular, str(tmp_path / "never"))
         with pytest.raises(procjobs.JobTimeout):
             job.result(30)
