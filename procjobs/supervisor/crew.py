@@ -85,7 +85,7 @@ class Crew:
         try:
             link = WorkerLink()
         except OSError as error:
-            self._log.write(f"no pipes for a worker: {error}")
+            self.dispatcher.staff.add_start_failure(slot.generation, f"no pipes for a worker: {error}", self._loop.now)
             return False
         if not self.templates.spawn(slot.generation, slot.number, link.fds_for_worker()):
             link.close()

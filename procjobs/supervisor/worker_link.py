@@ -8,6 +8,8 @@ A pipe costs half of what a socket costs, and carries no descriptors. So small m
     answers   pipe                frames; the descriptor of one that has one was sent over the socket before it
     stdout, stderr, stack         pipes
 
+Where the kernel has no pipes of packets (gVisor), `jobs` is a SOCK_SEQPACKET pair, which costs more.
+
 The supervisor has reading ends of `jobs` and `side` of its own. What the worker has not read can so be read back: the kernel
 hands each message to exactly one of the two.
 """
@@ -16,13 +18,15 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import select
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.shared.ids import ID_BYTES
@@ -95,19 +99,20 @@ class WorkerLink:
     def __init__(self) -> None:
         self.closed = False
         self._fds: list[int] = []
-        self._sockets: tuple[socket.socket, ...] = ()
+        self._sockets: list[socket.socket] = []
         self._worker_side: list[int] = []
         self._kinds: dict[int, Kind] = {}
         self._unconfirmed: dict[bytes, Kind] = {}
+        self._read_back: Callable[[], bytes]
         try:
-            jobs_read, self._jobs = self._pipe(os.O_DIRECT)
-            os.set_blocking(self._jobs, False)
-            with contextlib.suppress(OSError):  # beyond a user's limit it keeps its 16 pages, one for each packet (pipe(7))
-                fcntl.fcntl(self._jobs, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            # O_NONBLOCK belongs to the open file, which the worker shares and where it must block: so it is opened again.
-            self._jobs_read = os.open(f"/proc/self/fd/{jobs_read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            self._fds.append(self._jobs_read)
-            self._side, self._side_read = self._sockets = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            try:
+                jobs_read = self._open_pipe_of_packets()
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                jobs_read = self._open_socket_of_packets()
+            self._side, self._side_read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._sockets += [self._side, self._side_read]
             self._side.setblocking(False)
             self._side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
             readers, writers = zip(*(self._pipe() for _ in range(4)), strict=True)
@@ -125,6 +130,29 @@ class WorkerLink:
         read, write = os.pipe2(os.O_CLOEXEC | flags)
         self._fds += [read, write]
         return read, write
+
+    def _open_pipe_of_packets(self) -> int:
+        """Set the supervisor's ends of `jobs`, and return the worker's."""
+        jobs_read, self._jobs = self._pipe(os.O_DIRECT)
+        os.set_blocking(self._jobs, False)
+        with contextlib.suppress(OSError):  # beyond a user's limit it keeps its 16 pages, one for each packet (pipe(7))
+            fcntl.fcntl(self._jobs, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        # O_NONBLOCK belongs to the open file, which the worker shares and where it must block: so it is opened again.
+        unread = os.open(f"/proc/self/fd/{jobs_read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fds.append(unread)
+        self._read_back = partial(os.read, unread, MAX_PACKET_BYTES)
+        return jobs_read
+
+    def _open_socket_of_packets(self) -> int:
+        """Do the same with sockets."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self._jobs, jobs_read = os.dup(ours.fileno()), os.dup(theirs.fileno())
+        self._fds += [self._jobs, jobs_read]
+        self._sockets.append(theirs)
+        self._read_back = partial(theirs.recv, MAX_PACKET_BYTES, _NO_WAIT)
+        ours.close()
+        return jobs_read
 
     def fds_for_worker(self) -> list[int]:
         """Return the descriptors that the new worker is to have."""
@@ -196,7 +224,7 @@ class WorkerLink:
         taken: list[bytes] = []
         while True:
             try:
-                message = os.read(self._jobs_read, MAX_PACKET_BYTES)
+                message = self._read_back()
                 if message == JOB_ASIDE:
                     message = self._take_aside()
             except BlockingIOError:
