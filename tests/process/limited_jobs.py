@@ -132,7 +132,7 @@ def allocate(mebibytes, path=None):
 
 
 def allocate_in_child(mebibytes):
-    script = f"data = b'x' * ({mebibytes} * 2**20); import time; time.sleep(60)"
+    script = f"data = b'x' * ({mebibytes} * 2**20); import time; time.sleep(60)"  # job
     subprocess.run([sys.executable, "-S", "-c", script], start_new_session=True, check=True)
 
 
@@ -411,7 +411,7 @@ def wait_with_forks(count, path):
 
 def start_eater(mebibytes):
     """Start a process that has so much memory, and leave it running."""
-    script = f"data = b'x' * ({mebibytes} * 2**20); print('ready', flush=True); import time; time.sleep(60)"
+    script = f"data = b'x' * ({mebibytes} * 2**20); print('ready', flush=True); import time; time.sleep(60)"  # job
     child = subprocess.Popen([sys.executable, "-S", "-c", script], stdout=subprocess.PIPE)
     child.stdout.readline()
     kept.append(child)

@@ -306,7 +306,7 @@ SCRIPT = """
 import procjobs, sys, time
 with procjobs.Pool(workers=2) as pool:
     jobs = [pool.submit(time.sleep, 600) for _ in range(4)]
-    while pool.stats().busy < 2: time.sleep(0.01)
+    while pool.stats().busy < 2: time.sleep(0.01)  # job
     print("busy", pool.stats().supervisor_pid, flush=True)
     jobs[0].result()
 """

@@ -77,7 +77,7 @@ def test_pool_that_can_open_no_pipes_says_so():
         pool = procjobs.Pool(workers=2)
         job = pool.submit(abs, -3)
         while not pool.stats().problem:
-            time.sleep(0.01)
+            time.sleep(0.01)  # job
         print(pool.stats().problem)
         pool.stop()
     """

@@ -224,7 +224,7 @@ TALK = """for n in range(20):
     pool.submit(limited_jobs.print_much, 2).result(60)
     pool.submit(limited_jobs.speak_in_every_way).result(30)
     report("talked")
-    time.sleep(0.2)"""
+    time.sleep(0.2)  # job"""
 SHOUT = """shouting = [pool.submit(limited_jobs.print_much, 1)]
     assert [n for n in range(100)] == [pool.submit(jobs.add, n).result(30) for n in range(100)]
     report("others went on")"""

@@ -54,7 +54,7 @@ def wait_until(condition):
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, condition
-        time.sleep(0.005)
+        time.sleep(0.005)  # job
 def daemon(*command):
     "Start a process that becomes an orphan, and return its pid."
     text = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], stdout=2).pid, flush=True)"

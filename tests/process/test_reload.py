@@ -213,7 +213,7 @@ def test_traceback_of_a_failed_reload_names_the_line(code):
 def test_preload_that_hangs_is_given_up_after_the_start_timeout(code):
     with procjobs.Pool(workers=1, start_timeout=1.0, preload=[code.name]) as pool:
         assert "one" == version(pool, code)
-        code.write("two", "import time; time.sleep(600)")
+        code.write("two", "import time; time.sleep(600)")  # job
         with pytest.raises(procjobs.ReloadFailed, match="not ended after 1 s"):
             pool.reload()
         assert "one" == version(pool, code)
@@ -269,7 +269,7 @@ def test_reload_that_begins_during_another_loads_what_is_there_then(code, tmp_pa
         two = procjobs.Pool(pool_name, workers=1, preload=[code.name])
         assert ["one", "one"] == [version(one, code), version(two, code)]
         code.write("two", f"open({str(begun)!r}, 'w').close(); jobs_go = {str(go)!r}\nimport os\n"
-                          "import time\nwhile not os.path.exists(jobs_go): time.sleep(0.01)")  # fmt: skip
+                          "import time\nwhile not os.path.exists(jobs_go): time.sleep(0.01)")  # fmt: skip  # job
         first = threading.Thread(target=one.reload)
         first.start()
         wait_until(begun.exists)

@@ -58,7 +58,7 @@ warnings.showwarning = lambda message, category, *_: told.append((category, str(
 warnings.simplefilter("always")
 pool = procjobs.Pool(name, **deadly.start_settings(place, directory))
 handles = [pool.submit(jobs.add, n) for n in range(10)]
-while not told: time.sleep(0.01)
+while not told: time.sleep(0.01)  # job
 print(told[0][0].__name__, told[0][1].replace(chr(10), " "), flush=True)
 print([handle.result(60) for handle in handles], flush=True)
 pool.shutdown()
@@ -198,14 +198,14 @@ resource.prlimit(template, resource.RLIMIT_NPROC, (1, soft_and_hard[1]))
 since = time.monotonic()
 pool.submit(jobs.leave, 1).exception(30)
 handles = [pool.submit(jobs.add, n) for n in range(10)]
-while not told: time.sleep(0.01)
+while not told: time.sleep(0.01)  # job
 print(told[0], flush=True)
-while refusals() < 7: time.sleep(0.01)
+while refusals() < 7: time.sleep(0.01)  # job
 print(time.monotonic() - since, flush=True)
 print(pool.stats().queued, pool.stats().problem, flush=True)
 resource.prlimit(template, resource.RLIMIT_NPROC, soft_and_hard)
 print([handle.result(30) for handle in handles], flush=True)
-while pool.stats().problem: time.sleep(0.01)
+while pool.stats().problem: time.sleep(0.01)  # job
 pool.stop()
 """
 

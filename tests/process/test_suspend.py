@@ -118,7 +118,7 @@ def test_preload_that_ended_while_the_supervisor_was_stopped_is_kept(tmp_path, m
     monkeypatch.syspath_prepend(folder)
     (folder / "slow_preload.py").write_text(
         f"import os, time\nopen({str(tmp_path / 'began')!r}, 'a').write('x')\n"
-        f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\ndef it(): return 'it'\n"
+        f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\ndef it(): return 'it'\n"  # job
     )
     with procjobs.Pool(workers=1, start_timeout=1.5, preload=["slow_preload"]) as pool:
         wait_until((tmp_path / "began").exists)
