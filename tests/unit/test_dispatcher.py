@@ -11,7 +11,9 @@ from procjobs.config import JobOptions, PoolSettings
 from procjobs.shared import wire
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
-from procjobs.supervisor.dispatcher import AHEAD, BEGIN_SECONDS, TAKE_BACK_SECONDS, Dispatcher, backoff_pause
+from procjobs.supervisor.assigner import AHEAD, BEGIN_SECONDS, TAKE_BACK_SECONDS
+from procjobs.supervisor.dispatcher import Dispatcher
+from procjobs.supervisor.endings import backoff_pause
 from procjobs.supervisor.engine import Account
 from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop

@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from procjobs.config import JobOptions, PoolSettings
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
-from procjobs.supervisor.dispatcher import TINY_SECONDS, Dispatcher
+from procjobs.supervisor.assigner import TINY_SECONDS
+from procjobs.supervisor.dispatcher import Dispatcher
 from procjobs.supervisor.engine import Account
 from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop
@@ -84,7 +85,7 @@ class World:
         assert not dispatcher.paused
         assert not dispatcher.stopping
         waiting = [j for j in self.jobs.values() if j.state is JobState.QUEUED and j.generation is job.generation]
-        waiting = [j for j in waiting if j.key not in dispatcher._keys._taken]
+        waiting = [j for j in waiting if j.key not in dispatcher._waiting.keys._taken]
         assert job.kind.options.priority == max(j.kind.options.priority for j in waiting)
         assert job.attempt <= 1 + job.kind.options.retries
         if len(worker.unread) >= CAPACITY:
@@ -499,7 +500,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     def each_job_is_answered_once_and_in_one_place(self):
         world = self.world
         held = Counter(job.id for slot in self.dispatcher.slots for job in slot.jobs)
-        delayed = Counter(job.id for _, _, job in self.dispatcher._delayed._heap)
+        delayed = Counter(job.id for _, _, job in self.dispatcher._waiting._delayed._heap)
         queued = Counter(
             job.id for g in self.dispatcher.generations for level in g.queue._levels.values() for job in level
         )
@@ -521,9 +522,9 @@ class DispatcherMachine(RuleBasedStateMachine):
     def one_job_of_each_key_runs(self):
         running = Counter(job.key for job in self.world.jobs.values() if job.key and job.state is JobState.RUNNING)
         assert set() == {key for key, count in running.items() if count > 1}
-        assert running.keys() == self.dispatcher._keys._taken
+        assert running.keys() == self.dispatcher._waiting.keys._taken
         waiting = [job for job in self.world.jobs.values() if job.key_turn is KeyTurn.WAITS]
-        assert len(waiting) == self.dispatcher._keys.waiting
+        assert len(waiting) == self.dispatcher._waiting.keys.waiting
         called = {job.key for job in self.world.jobs.values() if job.key_turn is KeyTurn.CALLED}
         assert {job.key for job in waiting} <= running.keys() | called, "who waits is called by somebody's end"
 
