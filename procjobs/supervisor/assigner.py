@@ -69,6 +69,13 @@ class Assigner:
         if queue and self._sends_ahead:
             self._send_ahead(generation, now)
 
+    def park_blocked(self, generation: Generation) -> None:
+        """Let those at the front of the queue wait for their key that would have to: no worker more would help them."""
+        queue = generation.queue
+        while (job := queue.first()) is not None and job.key and self._keys.is_taken(job.key):
+            queue.drop_first()
+            self._keys.park(job)
+
     def _give(self, slot: Slot, job: Job, now: float) -> bool:
         """Send a job to a worker and take it out of the queue; False if the worker cannot take it."""
         job.attempt += 1

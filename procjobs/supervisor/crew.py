@@ -23,6 +23,7 @@ from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Job, Slot, SlotState, Stop
 from procjobs.supervisor.output import Console, Outputs, OutputSource
 from procjobs.supervisor.stacks import Stacks, StackSource, without_own_frames
+from procjobs.supervisor.surroundings import Surroundings
 from procjobs.supervisor.worker_link import WorkerLink
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.jobs import Generation
     from procjobs.supervisor.log import Log
     from procjobs.supervisor.publisher import Publisher
+    from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
     from procjobs.supervisor.templates import Templates
 
 _TICK: Final = 0.02
@@ -72,6 +74,7 @@ class Crew:
         self._printers: dict[int, list[OutputSource]] = {}
         self._slots_by_pid: dict[int, Slot] = {}
         self._tree = observe.ProcessTree()
+        self._surroundings = Surroundings(self._tree)
         self._given: dict[int, tuple[Job, int, float]] = {}
         self._parts: dict[int, float] = {}
         self.mark = os.urandom(16).hex()
@@ -173,6 +176,18 @@ class Crew:
     def retire(self, slot: Slot) -> None:
         """Let a worker end when it has no more to read."""
         self._links[slot.number].end_jobs()
+
+    def begin_look(self) -> None:
+        """Begin to watch the CPUs."""
+        self._surroundings.begin_look()
+
+    def look_at_cpus(self) -> CpuFacts:
+        """Return how busy the CPUs have been."""
+        return self._surroundings.look_at_cpus()
+
+    def look_at_memory(self) -> MemoryFacts:
+        """Return the memory of the host and of the workers."""
+        return self._surroundings.look_at_memory(self.dispatcher.slots)
 
     def account(self, job: Job) -> Account:
         """Return what is known of the attempt that has just ended."""

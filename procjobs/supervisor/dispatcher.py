@@ -1,8 +1,8 @@
 """The scheduling core: which job runs when, on which worker, and how often.
 
 It does no I/O and reads no clock: it is told events and the monotonic time, and calls an Engine. What waits is Waiting's,
-which worker gets it the Assigner's, how it ends the Endings'; how many workers there are is the Staff's, how long a job may
-run the Guard's. What always holds:
+which worker gets it the Assigner's, how it ends the Endings'; how many workers there are to be is the Scaler's, which
+they are the Staff's, how long a job may run the Guard's. What always holds:
 
 1. A job that was submitted gets exactly one answer, through `Engine.answer`, when it reaches a final state.
 2. A job is started at most 1 + retries times. A start that is taken back before the worker began does not count.
@@ -24,6 +24,7 @@ from procjobs.supervisor.assigner import Assigner
 from procjobs.supervisor.endings import Endings
 from procjobs.supervisor.guard import keeps_too_much
 from procjobs.supervisor.jobs import Generation, Job, Slot, SlotState, Stop
+from procjobs.supervisor.scaling import Scaler
 from procjobs.supervisor.staff import Staff
 from procjobs.supervisor.verdicts import job_name
 from procjobs.supervisor.waiting import Waiting
@@ -51,6 +52,7 @@ class Dispatcher:
         self._endings = Endings(engine, self._waiting, jitter)
         self._assigner = Assigner(engine, settings, self.staff, self._waiting, self._endings)
         self._guard = self._assigner.guard
+        self._scaler = Scaler(engine, self.staff, settings.worker_idle)
         self.paused = False
         self._mean_seconds = 0.0
         self._measured = 0
@@ -135,9 +137,8 @@ class Dispatcher:
         return slot.stop in {Stop.NONE, Stop.RETIRE} and self._assigner.take_back(slot, now) and slot.current is job
 
     def resize(self, least: int, most: int, now: float) -> None:
-        """Change the number of workers: more at once, fewer as their jobs end."""
-        self.staff.least, self.staff.most = least, most
-        self.staff.retire_surplus(now)
+        """Change the number of workers, or its bounds: more at once, fewer as their jobs end."""
+        self.staff.resize(least, most, now)
         self.assign(now)
 
     def supersede(self, old: Generation, new: Generation, now: float) -> None:
@@ -239,6 +240,8 @@ class Dispatcher:
     def next_deadline(self, now: float) -> float:
         """Return the monotonic time at which `advance` has something to do, infinity when it has nothing."""
         deadline = min(self._waiting.next_time(), self.staff.next_time(now))
+        if not self.stopping:
+            deadline = min(deadline, self._scaler.next_time())
         for slot in self.slots:
             if slot.limits is not None:
                 deadline = min(deadline, slot.limits.next_time())
@@ -254,6 +257,14 @@ class Dispatcher:
                 self.staff.advance(slot, self._guard, now)
         for job in self._waiting.take_expired(now):
             self._endings.expire(job)
+        if not self.stopping:
+            self._scale(now)
+
+    def _scale(self, now: float) -> None:
+        if self._scaler.is_due(now):
+            for generation in self.generations:
+                self._assigner.park_blocked(generation)
+        self._scaler.advance(now)
 
     def forgive(self, seconds: float, now: float) -> None:
         """Push back the deadlines of running jobs: the supervisor was not there (stopped, or not scheduled)."""
@@ -272,6 +283,7 @@ class Dispatcher:
                 if generation.queue:
                     self._assigner.assign(generation, now)
         self.staff.spawn_missing(now, paused=self.paused)
+        self._scaler.observe(now, may_grow=not self.paused)
 
 
 def _pick(slot: Slot, job_id: bytes) -> Job | None:

@@ -43,6 +43,7 @@ class Waiting:
             job.state = JobState.SCHEDULED
             self.add_until(now + delay, job)
         else:
+            job.queued_at = now
             job.generation.queue.push(job)
 
     def add_until(self, when: float, job: Job) -> None:
@@ -78,6 +79,7 @@ class Waiting:
             if job.state in {JobState.SCHEDULED, JobState.RETRYING}:
                 self.scheduled -= 1
                 job.advance(Event.DUE)
+                job.queued_at = now
                 job.generation.queue.push(job)
                 yield job
 

@@ -22,6 +22,7 @@ from procjobs.supervisor.engine import Account
 from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop
 from procjobs.supervisor.queue import KeyTurn
+from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
 
 NEVER = float("inf")
 CAPACITY = 6
@@ -64,12 +65,14 @@ class World:
         self.examined = []
         self.tells_stacks = True
         self.samples = []
+        self.cpus = CpuFacts(4, 0.2)
+        self.memory = MemoryFacts(2**34, 2**33, ())
 
     # The engine
 
     def spawn(self, slot):
         assert slot.number < self.dispatcher.staff.most
-        assert len(self.workers) < self.dispatcher.staff.most
+        assert len(self.workers) < self.dispatcher.staff.size
         assert slot.number not in self.workers
         assert slot.generation.ready
         if self.can_spawn:
@@ -135,6 +138,16 @@ class World:
 
     def measure(self, slot):
         return self.samples.pop() if self.samples else Sample(0, 0.0, 1, 0)
+
+    def begin_look(self):
+        assert not self.dispatcher.paused
+
+    def look_at_cpus(self):
+        assert self.dispatcher.queued
+        return self.cpus
+
+    def look_at_memory(self):
+        return self.memory
 
     def account(self, job):
         return Account(None, self.now, None, "")
@@ -342,6 +355,11 @@ class DispatcherMachine(RuleBasedStateMachine):
     def resize(self, least, more):
         self.dispatcher.resize(least, least + more, self.world.now)
         self.world.turn()
+
+    @rule(used=st.sampled_from([None, 0.0, 0.7, 1.0]), free=st.sampled_from([0, 2**30, 2**33]))
+    def host_gets_busy_or_idle(self, used, free):
+        self.world.cpus = CpuFacts(4, used)
+        self.world.memory = MemoryFacts(2**34, free, ())
 
     @rule()
     def pause_or_resume(self):
@@ -557,6 +575,12 @@ class DispatcherMachine(RuleBasedStateMachine):
                 assert slot.stop in {Stop.NONE, Stop.RETIRE}
             if slot.state is SlotState.STOPPING:
                 assert min(slot.kill_at, slot.term_at) < NEVER
+
+    @invariant()
+    def size_is_within_its_bounds(self):
+        staff = self.dispatcher.staff
+        assert staff.least <= staff.size <= staff.most
+        assert staff.live == sum(slot.state is not SlotState.EMPTY for slot in staff.slots)
 
     @invariant()
     def no_worker_is_idle_while_a_job_waits(self):

@@ -20,7 +20,7 @@ FLOORS = {
     "host": 2,
     "supervisor.queue": 3, "supervisor.jobs": 3, "supervisor.dispatcher": 3,
     "supervisor.assigner": 3, "supervisor.endings": 3, "supervisor.waiting": 3,
-    "supervisor.engine": 3, "supervisor.verdicts": 3, "supervisor.guard": 3, "supervisor.staff": 3,
+    "supervisor.engine": 3, "supervisor.verdicts": 3, "supervisor.guard": 3, "supervisor.staff": 3, "supervisor.scaling": 3,
     "worker": 3, "template": 4,
     "supervisor": 4,
     "client": 5,
