@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import wall
-from procjobs.host import observe, process
+from procjobs.host import cpus, observe, process
 from procjobs.host.loop import READ, Loop
 from procjobs.shared import wire
 from procjobs.shared.table import TableWriter
@@ -77,6 +77,7 @@ class Crew:
         self._surroundings = Surroundings(self._tree)
         self._given: dict[int, tuple[Job, int, float]] = {}
         self._parts: dict[int, float] = {}
+        self._cpus: dict[int, list[int]] = {}
         self.mark = os.urandom(16).hex()
         self._seek_orphans = False
 
@@ -90,7 +91,8 @@ class Crew:
         except OSError as error:
             self._log.write(f"no pipes for a worker: {error}")
             return False
-        if not self.templates.spawn(slot.generation, slot.number, link.fds_for_worker()):
+        self._cpus[slot.number] = self.templates.cpus_of(slot.number)
+        if not self.templates.spawn(slot.generation, slot.number, self._cpus[slot.number], link.fds_for_worker()):
             link.close()
             return False
         link.close_worker_side()
@@ -101,6 +103,17 @@ class Crew:
         self._loop.add(link.stack, StackSource(slot, link))
         self._loop.add(link.stream.pipe, AnswerSource(slot, link))
         return True
+
+    def pin_all(self) -> None:
+        """Give each worker the CPUs that are its own now; processes that its job has started keep theirs."""
+        for slot in self._slots_by_pid.values():
+            self._pin(slot)
+
+    def _pin(self, slot: Slot) -> None:
+        wanted = self.templates.cpus_of(slot.number)
+        if wanted != self._cpus.get(slot.number):
+            self._cpus[slot.number] = wanted
+            cpus.pin(wanted, slot.pid)
 
     def send(self, slot: Slot, job: Job) -> bool:
         """Give a worker a job."""
@@ -287,6 +300,7 @@ class Crew:
                 raise ValueError(f"worker {number} cannot be process {pid!r}")
             slot.pid = pid
             self._slots_by_pid[slot.pid] = slot
+            self._pin(slot)  # the pool may have been resized since it was asked for
             self.publisher.publish_slot(slot, self._loop.now)
             if slot.stop is not Stop.NONE:
                 self.terminate(slot)

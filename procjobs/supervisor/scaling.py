@@ -51,6 +51,8 @@ LEAST_WORKER_BYTES: Final = 16 * _MEBIBYTE
 """What a worker takes at the least, beside what it shares with the template."""
 SHRINK_SECONDS: Final = 1.0
 """Between two steps down."""
+SOON: Final = 4
+"""A size that is needed again within so many times what it was kept for was given up too soon."""
 LONGEST_KEEP: Final = 32
 _FORGETTING: Final = 0.98
 """What is left at each look of the size of the largest worker so far: after a hundred looks, a seventh."""
@@ -203,9 +205,9 @@ class Scaler:
 
     def _learn(self, seconds: float) -> None:
         """Keep workers for longer, or not as long: the size that was given up so many seconds ago is needed again."""
-        if seconds < 2 * self._keep_seconds:
+        if seconds < SOON * self._keep_seconds:
             self._keep_seconds = min(2 * self._keep_seconds, LONGEST_KEEP * self._least_keep)
-        elif seconds > 8 * self._keep_seconds:
+        elif seconds > 4 * SOON * self._keep_seconds:
             self._keep_seconds = max(self._keep_seconds / 2, self._least_keep)
 
     # Shrinking --------------------------------------------------------------------------------------------------
