@@ -127,18 +127,14 @@ def test_nothing_is_read_and_no_deadline_set_while_no_job_waits():
     assert math.inf == bench.dispatcher.next_deadline(bench.now)
 
 
-def test_jobs_that_never_wait_long_let_the_host_alone_however_many_they_are():
+def test_jobs_of_which_none_waits_long_let_the_host_alone_however_many_there_are():
     bench = Bench((1, 8))
-    for _ in range(100):
-        first = bench.submit()
-        bench.submit()
-        bench.turn(PATIENCE_SECONDS * 0.9)
-        for job in [first, *bench.slots[0].jobs]:
-            if job.slot is not None:
-                bench.finish(job)
-        while bench.slots[0].jobs:
-            bench.finish(bench.slots[0].jobs[0])
-    assert (1, 0) == (size(bench), bench.looks)
+    jobs = [bench.submit(), bench.submit()]
+    for _ in range(100):  # one runs and one waits, all the time
+        run_up(bench, until=PATIENCE_SECONDS * 0.6)
+        bench.finish(jobs.pop(0))
+        jobs.append(bench.submit())
+    assert (1, 1, 0) == (bench.dispatcher.queued, size(bench), bench.looks)
 
 
 def test_full_cpus_hold_the_size_with_one_line_in_the_log_until_jobs_starve():
@@ -275,11 +271,26 @@ def test_generation_without_a_worker_gets_one_at_once():
 def test_workers_go_to_the_generations_whose_jobs_wait():
     bench = Bench((1, 5))
     new = bench.add_generation()
+    bench.submit(), bench.submit(generation=new)
+    run_up(bench, until=0.0)
+    assert (1, 1) == (bench.generation.slots, new.slots)
+    bench.submit()
     for _ in range(4):
-        bench.submit()
-    bench.submit(generation=new)
+        bench.submit(generation=new)
     run_up(bench, until=1.0)
-    assert (5, 4, 1) == (size(bench), bench.generation.slots, new.slots)
+    assert (5, 2, 3) == (size(bench), bench.generation.slots, new.slots)
+
+
+def test_workers_of_a_paused_pool_stay_for_the_jobs_that_wait():
+    bench = Bench((1, 3), worker_idle=1.0)
+    jobs = [bench.submit() for _ in range(3)]
+    run_up(bench, until=1.0)
+    bench.dispatcher.pause(bench.now)
+    for job in jobs:
+        bench.finish(job)
+    bench.submit()
+    run_up(bench, until=30.0)
+    assert (3, math.inf) == (size(bench), bench.dispatcher.next_deadline(bench.now))
 
 
 # Resizing
