@@ -20,7 +20,7 @@ def main():
     results = {}
     for plan in HOSTS:
         print(f"\n{plan.name}")
-        print(f"{'workers':>10} {'jobs':>7} {'wait p50':>9} {'wait p95':>9} {'done p95':>9} {'workers, mean':>14} {'changes':>8}")
+        print("   workers    jobs  wait p50  wait p95  done p95  workers, mean  changes")
         for workers in SIZES[plan.name.partition(":")[0]]:
             result = results[plan.name, workers] = live_through(plan, workers)
             shown = f"{workers[0]} to {workers[1]}" if isinstance(workers, tuple) else str(workers)
@@ -55,7 +55,8 @@ def draw(plan, results, path):
             waits.scatter(*at, color=OURS_COLOR if is_ours else OTHERS_COLOR, zorder=3)
             label = f"{workers[0]} to {workers[1]}" if is_ours else f"{workers}"
             waits.annotate(label, at, xytext=(5, 4), textcoords="offset points", fontsize=8)
-        waits.set(yscale="log", xlim=(0, max(s for s in sizes if isinstance(s, int)) * 1.15), xlabel="workers, mean of the day")
+        most = max(size for size in sizes if isinstance(size, int))
+        waits.set(yscale="log", xlim=(0, most * 1.15), xlabel="workers, mean of the day")
         waits.set_title("seconds until 95 of 100 jobs are done", fontsize=8)
         figure.text(0.995, 0.005, "simulated, not measured", fontsize=6.5, color=FAINT, ha="right")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,7 @@ class Crew:
         self._printers: dict[int, list[OutputSource]] = {}
         self._slots_by_pid: dict[int, Slot] = {}
         self._tree = observe.ProcessTree()
-        self._surroundings = Surroundings(self._tree)
+        self._surroundings = Surroundings()
         self._given: dict[int, tuple[Job, int, float]] = {}
         self._parts: dict[int, float] = {}
         self._cpus: dict[int, list[int]] = {}

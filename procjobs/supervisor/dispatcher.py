@@ -96,7 +96,7 @@ class Dispatcher:
 
     def estimated_wait(self) -> float:
         """Return about how many seconds a job that is queued now will wait, from the run times of late."""
-        return self.queued * self._mean_seconds / self.staff.most
+        return self.queued * self._mean_seconds / self.staff.size
 
     # What clients want ------------------------------------------------------------------------------------------
 

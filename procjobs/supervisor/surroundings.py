@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 class Surroundings:
     """The host around a pool, from one look to the next."""
 
-    def __init__(self, tree: observe.ProcessTree) -> None:
-        self._tree = tree
+    def __init__(self) -> None:
         self._before: pressure.Counters | None = None
 
     def begin_look(self) -> None:
@@ -40,10 +39,8 @@ class Surroundings:
         facts = hostinfo.read_memory_facts()
         total = min(facts.total_bytes, facts.cgroup_limit_bytes or facts.total_bytes)
         live = [slot for slot in slots if slot.state is not SlotState.EMPTY]
-        return MemoryFacts(total, hostinfo.usable_memory_bytes(facts), tuple(self._taken(slot) for slot in live))
+        return MemoryFacts(total, hostinfo.usable_memory_bytes(facts), tuple(_taken(slot) for slot in live))
 
-    def _taken(self, slot: Slot) -> int:
-        if not slot.pid:
-            return 0
-        usage = observe.usage_of(self._tree.members(slot.pid, 0.0))
-        return max(usage.rss_bytes - slot.baseline_bytes, 0)
+
+def _taken(slot: Slot) -> int:
+    return max(observe.rss_of(observe.family(slot.pid)) - slot.baseline_bytes, 0) if slot.pid else 0

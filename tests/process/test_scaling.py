@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 import procjobs
-from tests.process import jobs
+from procjobs.host import observe
+from procjobs.supervisor.jobs import Slot, SlotState
+from procjobs.supervisor.surroundings import Surroundings
+from tests.process import jobs, tuned_jobs
 
 from ..conftest import wait_until
 
@@ -95,3 +100,25 @@ def test_supervisor_of_an_idle_scaled_pool_sleeps(scaled):
 def test_bounds_that_make_no_sense_are_refused(workers):
     with pytest.raises((procjobs.ConfigurationError, ValueError), match="workers"):
         procjobs.Pool(workers=workers)
+
+
+def test_memory_of_a_worker_is_that_of_all_that_its_job_has_started(scaled, tmp_path):
+    job = scaled.submit(tuned_jobs.start_large_grandchild, str(tmp_path), 40 * 2**20)
+    wait_until((tmp_path / "pid").exists, dump=lambda: str(job.status()))
+    worker, grandchild = job.status().worker_pid, int((tmp_path / "pid").read_text())
+    family = observe.family(worker)
+    assert (worker, True) == (family[0], grandchild in family)
+    slot = Slot(0)
+    slot.state, slot.pid, slot.baseline_bytes = SlotState.BUSY, worker, 2**20
+    facts = Surroundings().look_at_memory([slot, Slot(1)])
+    (taken,) = facts.worker_bytes
+    assert 40 * 2**20 < taken < facts.total_bytes
+    assert 0 < facts.free_bytes < facts.total_bytes
+    (tmp_path / "go").touch()
+    job.result(30)
+
+
+def test_what_a_process_has_that_has_gone_is_nothing():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    assert ([child.pid], 0) == (observe.family(child.pid), observe.rss_of([child.pid]))

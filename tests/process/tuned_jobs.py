@@ -59,3 +59,16 @@ def threads_after_matmul():
 def is_preloaded(module):
     """Return whether a module was there before this job's function was."""
     return module in sys.modules
+
+
+def start_large_grandchild(directory, size):
+    """Start a process that starts one with so many bytes, which writes its pid; wait for the file "go" for all of them."""
+    large = (
+        f"import os, sys; data = bytearray(b'x') * {size}; "
+        f"f = open({directory!r} + '/new', 'w'); f.write(str(os.getpid())); f.close(); "
+        f"os.rename({directory!r} + '/new', {directory!r} + '/pid'); sys.stdin.read()"
+    )
+    between = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {large!r}])"
+    child = subprocess.Popen([sys.executable, "-c", between], stdin=subprocess.PIPE)
+    wait_for(f"{directory}/go")
+    child.communicate()
