@@ -58,7 +58,7 @@ def draw(plan, results, path):
         most = max(size for size in sizes if isinstance(size, int))
         waits.set(yscale="log", xlim=(0, most * 1.15), xlabel="workers, mean of the day")
         waits.set_title("seconds until 95 of 100 jobs are done", fontsize=8)
-        figure.text(0.995, 0.005, "simulated, not measured", fontsize=6.5, color=FAINT, ha="right")
+        figure.text(0.005, 0.005, "simulated, not measured", fontsize=6.5, color=FAINT)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     if path.suffix == ".svg":

@@ -21,6 +21,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from procjobs.supervisor.jobs import SlotState
+
 if TYPE_CHECKING:
     from procjobs.supervisor.engine import Engine
     from procjobs.supervisor.staff import Staff
@@ -79,11 +81,20 @@ class MemoryFacts(NamedTuple):
 
 
 class Line(NamedTuple):
-    """Who waits: how many jobs that could run now, for how long the oldest of them, and how many workers there are."""
+    """Who waits: how many jobs that could run now, for how long the oldest of them; how many workers there are to be.
+
+    Of these, so many are still `starting`, and will take a job each.
+    """
 
     jobs: int
     seconds: float
     workers: int
+    starting: int = 0
+
+    @property
+    def unserved(self) -> int:
+        """How many jobs will wait on when those workers have started."""
+        return max(self.jobs - self.starting, 0)
 
     def __str__(self) -> str:
         who = "1 job waits" if self.jobs == 1 else f"{self.jobs} jobs wait"
@@ -110,10 +121,10 @@ def growth_by_cpus(line: Line, facts: CpuFacts) -> Growth:
     if pressure is not None and pressure >= HIGH_CPU_PRESSURE:
         why += f", waited for in {100 * pressure:.0f} % of the time"
     elif used is None:  # then the number of CPUs is all there is to go by
-        return Growth(min(line.jobs, max(facts.cpus - line.workers, 0)), why)
+        return Growth(min(line.unserved, max(facts.cpus - line.workers, 0)), why)
     elif used < FULL_SHARE:
         idle = math.ceil(facts.cpus * (FULL_SHARE - used))
-        return Growth(min(line.jobs, max(idle, line.workers if used < FULL_SHARE / 2 else 0)), why)
+        return Growth(min(line.unserved, max(idle, line.workers if used < FULL_SHARE / 2 else 0)), why)
     is_starving = line.seconds >= STARVED_SECONDS and line.workers < facts.cpus
     return Growth(int(is_starving), why)
 
@@ -148,9 +159,13 @@ class Scaler:
         return min(self._look_at, max(self._staff.spare_since() + self._keep_seconds, self._next_shrinking_at))
 
     def observe(self, now: float, *, may_grow: bool) -> None:
-        """Take note of whether jobs wait; this runs in every turn."""
+        """Take note of whether jobs wait; this runs in every turn.
+
+        While workers that there are to be cannot be started, to want more of them is of no use.
+        """
         staff = self._staff
-        if staff.size >= staff.most or not may_grow or not any(g.queue for g in staff.generations):
+        can_grow = may_grow and staff.size < staff.most and staff.live >= staff.size
+        if not can_grow or not any(generation.queue for generation in staff.generations):
             self._look_at = _NEVER
         elif self._look_at == _NEVER:
             self._look_at = max(now + PATIENCE_SECONDS, self._next_growth_at)
@@ -173,11 +188,16 @@ class Scaler:
         since = min(queue.oldest() for queue in queues)
         if since + PATIENCE_SECONDS > now:  # the one that waited is gone, and so may this one be by then
             self._look_at = since + PATIENCE_SECONDS
+            return
+        starting = sum(slot.state is SlotState.STARTING for slot in self._staff.slots)
+        line = Line(sum(len(queue) for queue in queues), now - since, self._staff.size, starting)
+        if not line.unserved:
+            self._look_at = now + LOOK_SECONDS
         elif now - self._looked_at > STALE_SECONDS:
             self._engine.begin_look()
             self._looked_at, self._look_at = now, now + MEASURE_SECONDS
         else:
-            self._decide(Line(sum(len(queue) for queue in queues), now - since, self._staff.size), now)
+            self._decide(line, now)
 
     def _decide(self, line: Line, now: float) -> None:
         growth = self._find_growth(line)

@@ -44,6 +44,7 @@ def test_examples_in_the_docstrings_hold():
     [
         pytest.param(Line(20, 1.0, 2), CpuFacts(8, 0.25), 6, id="as many as CPUs are idle"),
         pytest.param(Line(3, 1.0, 2), CpuFacts(8, 0.25), 3, id="not more than jobs wait"),
+        pytest.param(Line(3, 1.0, 2, 2), CpuFacts(8, 0.25), 1, id="those that start will take two of them"),
         pytest.param(Line(99, 1.0, 16), CpuFacts(8, 0.25), 16, id="doubled where jobs wait for something else than CPUs"),
         pytest.param(Line(99, 1.0, 16), CpuFacts(8, 0.6), 3, id="not doubled where the CPUs are half used"),
         pytest.param(Line(99, 1.0, 2), CpuFacts(8, 0.89), 1, id="a tenth of a CPU is room for one"),
@@ -173,6 +174,28 @@ def test_largest_worker_so_far_is_remembered_for_a_while():
     bench.memory = MemoryFacts(8 * GIB, 2 * GIB, (0,))
     run_up(bench, until=5.0)
     assert 1 == size(bench)
+
+
+def test_workers_that_start_slowly_are_not_asked_for_twice():
+    bench = Bench((1, 20))
+    for _ in range(5):
+        bench.submit()
+    for _ in range(100):  # ten seconds of an initializer
+        bench.turn(0.1)
+    assert (5, 2) == (size(bench), bench.looks)
+    bench.submit()
+    bench.turn(LOOK_SECONDS), bench.turn(MEASURE_SECONDS)
+    assert 6 == size(bench)
+
+
+def test_workers_that_cannot_be_started_are_not_joined_by_more():
+    bench = Bench((1, 20))
+    bench.generation.ready = False
+    for _ in range(5):
+        bench.submit()
+    for _ in range(100):
+        bench.turn(0.1)
+    assert 5 == size(bench)
 
 
 def test_growth_pauses_between_two_steps():
