@@ -75,8 +75,6 @@ class Staff:
         """Keep the pool at its size: workers for those generations whose jobs wait, the rest for the current one."""
         if self.live >= self.size and len(self.generations) == 1:
             return  # as in almost every turn
-        while len(self.slots) < self.most:
-            self.slots.append(Slot(len(self.slots)))
         ready = [g for g in self.generations if g.ready and g.successor is None and g.budget.not_before <= now]
         for generation in sorted((g for g in ready if g.queue), key=lambda g: (g.slots, g.started_at)):
             starting = sum(s.generation is generation and s.state is SlotState.STARTING for s in self.slots)
@@ -95,7 +93,7 @@ class Staff:
         return all(self._spawn(generation, now) for _ in range(min(count, self.size - self.live)))
 
     def _spawn(self, generation: Generation, now: float) -> bool:
-        slot = next(s for s in self.slots if s.state is SlotState.EMPTY)
+        slot = self._empty_slot()
         slot.state = SlotState.STARTING
         slot.generation = generation
         slot.started_at = now
@@ -109,6 +107,14 @@ class Staff:
         generation.budget.add_failure(now)
         generation.budget.not_before = max(generation.budget.not_before, now + 0.1)
         return False
+
+    def _empty_slot(self) -> Slot:
+        """Return the first place that is free, a new one where all are taken: there are fewer than the most then."""
+        found = next((slot for slot in self.slots if slot.state is SlotState.EMPTY), None)
+        if found is None:
+            found = Slot(len(self.slots))
+            self.slots.append(found)
+        return found
 
     def on_ready(self, slot: Slot, baseline_bytes: int, now: float) -> None:
         """Take note of a worker that has started and can be given jobs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_host_is_looked_at_and_the_supervisor_woken_for_a_reason(videos):
 
 
 def test_jobs_that_wait_for_something_else_get_more_workers_than_there_are_cpus(day):
-    plan = day.HOSTS[2]
+    plan = dataclasses.replace(day.HOSTS[2], peak_per_second=0.25)
     scaled = day.live_through(plan, (2, 32))
     assert max(size for _, size in scaled.sizes) > 2 * plan.cpus
     assert scaled.wait(95) < 1.0
@@ -58,8 +59,6 @@ def test_jobs_that_wait_for_something_else_get_more_workers_than_there_are_cpus(
 
 
 def test_memory_bounds_the_size_whatever_waits(day):
-    import dataclasses
-
-    plan = dataclasses.replace(day.HOSTS[0], memory=2**33, worker_bytes=2**31)
+    plan = dataclasses.replace(day.HOSTS[0], peak_per_second=0.06, memory=2**33, worker_bytes=2**31)
     scaled = day.live_through(plan, (1, 8))
     assert 3 == max(size for _, size in scaled.sizes)
