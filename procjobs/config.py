@@ -16,6 +16,8 @@ requests beside a busy pool take 2.1 ms instead of 5.0, and as many jobs are don
 MAX_SLOTS = 512
 """The most workers of one pool: the slots have a fixed place in the shared table."""
 
+Threads = int | Literal["auto"] | None
+Affinity = tuple[int, ...] | Literal["spread"] | None
 Workers = int | Literal["auto"] | tuple[int, int]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}\Z")
@@ -75,6 +77,25 @@ def check_workers(value: object) -> Workers:
             raise ConfigurationError(f"workers={value!r}: the least is more than the most")
         return (least, most)
     return _check_worker_count("workers", value)
+
+
+def check_threads(value: object) -> Threads:
+    """Return a valid `threads` setting: a number, "auto", or None."""
+    if value is None or value == "auto":
+        return value
+    return check_count("threads", value, minimum=1, maximum=4096)
+
+
+def check_affinity(value: object) -> Affinity:
+    """Return a valid `affinity` setting: "spread", the numbers of CPUs in their order, or None."""
+    if value is None or value == "spread":
+        return value
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigurationError(f'affinity={value!r}: expected "spread", the numbers of CPUs such as [0, 1], or None')
+    numbers = {check_count("affinity", number, minimum=0, maximum=2**16) for number in value}
+    if not numbers:
+        raise ConfigurationError("affinity=[]: there is no CPU in it; None lets workers run on all")
+    return tuple(sorted(numbers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +186,9 @@ class PoolSettings:
 
     `workers` is resolved to (least, most) by the client that starts the pool. `result_memory_bytes` bounds the results
     kept in memory for readers by id; what is beyond it goes to files of the pool's directory. `start_timeout` is how long
-    a preload or an initializer may take.
+    a preload or an initializer may take. `worker_idle` is how long a worker beyond the least is kept that is not needed.
+    `threads` is how many threads the numeric libraries of a worker start, `affinity` which CPUs it runs on; both are
+    described in docs/tuning.md.
     """
 
     workers: tuple[int, int]
@@ -178,6 +201,8 @@ class PoolSettings:
     linger: float = 10.0
     worker_idle: float = 10.0
     start_timeout: float = 120.0
+    threads: Threads = "auto"
+    affinity: Affinity = None
 
     def validated(self) -> PoolSettings:
         """Return these settings; raise ConfigurationError naming the first one out of range."""
@@ -189,7 +214,12 @@ class PoolSettings:
         check_count("nice", self.nice, minimum=0, maximum=19)
         check_count("max_queued", self.max_queued, minimum=1, maximum=16_000_000)
         check_count("result_memory_bytes", self.result_memory_bytes, minimum=0, maximum=2**50)
-        return replace(self, job_defaults=self.job_defaults.validated())
+        return replace(
+            self,
+            job_defaults=self.job_defaults.validated(),
+            threads=check_threads(self.threads),
+            affinity=check_affinity(self.affinity),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as values that JSON can carry."""
@@ -200,7 +230,9 @@ class PoolSettings:
         """Return the settings that `to_json` described."""
         values = dict(values)
         least, most = values.pop("workers")
-        return cls(workers=(least, most), job_defaults=JobOptions(**values.pop("job_defaults")), **values)
+        affinity = check_affinity(values.pop("affinity", None))
+        job_defaults = JobOptions(**values.pop("job_defaults"))
+        return cls(workers=(least, most), job_defaults=job_defaults, affinity=affinity, **values)
 
     def flat(self) -> dict[str, Any]:
         """Return every setting by name, those of the job defaults among them."""

@@ -107,7 +107,10 @@ def _show_pool(pool: AttachedPool, *, as_json: bool) -> None:
     wait = f", about {text.duration(stats.estimated_wait)} to wait" if stats.estimated_wait >= 1 else ""
     starting = stats.workers - stats.busy - stats.idle
     more = f", {starting} starting" if starting else ""
-    screen.write(f"workers:  {stats.workers}: {stats.busy} busy, {stats.idle} idle{more}")
+    bounds = f", scales from {stats.least} to {stats.most}" if stats.least < stats.most else ""
+    screen.write(f"workers:  {stats.workers}: {stats.busy} busy, {stats.idle} idle{more}{bounds}")
+    if stats.scaling and stats.scaled_at:
+        screen.write(f"size:     {stats.scaling} ({text.duration(wall() - stats.scaled_at)} ago)")
     screen.write(f"waiting:  {stats.queued} queued, {stats.scheduled} scheduled{wait}")
     screen.write(f"done:     {stats.finished}, of these {stats.failed} failed, {stats.crashed} crashed")
     screen.write(f"restarts: {text.count(stats.restarts, 'worker')} replaced after they died")

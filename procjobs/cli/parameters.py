@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from procjobs.client.attach import AttachedPool, find_pools
-from procjobs.config import NICE, Workers
+from procjobs.config import NICE, Affinity, Threads, Workers, check_affinity
 from procjobs.errors import ProcjobsError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -84,6 +84,36 @@ def parse_workers(text: str) -> Workers:
     return int(text)
 
 
+def parse_threads(text: str) -> Threads:
+    """Return a number of threads: 2, or auto, or none.
+
+    >>> parse_threads("2"), parse_threads("auto")
+    (2, 'auto')
+    """
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or not int(text):
+        raise click.BadParameter(f"{text!r} is no number of threads: give 2, or auto")
+    return int(text)
+
+
+def parse_cpus(text: str) -> Affinity:
+    """Return the numbers of CPUs: 0, or 0,2-3, or spread.
+
+    >>> parse_cpus("0,2-4"), parse_cpus("spread")
+    ((0, 2, 3, 4), 'spread')
+    """
+    if text == "spread":
+        return "spread"
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or 0) > 2**16:
+            raise click.BadParameter(f"{text!r} are no CPUs: give 0,2-3, or spread")
+        numbers |= set(range(int(first), int(last or first) + 1))
+    return check_affinity(numbers)
+
+
 def parse_size(text: str) -> int:
     """Return a number of bytes.
 
@@ -150,6 +180,9 @@ _POOL_OPTIONS = (
     click.option("--workers", "-w", type=parse_workers, default="auto", metavar="N", help="4, or 2-8; auto: one per CPU."),
     click.option("--preload", multiple=True, metavar="MODULE", help="Import it once, before workers are forked."),
     click.option("--nice", type=int, default=NICE, show_default=True, metavar="N", help="Add to the workers' niceness."),
+    click.option("--threads", type=parse_threads, metavar="N", help="Threads of numeric libraries; auto: CPUs per worker."),
+    click.option("--affinity", type=parse_cpus, metavar="CPUS", help="spread: a share for each worker; or 0,2-3 for all."),
+    click.option("--worker-idle", type=float, metavar=_SECONDS, help="Keep workers beyond the least that are not needed."),
     click.option("--max-queued", type=int, metavar="N", help="Refuse jobs when so many wait."),
     click.option("--max-jobs-per-worker", type=int, metavar="N", help="Replace a worker after so many jobs."),
     click.option("--result-ttl", type=float, metavar=_SECONDS, help="Keep results for so long."),

@@ -159,7 +159,7 @@ class _Live:
         return True
 
     def _tell(self, key: str) -> str:
-        pool, stats = self._pool, self._sample.stats
+        pool = self._pool
         if key == "c":
             if self._selected is None:
                 return "no job to cancel"
@@ -172,7 +172,15 @@ class _Live:
             pool.pause()
             return "the pool is paused: running jobs go on, no others start"
         if key in {"+", "-"}:
-            wanted = max(stats.workers + (1 if key == "+" else -1), 1)
-            pool.resize(wanted)
-            return f"the pool has {wanted} workers now"
+            return self._resize(1 if key == "+" else -1)
         return f"{key!r} is no key here"
+
+    def _resize(self, step: int) -> str:
+        """Have more or fewer workers; of a pool that scales, move the most, not the number that it has scaled to."""
+        stats = self._pool.stats()
+        if stats.least < stats.most:
+            self._pool.resize((stats.least, stats.most + step))
+            return f"the pool has {stats.least} to {stats.most + step} workers now"
+        wanted = max(stats.workers + step, 1)
+        self._pool.resize(wanted)
+        return f"the pool has {wanted} workers now"

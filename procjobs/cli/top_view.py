@@ -53,8 +53,9 @@ def _head(sample: Sample, width: int) -> list[Text]:
     clock = text.moment(sample.at)
     first.pad_right(max(width - first.cell_len - len(clock), 1))
     first.append(clock, style="dim")
+    bounds = f" of {stats.least}-{stats.most}" if stats.least < stats.most else ""
     second = _labelled(
-        ("workers", f"{stats.workers}: {stats.busy} busy, {stats.idle} idle"),
+        ("workers", f"{stats.workers}{bounds}: {stats.busy} busy, {stats.idle} idle"),
         ("cpu", f"{sample.cpu_percent:.0f}%"),
         ("memory", text.size(stats.rss)),
         ("restarts", str(stats.restarts)),

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from procjobs.clock import monotonic, sleep
 from procjobs.config import PoolSettings
 from procjobs.errors import SupervisorError
-from procjobs.host import observe, payload, process, rundir
+from procjobs.host import cpus, observe, payload, process, rundir
 
 _MOST_KEY: Final = 8192
 START_TIMEOUT: Final = 30.0
@@ -35,7 +35,8 @@ class Reached(NamedTuple):
 def reach(directory: rundir.RunDir, settings: PoolSettings, *, private: bool) -> Reached:
     """Connect to the pool's supervisor, starting it if there is none.
 
-    Blocks until that is done. Raise SupervisorError if it cannot be started, or not within START_TIMEOUT.
+    Blocks until that is done. Raise SupervisorError if it cannot be started, or not within START_TIMEOUT, and
+    ConfigurationError if the host does not have what the settings ask for.
     """
     deadline = monotonic() + START_TIMEOUT
     pause = 0.001
@@ -43,6 +44,7 @@ def reach(directory: rundir.RunDir, settings: PoolSettings, *, private: bool) ->
         sock = try_connect(directory)
         if sock is not None:
             return Reached(sock, None)
+        _check_startable(settings)
         lock = _try_lock(directory)
         if lock is not None:
             try:
@@ -63,12 +65,18 @@ def reach(directory: rundir.RunDir, settings: PoolSettings, *, private: bool) ->
         pause = min(pause * 1.5, 0.05)
 
 
+def _check_startable(settings: PoolSettings) -> None:
+    """Refuse what this host does not have, before anything is there that would be left behind."""
+    cpus.check_usable(settings.affinity, cpus.usable_cpu_numbers())
+
+
 def become_supervisor(directory: rundir.RunDir, settings: PoolSettings, key: str, spec: Mapping[str, Any]) -> NoReturn:
     """Let this process become the supervisor of a named pool, in the foreground and with the code to begin with.
 
     It goes on under the same pid, which is the one that a service manager knows. Raise SupervisorError if another process
     has the pool, or if the interpreter cannot be started.
     """
+    _check_startable(settings)
     lock = _try_lock(directory)
     if lock is None:
         raise SupervisorError(f"pool {directory.name!r} is running already")

@@ -70,7 +70,7 @@ class Monitor:
     def stats(self) -> PoolStats:
         """Return the pool's counters as of its supervisor's last turn. Reads the shared table; asks nobody."""
         table = self._read_table()
-        counters = table.counters()
+        counters, scaling = table.counters(), table.scaling()
         return PoolStats(
             supervisor_pid=table.supervisor_pid,
             workers=counters.workers,
@@ -89,6 +89,10 @@ class Monitor:
             estimated_wait=counters.estimated_wait,
             paused=bool(counters.accepting & 2),
             draining=not counters.accepting & 1,
+            least=scaling.least,
+            most=scaling.most,
+            scaling=scaling.change or None,
+            scaled_at=scaling.changed_at or None,
         )
 
     def workers(self) -> list[WorkerInfo]:

@@ -11,8 +11,8 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from procjobs.client import launcher, settings
 from procjobs.client.connection import Connection
@@ -23,7 +23,16 @@ from procjobs.client.monitor import Monitor
 from procjobs.client.submitter import Submitter, WithOptions
 from procjobs.client.unacknowledged import Unacknowledged
 from procjobs.clock import monotonic
-from procjobs.config import NICE, JobOptions, PoolSettings, Workers, check_pool_name, check_seconds
+from procjobs.config import (
+    NICE,
+    JobOptions,
+    PoolSettings,
+    Threads,
+    Workers,
+    check_affinity,
+    check_pool_name,
+    check_seconds,
+)
 from procjobs.errors import (
     ConfigurationError,
     PoolClosed,
@@ -51,13 +60,18 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     on this host: the first one starts it, and it ends `linger` seconds after the last one has let go and no job is left.
     A Pool made before a fork works in the child.
 
-    workers: how many, or "auto" (the CPUs that this process may use), or (least, most) to grow while jobs wait.
+    workers: how many, or "auto" (the CPUs that this process may use), or (least, most) to scale between them: the pool grows
+        while jobs wait and the host has CPUs and memory left, and shrinks when workers were not needed for `worker_idle`
+        seconds.
     timeout, soft_timeout, stall_timeout, retries, max_rss, grace_period: defaults for jobs; see `options`.
     max_jobs_per_worker: replace a worker after so many jobs.
     preload: names of modules to import once, before workers are forked; memory is shared.
     initializer, initargs: called in each new worker before its first job.
     start_timeout: how long a preload or an initializer may take until it is ended and tried again. Seconds.
     nice: added to the workers' niceness; 10 leaves the CPUs to the web server where it needs them.
+    threads: how many threads numeric libraries (BLAS, OpenMP, numba, polars) start in a worker; "auto" is its share of the
+        CPUs, and leaves alone what the environment says; None sets nothing.
+    affinity: which CPUs a worker runs on: None for all, "spread" for a share of its own, or their numbers, for all workers.
     max_queued: submit raises QueueFull beyond so many waiting jobs.
     result_ttl: seconds for which results are kept for readers by id. result_memory_bytes: how much of them in memory.
     version: what tells one deploy's code from another's; by default the state of the preloaded files.
@@ -84,6 +98,9 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         initargs: tuple[Any, ...] = (),
         start_timeout: float = 120.0,
         nice: int = NICE,
+        threads: Threads = "auto",
+        affinity: Iterable[int] | Literal["spread"] | None = None,
+        worker_idle: float = 10.0,
         max_queued: int = 100_000,
         result_ttl: float = 3600.0,
         result_memory_bytes: int = 64 * 2**20,
@@ -101,7 +118,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         ).validated()
         self._settings = PoolSettings(
             settings.resolve_workers(self._explicit_workers), self._job_defaults, max_jobs_per_worker, nice, max_queued,
-            result_ttl, result_memory_bytes, linger, start_timeout=start_timeout,
+            result_ttl, result_memory_bytes, linger, worker_idle, start_timeout, threads, check_affinity(affinity),
         ).validated()
         self.name = None if name is None else check_pool_name(name)
         self._directory = rundir.RunDir(rundir.find_base(directory), self.name or _private_name())

@@ -264,3 +264,18 @@ def _parse_int(text: str) -> int | None:
         return int(text)
     except ValueError:
         return None
+
+
+def group_directories(controller: str, root: str = "/") -> list[str]:
+    """Return the directory of each group that may limit `controller` for this process, its own group first."""
+    return _group_directories(root, controller)
+
+
+def read_quota(directory: str) -> float | None:
+    """Return the CPUs which the group of this directory may use, None if it has no quota."""
+    return _read_quota(directory)
+
+
+def read_lines(directory: str, name: str) -> list[str]:
+    """Return the lines of a file of this directory, none if it cannot be read."""
+    return (_read_text(directory, name) or "").split("\n")

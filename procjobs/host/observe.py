@@ -102,6 +102,30 @@ class ProcessTree:
         return [pid, *members]
 
 
+def family(pid: int) -> list[int]:
+    """Return the pids of a process and its descendants, but for orphans; source: proc(5), task/children.
+
+    It costs 50 us for a process, where looking through all of the host's takes milliseconds. A kernel without
+    CONFIG_PROC_CHILDREN tells of the process itself only.
+    """
+    members = [pid]
+    for member in members:  # it grows as it is read
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{member}/task"):
+                with contextlib.suppress(OSError), open(f"/proc/{member}/task/{task}/children", "rb") as file:
+                    members += [int(child) for child in file.read().split()]
+    return members
+
+
+def rss_of(pids: Iterable[int]) -> int:
+    """Return the resident bytes of these processes together; one that has gone counts for nothing."""
+    pages = 0
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/statm", "rb") as file:
+            pages += int(file.read().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def usage_of(pids: Iterable[int]) -> GroupUsage:
     """Return what these processes use together; one that has gone counts for nothing."""
     import psutil

@@ -71,6 +71,16 @@ class Counters(NamedTuple):
     estimated_wait: float = 0.0
 
 
+class Scaling(NamedTuple):
+    """The pool's size and its bounds as they stand in the table; `change` says what became of it last, at a Unix time."""
+
+    least: int = 0
+    most: int = 0
+    size: int = 0
+    changed_at: float = 0.0
+    change: str = ""
+
+
 class SlotRecord(NamedTuple):
     """One worker as it stands in the table; `state` indexes SLOT_STATES."""
 
@@ -229,6 +239,11 @@ class TableWriter:
     def write_problem(self, problem: str) -> None:
         """Write why the pool cannot run jobs; empty when it can."""
         self._write(layout.PROBLEM_OFFSET, layout.PROBLEM.pack(clip(problem, 254)))
+
+    def write_scaling(self, scaling: Scaling) -> None:
+        """Write the pool's size and its bounds."""
+        body = layout.SCALING.pack(*scaling[:4], clip(scaling.change, 254))
+        self._write(layout.SCALING_OFFSET, body)
 
     def was_replaced(self, path: str) -> bool:
         """Return whether another supervisor's table is at `path` now."""
@@ -451,6 +466,14 @@ class ProgressTable:
         body = try_read_part(self._map, layout.PROBLEM_OFFSET, layout.PROBLEM.size)
         text: bytes = layout.PROBLEM.unpack(body)[0] if body else b""
         return text.decode(errors="replace") or None
+
+    def scaling(self) -> Scaling:
+        """Return the pool's size and its bounds."""
+        body = try_read_part(self._map, layout.SCALING_OFFSET, layout.SCALING.size)
+        if body is None:
+            return Scaling()
+        least, most, size, changed_at, change = layout.SCALING.unpack(body)
+        return Scaling(least, most, size, changed_at, change.decode(errors="replace"))
 
     def slots(self) -> Iterator[tuple[int, SlotRecord]]:
         """Yield (number, record) of every slot that has a worker."""

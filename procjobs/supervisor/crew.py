@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import wall
-from procjobs.host import observe, process
+from procjobs.host import cpus, observe, process
 from procjobs.host.loop import READ, Loop
 from procjobs.shared import wire
 from procjobs.shared.table import TableWriter
@@ -23,6 +23,7 @@ from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Job, Slot, SlotState, Stop
 from procjobs.supervisor.output import Console, Outputs, OutputSource
 from procjobs.supervisor.stacks import Stacks, StackSource, without_own_frames
+from procjobs.supervisor.surroundings import Surroundings
 from procjobs.supervisor.worker_link import WorkerLink
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.jobs import Generation
     from procjobs.supervisor.log import Log
     from procjobs.supervisor.publisher import Publisher
+    from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
     from procjobs.supervisor.templates import Templates
 
 _TICK: Final = 0.02
@@ -72,8 +74,10 @@ class Crew:
         self._printers: dict[int, list[OutputSource]] = {}
         self._slots_by_pid: dict[int, Slot] = {}
         self._tree = observe.ProcessTree()
+        self._surroundings = Surroundings()
         self._given: dict[int, tuple[Job, int, float]] = {}
         self._parts: dict[int, float] = {}
+        self._cpus: dict[int, list[int]] = {}
         self.mark = os.urandom(16).hex()
         self._seek_orphans = False
 
@@ -87,7 +91,8 @@ class Crew:
         except OSError as error:
             self.dispatcher.staff.add_start_failure(slot.generation, f"no pipes for a worker: {error}", self._loop.now)
             return False
-        if not self.templates.spawn(slot.generation, slot.number, link.fds_for_worker()):
+        self._cpus[slot.number] = self.templates.cpus_of(slot.number)
+        if not self.templates.spawn(slot.generation, slot.number, self._cpus[slot.number], link.fds_for_worker()):
             link.close()
             return False
         link.close_worker_side()
@@ -98,6 +103,17 @@ class Crew:
         self._loop.add(link.stack, StackSource(slot, link))
         self._loop.add(link.stream.pipe, AnswerSource(slot, link))
         return True
+
+    def pin_all(self) -> None:
+        """Give each worker the CPUs that are its own now; processes that its job has started keep theirs."""
+        for slot in self._slots_by_pid.values():
+            self._pin(slot)
+
+    def _pin(self, slot: Slot) -> None:
+        wanted = self.templates.cpus_of(slot.number)
+        if wanted != self._cpus.get(slot.number):
+            self._cpus[slot.number] = wanted
+            cpus.pin(wanted, slot.pid)
 
     def send(self, slot: Slot, job: Job) -> bool:
         """Give a worker a job."""
@@ -173,6 +189,18 @@ class Crew:
     def retire(self, slot: Slot) -> None:
         """Let a worker end when it has no more to read."""
         self._links[slot.number].end_jobs()
+
+    def begin_look(self) -> None:
+        """Begin to watch the CPUs."""
+        self._surroundings.begin_look()
+
+    def look_at_cpus(self) -> CpuFacts:
+        """Return how busy the CPUs have been."""
+        return self._surroundings.look_at_cpus()
+
+    def look_at_memory(self) -> MemoryFacts:
+        """Return the memory of the host and of the workers."""
+        return self._surroundings.look_at_memory(self.dispatcher.slots)
 
     def account(self, job: Job) -> Account:
         """Return what is known of the attempt that has just ended."""
@@ -272,6 +300,7 @@ class Crew:
                 raise ValueError(f"worker {number} cannot be process {pid!r}")
             slot.pid = pid
             self._slots_by_pid[slot.pid] = slot
+            self._pin(slot)  # the pool may have been resized since it was asked for
             self.publisher.publish_slot(slot, self._loop.now)
             if slot.stop is not Stop.NONE:
                 self.terminate(slot)

@@ -1,7 +1,8 @@
 """The scheduling core: which job runs when, on which worker, and how often.
 
-It does no I/O and reads no clock: it is told events and the monotonic time, and calls an Engine. How many workers there
-are is the Staff's, how long a job may run the Guard's. What always holds:
+It does no I/O and reads no clock: it is told events and the monotonic time, and calls an Engine. What waits is Waiting's,
+which worker gets it the Assigner's, how it ends the Endings'; how many workers there are to be is the Scaler's, which
+they are the Staff's, how long a job may run the Guard's. What always holds:
 
 1. A job that was submitted gets exactly one answer, through `Engine.answer`, when it reaches a final state.
 2. A job is started at most 1 + retries times. A start that is taken back before the worker began does not count.
@@ -16,97 +17,108 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from procjobs.config import JobOptions, PoolSettings
-from procjobs.shared.states import FINAL, Event, JobState, Reason
-from procjobs.shared.wire import Finished, Outcome, finished_frame
-from procjobs.supervisor.engine import Engine
-from procjobs.supervisor.guard import Guard, keeps_too_much
+from procjobs.shared.states import FINAL, Reason
+from procjobs.supervisor.assigner import Assigner
+from procjobs.supervisor.endings import Endings
+from procjobs.supervisor.guard import keeps_too_much
 from procjobs.supervisor.jobs import Generation, Job, Slot, SlotState, Stop
-from procjobs.supervisor.queue import KeyLines, Timetable
+from procjobs.supervisor.scaling import Scaler
 from procjobs.supervisor.staff import Staff
-from procjobs.supervisor.verdicts import Verdict, describe_attempt, first_line, job_name, judge, quarantine
+from procjobs.supervisor.verdicts import job_name
+from procjobs.supervisor.waiting import Waiting
 
-_NEVER = float("inf")
+if TYPE_CHECKING:
+    from procjobs.config import PoolSettings
+    from procjobs.shared.wire import Finished
+    from procjobs.supervisor.engine import Engine
+    from procjobs.supervisor.verdicts import How
 
-AHEAD = 64
-"""The most tiny jobs that lie before one worker. Of 16 it ran out while the supervisor was busy: 7 % fewer jobs a second."""
-TINY_SECONDS = 0.000_3
-"""A kind whose runs take less on average is worth sending ahead: a trip over two pipes takes 0.03 to 0.2 ms."""
-TAKE_BACK_SECONDS = 0.002
-"""How long the first of several jobs may take before those behind it are taken back."""
-BEGIN_SECONDS = 5.0
-"""How long a worker may take to read the job that it was given: one that was stopped between two jobs never does."""
-# Looking up a member of an enum costs 40 ns; these are looked up for every job.
-_NOT_STOPPED, _NO_REASON, _RETURNED = Stop.NONE, Reason.NONE, Outcome.RETURNED
-_RUNNING, _SUCCEEDED, _BUSY = JobState.RUNNING, JobState.SUCCEEDED, SlotState.BUSY
+_NOT_STOPPED = Stop.NONE  # looking up a member of an enum costs 40 ns; this is looked up for every job
 _DECIDED = frozenset({Stop.TIMEOUT, Stop.CANCEL, Stop.SHUTDOWN, Stop.STALL, Stop.MEMORY})
 """Why a job is being stopped whose answer, should it come now, comes too late."""
 
 
 class Dispatcher:
-    """Queue, slots, deadlines and retries of one pool."""
+    """What a pool is told: by clients, by workers, and by the clock."""
 
     def __init__(self, engine: Engine, settings: PoolSettings, *, jitter: Callable[[], float] = random.random) -> None:
         self._engine = engine
-        self._settings = settings
-        self._jitter = jitter
-        self._delayed = Timetable()
-        self._expiring = Timetable()
-        self._keys = KeyLines()
         self.staff = Staff(engine, settings)
-        self._guard = Guard(engine, settings.job_defaults.grace_period, self._take_back)
         self.slots = self.staff.slots
         self.generations = self.staff.generations
+        self._waiting = Waiting(self.generations)
+        self._endings = Endings(engine, self._waiting, jitter)
+        self._assigner = Assigner(engine, settings, self.staff, self._waiting, self._endings)
+        self._guard = self._assigner.guard
+        self._scaler = Scaler(engine, self.staff, settings.worker_idle)
         self.paused = False
-        self.stopping = False
-        self._stop_reason = ""
-        self.scheduled = 0
-        self.finished = self.failed = self.crashed = 0
         self._mean_seconds = 0.0
         self._measured = 0
 
-    # What the pool is told --------------------------------------------------------------------------------
+    # What it tells ----------------------------------------------------------------------------------------------
 
     @property
     def queued(self) -> int:
         """How many jobs could run now, but for their key, and wait for a worker."""
-        return sum(len(generation.queue) for generation in self.generations) + self._keys.waiting
+        return self._waiting.queued
+
+    @property
+    def scheduled(self) -> int:
+        """How many jobs wait for a time: of a delay, or of a retry."""
+        return self._waiting.scheduled
 
     @property
     def unfinished(self) -> int:
         """How many jobs have not been answered."""
         return sum(generation.unfinished for generation in self.generations)
 
+    @property
+    def finished(self) -> int:
+        """How many jobs have ended, one way or another."""
+        return self._endings.finished
+
+    @property
+    def failed(self) -> int:
+        """How many of them have failed."""
+        return self._endings.failed
+
+    @property
+    def crashed(self) -> int:
+        """How often a worker has crashed in a job."""
+        return self._endings.crashed
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the queue was closed: nothing is started any more."""
+        return self._endings.stopping
+
     def estimated_wait(self) -> float:
         """Return about how many seconds a job that is queued now will wait, from the run times of late."""
-        return self.queued * self._mean_seconds / self.staff.most
+        return self.queued * self._mean_seconds / self.staff.size
+
+    # What clients want ------------------------------------------------------------------------------------------
 
     def submit(self, job: Job, now: float, *, delay: float = 0.0, expires: float = 0.0) -> None:
         """Take a job: into the queue, or with a delay into the timetable."""
         job.generation.unfinished += 1
-        if expires:
-            job.expires_at = now + expires
-            self._expiring.add(job.expires_at, job)
-        if delay > 0:
-            job.state = JobState.SCHEDULED
-            self._delayed.add(now + delay, job)
-            self.scheduled += 1
-        else:
-            job.generation.queue.push(job)
+        self._waiting.add(job, now, delay=delay, expires=expires)
+
+    def reject(self, job: Job, error: str, message: str, details: dict[str, Any]) -> None:
+        """Answer a submission that is not taken."""
+        self._endings.reject(job, error, message, details)
 
     def cancel(self, job: Job, now: float) -> bool:
         """Cancel a job, running or not; return False if it has an answer, or its answer is under way."""
         if job.slot is not None:
-            self._take_back(job.slot, now, even_one=True)
+            self._assigner.take_back(job.slot, now, even_one=True)
         if job.state in FINAL:
             return False
         if job.slot is not None:
             return self._cancel_running(job, job.slot, now)
-        self._stop_waiting(job)
-        job.advance(Event.CANCEL)
-        self._conclude(job, Verdict(Reason.CANCELLED, "JobCancelled", f"{job_name(job)} was cancelled before it ran"))
+        self._waiting.count_out(job)
+        self._endings.cancel(job, f"{job_name(job)} was cancelled before it ran")
         return True
 
     def _cancel_running(self, job: Job, slot: Slot, now: float) -> bool:
@@ -122,48 +134,31 @@ class Dispatcher:
 
     def isolate(self, job: Job, slot: Slot, now: float) -> bool:
         """Leave a worker only the job that it is in; return whether that is this one, and it is not being stopped."""
-        return slot.stop in {Stop.NONE, Stop.RETIRE} and self._take_back(slot, now) and slot.current is job
+        return slot.stop in {Stop.NONE, Stop.RETIRE} and self._assigner.take_back(slot, now) and slot.current is job
 
     def resize(self, least: int, most: int, now: float) -> None:
-        """Change the number of workers: more at once, fewer as their jobs end."""
-        self.staff.least, self.staff.most = least, most
-        self.staff.retire_surplus(now)
+        """Change the number of workers, or its bounds: more at once, fewer as their jobs end."""
+        self.staff.resize(least, most, now)
         self.assign(now)
 
     def supersede(self, old: Generation, new: Generation, now: float) -> None:
         """Let newer code take over: what waits runs on the new generation, what runs ends on the old one."""
-        self._take_back_all((slot for slot in self.slots if slot.generation is old), now)
+        self._assigner.take_back_all((slot for slot in self.slots if slot.generation is old), now)
         old.successor = new
-        waiting = list(_drain(old))
-        elsewhere = [job for job in (*self._keys.jobs(), *self._delayed.jobs()) if job.generation is old]
-        for job in waiting:
-            new.queue.push(job)
-        for job in waiting + elsewhere:
-            _follow(job)
+        self._waiting.hand_over(old, new)
         self.staff.retire_generation(old, now)
 
     def pause(self, now: float) -> None:
         """Start no more jobs, not even those that lie before a worker; running ones go on."""
         self.paused = True
-        self._take_back_all(self.slots, now)
+        self._assigner.take_back_all(self.slots, now)
 
     def close_queue(self, reason: str) -> None:
         """Give up every job that has not been started."""
-        self.stopping = True
-        self._stop_reason = reason
-        waiting = [job for generation in self.generations for job in _drain(generation)]
-        waiting += self._keys.drain()
-        while (delayed := self._delayed.pop_due(_NEVER)) is not None:
-            if delayed.state in {JobState.SCHEDULED, JobState.RETRYING}:
-                self.scheduled -= 1
-                delayed.advance(Event.DUE)
-                waiting.append(delayed)
-        for job in waiting:
-            self._give_up(job)
-
-    def _give_up(self, job: Job) -> None:
-        job.advance(Event.REJECT)
-        self._conclude(job, Verdict(Reason.STOPPED, "PoolClosed", f"{job_name(job)} was not run: {self._stop_reason}"))
+        self._endings.stopping = True
+        self._endings.stop_reason = reason
+        for job in self._waiting.drain():
+            self._endings.give_up(job)
 
     def stop_running(self, now: float) -> None:
         """Stop every worker: idle ones end, busy ones are terminated and, after the grace period, killed."""
@@ -172,7 +167,7 @@ class Dispatcher:
                 continue
             if slot.state is SlotState.IDLE:
                 self.staff.retire(slot, now)
-            elif slot.state is SlotState.STARTING or self._take_back(slot, now):
+            elif slot.state is SlotState.STARTING or self._assigner.take_back(slot, now):
                 self._guard.stop(slot, Stop.SHUTDOWN, now)
             elif slot.stop is Stop.NONE:
                 self.staff.retire(slot, now)
@@ -188,23 +183,9 @@ class Dispatcher:
             self._engine.log(f"worker {slot.number} answered for a job that it was not given")
             return fd
         self._observe(slot, job, answer)
-        if answer.outcome == _RETURNED:
-            job.state = _SUCCEEDED  # advance(RETURN), without the look-up: this runs for every job, as its start does
-            self._settle(job)
-            self._engine.answer(job, _NO_REASON, frame, fd, "")
-            fd = None
-        elif answer.outcome == Outcome.RAISED and self._may_retry(job):
-            reason, error = _reason_of(answer), first_line(answer.details)
-            self._note_attempt(job, reason, error)
-            self._retry(job, reason, error, now)
-        else:
-            job.advance(Event.FAIL)
-            self._settle(job)
-            self.failed += 1
-            self._engine.answer(job, _reason_of(answer), frame, fd, first_line(answer.details))
-            fd = None
+        unwanted = self._endings.settle_answered(job, answer, frame, fd, now)
         self._after_job(slot, now)
-        return fd
+        return unwanted
 
     def _observe(self, slot: Slot, job: Job, answer: Finished) -> None:
         """Take note of how long a job has run, and of what its worker has become."""
@@ -224,7 +205,7 @@ class Dispatcher:
         if slot.stop is not _NOT_STOPPED and slot.stop is not Stop.RETIRE:
             return
         if slot.jobs:
-            self._set_deadlines(slot, now)
+            self._assigner.set_deadlines(slot, now)
         elif slot.stop is Stop.RETIRE:
             self.staff.await_end(slot, now)
         elif self.staff.is_used_up(slot) or self.staff.is_unwanted(slot):
@@ -244,50 +225,23 @@ class Dispatcher:
             self._engine.log(f"{who} is stopped ({slot.stop.name.lower()}); it was here:\n{stack}")
         self._guard.on_examined(slot, now)
 
-    def on_exit(self, slot: Slot, how: tuple[int | None, int | None], unread: Iterable[bytes], now: float) -> None:
+    def on_exit(self, slot: Slot, how: How, unread: Iterable[bytes], now: float) -> None:
         """Settle a worker that has gone: (signal, exit code), and the ids of jobs that it had not read."""
-        self._give_back(slot, unread)
+        self._assigner.give_back(slot, unread)
         if slot.jobs and slot.stop in {Stop.NONE, Stop.RETIRE} and not self._engine.has_begun(slot.jobs[-1]):
-            self._give_back(slot, [slot.jobs[-1].id])
+            self._assigner.give_back(slot, [slot.jobs[-1].id])
         was_in_job = bool(slot.jobs)
         while slot.jobs:
-            self._settle_interrupted(slot.jobs.popleft(), slot, how, now)
+            self._endings.settle_interrupted(slot.jobs.popleft(), slot, how, now)
         self.staff.on_exit(slot, how, now, was_in_job=was_in_job)
 
-    def _settle_interrupted(self, job: Job, slot: Slot, how: tuple[int | None, int | None], now: float) -> None:
-        """Decide about the job that a worker was in when it ended."""
-        if slot.stop is Stop.CANCEL:
-            job.advance(Event.CANCEL)
-            self._conclude(job, Verdict(Reason.CANCELLED, "JobCancelled", f"{job_name(job)} was cancelled while it ran"))
-            return
-        account = self._engine.account(job)
-        verdict = judge(job, slot, how, account, self._stop_reason)
-        self._note_attempt(job, verdict.reason, verdict.message, how)
-        if verdict.reason is Reason.CRASHED:
-            self.crashed += 1
-            job.crashes += 1
-            if job.crashes >= job.kind.options.max_crashes:
-                verdict = quarantine(job, verdict)
-        if slot.stop is not Stop.SHUTDOWN:
-            self._engine.log(verdict.message)
-            if self._may_retry(job) and verdict.reason is not Reason.QUARANTINED:
-                self._retry(job, verdict.reason, verdict.message, now)
-                return
-        job.advance(Event.FAIL)
-        self._conclude(job, verdict)
-
-    def _note_attempt(
-        self, job: Job, reason: Reason, error: str, how: tuple[int | None, int | None] = (None, None)
-    ) -> None:
-        """Add an attempt that failed to the job's history."""
-        job.history = job.history or []
-        job.history.append(describe_attempt(job, reason, error, how, self._engine.account(job)))
-
-    # Time -----------------------------------------------------------------------------------------------------
+    # Time -------------------------------------------------------------------------------------------------------
 
     def next_deadline(self, now: float) -> float:
         """Return the monotonic time at which `advance` has something to do, infinity when it has nothing."""
-        deadline = min(self._delayed.next_time(), self._expiring.next_time(), self.staff.next_time(now))
+        deadline = min(self._waiting.next_time(), self.staff.next_time(now))
+        if not self.stopping:
+            deadline = min(deadline, self._scaler.next_time())
         for slot in self.slots:
             if slot.limits is not None:
                 deadline = min(deadline, slot.limits.next_time())
@@ -296,23 +250,21 @@ class Dispatcher:
 
     def advance(self, now: float) -> None:
         """Do what is due: queue delayed jobs, stop the overdue, kill the stubborn, take back, shrink, expire."""
-        while (job := self._delayed.pop_due(now)) is not None:
-            if job.state in {JobState.SCHEDULED, JobState.RETRYING}:
-                self.scheduled -= 1
-                job.advance(Event.DUE)
-                self._engine.note_state(job, Reason.NONE, "")
-                job.generation.queue.push(job)
+        for job in self._waiting.queue_due(now):
+            self._engine.note_state(job, Reason.NONE, "")
         for slot in self.slots:
-            if self._guard.advance(slot, now):
-                continue
-            if slot.take_back_at <= now and len(slot.jobs) > 1:
-                self._take_back(slot, now)
-            elif slot.take_back_at <= now:
-                self._replace_if_stuck(slot, now)
-            else:
+            if not self._guard.advance(slot, now) and not self._assigner.advance(slot, now):
                 self.staff.advance(slot, self._guard, now)
-        while (job := self._expiring.pop_due(now)) is not None:
-            self._expire(job)
+        for job in self._waiting.take_expired(now):
+            self._endings.expire(job)
+        if not self.stopping:
+            self._scale(now)
+
+    def _scale(self, now: float) -> None:
+        if self._scaler.is_due(now):
+            for generation in self.generations:
+                self._assigner.park_blocked(generation)
+        self._scaler.advance(now)
 
     def forgive(self, seconds: float, now: float) -> None:
         """Push back the deadlines of running jobs: the supervisor was not there (stopped, or not scheduled)."""
@@ -322,15 +274,6 @@ class Dispatcher:
             if slot.state is SlotState.STARTING:
                 self.staff.forgive(slot, seconds, now)
 
-    def _expire(self, job: Job) -> None:
-        if job.state in FINAL or job.state is JobState.RUNNING or job.attempt:
-            return
-        self._stop_waiting(job)
-        job.advance(Event.EXPIRE)
-        self._conclude(job, Verdict(Reason.EXPIRED, "JobExpired", f"{job_name(job)} had not started when it expired"))
-
-    # Assigning ------------------------------------------------------------------------------------------------
-
     def assign(self, now: float) -> None:
         """Give waiting jobs to idle workers, tiny ones ahead to busy workers, and start workers that are missing."""
         if self.stopping:
@@ -338,195 +281,9 @@ class Dispatcher:
         if not self.paused:
             for generation in self.generations:
                 if generation.queue:
-                    self._assign_waiting(generation, now)
+                    self._assigner.assign(generation, now)
         self.staff.spawn_missing(now, paused=self.paused)
-
-    def _assign_waiting(self, generation: Generation, now: float) -> None:
-        queue, idle = generation.queue, generation.idle
-        while queue and idle:
-            job = queue.first()
-            if job is None:
-                return
-            if job.key and self._keys.is_taken(job.key):
-                queue.drop_first()
-                self._keys.park(job)
-            elif self._give(idle[-1], job, now):
-                idle.pop()
-            else:
-                return
-        if queue:
-            self._send_ahead(generation, now)
-
-    def _give(self, slot: Slot, job: Job, now: float) -> bool:
-        """Send a job to a worker and take it out of the queue; False if the worker cannot take it."""
-        job.attempt += 1
-        if not self._engine.send(slot, job):
-            job.attempt -= 1
-            return False
-        job.generation.queue.drop_first()
-        job.state = _RUNNING  # advance(START), without the look-up: this runs for every job
-        job.slot = slot
-        if job.key:
-            self._keys.take(job)
-        slot.jobs.append(job)
-        if len(slot.jobs) == 1:
-            slot.state = _BUSY
-            self._set_deadlines(slot, now)
-        elif slot.take_back_at > now + TAKE_BACK_SECONDS:
-            slot.take_back_at = now + TAKE_BACK_SECONDS
-        return True
-
-    def _send_ahead(self, generation: Generation, now: float) -> None:
-        """Let tiny jobs lie before busy workers, so that none waits for the supervisor between two of them.
-
-        Not those that print: whose output it is can only be told while a worker has one job.
-        """
-        if self._settings.max_jobs_per_worker is not None:
-            return
-        quick = [slot for slot in self.slots if slot.generation is generation and self._may_have_more(slot)]
-        quick.sort(key=lambda slot: len(slot.jobs))
-        for place, slot in enumerate(quick):
-            share = -(-len(generation.queue) // (len(quick) - place))  # one that got all would leave the others idle
-            most = min(len(slot.jobs) + share, AHEAD)
-            while len(slot.jobs) < most:
-                job = generation.queue.first()
-                if job is None or not _is_tiny(job) or not self._give(slot, job, now):
-                    break
-
-    def _may_have_more(self, slot: Slot) -> bool:
-        if slot.state is not _BUSY or slot.stop is not _NOT_STOPPED or slot.is_slow:
-            return False
-        return _is_tiny(slot.jobs[0]) and not self.staff.is_unwanted(slot)
-
-    def _set_deadlines(self, slot: Slot, now: float) -> None:
-        self._guard.watch(slot, now)
-        slot.take_back_at = now + (TAKE_BACK_SECONDS if len(slot.jobs) > 1 else BEGIN_SECONDS)
-
-    def _replace_if_stuck(self, slot: Slot, now: float) -> None:
-        """Take the job from a worker that has not read it, and stop that worker: it would never read one."""
-        slot.take_back_at = _NEVER
-        if slot.jobs and slot.stop in {Stop.NONE, Stop.RETIRE} and not self._engine.has_begun(slot.jobs[0]):
-            self._give_back(slot, self._engine.take_back(slot))
-            if not slot.jobs:
-                self._engine.log(f"worker {slot.number} has not taken its job for {BEGIN_SECONDS:g} s; it is replaced")
-                self._guard.stop(slot, Stop.STUCK, now)
-
-    # Taking back ----------------------------------------------------------------------------------------------
-
-    def _take_back(self, slot: Slot, now: float, *, even_one: bool = False) -> bool:
-        """Take back the jobs sent ahead of a busy worker; return whether it is still in a job.
-
-        Where it had not read even the first one, it is idle after that. Either way it gets nothing ahead until it has
-        answered: one that hangs is left with one job, which runs into its timeout.
-        """
-        slot.take_back_at = _NEVER
-        slot.is_slow = True
-        if slot.stop not in {Stop.NONE, Stop.RETIRE}:
-            self._give_back(slot, self._engine.take_back(slot) if even_one else ())
-        elif len(slot.jobs) > 1 or even_one:
-            first = slot.jobs[0]
-            self._give_back(slot, self._engine.take_back(slot))
-            if slot.jobs and slot.jobs[-1] is not first:  # it has answered the first one, or never read it
-                self._guard.watch(slot, now, last=True)
-            elif not slot.jobs and slot.stop is Stop.NONE:
-                self.staff.set_idle(slot, now)
-            elif not slot.jobs:
-                self.staff.await_end(slot, now)
-        return bool(slot.jobs)
-
-    def _take_back_all(self, slots: Iterable[Slot], now: float) -> None:
-        """Take back from busy workers whatever they have not begun."""
-        for slot in slots:
-            if slot.state is SlotState.BUSY:
-                self._take_back(slot, now, even_one=True)
-
-    def _give_back(self, slot: Slot, job_ids: Iterable[bytes]) -> None:
-        """Return jobs of a slot to the front of their queue, unstarted and in the order in which they were there."""
-        unread = set(job_ids)
-        for job in reversed(slot.jobs.copy() if unread else ()):
-            if job.id in unread:
-                slot.jobs.remove(job)
-                job.advance(Event.TAKE_BACK)
-                job.attempt -= 1
-                job.slot = None
-                self._release_key(job)
-                self._wait_again(job)
-
-    def _wait_again(self, job: Job) -> None:
-        if self.stopping:
-            self._give_up(job)
-            return
-        _follow(job)
-        job.generation.queue.push_front(job)
-        if job.expires_at and not job.attempt:
-            self._expiring.add(job.expires_at, job)  # its turn may have come while it lay before a worker
-
-    # Ends -----------------------------------------------------------------------------------------------------
-
-    def _may_retry(self, job: Job) -> bool:
-        return job.attempt <= job.kind.options.retries and not self.stopping
-
-    def _retry(self, job: Job, reason: Reason, error: str, now: float) -> None:
-        job.advance(Event.RETRY)
-        self._engine.note_state(job, reason, error)
-        job.slot = None
-        if job.transcript is not None:
-            job.transcript.begin_attempt()
-        _follow(job)
-        self._release_key(job)
-        pause = backoff_pause(job.kind.options, job.attempt, self._jitter())
-        self._delayed.add(now + pause, job)
-        self.scheduled += 1
-
-    def _stop_waiting(self, job: Job) -> None:
-        """Count out a job that waits in the queue or in the timetable; it is dropped when its turn comes."""
-        if job.state is not JobState.QUEUED:
-            self.scheduled -= 1
-        elif not self._keys.holds(job):
-            job.generation.queue.forget()
-
-    def _release_key(self, job: Job) -> None:
-        if job.key:
-            called = self._keys.release(job)
-            if called is not None:
-                called.generation.queue.push_front(called)
-
-    def _settle(self, job: Job) -> None:
-        job.slot = None
-        if job.key:
-            self._release_key(job)
-        job.generation.unfinished -= 1
-        self.finished += 1
-
-    def _conclude(self, job: Job, verdict: Verdict) -> None:
-        """Make the answer of a job that has none of its own."""
-        self._settle(job)
-        self.failed += job.state is JobState.FAILED
-        frame = finished_frame(job.id, Outcome.VERDICT, verdict.reason, job.attempt, 0.0, verdict.to_json(job))
-        self._engine.answer(job, verdict.reason, frame, None, verdict.message)
-
-    def reject(self, job: Job, error: str, message: str, details: dict[str, Any]) -> None:
-        """Answer a submission that is not taken."""
-        job.generation.unfinished += 1
-        job.advance(Event.REJECT)
-        self._conclude(job, Verdict(Reason.REJECTED, error, message, details))
-
-
-def backoff_pause(options: JobOptions, attempt: int, jitter: float) -> float:
-    """Return the seconds to wait after this attempt: doubled each time, capped, shortened by up to a half."""
-    pause = min(options.backoff * 2.0 ** min(attempt - 1, 60), options.max_backoff)
-    return pause * (1.0 - jitter / 2)
-
-
-def _is_tiny(job: Job) -> bool:
-    kind = job.kind
-    return kind.mean_seconds <= TINY_SECONDS and not kind.talks and not job.key
-
-
-def _reason_of(answer: Finished) -> Reason:
-    if answer.outcome != Outcome.RAISED:
-        return Reason.PAYLOAD
-    return Reason.TIMEOUT if answer.reason == Reason.TIMEOUT else Reason.RAISED
+        self._scaler.observe(now, may_grow=not self.paused)
 
 
 def _pick(slot: Slot, job_id: bytes) -> Job | None:
@@ -539,19 +296,3 @@ def _pick(slot: Slot, job_id: bytes) -> Job | None:
             jobs.remove(job)
             return job
     return None
-
-
-def _follow(job: Job) -> None:
-    """Have a job that waits run on the newest code of its clients."""
-    if job.state in FINAL:
-        return
-    while (successor := job.generation.successor) is not None:
-        job.generation.unfinished -= 1
-        successor.unfinished += 1
-        job.generation = successor
-
-
-def _drain(generation: Generation) -> Iterable[Job]:
-    while (job := generation.queue.first()) is not None:
-        generation.queue.drop_first()
-        yield job

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from procjobs.shared.states import Reason
     from procjobs.supervisor.guard import Sample
     from procjobs.supervisor.jobs import Job, Slot
+    from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
 
 
 class Account(NamedTuple):
@@ -54,6 +55,15 @@ class Engine(Protocol):
 
     def answer(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
         """Pass on the one answer of a job that has reached a final state; `error` is its one line of text."""
+
+    def begin_look(self) -> None:
+        """Begin the stretch of time that the next `look_at_cpus` tells about."""
+
+    def look_at_cpus(self) -> CpuFacts:
+        """Return how busy the CPUs have been since `begin_look`."""
+
+    def look_at_memory(self) -> MemoryFacts:
+        """Return the memory of the host, and what workers have taken of it."""
 
     def account(self, job: Job) -> Account:
         """Return what is known of the attempt that has just ended."""

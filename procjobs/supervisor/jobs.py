@@ -90,8 +90,8 @@ class Generation:
 class Job:
     """One submission. `client` is whoever wants the answer, opaque to the scheduling core.
 
-    `unsent` counts the clients that the answer is still to be sent to. `history` has an account of each attempt that
-    failed, `stack` where the job was when it was last examined.
+    `queued_at` is when it could have been started first, or again. `unsent` counts the clients that the answer is still to
+    be sent to. `history` has an account of each attempt that failed, `stack` where the job was when it was last examined.
     """
 
     __slots__ = (
@@ -109,6 +109,7 @@ class Job:
         "key_order",
         "key_turn",
         "kind",
+        "queued_at",
         "row",
         "slot",
         "stack",
@@ -132,6 +133,7 @@ class Job:
         self.row = 0
         self.slot: Slot | None = None
         self.expires_at = 0.0
+        self.queued_at = 0.0
         self.watchers: list[Any] | None = None
         self.answer: Any = None
         self.unsent = 0

@@ -93,9 +93,9 @@ class TemplateLink:
         self.pid = pid
         sock.setblocking(False)
 
-    def spawn(self, slot: int, fds: list[int]) -> bool:
-        """Ask for a worker; return False if the template cannot be reached."""
-        return self._send({"spawn": slot}, fds)
+    def spawn(self, slot: int, cpus: list[int], fds: list[int]) -> bool:
+        """Ask for a worker, on these CPUs (none: on all); return False if the template cannot be reached."""
+        return self._send({"spawn": slot, "cpus": cpus}, fds)
 
     def forget(self, pid: int) -> None:
         """Say that a worker has gone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from procjobs.clock import wall
-from procjobs.shared.table import Counters, SlotRecord, TableWriter
+from procjobs.shared.table import Counters, Scaling, SlotRecord, TableWriter
 from procjobs.supervisor.jobs import Slot, SlotState
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class Publisher:
         self._counters: Counters | None = None
         self._slots: dict[int, tuple[int, int, int, bytes]] = {}
         self._problem = ""
+        self._scaled_at = -1.0
 
     def publish_counters(self, *, accepting: bool) -> None:
         """Write the counters.
@@ -49,9 +50,18 @@ class Publisher:
             self._table.write_counters(counters)
 
     def publish_slots(self, now: float) -> None:
-        """Write the slots."""
+        """Write the slots, and how many there are to be."""
+        self._publish_scaling(now)
         for slot in self._dispatcher.slots:
             self.publish_slot(slot, now)
+
+    def _publish_scaling(self, now: float) -> None:
+        staff = self._dispatcher.staff
+        if staff.changed_at == self._scaled_at:
+            return
+        self._scaled_at = staff.changed_at
+        changed_at = staff.changed_at - now + wall() if staff.last_change else 0.0
+        self._table.write_scaling(Scaling(staff.least, staff.most, staff.size, changed_at, staff.last_change))
 
     def publish_slot(self, slot: Slot, now: float) -> None:
         """Write one slot."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.jobs import Job
 
 _QUEUED: Final = JobState.QUEUED
+_NEVER: Final = float("inf")
 
 
 class JobQueue:
@@ -61,6 +62,15 @@ class JobQueue:
                 level.popleft()
             del self._levels[-self._order.pop(0)]
         return None
+
+    def oldest(self) -> float:
+        """Return since when the first of one of the priorities has waited, infinity where nothing does."""
+        return min((self._since(level) for level in self._levels.values()), default=_NEVER)
+
+    def _since(self, level: deque[Job]) -> float:
+        while level and level[0].state is not _QUEUED:
+            level.popleft()
+        return level[0].queued_at if level else _NEVER
 
     def drop_first(self) -> None:
         """Take out the job that `first` returned."""

@@ -1,12 +1,11 @@
 """The workers of a pool: how many there are, for which code, and which of them end. Pure.
 
-There are at least `least` workers and at most `most`; more than `least` only while jobs wait for one, or some seconds
-after. Places are shared between generations of code: whoever has jobs and no worker comes first.
+There are `size` workers, at least `least` and at most `most`; the Scaler moves the size between them. Places are shared
+between generations of code: whoever has jobs and no worker comes first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from procjobs.supervisor.guard import FORGIVEN_SECONDS, Guard
@@ -27,39 +26,74 @@ class Staff:
         self._engine = engine
         self._settings = settings
         self.least, self.most = settings.workers
+        self.size = self.least
+        self.last_change, self.changed_at = "", 0.0
         self.slots: list[Slot] = []
         self.generations: list[Generation] = []
         self.restarts = 0
         self.live = 0  # slots that are not empty
 
+    # How many ---------------------------------------------------------------------------------------------------
+
+    def resize(self, least: int, most: int, now: float) -> None:
+        """Change the bounds; the size stays where it is as far as they let it."""
+        if (least, most) == (self.least, self.most):
+            return
+        self.least, self.most = least, most
+        size = min(max(self.size, least), most)
+        self.set_size(size, f"resized to {least}" if least == most else f"resized to {least} to {most}", now)
+        self.retire_surplus(now)
+
+    def set_size(self, size: int, why: str, now: float) -> None:
+        """Change the size, and say why."""
+        before, self.size = self.size, size
+        self.note_size(f"{before} -> {size} workers: {why}", now)
+
+    def note_size(self, text: str, now: float) -> None:
+        """Say what became of the size."""
+        self.last_change, self.changed_at = text, now
+        self._engine.log(text)
+
+    def staying(self) -> int:
+        """Return how many workers there are that are not about to end."""
+        return sum(slot.state is not SlotState.EMPTY and slot.stop is Stop.NONE for slot in self.slots)
+
+    def spare_since(self) -> float:
+        """Return since when the worker that was idle for longest is, infinity where the pool can do without none."""
+        if self.live <= self.least or self.staying() <= self.least:
+            return _NEVER
+        return min((g.idle[0].idle_since for g in self.generations if g.idle and not g.queue), default=_NEVER)
+
+    def spare(self) -> list[Slot]:
+        """Return the idle workers, those that were idle for longest first."""
+        idle = [slot for g in self.generations if not g.queue for slot in g.idle]
+        return sorted(idle, key=lambda slot: slot.idle_since)
+
     # Coming -----------------------------------------------------------------------------------------------------
 
     def spawn_missing(self, now: float, *, paused: bool) -> None:
-        """Keep the pool at its size: at least `least` workers, more up to `most` while jobs wait for one."""
-        is_enough = self.live >= self.most or (self.live >= self.least and not any(g.queue for g in self.generations))
-        if is_enough and len(self.generations) == 1:
+        """Keep the pool at its size: workers for those generations whose jobs wait, the rest for the current one."""
+        if self.live >= self.size and len(self.generations) == 1:
             return  # as in almost every turn
-        while len(self.slots) < self.most:
-            self.slots.append(Slot(len(self.slots)))
-        for generation in self._needy(now):
+        ready = [g for g in self.generations if g.ready and g.successor is None and g.budget.not_before <= now]
+        for generation in sorted((g for g in ready if g.queue), key=lambda g: (g.slots, g.started_at)):
             starting = sum(s.generation is generation and s.state is SlotState.STARTING for s in self.slots)
             wanted = len(generation.queue) - starting - len(generation.idle)
-            while self.live < self.least or (wanted > 0 and self.live < self.most):
-                if not self._spawn(generation, now):
-                    return
-                wanted -= 1
-            if wanted > 0 and not starting and not paused:
+            if wanted > 0 and not generation.slots and self.size <= self.live < self.most and not paused:
+                self.set_size(self.live + 1, "a job waits, and no worker has its code", now)
+            if not self._spawn_some(generation, wanted, now):
+                return
+            if wanted > 0 and not starting and not paused and self.live >= self.size:
                 self._make_room(generation, now)
+        if ready:
+            self._spawn_some(ready[-1], self.size - self.live, now)
 
-    def _needy(self, now: float) -> Iterable[Generation]:
-        """Yield the generations that may start workers: first those whose jobs have none, the current one last."""
-        ready = [g for g in self.generations if g.ready and g.successor is None and g.budget.not_before <= now]
-        waiting = sorted((g for g in ready if g.queue), key=lambda g: (g.slots, g.started_at))
-        current = self.generations[-1:] if self.generations and self.generations[-1] in ready else ready[-1:]
-        return [*waiting, *(g for g in current if g not in waiting)]
+    def _spawn_some(self, generation: Generation, count: int, now: float) -> bool:
+        """Start so many workers as far as there are places; return False if one could not be started."""
+        return all(self._spawn(generation, now) for _ in range(min(count, self.size - self.live)))
 
     def _spawn(self, generation: Generation, now: float) -> bool:
-        slot = next(s for s in self.slots if s.state is SlotState.EMPTY)
+        slot = self._empty_slot()
         slot.state = SlotState.STARTING
         slot.generation = generation
         slot.started_at = now
@@ -73,6 +107,14 @@ class Staff:
         generation.budget.add_failure(now)
         generation.budget.not_before = max(generation.budget.not_before, now + 0.1)
         return False
+
+    def _empty_slot(self) -> Slot:
+        """Return the first place that is free, a new one where all are taken: there are fewer than the most then."""
+        found = next((slot for slot in self.slots if slot.state is SlotState.EMPTY), None)
+        if found is None:
+            found = Slot(len(self.slots))
+            self.slots.append(found)
+        return found
 
     def on_ready(self, slot: Slot, baseline_bytes: int, now: float) -> None:
         """Take note of a worker that has started and can be given jobs."""
@@ -96,39 +138,25 @@ class Staff:
     # Staying ----------------------------------------------------------------------------------------------------
 
     def next_time(self, now: float) -> float:
-        """Return when something is to be done about workers that start, idle ones that are too many, or a budget."""
+        """Return when something is to be done about workers that start, or a budget."""
         deadline = _NEVER
         for slot in self.slots:
             if slot.state is SlotState.STARTING:
                 deadline = min(deadline, slot.started_at + self._settings.start_timeout)
-            elif slot.state is SlotState.IDLE and self._is_surplus(slot):
-                deadline = min(deadline, self._idle_until(slot))
         for generation in self.generations:
             if generation.ready and generation.budget.not_before > now:
                 deadline = min(deadline, generation.budget.not_before)
         return deadline
 
     def advance(self, slot: Slot, guard: Guard, now: float) -> None:
-        """Let a worker end that is not needed any more; stop one that does not get ready."""
-        if slot.state is SlotState.IDLE:
-            if self._is_surplus(slot) and self._idle_until(slot) <= now:
-                self.retire(slot, now)
-        elif slot.state is SlotState.STARTING and slot.started_at + self._settings.start_timeout <= now:
+        """Stop a worker that does not get ready."""
+        if slot.state is SlotState.STARTING and slot.started_at + self._settings.start_timeout <= now:
             guard.stop(slot, Stop.START, now)
 
     def forgive(self, slot: Slot, seconds: float, now: float) -> None:
         """Give a worker that starts more time: whether it is ready has not been looked at for so long."""
         soonest = now + FORGIVEN_SECONDS - self._settings.start_timeout
         slot.started_at = max(slot.started_at + seconds, soonest)
-
-    def _idle_until(self, slot: Slot) -> float:
-        return slot.idle_since + self._settings.worker_idle
-
-    def _is_surplus(self, slot: Slot) -> bool:
-        if self.live <= self.least or (slot.generation is not None and slot.generation.queue):
-            return False  # it is needed, or about to get a job
-        staying = sum(s.state is not SlotState.EMPTY and s.stop is Stop.NONE for s in self.slots)
-        return staying > self.least
 
     def is_unwanted(self, slot: Slot) -> bool:
         """Return whether a worker is to end as soon as it has no job: its place is gone, or its code is superseded."""

@@ -366,10 +366,11 @@ class Supervisor:
     # Stopping ---------------------------------------------------------------------------------------------------
 
     def resize(self, least: int, most: int) -> None:
-        """Change the number of workers."""
+        """Change the number of workers, or its bounds."""
         if not 1 <= least <= most <= MAX_SLOTS:
             raise ValueError(f"workers={least, most}")
         self.dispatcher.resize(least, most, self.now)
+        self.crew.pin_all()
 
     def drain(self) -> None:
         """Take no more jobs; the pool ends when those it has are done."""

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from procjobs.host import observe, process
+from procjobs.host import cpus, hostinfo, observe, process
 from procjobs.host.loop import Loop
 from procjobs.host.rundir import RunDir
 from procjobs.shared.wire import ANY_CODE, WireError
@@ -233,7 +233,7 @@ class Templates:
             "rows_offset": self._table.rows_offset,
             "skip": origin.skip,
         }
-        environment = {**os.environ, observe.MARK: self._mark}
+        environment = {**os.environ, **self._thread_variables(), observe.MARK: self._mark}
         environment.pop(observe.DETACHED, None)  # said of this supervisor, not of what it starts
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -254,14 +254,28 @@ class Templates:
         origin.ready_by = self._loop.now + self._settings.start_timeout
         self._loop.add(ours.fileno(), self.read_all)
 
+    def _thread_variables(self) -> dict[str, str]:
+        """Return what tells libraries how many threads to start: for the most workers that there may be at once.
+
+        They read it once, when they are imported. So after a resize it holds from the next reload on.
+        """
+        count = hostinfo.usable_cpus(hostinfo.read_cpu_facts())
+        most = self.dispatcher.staff.most
+        return cpus.thread_variables(self._settings.threads, workers=most, cpus=count, environment=os.environ)
+
     def pids(self) -> set[int]:
         """Return the pids of the templates."""
         return {origin.link.pid for origin in self._origins.values() if origin.link is not None}
 
-    def spawn(self, generation: Generation, slot: int, fds: list[int]) -> bool:
+    def spawn(self, generation: Generation, slot: int, on_cpus: list[int], fds: list[int]) -> bool:
         """Ask the generation's template for a worker; return whether it could be asked."""
         link = self._origins[generation].link
-        return link is not None and link.spawn(slot, fds)
+        return link is not None and link.spawn(slot, on_cpus, fds)
+
+    def cpus_of(self, slot: int) -> list[int]:
+        """Return the CPUs that a worker is to run on, none if it may use all."""
+        usable = cpus.usable_cpu_numbers()
+        return cpus.cpus_of_slot(slot, self._settings.affinity, workers=self.dispatcher.staff.most, usable=usable)
 
     def kill(self, generation: Generation) -> None:
         """Kill a generation's template, which does not do what it was asked for."""

@@ -8,7 +8,7 @@
 
 It talks with the supervisor over a SOCK_SEQPACKET pair, one JSON object a message:
 
-    supervisor -> template   {"spawn": slot} with the worker's two sockets; {"gone": pid}
+    supervisor -> template   {"spawn": slot, "cpus": [number, ...]} with the worker's two sockets; {"gone": pid}
     template -> supervisor   {"ready": true} | {"failed": traceback} | {"threads": module}
                              {"spawned": slot, "pid": pid} | {"refused": slot, "why": text}
 """
@@ -26,7 +26,7 @@ import sys
 import traceback
 from typing import Any, Final, NoReturn
 
-from procjobs.host import observe, process
+from procjobs.host import cpus, observe, process
 from procjobs.shared.wire import limit_text
 from procjobs.worker.worker import WorkerSetup, run_worker
 
@@ -79,19 +79,21 @@ class Template:
                 break
             request = json.loads(message)
             if "spawn" in request:
-                self._spawn(request["spawn"], fds)
+                self._spawn(request["spawn"], request["cpus"], fds)
             else:
                 self._workers.discard(request["gone"])
         for pid in self._workers:
             process.kill_group(pid, signal.SIGKILL)
         process.kill_marked(os.environ[observe.MARK])
 
-    def _spawn(self, slot: int, fds: list[int]) -> None:
+    def _spawn(self, slot: int, worker_cpus: list[int], fds: list[int]) -> None:
         def child() -> NoReturn:
             process.lead_new_session()
             process.wait_for_new_parent(self._supervisor_pid)
             process.die_with_parent(self._supervisor_pid)
             self._control.close()
+            if worker_cpus:
+                cpus.pin(worker_cpus)
             run_worker(self._setup, slot, fds)
 
         try:

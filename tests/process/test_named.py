@@ -86,6 +86,8 @@ def test_settings_that_differ_are_told(pool_name):
             procjobs.Pool(pool_name, timeout=60).shutdown()
         with pytest.raises(procjobs.ConfigurationError, match=r"workers=\(1, 1\) \(here \(2, 2\)\)"):
             procjobs.Pool(pool_name, workers=2, strict=True)
+        with pytest.warns(procjobs.SettingsDiffer, match=r"threads='auto' \(here 3\), affinity=None \(here 'spread'\)"):
+            procjobs.Pool(pool_name, threads=3, affinity="spread").shutdown()
         procjobs.Pool(pool_name).shutdown()
 
 

@@ -359,14 +359,6 @@ def test_directory_that_cannot_be_used(tmp_path):
         procjobs.Pool(directory=str(tmp_path / "file"))
 
 
-def test_workers_scale_between_bounds(tmp_path):
-    with procjobs.Pool(workers=(1, 3)) as pool:
-        handles = [pool.submit(jobs.wait_for_file, str(tmp_path / "go")) for _ in range(3)]
-        wait_until(lambda: pool.stats().busy == 3)
-        (tmp_path / "go").touch()
-        concurrent.futures.wait(handles, timeout=30)
-
-
 def test_resize_pause_resume(pool):
     pool.resize(3)
     wait_until(lambda: pool.stats().workers == 3)

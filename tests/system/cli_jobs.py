@@ -13,6 +13,10 @@ def echo(*args, **kwargs):
     return {"args": list(args), "kwargs": kwargs}
 
 
+def affinity():
+    return sorted(os.sched_getaffinity(0))
+
+
 def say(text):
     print(text, flush=True)
     return text.upper()

@@ -8,6 +8,8 @@ import os
 
 import pytest
 
+import procjobs
+
 from ..conftest import wait_until
 from . import cli_jobs
 
@@ -65,6 +67,31 @@ def test_resize_changes_the_number_of_workers(cli):
     assert {"pool": "media", "workers": [1, 2]} == cli.json("resize", "media", "1-2")
     done = cli("resize", "media", "many")
     assert (2, True) == (done.returncode, "'many' is no number of workers" in done.stderr)
+
+
+def test_status_of_a_pool_that_scales_tells_between_what_and_what_became_of_its_size_last(cli):
+    pool = cli.pool(workers=(1, 3))
+    wait_until(lambda: pool.stats().idle == 1)
+    assert "workers:  1: 0 busy, 1 idle, scales from 1 to 3\n" in cli("status", "media").stdout
+    cli("resize", "media", "2-5")
+    wait_until(lambda: pool.stats().idle == 2)
+    shown = cli("status", "media").stdout
+    assert "workers:  2: 0 busy, 2 idle, scales from 2 to 5\nsize:     1 -> 2 workers: resized to 2 to 5 (" in shown
+    document = cli.json("status", "media")
+    assert (2, 5, "1 -> 2 workers: resized to 2 to 5") == tuple(document[key] for key in ("least", "most", "scaling"))
+
+
+def test_pool_is_started_with_threads_and_cpus_as_they_are_given(cli):
+    cpu = min(os.sched_getaffinity(0))
+    options = ("--workers", "1-2", "--threads", "3", "--affinity", str(cpu), "--worker-idle", "5")
+    assert 0 == cli("start", "media", *options).returncode
+    with procjobs.Pool("media", directory=cli.base, threads=3, affinity=[cpu], worker_idle=5.0, strict=True) as pool:
+        assert [cpu] == pool.submit(cli_jobs.affinity).result(30)
+    for option, wrong in (("--threads", "many"), ("--affinity", "0-x"), ("--affinity", "everywhere")):
+        done = cli("start", "other", option, wrong)
+        assert (2, True) == (done.returncode, f"'{wrong}'" in done.stderr), done.stderr
+    done = cli("start", "other", "--affinity", "9999")
+    assert (2, True) == (done.returncode, "may not use CPU 9999" in done.stderr), done.stderr
 
 
 def test_drain_waits_for_the_last_job(cli, tmp_path):

@@ -89,6 +89,18 @@ def test_plus_and_minus_change_the_number_of_workers(top, busy):
     top.wait_for("the pool has 1 workers now")
 
 
+def test_plus_and_minus_move_the_most_of_a_pool_that_scales(cli):
+    pool = cli.pool(workers=(1, 2))
+    terminal = cli.terminal("top", "--interval", "0.1")
+    terminal.wait_for("workers 1 of 1-2: 0 busy, 1 idle")
+    terminal.press("+")
+    terminal.wait_for("the pool has 1 to 3 workers now")
+    terminal.wait_for("of 1-3")
+    assert (1, 3) == pool.stats()[-4:-2]
+    terminal.press("q")
+    terminal.wait()
+
+
 def test_ctrl_z_does_not_leave_the_shell_on_the_screen_of_a_picture(top):
     # A process without a shell above it is not stopped by the key in any case (setpgid(2), orphaned groups).
     status = Path(f"/proc/{top.process.pid}/status").read_text()

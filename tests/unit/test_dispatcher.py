@@ -11,10 +11,13 @@ from procjobs.config import JobOptions, PoolSettings
 from procjobs.shared import wire
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
-from procjobs.supervisor.dispatcher import AHEAD, BEGIN_SECONDS, TAKE_BACK_SECONDS, Dispatcher, backoff_pause
+from procjobs.supervisor.assigner import AHEAD, BEGIN_SECONDS, TAKE_BACK_SECONDS
+from procjobs.supervisor.dispatcher import Dispatcher
+from procjobs.supervisor.endings import backoff_pause
 from procjobs.supervisor.engine import Account
 from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop
+from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
 
 DETAILS = b'{"type": "ValueError", "message": "no\\nmore"}'
 
@@ -27,6 +30,7 @@ class Bench:
         self.dispatcher = Dispatcher(self, PoolSettings(workers, job_defaults=defaults, **settings), jitter=lambda: 0.0)
         self.now = 100.0
         self.notes = []
+        self.lines = []
         self.sent = []
         self.answers = {}
         self.unread = set()
@@ -36,6 +40,9 @@ class Bench:
         self.examined = []
         self.noted = []
         self.sample = Sample(0, 0.0, 1, 0)
+        self.cpus = CpuFacts(8, 0.1)
+        self.memory = MemoryFacts(2**34, 2**33, ())
+        self.looks = 0
         self.generation = self.add_generation()
         self.turn()
         if ready:
@@ -87,11 +94,22 @@ class Bench:
     def measure(self, slot):
         return self.sample
 
+    def begin_look(self):
+        self.looks += 1
+
+    def look_at_cpus(self):
+        self.looks += 1
+        return self.cpus
+
+    def look_at_memory(self):
+        return self.memory
+
     def account(self, job):
         return Account(1.0, 2.0, "4 of 9", "its last words")
 
     def log(self, line):
         self.line = line
+        self.lines.append(line)
 
     # What happens
 
@@ -438,26 +456,6 @@ def test_paused_pool_starts_nothing_until_it_is_resumed(bench):
     bench.turn()
     assert JobState.RUNNING is job.state
 
-
-def test_pool_grows_with_its_queue_and_shrinks_to_the_least_when_idle():
-    bench = Bench((1, 3), worker_idle=10.0)
-    assert 1 == bench.generation.slots
-    jobs = [bench.submit() for _ in range(5)]
-    assert 3 == bench.generation.slots
-    bench.start_workers()
-    while running := [job for job in jobs if job.state is JobState.RUNNING]:
-        bench.finish(running[0])
-    assert bench.now + 10.0 == bench.dispatcher.next_deadline(bench.now)
-    bench.turn(10.0)
-    assert [("retire", 0), ("retire", 1)] == bench.take_notes(), "one of three stays"
-
-
-def test_worker_that_may_not_be_idle_at_all_still_runs_what_it_was_started_for():
-    bench = Bench((1, 2), worker_idle=0.0)
-    bench.submit()
-    job = bench.submit()
-    bench.start_workers()
-    assert JobState.RUNNING is job.state
 
 
 def test_fewer_workers_end_at_once_if_idle_and_else_after_their_job():

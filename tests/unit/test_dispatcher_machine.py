@@ -16,11 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from procjobs.config import JobOptions, PoolSettings
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
-from procjobs.supervisor.dispatcher import TINY_SECONDS, Dispatcher
+from procjobs.supervisor.assigner import TINY_SECONDS
+from procjobs.supervisor.dispatcher import Dispatcher
 from procjobs.supervisor.engine import Account
 from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop
 from procjobs.supervisor.queue import KeyTurn
+from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
 
 NEVER = float("inf")
 CAPACITY = 6
@@ -63,12 +65,14 @@ class World:
         self.examined = []
         self.tells_stacks = True
         self.samples = []
+        self.cpus = CpuFacts(4, 0.2)
+        self.memory = MemoryFacts(2**34, 2**33, ())
 
     # The engine
 
     def spawn(self, slot):
         assert slot.number < self.dispatcher.staff.most
-        assert len(self.workers) < self.dispatcher.staff.most
+        assert len(self.workers) < self.dispatcher.staff.size
         assert slot.number not in self.workers
         assert slot.generation.ready
         if self.can_spawn:
@@ -84,7 +88,7 @@ class World:
         assert not dispatcher.paused
         assert not dispatcher.stopping
         waiting = [j for j in self.jobs.values() if j.state is JobState.QUEUED and j.generation is job.generation]
-        waiting = [j for j in waiting if j.key not in dispatcher._keys._taken]
+        waiting = [j for j in waiting if j.key not in dispatcher._waiting.keys._taken]
         assert job.kind.options.priority == max(j.kind.options.priority for j in waiting)
         assert job.attempt <= 1 + job.kind.options.retries
         if len(worker.unread) >= CAPACITY:
@@ -134,6 +138,16 @@ class World:
 
     def measure(self, slot):
         return self.samples.pop() if self.samples else Sample(0, 0.0, 1, 0)
+
+    def begin_look(self):
+        assert not self.dispatcher.paused
+
+    def look_at_cpus(self):
+        assert self.dispatcher.queued
+        return self.cpus
+
+    def look_at_memory(self):
+        return self.memory
 
     def account(self, job):
         return Account(None, self.now, None, "")
@@ -342,6 +356,11 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.dispatcher.resize(least, least + more, self.world.now)
         self.world.turn()
 
+    @rule(used=st.sampled_from([None, 0.0, 0.7, 1.0]), free=st.sampled_from([0, 2**30, 2**33]))
+    def host_gets_busy_or_idle(self, used, free):
+        self.world.cpus = CpuFacts(4, used)
+        self.world.memory = MemoryFacts(2**34, free, ())
+
     @rule()
     def pause_or_resume(self):
         self.dispatcher.paused = not self.dispatcher.paused
@@ -499,7 +518,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     def each_job_is_answered_once_and_in_one_place(self):
         world = self.world
         held = Counter(job.id for slot in self.dispatcher.slots for job in slot.jobs)
-        delayed = Counter(job.id for _, _, job in self.dispatcher._delayed._heap)
+        delayed = Counter(job.id for _, _, job in self.dispatcher._waiting._delayed._heap)
         queued = Counter(
             job.id for g in self.dispatcher.generations for level in g.queue._levels.values() for job in level
         )
@@ -521,9 +540,9 @@ class DispatcherMachine(RuleBasedStateMachine):
     def one_job_of_each_key_runs(self):
         running = Counter(job.key for job in self.world.jobs.values() if job.key and job.state is JobState.RUNNING)
         assert set() == {key for key, count in running.items() if count > 1}
-        assert running.keys() == self.dispatcher._keys._taken
+        assert running.keys() == self.dispatcher._waiting.keys._taken
         waiting = [job for job in self.world.jobs.values() if job.key_turn is KeyTurn.WAITS]
-        assert len(waiting) == self.dispatcher._keys.waiting
+        assert len(waiting) == self.dispatcher._waiting.keys.waiting
         called = {job.key for job in self.world.jobs.values() if job.key_turn is KeyTurn.CALLED}
         assert {job.key for job in waiting} <= running.keys() | called, "who waits is called by somebody's end"
 
@@ -556,6 +575,12 @@ class DispatcherMachine(RuleBasedStateMachine):
                 assert slot.stop in {Stop.NONE, Stop.RETIRE}
             if slot.state is SlotState.STOPPING:
                 assert min(slot.kill_at, slot.term_at) < NEVER
+
+    @invariant()
+    def size_is_within_its_bounds(self):
+        staff = self.dispatcher.staff
+        assert staff.least <= staff.size <= staff.most
+        assert staff.live == sum(slot.state is not SlotState.EMPTY for slot in staff.slots)
 
     @invariant()
     def no_worker_is_idle_while_a_job_waits(self):

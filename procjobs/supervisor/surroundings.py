@@ -1,0 +1,46 @@
+"""What the Scaler asks for, read from this host: how busy its CPUs have been, and its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from procjobs.host import hostinfo, observe, pressure
+from procjobs.supervisor.jobs import SlotState
+from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
+
+if TYPE_CHECKING:
+    from procjobs.supervisor.jobs import Slot
+
+
+class Surroundings:
+    """The host around a pool, from one look to the next."""
+
+    def __init__(self) -> None:
+        self._before: pressure.Counters | None = None
+
+    def begin_look(self) -> None:
+        """Begin the stretch of time that the next look tells about."""
+        self._before = pressure.read_counters()
+
+    def look_at_cpus(self) -> CpuFacts:
+        """Return how busy the CPUs have been since the last look."""
+        before, after = self._before, pressure.read_counters()
+        self._before = after
+        load = pressure.load_between(before or after, after)
+        cpus = hostinfo.usable_cpus(hostinfo.read_cpu_facts())
+        return CpuFacts(cpus, load.cpu_used, load.cpu_pressure, load.memory_pressure)
+
+    def look_at_memory(self, slots: Iterable[Slot]) -> MemoryFacts:
+        """Return the memory there is, and what each worker has taken with all that it has started.
+
+        Less what it had at its start, most of which it shares with the template.
+        """
+        facts = hostinfo.read_memory_facts()
+        total = min(facts.total_bytes, facts.cgroup_limit_bytes or facts.total_bytes)
+        live = [slot for slot in slots if slot.state is not SlotState.EMPTY]
+        return MemoryFacts(total, hostinfo.usable_memory_bytes(facts), tuple(_taken(slot) for slot in live))
+
+
+def _taken(slot: Slot) -> int:
+    return max(observe.rss_of(observe.family(slot.pid)) - slot.baseline_bytes, 0) if slot.pid else 0
