@@ -138,6 +138,18 @@ def test_jobs_of_which_none_waits_long_let_the_host_alone_however_many_there_are
     assert (1, 1, 0) == (bench.dispatcher.queued, size(bench), bench.looks)
 
 
+def test_next_look_is_when_the_job_that_waits_now_has_waited_long_enough():
+    bench = Bench((1, 8))
+    first = bench.submit()
+    bench.submit()
+    began = bench.now
+    bench.turn(PATIENCE_SECONDS / 2)
+    bench.submit()
+    bench.finish(first)
+    bench.turn(began + PATIENCE_SECONDS - bench.now)
+    assert pytest.approx(began + 1.5 * PATIENCE_SECONDS) == bench.dispatcher.next_deadline(bench.now)
+
+
 def test_full_cpus_hold_the_size_with_one_line_in_the_log_until_jobs_starve():
     bench = Bench((1, 8))
     bench.cpus = CpuFacts(2, 0.97)
