@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 
 from procjobs.cli import text
 from procjobs.client.attach import AttachedPool, find_pools
+from procjobs.config import NICE
 from procjobs.errors import ProcjobsError
-from procjobs.host import hostinfo, process, rundir
+from procjobs.host import hostinfo, process, rundir, sizing
 from procjobs.version import __version__
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -125,9 +126,9 @@ def check_capacity(_directory: str | None) -> Iterator[Finding]:
     """CPUs and memory, of the host and of the control group."""
     cpus = hostinfo.read_cpu_facts()
     quota = f", a cgroup quota of {min(cpus.cgroup_quotas):g}" if cpus.cgroup_quotas else ""
-    workers = hostinfo.default_workers(cpus)
-    yield Finding("cpu", OK, f"{cpus.logical} on the host{quota}: workers=auto is {workers}")
     memory = hostinfo.read_memory_facts()
+    workers = sizing.choose_size(cpus, memory, nice=NICE).workers
+    yield Finding("cpu", OK, f"{cpus.logical} on the host{quota}: workers=auto is {workers} (`procjobs host` says why)")
     usable = hostinfo.usable_memory_bytes(memory)
     limit = memory.cgroup_limit_bytes
     bound = f", a cgroup limit of {text.size(limit)}" if limit is not None else ""

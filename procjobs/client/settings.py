@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from procjobs.client import launcher
-from procjobs.config import MAX_SLOTS, Workers, check_count, check_workers
+from procjobs.config import MAX_SLOTS, NICE, Workers, check_count, check_workers
 from procjobs.errors import ConfigurationError, PayloadError
-from procjobs.host import hostinfo, payload
+from procjobs.host import hostinfo, payload, sizing
 
 
 def choose_workers(workers: Workers, max_workers: int | None) -> Workers:
@@ -24,7 +24,7 @@ def choose_workers(workers: Workers, max_workers: int | None) -> Workers:
 def resolve_workers(workers: Workers) -> tuple[int, int]:
     """Return (least, most)."""
     if workers == "auto":
-        count = min(hostinfo.default_workers(hostinfo.read_cpu_facts()), MAX_SLOTS)
+        count = sizing.choose_size(hostinfo.read_cpu_facts(), hostinfo.read_memory_facts(), nice=NICE).workers
         return count, count
     return (workers, workers) if isinstance(workers, int) else workers
 

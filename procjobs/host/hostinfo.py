@@ -1,12 +1,13 @@
 """How many CPUs and how much memory this process can really use.
 
-The rules (`usable_cpus`, `default_workers`, `usable_memory_bytes`) are functions of facts given to them. The readers
-(`read_cpu_facts`, `read_memory_facts`) fetch the facts of this host and decide nothing. What a host does not tell
-(no /proc, no cgroups, not Linux) is a missing fact, never an error.
+The rules (`usable_cpus`, `usable_memory_bytes`) are functions of facts given to them; what follows for the size of a pool
+is in `procjobs.host.sizing`. The readers (`read_cpu_facts`, `read_memory_facts`) fetch the facts of this host and decide
+nothing. What a host does not tell (no /proc, no cgroups, not Linux) is a missing fact, never an error.
 """
 
 import math
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 # A v1 group without a limit shows the largest signed 64-bit number, rounded down to a page, whose size differs.
@@ -20,12 +21,15 @@ class CpuFacts(NamedTuple):
     """What bounds the CPUs of this process: each field is one bound, and the smallest holds.
 
     `logical` counts the CPUs of the host, `affinity` those which the scheduler may use for this process (None: the
-    system has no such notion). `cgroup_quotas` are CPUs per group that has a quota, this process's own group first.
+    system has no such notion). `cgroup_quotas` are CPUs per group that has a quota, this process's own group first. `cores`
+    counts the physical ones behind those of the affinity (None: not told); it bounds nothing, since a core with two busy
+    threads does more than with one.
     """
 
     logical: int
     affinity: int | None
     cgroup_quotas: tuple[float, ...]
+    cores: int | None = None
 
 
 class MemoryFacts(NamedTuple):
@@ -72,11 +76,6 @@ def usable_cpus(facts: CpuFacts) -> int:
     return max(1, min(bounds))
 
 
-def default_workers(facts: CpuFacts) -> int:
-    """Return the number of workers for `workers="auto"`: one for each CPU that can be kept busy."""
-    return usable_cpus(facts)
-
-
 def usable_memory_bytes(facts: MemoryFacts) -> int:
     """Return how many bytes this process and its children can still take before the host or the group is full."""
     if facts.cgroup_limit_bytes is None:
@@ -91,10 +90,12 @@ def read_cpu_facts(root: str = "/") -> CpuFacts:
     Control groups are read below the directory `root`.
     """
     quotas = (_read_quota(directory) for directory in _group_directories(root, "cpu"))
+    logical, affinity = os.cpu_count() or 1, _read_affinity()
     return CpuFacts(
-        logical=os.cpu_count() or 1,
-        affinity=_read_affinity(),
+        logical=logical,
+        affinity=None if affinity is None else len(affinity),
         cgroup_quotas=tuple(quota for quota in quotas if quota is not None),
+        cores=_count_cores(root, range(logical) if affinity is None else affinity),
     )
 
 
@@ -112,12 +113,22 @@ def read_memory_facts(root: str = "/") -> MemoryFacts:
     return MemoryFacts(total_bytes, available_bytes, smallest.limit_bytes, smallest.used_bytes)
 
 
-def _read_affinity() -> int | None:
+def _read_affinity() -> set[int] | None:
     try:
         # It knows of cpusets too: the kernel shrinks the mask to the CPUs of the group.
-        return len(os.sched_getaffinity(0))
+        return os.sched_getaffinity(0)
     except (AttributeError, OSError):  # macOS has no such call, a seccomp filter may refuse it
         return None
+
+
+def _count_cores(root: str, cpus: Iterable[int]) -> int | None:
+    """Return how many cores these CPUs are threads of: those of one core name the same siblings.
+
+    psutil counts the cores of the host, whatever this process may use of them.
+    """
+    folder = os.path.join(root, "sys/devices/system/cpu")
+    siblings = {_read_text(folder, f"cpu{cpu}/topology/thread_siblings_list") for cpu in cpus}
+    return None if None in siblings else len(siblings) or None
 
 
 def _read_host_memory() -> tuple[int, int]:

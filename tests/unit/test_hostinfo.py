@@ -52,10 +52,6 @@ def test_usable_cpus_are_the_smallest_bound_with_quotas_rounded_up(facts, expect
     assert expected == hostinfo.usable_cpus(facts)
 
 
-def test_auto_means_one_worker_for_each_usable_cpu():
-    assert 3 == hostinfo.default_workers(CpuFacts(logical=16, affinity=8, cgroup_quotas=(2.5,)))
-
-
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
@@ -186,8 +182,33 @@ def test_affinity_is_that_of_this_process(tmp_path):
     assert len(os.sched_getaffinity(0)) == hostinfo.read_cpu_facts(str(tmp_path)).affinity
 
 
-def test_this_host_gives_at_least_one_worker_and_some_memory():
-    assert hostinfo.default_workers(hostinfo.read_cpu_facts()) >= 1
+def siblings(*lists):
+    return {f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list": text for cpu, text in enumerate(lists)}
+
+
+@pytest.mark.parametrize(
+    ("lists", "cores"),
+    [
+        pytest.param(["0,2\n", "1,3\n", "0,2\n", "1,3\n"], 2, id="two threads each"),
+        pytest.param(["0\n", "1\n", "2\n", "3\n"], 4, id="one each"),
+        pytest.param(["0-3\n"] * 4, 1, id="four threads of one core"),
+        pytest.param(["0,2\n", "1,3\n", "0,2\n"], None, id="a CPU that does not tell"),
+        pytest.param([], None, id="a host that does not tell"),
+    ],
+)
+def test_cores_are_counted_by_the_siblings_of_their_threads(host, lists, cores):
+    assert cores == hostinfo._count_cores(host("", "", siblings(*lists)), range(4))
+
+
+def test_cores_are_those_of_the_affinity(host):
+    root = host("", "", siblings("0,1\n", "0,1\n", "2,3\n", "2,3\n"))
+    assert [1, 2] == [hostinfo._count_cores(root, cpus) for cpus in ({2, 3}, {1, 2})]
+
+
+def test_this_host_has_a_cpu_and_some_memory():
+    facts = hostinfo.read_cpu_facts()
+    assert 1 <= hostinfo.usable_cpus(facts) <= facts.logical
+    assert facts.cores is None or 1 <= facts.cores <= facts.logical
     assert hostinfo.usable_memory_bytes(hostinfo.read_memory_facts()) > 0
 
 
