@@ -25,6 +25,10 @@ if _side is not None and os.environ.get("PROCJOBS_TEST_SIDE") != _side:  # not i
     os.chmod(_directory.name, 0o755)  # another user's process must get as far as the socket, to be refused there
     os.environ["XDG_RUNTIME_DIR"] = _directory.name
 
+# What pools took is remembered in the user's home, and tests leave nothing there. Programs that they start inherit this.
+_state = tempfile.TemporaryDirectory(prefix="procjobs-state-")
+os.environ["XDG_STATE_HOME"] = _state.name
+
 settings.register_profile("procjobs", deadline=None)  # no test depends on speed
 settings.load_profile("procjobs")
 

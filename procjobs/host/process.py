@@ -40,11 +40,15 @@ _SAFE_FD: Final = 64
 
 
 class Exit(NamedTuple):
-    """How a process ended: by a signal, or with an exit code; the other is None."""
+    """How a process ended: by a signal, or with an exit code; the other is None.
+
+    `peak_bytes` is the highest resident size of it, or of one process that it has waited for (getrusage(2)).
+    """
 
     pid: int
     signal: int | None
     code: int | None
+    peak_bytes: int = 0
 
 
 def check_platform() -> None:
@@ -169,11 +173,12 @@ def reap_children(before_reaping: Callable[[int], None]) -> Iterator[Exit]:
         if info is None:
             return
         before_reaping(info.si_pid)
-        os.waitpid(info.si_pid, 0)
+        _, _, usage = os.wait4(info.si_pid, 0)
+        peak_bytes = usage.ru_maxrss * 1024
         if info.si_code == os.CLD_EXITED:
-            yield Exit(info.si_pid, None, info.si_status)
+            yield Exit(info.si_pid, None, info.si_status, peak_bytes)
         else:
-            yield Exit(info.si_pid, info.si_status, None)
+            yield Exit(info.si_pid, info.si_status, None, peak_bytes)
 
 
 def wait_for_child(pid: int, timeout: float) -> bool:

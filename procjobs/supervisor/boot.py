@@ -63,6 +63,10 @@ def main() -> None:
     supervisor.close()
     log.close()
     rundir.remove_own(directory, LOCK_FD)
+    if boot["owner_pid"] is None:  # last: a home directory may be on a network that does not answer
+        from procjobs.host import footprints  # here, because a pool should be ready soon
+
+        footprints.remember(directory.name, supervisor.crew.peaks)
 
 
 def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor, Log]:

@@ -79,6 +79,7 @@ class Crew:
         self._parts: dict[int, float] = {}
         self._cpus: dict[int, list[int]] = {}
         self.mark = os.urandom(16).hex()
+        self.peaks = observe.WorkerPeaks()
         self._seek_orphans = False
 
     # What the dispatcher needs done -----------------------------------------------------------------------------
@@ -334,6 +335,8 @@ class Crew:
             if link.stream.drained:
                 break
         assert slot.generation is not None
+        if slot.baseline_bytes and (slot.jobs_done or slot.jobs):
+            self.peaks.add(slot.baseline_bytes, how.peak_bytes, slot.used_bytes)
         self.templates.forget_worker(slot.generation, how.pid)
         slot.pid = 0  # it has been reaped
         self.stacks.forget(slot)

@@ -28,7 +28,7 @@ FLOORS = {
     "": 6,
 }  # fmt: skip
 OWNERS = {
-    r"os\.(fork|kill|killpg|waitpid|waitid|posix_spawn)\(": {"host/process.py", "client/launcher.py"},
+    r"os\.(fork|kill|killpg|waitpid|waitid|wait4|posix_spawn)\(": {"host/process.py", "client/launcher.py"},
     r"\bselectors\b": {"host/loop.py"},
     r"import cloudpickle|import pickle|pickle\.loads\(": {"host/payload.py"},
     r"import time\b|from time import": {"clock.py", "host/process.py", "host/observe.py", "supervisor/log.py"},

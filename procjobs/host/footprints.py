@@ -1,0 +1,90 @@
+"""What the workers of a named pool took in earlier runs, remembered on disk for the next one that is started.
+
+    $XDG_STATE_HOME/procjobs/NAME.json, without it ~/.local/state/procjobs/NAME.json (XDG Base Directory Specification)
+
+    {"version": 1, "runs": [{"ended_at": Unix time, "workers": 12, "worker_bytes": ..., "shared_bytes": ...}, ...]}
+
+The supervisor writes it when everything else of its pool has gone, from numbers that the kernel gave it with the exit
+status of each worker: nothing is sampled. Whoever starts the pool next reads it. It is advice: what cannot be read is not
+known, and what cannot be written is forgotten; neither is ever an error. Of a supervisor that was killed nothing is
+written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from typing import Any, Final
+
+from procjobs.clock import wall
+from procjobs.host.observe import WorkerPeaks
+from procjobs.host.sizing import Footprint
+
+MOST_RUNS: Final = 10
+"""A job that once took very much is forgotten after so many runs without one."""
+_MOST_POOLS: Final = 100
+_MOST_FILE_BYTES: Final = 65_536
+_MOST_BYTES: Final = 2**50
+
+
+def path_of(pool: str) -> str:
+    """Return the file of a pool."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return f"{state if os.path.isabs(state) else os.path.expanduser('~/.local/state')}/procjobs/{pool}.json"
+
+
+def recall(pool: str | None) -> Footprint:
+    """Return what the workers of a pool took at the most in its last runs; the usual guess if that is not known."""
+    runs = [] if pool is None else _read_runs(path_of(pool))
+    if not runs:
+        return Footprint()
+    return Footprint(max(r["worker_bytes"] for r in runs), max(r["shared_bytes"] for r in runs), len(runs))
+
+
+def remember(pool: str, peaks: WorkerPeaks) -> None:
+    """Add a run to the file of a pool, if any worker has run a job in it."""
+    if not peaks.workers:
+        return
+    path = path_of(pool)
+    run = {
+        "ended_at": round(wall()),
+        "workers": peaks.workers,
+        "worker_bytes": peaks.worker_bytes,
+        "shared_bytes": peaks.shared_bytes,
+    }
+    document = {"version": 1, "runs": [*_read_runs(path), run][-MOST_RUNS:]}
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        part = f"{path}.{os.getpid()}"
+        with open(part, "w") as file:
+            json.dump(document, file)
+        os.replace(part, path)  # a reader sees the one or the other
+        _forget_oldest(os.path.dirname(path))
+
+
+def _forget_oldest(folder: str) -> None:
+    """Keep the files of so many pools: some programs invent a name for each run."""
+    with os.scandir(folder) as entries:
+        ages = sorted((entry.stat().st_mtime, entry.path) for entry in entries)
+    for _, path in ages[:-_MOST_POOLS]:
+        os.unlink(path)
+
+
+def _read_runs(path: str) -> list[dict[str, int]]:
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                document = json.loads(file.read(_MOST_FILE_BYTES))
+                if isinstance(document, dict) and isinstance(document.get("runs"), list):
+                    return [run for run in document["runs"] if _is_run(run)][-MOST_RUNS:]
+    return []
+
+
+def _is_run(run: Any) -> bool:
+    if not isinstance(run, dict):
+        return False
+    numbers = (run.get("worker_bytes"), run.get("shared_bytes"))
+    return all(type(number) is int and 0 <= number <= _MOST_BYTES for number in numbers)

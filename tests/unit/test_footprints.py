@@ -1,0 +1,119 @@
+"""What is remembered of a pool's workers, and that nothing written there by anybody else can do harm."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from procjobs.host import footprints
+from procjobs.host.footprints import path_of, recall, remember
+from procjobs.host.observe import WorkerPeaks
+from procjobs.host.sizing import UNKNOWN_WORKER_BYTES, Footprint
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def peaks(*worker_bytes, shared=20 * MIB):
+    found = WorkerPeaks()
+    for count in worker_bytes:
+        found.add(shared, shared + count, 0)
+    return found
+
+
+def test_pool_that_was_never_seen_has_the_usual_guess():
+    assert Footprint(UNKNOWN_WORKER_BYTES, 0, 0) == recall("media") == recall(None)
+
+
+def test_worker_that_took_the_most_counts_without_what_all_share():
+    remember("media", peaks(30 * MIB, 500 * MIB, 40 * MIB))
+    assert Footprint(504 * MIB, 20 * MIB, 1) == recall("media")
+    assert 0 == recall("other").runs
+
+
+def test_processes_that_a_job_has_started_count_where_they_were_seen():
+    found = WorkerPeaks()
+    found.add(20 * MIB, 25 * MIB, 900 * MIB)
+    assert 904 * MIB == found.worker_bytes
+
+
+def test_last_ten_runs_count_and_the_most_of_them():
+    for count in (900, 100, 300, *[200] * (footprints.MOST_RUNS - 3)):
+        remember("media", peaks(count * MIB))
+    assert Footprint(904 * MIB, 20 * MIB, 10) == recall("media")
+    remember("media", peaks(200 * MIB))
+    assert Footprint(304 * MIB, 20 * MIB, 10) == recall("media")
+
+
+def test_run_without_a_job_is_none(state):
+    remember("media", WorkerPeaks())
+    assert [] == list(state.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{", b"[]", b"null", b'"runs"', b"\xff\xfe", b'{"runs": 3}', b'{"runs": [3, null, "x", {}, []]}',
+        b"[" * 60_000,
+        b'{"runs": [{"worker_bytes": -1, "shared_bytes": 0}]}', b'{"runs": [{"worker_bytes": true, "shared_bytes": 0}]}',
+        b'{"runs": [{"worker_bytes": 1e99, "shared_bytes": 0}]}', b'{"runs": [{"worker_bytes": 5}]}',
+        b'{"runs": [{"worker_bytes": ' + b"9" * 5000 + b', "shared_bytes": 0}]}',
+    ],
+    ids=lambda content: content[:24],
+)  # fmt: skip
+def test_file_that_is_nonsense_is_no_experience_and_the_next_run_replaces_it(state, content):
+    (state / "procjobs").mkdir()
+    (state / "procjobs" / "media.json").write_bytes(content)
+    assert 0 == recall("media").runs
+    remember("media", peaks(MIB))
+    assert Footprint(5 * MIB, 20 * MIB, 1) == recall("media")
+
+
+def test_good_runs_beside_bad_ones_count(state):
+    remember("media", peaks(MIB))
+    path = state / "procjobs" / "media.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "runs": [*document["runs"], {"worker_bytes": "much"}], "more": 1}))
+    assert 1 == recall("media").runs
+
+
+def test_pipe_in_its_place_does_not_hang(state):
+    (state / "procjobs").mkdir()
+    os.mkfifo(state / "procjobs" / "media.json")
+    assert 0 == recall("media").runs
+
+
+@pytest.mark.parametrize("place", ["/proc/nothing", "/dev/null"])
+def test_directory_that_cannot_be_written_is_no_error(monkeypatch, place):
+    monkeypatch.setenv("XDG_STATE_HOME", place)
+    remember("media", peaks(MIB))
+    assert 0 == recall("media").runs
+
+
+@pytest.mark.parametrize("home", ["", "relative/path"])
+def test_without_a_state_directory_it_is_the_one_in_the_home_directory(monkeypatch, home):
+    monkeypatch.setenv("XDG_STATE_HOME", home)
+    monkeypatch.setenv("HOME", "/home/media")
+    assert "/home/media/.local/state/procjobs/media.json" == path_of("media")
+
+
+def test_files_of_pools_whose_names_were_invented_do_not_pile_up(state):
+    for number in range(footprints._MOST_POOLS + 5):
+        remember(f"run-{number}", peaks(MIB))
+        os.utime(path_of(f"run-{number}"), (number, number))
+    remember("media", peaks(MIB))
+    left = sorted(os.listdir(state / "procjobs"))
+    assert footprints._MOST_POOLS == len(left)
+    assert ("media.json" in left, "run-5.json" in left, "run-6.json" in left) == (True, False, True)
+
+
+def test_files_are_for_the_user_alone(state):
+    remember("media", peaks(MIB))
+    assert 0o700 == (state / "procjobs").stat().st_mode & 0o777
