@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Final, Literal
 
 from procjobs.errors import ConfigurationError
 
@@ -19,6 +19,17 @@ MAX_SLOTS = 512
 Threads = int | Literal["auto"] | None
 Affinity = tuple[int, ...] | Literal["spread"] | None
 Workers = int | Literal["auto"] | tuple[int, int]
+
+
+class _Unset:
+    """What an argument is that was not given."""
+
+    def __repr__(self) -> str:
+        return "<as configured>"
+
+
+UNSET: Final[Any] = _Unset()
+"""Tells an argument that was not given from one that is the default: the first gives way to a settings file."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}\Z")
 
@@ -76,6 +87,8 @@ def check_workers(value: object) -> Workers:
         if least > most:
             raise ConfigurationError(f"workers={value!r}: the least is more than the most")
         return (least, most)
+    if isinstance(value, str):
+        raise ConfigurationError(f'workers={value!r}: expected a number, "auto", or a pair (least, most)')
     return _check_worker_count("workers", value)
 
 
@@ -188,7 +201,8 @@ class PoolSettings:
     kept in memory for readers by id; what is beyond it goes to files of the pool's directory. `start_timeout` is how long
     a preload or an initializer may take. `worker_idle` is how long a worker beyond the least is kept that is not needed.
     `threads` is how many threads the numeric libraries of a worker start, `affinity` which CPUs it runs on; both are
-    described in docs/tuning.md.
+    described in docs/tuning.md. `origins` says of those that are not the default where they came from: "file",
+    "environment" or "argument".
     """
 
     workers: tuple[int, int]
@@ -203,6 +217,7 @@ class PoolSettings:
     start_timeout: float = 120.0
     threads: Threads = "auto"
     affinity: Affinity = None
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def validated(self) -> PoolSettings:
         """Return these settings; raise ConfigurationError naming the first one out of range."""
@@ -228,7 +243,7 @@ class PoolSettings:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PoolSettings:
         """Return the settings that `to_json` described."""
-        values = dict(values)
+        values = {f.name: values[f.name] for f in fields(cls) if f.name in values}  # another release may say more
         least, most = values.pop("workers")
         affinity = check_affinity(values.pop("affinity", None))
         job_defaults = JobOptions(**values.pop("job_defaults"))
@@ -236,10 +251,40 @@ class PoolSettings:
 
     def flat(self) -> dict[str, Any]:
         """Return every setting by name, those of the job defaults among them."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "origins"}
         return {**asdict(values.pop("job_defaults")), **values}
 
     def differences(self, explicit: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Return {name: (running, asked for)} for those explicitly asked settings that differ from these."""
         mine = self.flat()
         return {name: (mine[name], value) for name, value in explicit.items() if mine[name] != value}
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What the process that holds a pool needs to know to start it, or to talk to it; the supervisor is not told.
+
+    `reserve` is how many CPUs `workers="auto"` leaves to the web server, or "auto". The others are as in `Pool`.
+    """
+
+    reserve: int | Literal["auto"] = "auto"
+    preload: tuple[str, ...] = ()
+    version: str | None = None
+    submit_timeout: float = 5.0
+    strict: bool = False
+
+    def validated(self) -> ClientSettings:
+        """Return these settings; raise ConfigurationError naming the first bad one."""
+        if isinstance(self.reserve, str) and self.reserve != "auto":
+            raise ConfigurationError(f'reserve={self.reserve!r}: expected a number of CPUs, or "auto"')
+        if self.reserve != "auto":
+            check_count("reserve", self.reserve, minimum=0, maximum=65_536)
+        preload: Any = self.preload
+        if not isinstance(preload, list | tuple) or not all(isinstance(name, str) and name for name in preload):
+            raise ConfigurationError(f"preload={preload!r}: expected names of modules, such as ['numpy', 'myapp.jobs']")
+        if self.version is not None and not isinstance(self.version, str):
+            raise ConfigurationError(f"version={self.version!r}: expected text")
+        if not isinstance(self.strict, bool):
+            raise ConfigurationError(f"strict={self.strict!r}: expected True or False")
+        check_seconds("submit_timeout", self.submit_timeout, optional=False)
+        return replace(self, preload=tuple(preload), submit_timeout=float(self.submit_timeout))

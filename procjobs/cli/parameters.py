@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from procjobs.client import keys
 from procjobs.client.attach import AttachedPool, find_pools
-from procjobs.config import NICE, Affinity, Threads, Workers, check_affinity
-from procjobs.errors import ProcjobsError
+from procjobs.config import NICE, Affinity, Threads, Workers
+from procjobs.errors import ConfigurationError, ProcjobsError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,19 +70,11 @@ pool_option = click.option(
 
 
 def parse_workers(text: str) -> Workers:
-    """Return a number of workers: 4, auto, or 2-8 for between the two.
-
-    >>> parse_workers("4"), parse_workers("auto"), parse_workers("2-8")
-    (4, 'auto', (2, 8))
-    """
-    least, dash, most = text.partition("-")
-    if text == "auto":
-        return "auto"
-    if least.isdecimal() and most.isdecimal():
-        return int(least), int(most)
-    if not text.isdecimal() or dash:
-        raise click.BadParameter(f"{text!r} is no number of workers: give 4, or 2-8, or auto")
-    return int(text)
+    """Return a number of workers: 4, auto, or 2-8 for between the two."""
+    try:
+        return keys.parse_workers(text)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def parse_threads(text: str) -> Threads:
@@ -98,34 +91,19 @@ def parse_threads(text: str) -> Threads:
 
 
 def parse_cpus(text: str) -> Affinity:
-    """Return the numbers of CPUs: 0, or 0,2-3, or spread.
-
-    >>> parse_cpus("0,2-4"), parse_cpus("spread")
-    ((0, 2, 3, 4), 'spread')
-    """
-    if text == "spread":
-        return "spread"
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or 0) > 2**16:
-            raise click.BadParameter(f"{text!r} are no CPUs: give 0,2-3, or spread")
-        numbers |= set(range(int(first), int(last or first) + 1))
-    return check_affinity(numbers)
+    """Return the numbers of CPUs: 0, or 0,2-3, or spread."""
+    try:
+        return keys.parse_cpus(text)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def parse_size(text: str) -> int:
-    """Return a number of bytes.
-
-    >>> parse_size("5000000"), parse_size("300M"), parse_size("1.5G")
-    (5000000, 314572800, 1610612736)
-    """
-    unit = text[-1:].upper()
-    power = "KMGT".find(unit) + 1 if unit else 0
+    """Return a number of bytes: 5000000, 300M, 1.5G."""
     try:
-        return int(float(text[:-1] if power else text) * 1024**power)
-    except (ValueError, OverflowError):
-        raise click.BadParameter(f"{text!r} is no size: give bytes, or 300M, or 2G") from None
+        return keys.parse_size(text)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def parse_value(text: str) -> Any:
@@ -177,9 +155,9 @@ def job_options(command: F) -> F:
 
 
 _POOL_OPTIONS = (
-    click.option("--workers", "-w", type=parse_workers, default="auto", metavar="N", help="4, or 2-8; auto: one per CPU."),
+    click.option("--workers", "-w", type=parse_workers, metavar="N", help="4, or 2-8; auto: as `procjobs host` says."),
     click.option("--preload", multiple=True, metavar="MODULE", help="Import it once, before workers are forked."),
-    click.option("--nice", type=int, default=NICE, show_default=True, metavar="N", help="Add to the workers' niceness."),
+    click.option("--nice", type=int, metavar="N", help=f"Add to the workers' niceness.  [default: {NICE}]"),
     click.option("--threads", type=parse_threads, metavar="N", help="Threads of numeric libraries; auto: CPUs per worker."),
     click.option("--affinity", type=parse_cpus, metavar="CPUS", help="spread: a share for each worker; or 0,2-3 for all."),
     click.option("--worker-idle", type=float, metavar=_SECONDS, help="Keep workers beyond the least that are not needed."),

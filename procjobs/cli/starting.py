@@ -15,13 +15,12 @@ from procjobs.client import launcher, settings
 from procjobs.client.attach import AttachedPool, find_pool
 from procjobs.client.pool import Pool
 from procjobs.clock import monotonic, sleep
-from procjobs.config import JobOptions, PoolSettings, check_pool_name
+from procjobs.config import check_pool_name
 from procjobs.host import process, rundir
 from procjobs.shared.records import PoolStats
 
 _FOR_EVER: Final = 100 * 366 * 86_400.0
 _LOADED_WITHIN: Final = 150.0  # more than the default start_timeout, after which there is a problem
-_JOB_DEFAULTS: Final = ("timeout", "retries", "grace_period")
 
 
 def use_working_directory() -> None:
@@ -95,14 +94,10 @@ def serve(name: str, directory: str | None, as_json: bool, **options: Any) -> in
     process.check_platform()
     use_working_directory()
     _check_not_running(check_pool_name(name), directory)
-    options = parameters.given(options)
-    preload = options.pop("preload", ())
-    workers = settings.resolve_workers(options.pop("workers"))
-    defaults = JobOptions(**{key: options.pop(key) for key in _JOB_DEFAULTS if key in options})
-    values = PoolSettings(workers, defaults, linger=_FOR_EVER, **options).validated()
+    plan = settings.make_plan(name, {**parameters.given(options), "linger": _FOR_EVER})
     place = rundir.RunDir(rundir.find_base(directory), name)
     rundir.check_socket_path(place)
-    key, spec = settings.describe_code(preload, None, (), None)
-    launcher.become_supervisor(place, values, key, spec)
+    key, spec = settings.describe_code(plan.client.preload, None, (), plan.client.version)
+    launcher.become_supervisor(place, plan.for_supervisor(), key, spec)
 
 

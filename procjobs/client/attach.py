@@ -33,6 +33,8 @@ class AttachedPool(Monitor, Controls):
     Reading connects to nobody. The first call that asks the supervisor connects to it, as a client that brings no code.
     """
 
+    name: str
+
     def __init__(self, directory: rundir.RunDir) -> None:
         """Read the table of the pool in this directory; raise PoolNotRunning if there is none."""
         self.name = directory.name

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from procjobs.client.settings import resolve_workers
+from procjobs.client.settings import make_plan
 from procjobs.config import Workers, check_workers
 from procjobs.errors import ReloadFailed, UnknownJob
+from procjobs.host import observe, rundir
 from procjobs.shared.ids import from_text
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 class Controls:
     """The asking half of a pool. Every call raises SupervisorLost if there is no reply."""
+
+    name: str | None
 
     @abstractmethod
     def _connect(self) -> Connection:
@@ -57,8 +60,15 @@ class Controls:
     # About the pool ---------------------------------------------------------------------------------------------
 
     def resize(self, workers: Workers) -> None:
-        """Change the number of workers, for everybody: more start at once, fewer remain as jobs end."""
-        self._connect().request("resize", workers=resolve_workers(check_workers(workers)))
+        """Change the number of workers, for everybody: more start at once, fewer remain as jobs end.
+
+        "auto" is decided for this host and this moment, what the pool's processes have already taken not counted.
+        """
+        connection = self._connect()
+        is_private = self.name is None or self.name.startswith(rundir.PRIVATE_PREFIX)
+        plan = make_plan(None if is_private else self.name, {"workers": check_workers(workers)})
+        held_bytes = observe.tree_private(connection.welcome["pid"]) if workers == "auto" else 0
+        connection.request("resize", workers=plan.resolve_workers(held_bytes=held_bytes))
 
     def pause(self) -> None:
         """Start no more jobs, for everybody; running ones go on."""

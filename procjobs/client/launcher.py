@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 from procjobs.clock import monotonic, sleep
@@ -32,23 +32,25 @@ class Reached(NamedTuple):
     child_pid: int | None
 
 
-def reach(directory: rundir.RunDir, settings: PoolSettings, *, private: bool) -> Reached:
-    """Connect to the pool's supervisor, starting it if there is none.
+def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, private: bool) -> Reached:
+    """Connect to the pool's supervisor, starting it if there is none; only then its settings are asked for.
 
     Blocks until that is done. Raise SupervisorError if it cannot be started, or not within START_TIMEOUT, and
     ConfigurationError if the host does not have what the settings ask for.
     """
     deadline = monotonic() + START_TIMEOUT
     pause = 0.001
+    chosen: PoolSettings | None = None
     while True:
         sock = try_connect(directory)
         if sock is not None:
             return Reached(sock, None)
-        _check_startable(settings)
+        chosen = chosen or settings()
+        _check_startable(chosen)
         lock = _try_lock(directory)
         if lock is not None:
             try:
-                child = _start(directory, settings, lock, private=private)
+                child = _start(directory, chosen, lock, private=private)
             finally:
                 os.close(lock)
             sock = try_connect(directory)

@@ -23,16 +23,7 @@ from procjobs.client.monitor import Monitor
 from procjobs.client.submitter import Submitter, WithOptions
 from procjobs.client.unacknowledged import Unacknowledged
 from procjobs.clock import monotonic
-from procjobs.config import (
-    NICE,
-    JobOptions,
-    PoolSettings,
-    Threads,
-    Workers,
-    check_affinity,
-    check_pool_name,
-    check_seconds,
-)
+from procjobs.config import UNSET, JobOptions, PoolSettings, Threads, Workers, check_pool_name
 from procjobs.errors import (
     ConfigurationError,
     PoolClosed,
@@ -60,9 +51,12 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     on this host: the first one starts it, and it ends `linger` seconds after the last one has let go and no job is left.
     A Pool made before a fork works in the child.
 
-    workers: how many, or "auto" (the CPUs that this process may use), or (least, most) to scale between them: the pool grows
+    What is not given is taken from the environment or a settings file (docs/settings.md), else it is the default.
+
+    workers: how many, or "auto" (as many as CPUs and memory allow), or (least, most) to scale between them: the pool grows
         while jobs wait and the host has CPUs and memory left, and shrinks when workers were not needed for `worker_idle`
         seconds.
+    reserve: how many CPUs "auto" leaves to the web server; "auto" decides that too (procjobs.host.sizing).
     timeout, soft_timeout, stall_timeout, retries, max_rss, grace_period: defaults for jobs; see `options`.
     max_jobs_per_worker: replace a worker after so many jobs.
     preload: names of modules to import once, before workers are forked; memory is shared.
@@ -84,48 +78,42 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         self,
         name: str | None = None,
         *,
-        workers: Workers = "auto",
+        workers: Workers = UNSET,
+        reserve: int | Literal["auto"] = UNSET,
         max_workers: int | None = None,
-        timeout: float | None = None,
-        soft_timeout: float | None = None,
-        stall_timeout: float | None = None,
-        retries: int = 0,
-        max_rss: int | None = None,
-        grace_period: float = 5.0,
-        max_jobs_per_worker: int | None = None,
-        preload: Sequence[str] = (),
+        timeout: float | None = UNSET,
+        soft_timeout: float | None = UNSET,
+        stall_timeout: float | None = UNSET,
+        retries: int = UNSET,
+        max_rss: int | None = UNSET,
+        grace_period: float = UNSET,
+        max_jobs_per_worker: int | None = UNSET,
+        preload: Sequence[str] = UNSET,
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
-        start_timeout: float = 120.0,
-        nice: int = NICE,
-        threads: Threads = "auto",
-        affinity: Iterable[int] | Literal["spread"] | None = None,
-        worker_idle: float = 10.0,
-        max_queued: int = 100_000,
-        result_ttl: float = 3600.0,
-        result_memory_bytes: int = 64 * 2**20,
-        linger: float = 10.0,
-        version: str | None = None,
-        submit_timeout: float = 5.0,
-        strict: bool = False,
+        start_timeout: float = UNSET,
+        nice: int = UNSET,
+        threads: Threads = UNSET,
+        affinity: Iterable[int] | Literal["spread"] | None = UNSET,
+        worker_idle: float = UNSET,
+        max_queued: int = UNSET,
+        result_ttl: float = UNSET,
+        result_memory_bytes: int = UNSET,
+        linger: float = UNSET,
+        version: str | None = UNSET,
+        submit_timeout: float = UNSET,
+        strict: bool = UNSET,
         directory: str | None = None,
     ) -> None:
+        given = settings.given_settings(locals())
         process.check_platform()
-        self._explicit_workers = settings.choose_workers(workers, max_workers)
-        self._job_defaults = JobOptions(
-            timeout, retries, grace_period=grace_period, soft_timeout=soft_timeout, stall_timeout=stall_timeout,
-            max_rss=max_rss,
-        ).validated()
-        self._settings = PoolSettings(
-            settings.resolve_workers(self._explicit_workers), self._job_defaults, max_jobs_per_worker, nice, max_queued,
-            result_ttl, result_memory_bytes, linger, worker_idle, start_timeout, threads, check_affinity(affinity),
-        ).validated()
         self.name = None if name is None else check_pool_name(name)
+        self._plan = settings.make_plan(self.name, given)
+        self._job_defaults, client = self._plan.job_defaults, self._plan.client
         self._directory = rundir.RunDir(rundir.find_base(directory), self.name or _private_name())
         rundir.check_socket_path(self._directory)
-        self._submit_timeout = check_seconds("submit_timeout", submit_timeout, optional=False) or 0.0
-        self._strict = strict
-        self._key, self._spec = settings.describe_code(preload, initializer, initargs, version)
+        self._submit_timeout = client.submit_timeout
+        self._key, self._spec = settings.describe_code(client.preload, initializer, initargs, client.version)
         self._changes: Mapping[str, Any] = {}
         self._options_cache: dict[Any, JobOptions] = {}
         self._begin_unconnected()
@@ -188,7 +176,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
                 if sock is None:
                     raise PoolClosed("the process that made this private pool has ended it")
             else:
-                sock, self._child_pid = launcher.reach(self._directory, self._settings, private=self.is_private)
+                sock, self._child_pid = launcher.reach(self._directory, self._plan.for_supervisor, private=self.is_private)
             connection = Connection(sock, self._directory.path, submit_timeout=self._submit_timeout)
             try:
                 spec_fd = launcher.memory_file(json.dumps(self._spec).encode(), self._directory.base)
@@ -229,19 +217,19 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
 
     def _compare_settings(self, running: Mapping[str, Any]) -> None:
         """Warn (or raise, if strict) where settings that were given here are not those of the running pool."""
-        mine = self._settings.flat()
-        plain = PoolSettings(workers=self._settings.workers).flat()
-        explicit = {name: value for name, value in mine.items() if value != plain[name]}
-        if self._explicit_workers != "auto":
-            explicit["workers"] = self._settings.workers
-        different = PoolSettings.from_json(running).differences(explicit)
+        there = PoolSettings.from_json(running)
+        different = there.differences(self._plan.asked_of(there))
         if different:
-            text = ", ".join(f"{n}={theirs!r} (here {asked!r})" for n, (theirs, asked) in different.items())
+            text = ", ".join(f"{n}={theirs!r} ({self._here(n)}{asked!r})" for n, (theirs, asked) in different.items())
             message = f"pool {self.name!r} is running with other settings, which hold: {text}"
-            if self._strict:
+            if self._plan.client.strict:
                 self.shutdown(wait=False)
                 raise ConfigurationError(message)
             warnings.warn(message, SettingsDiffer, stacklevel=4)
+
+    def _here(self, setting: str) -> str:
+        origin = self._plan.origin(setting)
+        return "here " if origin.kind == "argument" else f"by {origin.where} "
 
     def _on_notice(self, problem: str | None) -> None:
         if problem:
@@ -380,7 +368,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
 
         Nothing of the pool remains: no process, no file.
         """
-        self._end("stop", _STOP_TIMEOUT + self._settings.job_defaults.grace_period)
+        self._end("stop", _STOP_TIMEOUT + self._job_defaults.grace_period)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let go of the pool. A private one ends when its jobs are done; a named one goes on for the others.

@@ -181,6 +181,17 @@ class WorkerPeaks:
         self.shared_bytes = max(self.shared_bytes, baseline_bytes)
 
 
+def tree_private(pid: int) -> int:
+    """Return the bytes that only one of a process and its descendants has, added up; 0 if it has gone."""
+    import psutil
+
+    try:
+        root = psutil.Process(pid)
+        return private_and_shared([pid, *(other.pid for other in root.children(recursive=True))])[0]
+    except psutil.Error:
+        return 0
+
+
 def process_clock() -> float:
     """Return the seconds since the host was booted: the clock of the start times of processes."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -150,9 +150,11 @@ class Cli:
         return terminal
 
     def pool(self, name="media", **settings):
-        """Start a named pool from this process."""
+        """Start a named pool from this process; what is given as the default is not given at all, to a running one."""
         os.makedirs(self.base, mode=0o700, exist_ok=True)
         settings = {"workers": 1, "linger": 60, **settings}
+        defaults = {"workers": "auto", "linger": 10.0}
+        settings = {key: value for key, value in settings.items() if value != defaults.get(key)}
         pool = procjobs.Pool(name, directory=self.base, **settings)
         self._pools.append(pool)
         return pool

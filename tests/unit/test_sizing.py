@@ -107,7 +107,9 @@ def test_memory_bounds_the_workers(facts, footprint, workers):
 
 def test_memory_that_the_pool_has_already_is_its_own():
     full = memory(16 * GIB, 2 * GIB)
-    sizes = [choose_size(host(8), full, Footprint(GIB, 0, 1), reserve=0, nice=10, held_bytes=held) for held in (0, 5 * GIB)]
+    sizes = [
+        choose_size(host(8), full, Footprint(GIB, 0, 1), reserve=0, nice=10, held_bytes=held) for held in (0, 5 * GIB)
+    ]
     assert [1, 5] == [size.workers for size in sizes]
 
 

@@ -1,0 +1,201 @@
+"""Every setting of a pool by its name: what may be its value, and what a text stands for. Derived from procjobs.config."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
+from types import MappingProxyType, NoneType
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from procjobs.config import Affinity, ClientSettings, JobOptions, PoolSettings, Workers, check_affinity, check_workers
+from procjobs.errors import ConfigurationError
+
+_Owner = type[PoolSettings] | type[JobOptions] | type[ClientSettings]
+
+_NO_KEYS: Final = frozenset({"job_defaults", "origins", "name"})
+"""Fields that are no settings of a pool: a pool's jobs do not all have one name."""
+_WORKERS = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*\Z")
+_CPUS = re.compile(r"\d{1,6}(-\d{1,6})?(,\d{1,6}(-\d{1,6})?)*\Z", re.ASCII)
+_MOST_CPUS: Final = 2**16
+_WORDS: Final = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+class Setting(NamedTuple):
+    """A setting: the class in procjobs.config that has it, the types that it may have there, and its default."""
+
+    name: str
+    owner: _Owner
+    kinds: frozenset[Any]
+    default: Any
+
+    @property
+    def is_size(self) -> bool:
+        """Whether it is a number of bytes."""
+        return self.name == "max_rss" or self.name.endswith("_bytes")
+
+    @property
+    def may_be_none(self) -> bool:
+        """Whether None, which files and variables write as "none", is one of its values."""
+        return NoneType in self.kinds and str not in self.kinds
+
+
+def _settings_of(owner: _Owner) -> Iterable[Setting]:
+    hints = get_type_hints(owner)
+    for field in fields(owner):
+        if field.name not in _NO_KEYS:
+            kinds = _kinds_of(hints[field.name])
+            yield Setting(field.name, owner, kinds, None if field.default is MISSING else field.default)
+
+
+def _kinds_of(hint: Any) -> frozenset[Any]:
+    """Return the types that a hint allows; words that stand for something are none of them."""
+    is_one = isinstance(hint, type) or get_origin(hint) is tuple
+    return frozenset(kind for kind in ([hint] if is_one else get_args(hint)) if get_origin(kind) is not Literal)
+
+
+SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
+    {
+        setting.name: setting._replace(default="auto", kinds=frozenset({int})) if setting.name == "workers" else setting
+        for owner in (PoolSettings, ClientSettings, JobOptions)
+        for setting in _settings_of(owner)
+    }
+)
+"""All settings by name. What is added to a class of procjobs.config is one of them."""
+
+
+def check_setting(name: str, value: Any) -> Any:
+    """Return a value as its setting holds it; raise ConfigurationError if it cannot be one."""
+    owner: Any = SETTINGS[name].owner
+    if name == "workers":
+        return check_workers(value)
+    required = {"workers": (1, 1)} if owner is PoolSettings else {}
+    return getattr(owner(**required, **{name: value}).validated(), name)
+
+
+def check_written(name: str, value: Any) -> Any:
+    """Do the same for what was written in a file or a variable, where None and True are not as in Python."""
+    try:
+        return check_setting(name, value)
+    except ConfigurationError as error:
+        text = str(error).replace(" or None", ' or "none"').replace("expected True or False", "expected true or false")
+        raise ConfigurationError(text) from None
+
+
+def parse_setting(name: str, text: str) -> Any:
+    """Return what the text of a variable stands for; what it cannot be is left for `check_setting` to refuse.
+
+    >>> parse_setting("workers", "2-8"), parse_setting("max_rss", "500M"), parse_setting("timeout", "none")
+    ((2, 8), 524288000, None)
+    >>> parse_setting("nice", "5"), parse_setting("strict", "yes"), parse_setting("preload", "numpy, jobs")
+    (5, True, ('numpy', 'jobs'))
+    >>> parse_setting("threads", "auto"), parse_setting("affinity", "0,2-3")
+    ('auto', (0, 2, 3))
+    """
+    text, setting = text.strip(), SETTINGS[name]
+    if setting.may_be_none and text.lower() == "none":
+        return None
+    if name == "workers" and _WORKERS.match(text):
+        return parse_workers(text)
+    if setting.is_size:
+        return parse_size(text)
+    if tuple[str, ...] in setting.kinds:
+        return tuple(word for word in re.split(r"[,\s]+", text) if word)
+    if bool in setting.kinds and text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    return _parse_numbers(text, setting.kinds)
+
+
+def _parse_numbers(text: str, kinds: frozenset[Any]) -> Any:
+    with contextlib.suppress(ValueError):
+        if tuple[int, ...] in kinds and _CPUS.match(text):
+            return parse_cpus(text)
+        if int in kinds:
+            return int(text)
+        if float in kinds:
+            return float(text)
+    return text
+
+
+def parse_text_in_file(name: str, text: str) -> Any:
+    """Return what a text in a settings file stands for. A file has numbers of its own, and these do not stand in quotes.
+
+    >>> parse_text_in_file("max_rss", "500M"), parse_text_in_file("nice", "5"), parse_text_in_file("affinity", "0-2")
+    (524288000, '5', (0, 1, 2))
+    """
+    setting = SETTINGS[name]
+    is_range = bool(_WORKERS.match(text) if name == "workers" else tuple[int, ...] in setting.kinds and _CPUS.match(text))
+    is_none = setting.may_be_none and text.lower() == "none"
+    return parse_setting(name, text) if setting.is_size or is_range or is_none else text
+
+
+def parse_workers(text: str) -> Workers:
+    """Return a number of workers: 4, auto, or 2-8 for between the two.
+
+    >>> parse_workers("4"), parse_workers("auto"), parse_workers("2-8")
+    (4, 'auto', (2, 8))
+    """
+    pair = _WORKERS.match(text)
+    if text == "auto":
+        return "auto"
+    if pair:
+        return int(pair[1]), int(pair[2])
+    if not text.isdecimal():
+        raise ConfigurationError(f"{text!r} is no number of workers: give 4, or 2-8, or auto")
+    return int(text)
+
+
+def parse_cpus(text: str) -> Affinity:
+    """Return the numbers of CPUs: 0, or 0,2-3, or spread.
+
+    >>> parse_cpus("0,2-4"), parse_cpus("spread")
+    ((0, 2, 3, 4), 'spread')
+    """
+    if text == "spread":
+        return "spread"
+    if not _CPUS.match(text):
+        raise ConfigurationError(f"{text!r} are no CPUs: give 0,2-3, or spread")
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if int(last or 0) > _MOST_CPUS:
+            raise ConfigurationError(f"{text!r} are no CPUs: there is no CPU {last}")
+        numbers |= set(range(int(first), int(last or first) + 1))
+    return check_affinity(numbers)
+
+
+def parse_size(text: str) -> int:
+    """Return a number of bytes.
+
+    >>> parse_size("5000000"), parse_size("300M"), parse_size("1.5G")
+    (5000000, 314572800, 1610612736)
+    """
+    unit = text[-1:].upper()
+    power = "KMGT".find(unit) + 1 if unit else 0
+    try:
+        return int(float(text[:-1] if power else text) * 1024**power)
+    except (ValueError, OverflowError):
+        raise ConfigurationError(f"{text!r} is no size: give bytes, or 300M, or 2G") from None
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return what was probably meant, else all that there is.
+
+    >>> suggest("workres", ["nice", "workers"]), suggest("x", ["nice", "workers"])
+    ("did you mean 'workers'?", 'there are: nice, workers')
+    """
+    import difflib
+
+    known = sorted(known)
+    close = difflib.get_close_matches(name.lower(), known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}"

@@ -1,0 +1,293 @@
+"""The settings file of a host's pools: where it is, what is in it, and what is wrong with it.
+
+It is the first of these that is there:
+
+1. what $PROCJOBS_CONFIG names (/dev/null: no file at all);
+2. in the current directory, and then in each one above it up to /: `procjobs.toml`, or a `pyproject.toml` that has a table
+   [tool.procjobs].
+
+    [default]                           for all pools
+    [default.hosts."build-*"]           for all pools on these hosts
+    [pool.media]                        for the pool "media"
+    [pool.media.hosts."web-*"]          for it on these hosts
+
+A setting is taken from the lowest of these that has it. A host's table is named by the host's name, with or without its
+domain, or by a pattern as in fnmatch. A whole name comes before a short one, that before a pattern, a longer pattern
+before a shorter one, and of those of the same length the last one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from procjobs.client.keys import SETTINGS, check_written, parse_text_in_file, suggest
+from procjobs.config import check_pool_name
+from procjobs.errors import ConfigurationError
+
+VARIABLE: Final = "PROCJOBS_CONFIG"
+_OWN_NAME: Final = "procjobs.toml"
+_PROJECT_NAME: Final = "pyproject.toml"
+_MOST_BYTES: Final = 2**20
+# To parse every project's file costs milliseconds, and most have nothing for us: this finds [tool.procjobs] however written.
+_HAS_TABLE: Final = re.compile(rb"""\btool["']?\s*(\.\s*["']?procjobs\b|[]=])""")
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+
+class Table(NamedTuple):
+    """A table of settings: its header as written, whose it is (None: every pool's, every host's), and checked values."""
+
+    header: str
+    pool: str | None
+    host: str | None
+    values: dict[str, Any]
+
+
+class SettingsFile(NamedTuple):
+    """What a file says, and what is wrong in it, in sentences."""
+
+    path: str
+    tables: tuple[Table, ...]
+    problems: tuple[str, ...]
+
+    def require_valid(self) -> SettingsFile:
+        """Return it; raise ConfigurationError if anything is wrong in it."""
+        if self.problems:
+            others = len(self.problems) - 1
+            more = f" (and {others} more; `procjobs check` lists them)" if others else ""
+            raise ConfigurationError(self.problems[0] + more)
+        return self
+
+    def pools(self) -> list[str]:
+        """Return the names of the pools that have a table."""
+        return list(dict.fromkeys(table.pool for table in self.tables if table.pool is not None))
+
+    def holding(self, pool: str | None, host_names: Sequence[str]) -> list[Table]:
+        """Return the tables that hold for a pool on a host of these names, the one that holds first."""
+        holding = []
+        for number, table in enumerate(self.tables):
+            strength = (0, 0) if table.host is None else match_host(table.host, host_names)
+            if table.pool in {None, pool} and strength is not None:
+                holding.append(((table.pool is not None, *strength, number), table))
+        return [table for _, table in sorted(holding, reverse=True)]
+
+
+def match_host(pattern: str, names: Sequence[str]) -> tuple[int, int] | None:
+    """Return how well a pattern fits a host, more for better; None if it does not. The host's whole name comes first.
+
+    >>> names = ["web-1.example.org", "web-1"]
+    >>> [match_host(pattern, names) for pattern in ("web-1.example.org", "WEB-1", "web-*", "db-*")]
+    [(3, 0), (2, 0), (1, 5), None]
+    """
+    import fnmatch
+
+    pattern, names = pattern.lower(), [name.lower() for name in names]
+    if pattern in names:
+        return (3 if pattern == names[0] else 2), 0
+    return (1, len(pattern)) if any(fnmatch.fnmatchcase(name, pattern) for name in names) else None
+
+
+# Finding and reading ----------------------------------------------------------------------------------------------
+
+
+def find_file() -> str | None:
+    """Return the path of the settings file, None if there is none; raise ConfigurationError if the one named is missing."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        if not os.path.exists(named):
+            raise ConfigurationError(f"{VARIABLE}={named}: there is no such file")
+        return None if named == os.devnull else os.path.abspath(named)
+    return next((path for path in _candidates() if _is_meant(path)), None)
+
+
+def _candidates() -> Iterator[str]:
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return
+    while True:
+        yield os.path.join(folder, _OWN_NAME)
+        yield os.path.join(folder, _PROJECT_NAME)
+        if folder == (folder := os.path.dirname(folder)):
+            return
+
+
+def _is_meant(path: str) -> bool:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return False
+    # In a directory like /tmp anybody may leave a file for whoever comes along.
+    if info.st_uid not in {0, os.getuid()} and os.stat(os.path.dirname(path)).st_mode & stat.S_IWOTH:
+        return False
+    if path.endswith(f"/{_OWN_NAME}"):
+        return True
+    with contextlib.suppress(ConfigurationError):
+        return _load(path, info) is not None
+    return False
+
+
+_loaded: dict[str, tuple[tuple[int, int, int, int], SettingsFile | None]] = {}
+"""What was read, by path, with what tells whether the file has changed. None: a project's file without our table."""
+
+
+def load_file(path: str) -> SettingsFile:
+    """Return what a file says; raise ConfigurationError if it cannot be read."""
+    try:
+        return _load(path, os.stat(path)) or SettingsFile(path, (), ())
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _load(path: str, info: os.stat_result) -> SettingsFile | None:
+    stamp = info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_size
+    known = _loaded.get(path)
+    if known is None or known[0] != stamp:
+        known = _loaded[path] = stamp, _parse_file(path)
+    return known[1]
+
+
+def _parse_file(path: str) -> SettingsFile | None:
+    content = _read_bytes(path)
+    is_project = os.path.basename(path) == _PROJECT_NAME
+    found = _HAS_TABLE.search(content)
+    if is_project and found is None:
+        return None
+    import tomllib
+
+    try:
+        document = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # of TOML, or of UTF-8
+        if found is not None and not found[1].startswith(b"."):
+            return None  # a project's file that is broken, and says nothing to us as far as it can be read
+        return SettingsFile(path, (), (f"{path} is not valid TOML: {error or 'it is nested too deeply'}",))
+    if not is_project:
+        return parse_document(path, document, "")
+    tool = document.get("tool")
+    if not isinstance(tool, dict) or "procjobs" not in tool:
+        return None
+    return parse_document(path, tool["procjobs"], "tool.procjobs.")
+
+
+def _read_bytes(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe in its place must not hang anybody
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ConfigurationError(f"the settings file {path} is not a regular file")
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if len(content) > _MOST_BYTES:
+        raise ConfigurationError(f"the settings file {path} is larger than {_MOST_BYTES} bytes: is it the right one?")
+    return content
+
+
+def _unreadable(path: str, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"the settings file {path} cannot be read: {error.strerror}")
+
+
+# Understanding ------------------------------------------------------------------------------------------------------
+
+
+def parse_document(path: str, document: Any, prefix: str) -> SettingsFile:
+    """Return the tables of a document, and what is wrong in it. `prefix` is what headers in this file begin with."""
+    reader = _Reader(path, prefix)
+    reader.read(document)
+    return SettingsFile(path, tuple(reader.tables), tuple(reader.problems))
+
+
+class _Reader:
+    """Collects the tables of one document, and what is wrong in them."""
+
+    def __init__(self, path: str, prefix: str) -> None:
+        self._path = path
+        self._prefix = prefix
+        self.tables: list[Table] = []
+        self.problems: list[str] = []
+
+    def _complain(self, header: str, text: str) -> None:
+        self.problems.append(f"{self._path}: {header} {text}")
+
+    def _header(self, *keys: str) -> str:
+        return f"[{self._prefix}{'.'.join(key if _BARE.match(key) else json.dumps(key) for key in keys)}]"
+
+    def read(self, document: Any) -> None:
+        """Read the whole document."""
+        if not isinstance(document, dict):
+            self._complain(f"[{self._prefix.rstrip('.')}]", "is not a table")
+            return
+        for key, value in document.items():
+            if key == "default":
+                self._read_table(value, None, "default")
+            elif key == "pool" and isinstance(value, dict):
+                for name, table in value.items():
+                    self._read_pool(name, table)
+            elif key in SETTINGS:
+                self._complain(
+                    key, f"stands outside of a table: for all pools it belongs under {self._header('default')}"
+                )
+            else:
+                text = "is not a table" if key == "pool" else f"is not known; {suggest(key, ('default', 'pool'))}"
+                self._complain(self._header(key), text)
+
+    def _read_pool(self, name: str, table: Any) -> None:
+        if name in SETTINGS and not isinstance(table, dict):
+            self._complain(
+                self._header("pool"), f"{name}: for all pools it belongs under {self._header('default')}, for one under "
+                f"{self._header('pool', 'NAME')}"
+            )  # fmt: skip
+            return
+        try:
+            check_pool_name(name)
+        except ConfigurationError as error:
+            self._complain(self._header("pool", name), str(error))
+            return
+        self._read_table(table, name, "pool", name)
+
+    def _read_table(self, table: Any, pool: str | None, *keys: str) -> None:
+        if not isinstance(table, dict):
+            self._complain(self._header(*keys), "is not a table")
+            return
+        hosts = table.get("hosts", {})
+        self._add(table, pool, None, keys)
+        if not isinstance(hosts, dict):
+            self._complain(self._header(*keys), 'hosts is not a table: hosts are named as in [pool.NAME.hosts."web-*"]')
+            return
+        for host, values in hosts.items():
+            if isinstance(values, dict):
+                self._add(values, pool, host, (*keys, "hosts", host))
+            else:
+                self._complain(self._header(*keys, "hosts", host), "is not a table")
+
+    def _add(self, table: dict[str, Any], pool: str | None, host: str | None, keys: Sequence[str]) -> None:
+        header = self._header(*keys)
+        values = {}
+        for name, value in table.items():
+            if name == "hosts" and host is None:
+                continue
+            if name not in SETTINGS:
+                self._complain(header, self._describe_unknown(name, value, host))
+                continue
+            try:
+                read = parse_text_in_file(name, value) if isinstance(value, str) else value
+                values[name] = check_written(name, read)
+            except (ConfigurationError, TypeError) as error:
+                self._complain(header, str(error))
+        if values.get("workers", "auto") != "auto" and "reserve" in values:
+            self._complain(
+                header, 'workers and reserve contradict each other: a reserve is what workers = "auto" leaves'
+            )
+        self.tables.append(Table(header, pool, host, values))
+
+    @staticmethod
+    def _describe_unknown(name: str, value: Any, host: str | None) -> str:
+        if host is not None and isinstance(value, dict):
+            return f'{name}: a host\'s name with dots stands in quotes, as in hosts."web-1.example.org"'
+        known = SETTINGS if host is not None else [*SETTINGS, "hosts"]
+        return f"has an unknown setting {name!r}; {suggest(name, known)}"
