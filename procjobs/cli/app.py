@@ -39,6 +39,10 @@ COMMANDS: Final = {
         "workers": "procjobs.cli.listing",
         "top": "procjobs.cli.top",
     },
+    "Settings": {
+        "host": "procjobs.cli.settings",
+        "check": "procjobs.cli.settings",
+    },
     "Help": {
         "demo": "procjobs.cli.demo",
         "doctor": "procjobs.cli.doctor",

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from procjobs.cli import text
+from procjobs.client import settings_file
 from procjobs.client.attach import AttachedPool, find_pools
+from procjobs.client.settings import make_plan
 from procjobs.config import NICE
 from procjobs.errors import ProcjobsError
 from procjobs.host import hostinfo, process, rundir, sizing
@@ -137,6 +139,17 @@ def check_capacity(_directory: str | None) -> Iterator[Finding]:
     yield Finding("memory", verdict, f"{text.size(usable)} can be used of {text.size(memory.total_bytes)}{bound}", advice)
 
 
+def check_settings(_directory: str | None) -> Iterator[Finding]:
+    """The settings file that a program started here would find, and the variables PROCJOBS_..."""
+    try:
+        path = settings_file.find_file()
+        make_plan(None, {})
+    except ProcjobsError as error:
+        yield Finding("settings", FAIL, str(error), "`procjobs check` lists all that is wrong")
+    else:
+        yield Finding("settings", OK, path or "no settings file")
+
+
 def check_pools(directory: str | None) -> Iterator[Finding]:
     """Each pool of this user: whether its supervisor lives, answers, and runs this release."""
     pools = find_pools(directory)
@@ -182,5 +195,6 @@ CHECKS: Final[tuple[Callable[[str | None], Iterator[Finding]], ...]] = (
     check_directory,
     check_limits,
     check_capacity,
+    check_settings,
     check_pools,
 )

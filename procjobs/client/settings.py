@@ -66,23 +66,35 @@ class Plan:
         """Return where a setting comes from."""
         return self.origins.get(setting, _DEFAULT)
 
-    def choose_size(self, *, held_bytes: int = 0) -> sizing.Size:
-        """Return what `workers="auto"` means on this host, at this moment; `held_bytes` is what the pool has already."""
+    def choose_size(
+        self,
+        cpus: hostinfo.CpuFacts,
+        memory: hostinfo.MemoryFacts,
+        footprint: sizing.Footprint,
+        *,
+        held_bytes: int = 0,
+        is_private: bool | None = None,
+    ) -> sizing.Size:
+        """Return what `workers="auto"` means where these are the facts; `held_bytes` is what the pool has already.
+
+        A pool without a name is private unless it is said that it is not.
+        """
         return sizing.choose_size(
-            hostinfo.read_cpu_facts(),
-            hostinfo.read_memory_facts(),
-            footprints.recall(self.name),
+            cpus,
+            memory,
+            footprint,
             reserve=self.client.reserve,
             nice=self._settings.nice,
-            is_private=self.name is None,
+            is_private=self.name is None if is_private is None else is_private,
             held_bytes=held_bytes,
         )
 
     def resolve_workers(self, *, held_bytes: int = 0) -> tuple[int, int]:
-        """Return (least, most)."""
+        """Return (least, most), for this host at this moment."""
         workers = self.values["workers"]
         if workers == "auto":
-            workers = self.choose_size(held_bytes=held_bytes).workers
+            facts = hostinfo.read_cpu_facts(), hostinfo.read_memory_facts(), footprints.recall(self.name)
+            workers = self.choose_size(*facts, held_bytes=held_bytes).workers
         return (workers, workers) if isinstance(workers, int) else workers
 
     def for_supervisor(self) -> PoolSettings:
@@ -149,6 +161,11 @@ def make_plan(
     values.update(given)
     origins |= dict.fromkeys(given, _ARGUMENT)
     return Plan(name, values, origins)
+
+
+def is_unused(plan: Plan, setting: str) -> bool:
+    """Return whether a setting was given and another one makes it useless."""
+    return setting == "reserve" and setting in plan.origins and plan.values["workers"] != "auto"
 
 
 def host_names() -> list[str]:

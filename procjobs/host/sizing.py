@@ -54,13 +54,17 @@ class Bound(NamedTuple):
 
 
 class Size(NamedTuple):
-    """A number of workers, and what it follows from; `memory_workers` is how many the memory takes, None if not known."""
+    """A number of workers, and what it follows from.
+
+    `memory_workers` is how many the memory takes, None if that is not known; `reserve_rule` says why so many CPUs are kept.
+    """
 
     workers: int
     cpus: int
     bound: Bound
     reserve: int
     memory_workers: int | None
+    reserve_rule: str = ""
 
     def explain(self) -> str:
         """Return the size and its reasons as a sentence.
@@ -112,10 +116,10 @@ def choose_size(
     7
     """
     usable = usable_cpus(cpus)
-    kept = choose_reserve(cpus, nice=nice, is_private=is_private) if reserve == "auto" else reserve
+    kept, rule = _decide_reserve(cpus, nice, is_private=is_private) if reserve == "auto" else (reserve, "as it was set")
     fitting = None if memory is None else fitting_workers(memory, footprint or Footprint(), held_bytes=held_bytes)
     bounds = [usable - kept, MAX_SLOTS] if fitting is None else [usable - kept, MAX_SLOTS, fitting]
-    return Size(max(1, min(bounds)), usable, find_bound(cpus), kept, fitting)
+    return Size(max(1, min(bounds)), usable, find_bound(cpus), kept, fitting, rule)
 
 
 def find_bound(facts: CpuFacts) -> Bound:
@@ -134,16 +138,28 @@ def choose_reserve(facts: CpuFacts, *, nice: int, is_private: bool = False) -> i
     >>> [choose_reserve(CpuFacts(n, n, (quota,)), nice=10) for n, quota in ((8, 1.5), (8, 2.0), (8, 4.0), (64, 16.0))]
     [1, 0, 1, 4]
     """
+    return _decide_reserve(facts, nice, is_private=is_private)[0]
+
+
+def _decide_reserve(facts: CpuFacts, nice: int, *, is_private: bool) -> tuple[int, str]:
+    """Return how many CPUs are kept, and by which rule."""
     if is_private:
-        return 0
+        return 0, "a pool of one process's own keeps none"
     usable, bound = usable_cpus(facts), find_bound(facts)
-    least = 1 if bound.kind == "quota" and bound.cpus < usable > 1 else 0
+    has_part = bound.kind == "quota" and bound.cpus < usable > 1
+    if has_part and usable // 4 < 1:
+        return 1, "the one of which the quota has only a part"
     if usable < _FEW:
-        return least
+        return 0, f"of fewer than {_FEW} none"
     if bound.kind == "quota" or nice < _NICE_ENOUGH:
-        return min(max(usable // 4, least), _MOST_KEPT)
+        why = "against a quota niceness does not help"
+        if bound.kind != "quota":
+            why = f"workers of niceness {nice} do not yield"
+        return min(usable // 4, _MOST_KEPT), f"a quarter, at most {_MOST_KEPT}: {why}"
     threads = threads_per_core(facts)
-    return min(math.ceil(usable // 8 / threads) * threads, _MOST_KEPT)
+    whole = "" if threads == 1 else f" in whole cores of {threads} threads"
+    kept = min(math.ceil(usable // 8 / threads) * threads, _MOST_KEPT)
+    return kept, f"an eighth{whole}, at most {_MOST_KEPT}: niceness does the rest"
 
 
 def threads_per_core(facts: CpuFacts) -> int:

@@ -7,6 +7,7 @@ import doctest
 import inspect
 import os
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,8 @@ from procjobs.client.keys import SETTINGS, check_setting, parse_setting
 from procjobs.client.settings import given_settings, make_plan
 from procjobs.config import NICE, UNSET, ClientSettings, JobOptions, PoolSettings
 from procjobs.errors import ConfigurationError
+from procjobs.host.hostinfo import CpuFacts, MemoryFacts
+from procjobs.host.sizing import Footprint
 
 WEB_1 = ["web-1.example.org", "web-1"]
 FILE = """
@@ -315,6 +318,7 @@ def test_settings_of_several_places_that_contradict_each_other_are_told_with_the
         ({"PROCJOBS_PRELOAD": "numpy,jobs"}, {"preload": ("numpy", "jobs")}),
         ({"PROCJOBS_MAX_RSS": "2G", "PROCJOBS_STRICT": "1"}, {"max_rss": 2**31, "strict": True}),
         ({"PROCJOBS_TIMEOUT": "none", "PROCJOBS_RESULT_TTL": "0.5"}, {"timeout": None, "result_ttl": 0.5}),
+        ({"PROCJOBS_SOFT_TIMEOUT": "5"}, {"soft_timeout": 5.0}),
         ({"PROCJOBS_VERSION": "12", "PROCJOBS_RESERVE": "3"}, {"version": "12", "reserve": 3}),
         ({"PROCJOBS_THREADS": "2", "PROCJOBS_AFFINITY": "0,2-3"}, {"threads": 2, "affinity": (0, 2, 3)}),
         ({"PROCJOBS_THREADS": "none", "PROCJOBS_AFFINITY": "spread"}, {"threads": None, "affinity": "spread"}),
@@ -324,6 +328,10 @@ def test_settings_of_several_places_that_contradict_each_other_are_told_with_the
 def test_variables_are_read_for_all_pools_and_for_one(variables, expected):
     found = environment.read_variables("media-2", variables)
     assert expected == {name: variable.value for name, variable in found.items()}
+
+
+def test_variable_whose_name_could_be_both_is_for_all_pools():
+    assert ["soft_timeout"] == list(environment.read_variables("soft", {"PROCJOBS_SOFT_TIMEOUT": "5"}))
 
 
 @pytest.mark.parametrize("pool", ["able", "zoo"])
@@ -379,6 +387,13 @@ def test_every_argument_of_a_pool_that_is_a_setting_can_be_told_from_one_not_giv
     assert "<as configured>" in str(inspect.signature(procjobs.Pool))
 
 
+def test_every_setting_is_in_the_documentation():
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    if not page.exists():
+        pytest.skip("tests of the installed package have no documentation")
+    assert [] == [name for name in SETTINGS if f"`{name}`" not in page.read_text()]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -397,13 +412,12 @@ def test_number_of_workers_and_a_reserve_contradict_each_other_only_in_one_place
     assert 1 == plan("[pool.media]\nreserve = 1", workers="auto").values["reserve"]
 
 
-def test_reserve_and_niceness_reach_the_size(plan, monkeypatch):
-    facts = procjobs.client.settings.hostinfo.CpuFacts(16, 16, ())
-    monkeypatch.setattr(procjobs.client.settings.hostinfo, "read_cpu_facts", lambda: facts)
-    assert 14 == plan("").choose_size().workers
-    assert 12 == plan("[pool.media]\nnice = 0").choose_size().workers
-    assert 10 == plan("[pool.media]\nreserve = 6").choose_size().workers
-    assert 16 == plan("", None).choose_size().workers
+def test_reserve_and_niceness_reach_the_size(plan):
+    facts = CpuFacts(16, 16, ()), MemoryFacts(2**40, 2**40, None, None), Footprint()
+    assert 14 == plan("").choose_size(*facts).workers
+    assert 12 == plan("[pool.media]\nnice = 0").choose_size(*facts).workers
+    assert 10 == plan("[pool.media]\nreserve = 6").choose_size(*facts).workers
+    assert 16 == plan("", None).choose_size(*facts).workers
 
 
 # What somebody who attaches asks for --------------------------------------------------------------------------------
