@@ -51,7 +51,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     on this host: the first one starts it, and it ends `linger` seconds after the last one has let go and no job is left.
     A Pool made before a fork works in the child.
 
-    What is not given is taken from the environment or a settings file (docs/settings.md), else it is the default.
+    What is not given is taken from the environment or a settings file, else it is the default: docs/settings.md lists
+    them, and `procjobs check --all` shows what holds.
 
     workers: how many, or "auto" (as many as CPUs and memory allow), or (least, most) to scale between them: the pool grows
         while jobs wait and the host has CPUs and memory left, and shrinks when workers were not needed for `worker_idle`

@@ -104,7 +104,7 @@ def read_memory_facts(root: str = "/") -> MemoryFacts:
 
     When several groups share the smallest limit (a pod and its only container), the fullest counts.
     """
-    total_bytes, available_bytes = _read_host_memory()
+    total_bytes, available_bytes = _read_host_memory(root)
     found = (_read_memory_group(directory) for directory in _group_directories(root, "memory"))
     groups = [group for group in found if group is not None]
     if not groups:
@@ -131,15 +131,19 @@ def _count_cores(root: str, cpus: Iterable[int]) -> int | None:
     return None if None in siblings else len(siblings) or None
 
 
-def _read_host_memory() -> tuple[int, int]:
-    import psutil  # here, because choosing a number of workers needs none of it
+def _read_host_memory(root: str) -> tuple[int, int]:
+    """Return (total, available) bytes from the lines NAME: NUMBER kB of proc_meminfo(5).
 
-    try:
-        memory = psutil.virtual_memory()
-    except OSError:  # psutil reads /proc; sysconf asks the kernel, but takes the file cache for used
+    psutil does the same, but a pool that is started waits 10 ms for its import. A container's own /proc/meminfo may have
+    more available than there is.
+    """
+    lines = (line.split() for line in (_read_text(root, "proc/meminfo") or "").split("\n"))
+    kib = {words[0]: _parse_int(words[1]) for words in lines if len(words) > 1}
+    total, available = kib.get("MemTotal:"), kib.get("MemAvailable:")
+    if total is None or available is None:  # the kernel, asked directly, takes the file cache for used
         page_bytes = os.sysconf("SC_PAGE_SIZE")
         return page_bytes * os.sysconf("SC_PHYS_PAGES"), page_bytes * os.sysconf("SC_AVPHYS_PAGES")
-    return memory.total, memory.available
+    return total * 1024, min(available, total) * 1024
 
 
 def _read_quota(directory: str) -> float | None:

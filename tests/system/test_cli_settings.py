@@ -199,10 +199,13 @@ def test_host_uses_what_the_pools_workers_took_before(cli, tmp_path, monkeypatch
 def test_host_tells_how_many_workers_a_pool_has_that_runs(cli, tmp_path):
     pool = cli.pool(workers=1)
     pool.submit(cli_jobs.say, "hello").result(30)
+    (tmp_path / "procjobs").mkdir()
+    small = {"worker_bytes": 2**20, "shared_bytes": 0}
+    (tmp_path / "procjobs" / "media.json").write_text(json.dumps({"runs": [small]}))
     done = cli("host", "-p", "media", cwd=tmp_path)
     assert "running: 1 worker; who starts a pool decides" in done.stdout
     assert "that the pool has already" in done.stdout
-    document = json.loads(cli("host", "-p", "media", "--json", cwd=tmp_path).stdout)
+    document = json.loads(cli("host", "-p", "media", "--json", cwd=tmp_path, XDG_STATE_HOME=str(tmp_path)).stdout)
     numbers, held_bytes = document["memory"], document["memory"]["held_bytes"]
     facts = hostinfo.MemoryFacts(**{field: numbers[field] for field in hostinfo.MemoryFacts._fields})
     footprint = sizing.Footprint(**document["footprint"])
@@ -260,6 +263,7 @@ def test_commands_that_look_at_pools_do_not_mind_a_broken_file(cli, app):
 
 
 def test_doctor_fails_where_the_settings_file_is_broken(cli, app):
-    done = cli("doctor", cwd=app("[pool.media]\nnice = 99"))
+    place = app("[pool.media]\nnice = 99")
+    done = cli("doctor", cwd=place)
     assert 1 == done.returncode
-    assert f"fail settings   {app()}/procjobs.toml: [pool.media] nice=99: expected 0 to 19\n" in done.stdout
+    assert f"fail settings   {place}/procjobs.toml: [pool.media] nice=99: expected 0 to 19\n" in done.stdout

@@ -32,7 +32,7 @@ OWNERS = {
     r"\bselectors\b": {"host/loop.py"},
     r"import cloudpickle|import pickle|pickle\.loads\(": {"host/payload.py"},
     r"import time\b|from time import": {"clock.py", "host/process.py", "host/observe.py", "supervisor/log.py"},
-    r"import psutil": {"host/observe.py", "host/hostinfo.py"},
+    r"import psutil": {"host/observe.py"},
     r"import termios|import tty": {"cli/keyboard.py"},
     r"(from|import) rich\b": {"client/mapping.py", "cli/"},
     r"(from|import) click\b": {"cli/"},

@@ -212,17 +212,27 @@ def test_this_host_has_a_cpu_and_some_memory():
     assert hostinfo.usable_memory_bytes(hostinfo.read_memory_facts()) > 0
 
 
-def test_memory_of_the_host_is_what_psutil_says(tmp_path):
-    facts = hostinfo.read_memory_facts(str(tmp_path))
-    assert psutil.virtual_memory().total == facts.total_bytes
-    assert 0 < facts.available_bytes <= facts.total_bytes
+def test_memory_of_the_host_is_what_psutil_says():
+    facts, memory = hostinfo.read_memory_facts(), psutil.virtual_memory()
+    assert memory.total == facts.total_bytes
+    assert pytest.approx(memory.available, rel=0.3) == facts.available_bytes
 
 
-def test_memory_of_a_host_without_proc_comes_from_the_kernel(tmp_path, monkeypatch):
-    expected = psutil.virtual_memory().total
-    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
-    facts = hostinfo.read_memory_facts(str(tmp_path))
-    assert pytest.approx(expected, rel=0.01) == facts.total_bytes
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("MemTotal:    2048 kB\nMemFree:  1 kB\nMemAvailable:    1024 kB\n", (2 << 20, 1 << 20)),
+        pytest.param("MemTotal: 2048 kB\nMemAvailable: 9999 kB\n", (2 << 20, 2 << 20), id="a container of its own"),
+    ],
+)
+def test_memory_is_what_the_kernel_takes_for_available(host, text, expected):
+    assert expected == hostinfo.read_memory_facts(host("", "", {"proc/meminfo": text}))[:2]
+
+
+@pytest.mark.parametrize("files", [{}, {"proc/meminfo": "MemTotal: many kB\nMemAvailable:\n"}, {"proc/meminfo": ""}])
+def test_memory_of_a_host_without_proc_comes_from_the_kernel(host, files):
+    facts = hostinfo.read_memory_facts(host("", "", files))
+    assert pytest.approx(psutil.virtual_memory().total, rel=0.01) == facts.total_bytes
     assert 0 < facts.available_bytes <= facts.total_bytes
     assert (None, None) == (facts.cgroup_limit_bytes, facts.cgroup_used_bytes)
 
