@@ -169,15 +169,19 @@ class WorkerPeaks:
         self.worker_bytes = 0
         self.shared_bytes = 0
 
-    def add(self, baseline_bytes: int, peak_bytes: int, used_bytes: int) -> None:
+    def add(self, baseline_bytes: int, peak_bytes: int, used_bytes: int, own_peak_bytes: int = 0) -> None:
         """Count a worker that has run jobs.
 
         `baseline_bytes` were resident when it was ready, and most of that is shared with the others. `peak_bytes` is the
         kernel's account: the highest resident size of it, or of one process that it has waited for (getrusage(2)).
-        `used_bytes` is what it was seen to use with all of its processes, where that was looked at.
+        `own_peak_bytes` is that of the worker alone, 0 if it has ended before it could be looked at: where the other is
+        larger, it is a child's, which shares nothing. `used_bytes` is what it was seen to use with all of its processes,
+        where that was looked at.
         """
+        child_bytes = peak_bytes if own_peak_bytes and peak_bytes > own_peak_bytes + _OWN_BYTES else 0
+        own_bytes = (own_peak_bytes if child_bytes else peak_bytes) - baseline_bytes
         self.workers += 1
-        self.worker_bytes = max(self.worker_bytes, peak_bytes - baseline_bytes + _OWN_BYTES, used_bytes + _OWN_BYTES)
+        self.worker_bytes = max(self.worker_bytes, max(own_bytes + child_bytes, used_bytes) + _OWN_BYTES)
         self.shared_bytes = max(self.shared_bytes, baseline_bytes)
 
 
@@ -210,6 +214,15 @@ def own_rss() -> int:
     """Return the resident bytes of this process; source: the second field of /proc/self/statm, in pages."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_rss(pid: int) -> int:
+    """Return the highest resident size that a process has had, in bytes, 0 if it has gone (proc(5), status, VmHWM)."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def is_in_handler(pid: int, number: int) -> bool:

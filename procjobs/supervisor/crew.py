@@ -80,6 +80,7 @@ class Crew:
         self._cpus: dict[int, list[int]] = {}
         self.mark = os.urandom(16).hex()
         self.peaks = observe.WorkerPeaks()
+        self._own_peaks: dict[int, int] = {}
         self._seek_orphans = False
 
     # What the dispatcher needs done -----------------------------------------------------------------------------
@@ -177,6 +178,7 @@ class Crew:
         """
         self.publisher.publish_slot(slot, self._loop.now)
         if slot.pid:
+            self._note_peak(slot)
             process.kill_group(slot.pid, signal.SIGTERM)
             process.kill_group(slot.pid, signal.SIGCONT)
 
@@ -189,6 +191,7 @@ class Crew:
 
     def retire(self, slot: Slot) -> None:
         """Let a worker end when it has no more to read."""
+        self._note_peak(slot)
         self._links[slot.number].end_jobs()
 
     def begin_look(self) -> None:
@@ -202,6 +205,11 @@ class Crew:
     def look_at_memory(self) -> MemoryFacts:
         """Return the memory of the host and of the workers."""
         return self._surroundings.look_at_memory(self.dispatcher.slots)
+
+    def _note_peak(self, slot: Slot) -> None:
+        """Take note of what a worker took; once it has ended, its own peak is not told from those of its children."""
+        if slot.pid and slot.jobs_done:
+            self._own_peaks[slot.pid] = observe.peak_rss(slot.pid)
 
     def account(self, job: Job) -> Account:
         """Return what is known of the attempt that has just ended."""
@@ -335,8 +343,9 @@ class Crew:
             if link.stream.drained:
                 break
         assert slot.generation is not None
+        own_peak_bytes = self._own_peaks.pop(how.pid, 0)
         if slot.baseline_bytes and (slot.jobs_done or slot.jobs):
-            self.peaks.add(slot.baseline_bytes, how.peak_bytes, slot.used_bytes)
+            self.peaks.add(slot.baseline_bytes, how.peak_bytes, slot.used_bytes, own_peak_bytes)
         self.templates.forget_worker(slot.generation, how.pid)
         slot.pid = 0  # it has been reaped
         self.stacks.forget(slot)

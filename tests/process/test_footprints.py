@@ -39,6 +39,13 @@ def test_memory_that_a_job_took_is_remembered(pool_name, function):
     assert 100 * MIB < seen.worker_bytes < 200 * MIB
 
 
+def test_child_of_a_job_shares_nothing_with_the_pool(pool_name, tmp_path, monkeypatch):
+    (tmp_path / "large_module.py").write_text(f"DATA = b'x' * {100 * MIB}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run(pool_name, (take_in_a_child, 150), (pow, 2, 2), preload=["large_module"])
+    assert footprints.recall(pool_name).worker_bytes > 150 * MIB
+
+
 def test_memory_of_a_worker_that_was_replaced_or_killed_counts(pool_name):
     run(pool_name, (take, 100), (pow, 2, 2), max_jobs_per_worker=1)
     assert footprints.recall(pool_name).worker_bytes > 100 * MIB

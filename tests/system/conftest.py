@@ -97,6 +97,7 @@ class Cli:
         self.base = f"{runtime}/procjobs"
         # Other tests beside this one, and other programs of this user, have pools in the other usual places.
         self.environment = {**os.environ, "XDG_RUNTIME_DIR": runtime, "PROCJOBS_DIRECTORY": self.base}
+        self.environment["XDG_STATE_HOME"] = f"{runtime}/state"  # what pools of this name took in other tests is not known
         for name in ("COLUMNS", "LINES"):  # of the terminal in which the tests run
             self.environment.pop(name, None)
         self._stack = stack

@@ -44,6 +44,21 @@ def test_processes_that_a_job_has_started_count_where_they_were_seen():
     assert 904 * MIB == found.worker_bytes
 
 
+@pytest.mark.parametrize(
+    ("peak", "own_peak", "expected"),
+    [
+        pytest.param(320, 320, 24, id="the worker's own, less what all share"),
+        pytest.param(321, 320, 25, id="or nearly: the worker went on for a moment"),
+        pytest.param(400, 320, 424, id="a child's, and the worker's own"),
+        pytest.param(400, 0, 104, id="nobody knows: it was killed"),
+    ],
+)
+def test_peak_of_a_child_is_told_from_the_workers_own(peak, own_peak, expected):
+    found = WorkerPeaks()
+    found.add(300 * MIB, peak * MIB, 0, own_peak * MIB)
+    assert expected * MIB == found.worker_bytes
+
+
 def test_last_ten_runs_count_and_the_most_of_them():
     for count in (900, 100, 300, *[200] * (footprints.MOST_RUNS - 3)):
         remember("media", peaks(count * MIB))
