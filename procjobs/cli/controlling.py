@@ -84,7 +84,7 @@ def resume(name: str, directory: str | None, as_json: bool) -> int:
 @click.argument("workers", type=parameters.parse_workers)
 @parameters.common
 def resize(name: str, workers: Workers, directory: str | None, as_json: bool) -> int:
-    """Give the pool NAME another number of WORKERS: 4, or 2-8 (as many as jobs need), or auto (one for each CPU).
+    """Give the pool NAME another number of WORKERS: 4, or 2-8 (as many as jobs need), or auto (what this host is good for).
 
     More start at once; fewer remain as jobs end.
     """
