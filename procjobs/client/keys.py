@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
@@ -14,10 +15,12 @@ from procjobs.errors import ConfigurationError
 
 _Owner = type[PoolSettings] | type[JobOptions] | type[ClientSettings]
 
+_OWNERS: Final[tuple[_Owner, ...]] = (PoolSettings, ClientSettings, JobOptions)
 _NO_KEYS: Final = frozenset({"job_defaults", "origins", "name"})
 """Fields that are no settings of a pool: a pool's jobs do not all have one name."""
-_WORKERS = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*\Z")
-_CPUS = re.compile(r"\d{1,6}(-\d{1,6})?(,\d{1,6}(-\d{1,6})?)*\Z", re.ASCII)
+# Not compiled here: every process that makes a pool imports this, and few read such texts.
+_WORKERS: Final = r"\s*(\d+)\s*-\s*(\d+)\s*\Z"
+_CPUS: Final = r"[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*\Z"
 _MOST_CPUS: Final = 2**16
 _WORDS: Final = {
     "true": True,
@@ -32,12 +35,18 @@ _WORDS: Final = {
 
 
 class Setting(NamedTuple):
-    """A setting: the class in procjobs.config that has it, the types that it may have there, and its default."""
+    """A setting: the class in procjobs.config that has it, and its default."""
 
     name: str
     owner: _Owner
-    kinds: frozenset[Any]
     default: Any
+
+    @property
+    def kinds(self) -> frozenset[Any]:
+        """The types that it may have; words that stand for something are none of them."""
+        if self.name == "workers":
+            return frozenset({int})  # beside "auto" and ranges
+        return _kinds_of(_hints(self.owner.__name__)[self.name])
 
     @property
     def is_size(self) -> bool:
@@ -51,23 +60,26 @@ class Setting(NamedTuple):
 
 
 def _settings_of(owner: _Owner) -> Iterable[Setting]:
-    hints = get_type_hints(owner)
     for field in fields(owner):
         if field.name not in _NO_KEYS:
-            kinds = _kinds_of(hints[field.name])
-            yield Setting(field.name, owner, kinds, None if field.default is MISSING else field.default)
+            yield Setting(field.name, owner, "auto" if field.default is MISSING else field.default)
+
+
+@functools.cache
+def _hints(owner: str) -> dict[str, Any]:
+    """Return the types of the fields of a class. To read them takes a millisecond, and most programs need none."""
+    return next(get_type_hints(one) for one in _OWNERS if one.__name__ == owner)
 
 
 def _kinds_of(hint: Any) -> frozenset[Any]:
-    """Return the types that a hint allows; words that stand for something are none of them."""
     is_one = isinstance(hint, type) or get_origin(hint) is tuple
     return frozenset(kind for kind in ([hint] if is_one else get_args(hint)) if get_origin(kind) is not Literal)
 
 
 SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
     {
-        setting.name: setting._replace(default="auto", kinds=frozenset({int})) if setting.name == "workers" else setting
-        for owner in (PoolSettings, ClientSettings, JobOptions)
+        setting.name: setting
+        for owner in _OWNERS
         for setting in _settings_of(owner)
     }
 )
@@ -105,7 +117,7 @@ def parse_setting(name: str, text: str) -> Any:
     text, setting = text.strip(), SETTINGS[name]
     if setting.may_be_none and text.lower() == "none":
         return None
-    if name == "workers" and _WORKERS.match(text):
+    if name == "workers" and re.match(_WORKERS, text):
         return parse_workers(text)
     if setting.is_size:
         return parse_size(text)
@@ -118,7 +130,7 @@ def parse_setting(name: str, text: str) -> Any:
 
 def _parse_numbers(text: str, kinds: frozenset[Any]) -> Any:
     with contextlib.suppress(ValueError):
-        if tuple[int, ...] in kinds and _CPUS.match(text):
+        if tuple[int, ...] in kinds and re.match(_CPUS, text):
             return parse_cpus(text)
         if int in kinds:
             return int(text)
@@ -134,7 +146,8 @@ def parse_text_in_file(name: str, text: str) -> Any:
     (524288000, '5', (0, 1, 2))
     """
     setting = SETTINGS[name]
-    is_range = bool(_WORKERS.match(text) if name == "workers" else tuple[int, ...] in setting.kinds and _CPUS.match(text))
+    pattern = _WORKERS if name == "workers" else _CPUS if tuple[int, ...] in setting.kinds else None
+    is_range = pattern is not None and re.match(pattern, text) is not None
     is_none = setting.may_be_none and text.lower() == "none"
     return parse_setting(name, text) if setting.is_size or is_range or is_none else text
 
@@ -145,7 +158,7 @@ def parse_workers(text: str) -> Workers:
     >>> parse_workers("4"), parse_workers("auto"), parse_workers("2-8")
     (4, 'auto', (2, 8))
     """
-    pair = _WORKERS.match(text)
+    pair = re.match(_WORKERS, text)
     if text == "auto":
         return "auto"
     if pair:
@@ -163,7 +176,7 @@ def parse_cpus(text: str) -> Affinity:
     """
     if text == "spread":
         return "spread"
-    if not _CPUS.match(text):
+    if not re.match(_CPUS, text):
         raise ConfigurationError(f"{text!r} are no CPUs: give 0,2-3, or spread")
     numbers: set[int] = set()
     for part in text.split(","):

@@ -11,13 +11,17 @@ import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from procjobs.client import environment, launcher, settings_file
 from procjobs.client.keys import SETTINGS
 from procjobs.config import MAX_SLOTS, UNSET, ClientSettings, JobOptions, PoolSettings, check_count, check_workers
 from procjobs.errors import ConfigurationError, PayloadError
-from procjobs.host import footprints, hostinfo, payload, sizing
+from procjobs.host import payload
+
+if TYPE_CHECKING:
+    from procjobs.host.hostinfo import CpuFacts, MemoryFacts
+    from procjobs.host.sizing import Footprint, Size
 
 Kind = Literal["default", "file", "environment", "argument"]
 _STRENGTH: Final[Mapping[str, int]] = {"default": 0, "file": 1, "environment": 2, "argument": 3}
@@ -68,17 +72,19 @@ class Plan:
 
     def choose_size(
         self,
-        cpus: hostinfo.CpuFacts,
-        memory: hostinfo.MemoryFacts,
-        footprint: sizing.Footprint,
+        cpus: CpuFacts,
+        memory: MemoryFacts,
+        footprint: Footprint,
         *,
         held_bytes: int = 0,
         is_private: bool | None = None,
-    ) -> sizing.Size:
+    ) -> Size:
         """Return what `workers="auto"` means where these are the facts; `held_bytes` is what the pool has already.
 
         A pool without a name is private unless it is said that it is not.
         """
+        from procjobs.host import sizing  # here, as below: who attaches to a pool has no use for it
+
         return sizing.choose_size(
             cpus,
             memory,
@@ -93,6 +99,8 @@ class Plan:
         """Return (least, most), for this host at this moment."""
         workers = self.values["workers"]
         if workers == "auto":
+            from procjobs.host import footprints, hostinfo
+
             facts = hostinfo.read_cpu_facts(), hostinfo.read_memory_facts(), footprints.recall(self.name)
             workers = self.choose_size(*facts, held_bytes=held_bytes).workers
         return (workers, workers) if isinstance(workers, int) else workers

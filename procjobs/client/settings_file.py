@@ -35,8 +35,9 @@ _OWN_NAME: Final = "procjobs.toml"
 _PROJECT_NAME: Final = "pyproject.toml"
 _MOST_BYTES: Final = 2**20
 # To parse every project's file costs milliseconds, and most have nothing for us: this finds [tool.procjobs] however written.
-_HAS_TABLE: Final = re.compile(rb"""\btool["']?\s*(\.\s*["']?procjobs\b|[]=])""")
-_BARE: Final = re.compile(r"[A-Za-z0-9_-]+\Z")
+# Not compiled here: see procjobs.client.keys.
+_HAS_TABLE: Final = rb"""\btool["']?\s*(\.\s*["']?procjobs\b|[]=])"""
+_BARE: Final = r"[A-Za-z0-9_-]+\Z"
 
 
 class Table(NamedTuple):
@@ -155,7 +156,7 @@ def _load(path: str, info: os.stat_result) -> SettingsFile | None:
 def _parse_file(path: str) -> SettingsFile | None:
     content = _read_bytes(path)
     is_project = os.path.basename(path) == _PROJECT_NAME
-    found = _HAS_TABLE.search(content)
+    found = re.search(_HAS_TABLE, content)
     if is_project and found is None:
         return None
     import tomllib
@@ -215,7 +216,7 @@ class _Reader:
         self.problems.append(f"{self._path}: {header} {text}")
 
     def _header(self, *keys: str) -> str:
-        return f"[{self._prefix}{'.'.join(key if _BARE.match(key) else json.dumps(key) for key in keys)}]"
+        return f"[{self._prefix}{'.'.join(key if re.match(_BARE, key) else json.dumps(key) for key in keys)}]"
 
     def read(self, document: Any) -> None:
         """Read the whole document."""

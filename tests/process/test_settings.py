@@ -11,6 +11,7 @@ import pytest
 
 import procjobs
 from procjobs.client import settings
+from procjobs.host import hostinfo, sizing
 
 from ..conftest import wait_until
 from . import jobs
@@ -120,8 +121,8 @@ def test_who_attaches_is_not_told_that_an_argument_overrides_the_file(write, poo
 
 def test_size_is_not_looked_for_by_who_attaches(pool_name, monkeypatch):
     with procjobs.Pool(pool_name, workers=1) as pool:
-        monkeypatch.setattr(settings.hostinfo, "read_cpu_facts", None)
-        monkeypatch.setattr(settings.hostinfo, "read_memory_facts", None)
+        monkeypatch.setattr(hostinfo, "read_cpu_facts", None)
+        monkeypatch.setattr(hostinfo, "read_memory_facts", None)
         assert [] == attach(pool_name)
         pool.stop()
 
@@ -141,8 +142,8 @@ def test_attaching_loads_no_parser_where_there_is_no_file_of_ours(write, pool_na
 
 def test_resize_to_auto_counts_what_the_pool_holds_itself(write, pool_name, monkeypatch):
     asked = []
-    choose = settings.sizing.choose_size
-    monkeypatch.setattr(settings.sizing, "choose_size", lambda *args, **more: asked.append(more) or choose(*args, **more))
+    choose = sizing.choose_size
+    monkeypatch.setattr(sizing, "choose_size", lambda *args, **more: asked.append(more) or choose(*args, **more))
     write(f"[pool.{pool_name}]\nreserve = 0\nnice = 3")
     with procjobs.Pool(pool_name, workers=1) as pool:
         pool.submit(pow, 2, 2).result(30)
