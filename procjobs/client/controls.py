@@ -62,6 +62,8 @@ class Controls:
     def resize(self, workers: Workers) -> None:
         """Change the number of workers, for everybody: more start at once, fewer remain as jobs end.
 
+        A number is fixed, also for a pool that has scaled before; (least, most) lets any pool scale, from the size that it
+        has, as far as the bounds let it. With `affinity="spread"` CPUs are dealt out anew before this returns.
         "auto" is decided for this host and this moment, what the pool's processes have already taken not counted.
         """
         connection = self._connect()

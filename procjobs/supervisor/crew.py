@@ -74,7 +74,7 @@ class Crew:
         self._printers: dict[int, list[OutputSource]] = {}
         self._slots_by_pid: dict[int, Slot] = {}
         self._tree = observe.ProcessTree()
-        self._surroundings = Surroundings()
+        self.surroundings = Surroundings()
         self._given: dict[int, tuple[Job, int, float]] = {}
         self._parts: dict[int, float] = {}
         self._cpus: dict[int, list[int]] = {}
@@ -196,15 +196,15 @@ class Crew:
 
     def begin_look(self) -> None:
         """Begin to watch the CPUs."""
-        self._surroundings.begin_look()
+        self.surroundings.begin_look()
 
     def look_at_cpus(self) -> CpuFacts:
         """Return how busy the CPUs have been."""
-        return self._surroundings.look_at_cpus()
+        return self.surroundings.look_at_cpus()
 
     def look_at_memory(self) -> MemoryFacts:
         """Return the memory of the host and of the workers."""
-        return self._surroundings.look_at_memory(self.dispatcher.slots)
+        return self.surroundings.look_at_memory(self.dispatcher.slots)
 
     def _note_peak(self, slot: Slot) -> None:
         """Take note of what a worker took; once it has ended, its own peak is not told from those of its children."""

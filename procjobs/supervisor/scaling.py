@@ -7,7 +7,8 @@
    jobs that have waited for STARVED_SECONDS get another worker then, one at a time, up to the number of CPUs: other pools
    and programs of the host must not starve this one.
 3. It never grows into swap: each worker, those that run included, is expected to become as large as the largest one has
-   lately been, and RESERVE_SHARE of the memory stays free. While tasks wait for memory, it does not grow at all.
+   been, lately or in earlier runs, and RESERVE_SHARE of the memory stays free. While tasks wait for memory, it does not grow
+   at all.
 4. It shrinks slowly: a worker that was not needed for `keep_seconds` ends, a quarter of those at a time. Since the worker
    that was idle last is used first, that is a size that was enough for the peak of so long.
 5. It does not flap: a size that is needed again soon after it was given up is kept twice as long from then on, up to
@@ -73,11 +74,15 @@ class CpuFacts(NamedTuple):
 
 
 class MemoryFacts(NamedTuple):
-    """The memory in bytes: of host or group, what is free of it, and what each worker has taken for itself."""
+    """The memory in bytes: of host or group, what is free of it, and what each worker has taken for itself.
+
+    `expected_bytes` is what one took at the most in earlier runs of this pool, 0 where that is not known.
+    """
 
     total_bytes: int
     free_bytes: int
     worker_bytes: tuple[int, ...]
+    expected_bytes: int = 0
 
 
 class Line(NamedTuple):
@@ -220,7 +225,7 @@ class Scaler:
             return wanted
         facts = self._engine.look_at_memory()
         self._largest_bytes = max([self._largest_bytes * _FORGETTING, *facts.worker_bytes])
-        allowed = growth_by_memory(facts, int(self._largest_bytes))
+        allowed = growth_by_memory(facts, max(int(self._largest_bytes), facts.expected_bytes))
         return allowed if allowed.workers < wanted.workers else wanted
 
     def _learn(self, seconds: float) -> None:

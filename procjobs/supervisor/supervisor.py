@@ -84,6 +84,7 @@ class Supervisor:
             most_fds=max(self._most_fds // 8, 16),
         )
         self.crew = Crew(self._loop, self.table, log, None if in_foreground else self._console, self.deliver)
+        self.crew.surroundings.pool = None if self._is_private else self.name
         self.dispatcher = Dispatcher(self.crew, settings)
         self.templates = Templates(self._loop, directory, self.table, settings, self.crew.mark, log)
         self._publisher = Publisher(self.table, self.dispatcher)

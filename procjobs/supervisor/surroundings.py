@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 
 class Surroundings:
-    """The host around a pool, from one look to the next."""
+    """The host around a pool, from one look to the next; private pools have no name, and nothing is remembered of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, pool: str | None = None) -> None:
+        self.pool = pool
         self._before: pressure.Counters | None = None
+        self._expected_bytes: int | None = None
 
     def begin_look(self) -> None:
         """Begin the stretch of time that the next look tells about."""
@@ -39,7 +41,17 @@ class Surroundings:
         facts = hostinfo.read_memory_facts()
         total = min(facts.total_bytes, facts.cgroup_limit_bytes or facts.total_bytes)
         live = [slot for slot in slots if slot.state is not SlotState.EMPTY]
-        return MemoryFacts(total, hostinfo.usable_memory_bytes(facts), tuple(_taken(slot) for slot in live))
+        taken = tuple(_taken(slot) for slot in live)
+        return MemoryFacts(total, hostinfo.usable_memory_bytes(facts), taken, self._recall())
+
+    def _recall(self) -> int:
+        """Return what a worker took in earlier runs; read once, since only the end of this one adds to it."""
+        if self._expected_bytes is None:
+            from procjobs.host import footprints  # here, because a pool should be ready soon
+
+            footprint = footprints.recall(self.pool)
+            self._expected_bytes = footprint.worker_bytes if footprint.runs else 0
+        return self._expected_bytes
 
 
 def _taken(slot: Slot) -> int:

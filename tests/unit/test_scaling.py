@@ -210,6 +210,15 @@ def test_workers_that_cannot_be_started_are_not_joined_by_more():
     assert 5 == size(bench)
 
 
+def test_what_a_worker_took_in_earlier_runs_is_expected_of_the_first_ones_of_this_run():
+    bench = Bench((1, 8))
+    bench.memory = MemoryFacts(8 * GIB, 4 * GIB, (0,), expected_bytes=GIB)
+    for _ in range(9):
+        bench.submit()
+    run_up(bench, until=FIRST_STEP)
+    assert 3 == size(bench)
+
+
 def test_growth_pauses_between_two_steps():
     bench = Bench((1, 64))
     bench.cpus = CpuFacts(2, 0.1)
