@@ -25,6 +25,7 @@ COMMANDS: Final = {
         "resume": "procjobs.cli.controlling",
         "resize": "procjobs.cli.controlling",
         "reload": "procjobs.cli.controlling",
+        "tune": "procjobs.cli.tuning",
     },
     "Jobs": {
         "run": "procjobs.cli.running",

@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 _INTERVAL: Final = 0.1
 _CANCELLED_WITHIN: Final = 1.0
 """How long the record may take to say so; what ignores SIGTERM may take longer to end."""
-_ARGUMENTS: Final = """
-
-    ARGS and the VALUEs of --kw are JSON where they are JSON (3, true, [1,2], "3"), else text. After -- everything is an
-    argument, also what begins with a dash. Modules of the current directory are found.
-    """
-_keyword_option = click.option(
-    "--kw", "keywords", type=parameters.parse_keyword, multiple=True, metavar="NAME=VALUE", help="A keyword argument."
-)
 
 
 class _Call:
@@ -54,16 +46,8 @@ def _named_pool(name: str, directory: str | None) -> Pool:
 
 
 @click.command(short_help="Run a function as a job and print its result.")
-@click.argument("function", metavar="MODULE:FUNCTION")
-@click.argument("arguments", metavar="[ARGS]...", nargs=-1)
-@_keyword_option
-@click.option(
-    "--pool",
-    "-p",
-    metavar="NAME",
-    shell_complete=parameters.complete_pools,
-    help="Run it in this pool, started if need be, and not in one of its own.",
-)
+@parameters.call
+@parameters.target_pool("Run it in this pool, started if need be, and not in one of its own.")
 @parameters.job_options
 @parameters.common
 def run(
@@ -122,21 +106,12 @@ def _cancel(pool: Pool, job: Job[Any] | None, follow: bars.Follower) -> None:
     pool.shutdown(wait=True)
 
 
-run.help = (run.help or "") + _ARGUMENTS
+run.help = (run.help or "") + parameters.ABOUT_ARGUMENTS
 
 
 @click.command(short_help="Hand a function to a pool and print the job's id.")
-@click.argument("function", metavar="MODULE:FUNCTION")
-@click.argument("arguments", metavar="[ARGS]...", nargs=-1)
-@_keyword_option
-@click.option(
-    "--pool",
-    "-p",
-    metavar="NAME",
-    required=True,
-    shell_complete=parameters.complete_pools,
-    help="The pool, started if need be.",
-)
+@parameters.call
+@parameters.target_pool("The pool, started if need be.", required=True)
 @parameters.job_options
 @parameters.common
 def submit(
@@ -166,4 +141,4 @@ def submit(
     return OK
 
 
-submit.help = (submit.help or "") + _ARGUMENTS
+submit.help = (submit.help or "") + parameters.ABOUT_ARGUMENTS

@@ -11,6 +11,7 @@ from procjobs.shared.records import JobStatus, PoolStats, WorkerInfo
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 _WIDE: Final = 120
@@ -61,12 +62,18 @@ def is_narrow() -> bool:
     return standard_output().width < _WIDE
 
 
+def empty_table() -> Table:
+    """Return a table without lines, as all of them look."""
+    from rich.table import Table
+
+    return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+
+
 def write_rows(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a table; columns whose names begin with > are numbers and end flush, those with < give way to the others."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = empty_table()
     cells = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
     for number, name in enumerate(columns):
         justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
@@ -75,6 +82,11 @@ def write_rows(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
         table.add_column(name.lstrip("<>"), justify=justify, no_wrap=True, min_width=width)
     for row in cells:
         table.add_row(*row)
+    write_table(table)
+
+
+def write_table(table: Table) -> None:
+    """Write a table without the blanks at the ends of its lines."""
     console = standard_output()
     with console.capture() as capture:
         console.print(table)

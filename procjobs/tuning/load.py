@@ -1,0 +1,103 @@
+"""The closed loop: as many jobs are kept waiting as the workers need never to wait for one."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from procjobs.clock import perf_counter
+from procjobs.errors import UnknownJob
+from procjobs.tuning.plan import Call
+from procjobs.tuning.window import Run
+
+if TYPE_CHECKING:
+    from procjobs.client.job import Job
+    from procjobs.client.pool import Pool
+
+_AHEAD_SECONDS: Final = 0.05
+"""The work that waits beyond one job for each worker: small jobs would else wait for this process's turn."""
+_MOST_AHEAD: Final = 2_000
+_LOOK_SECONDS: Final = 0.02
+
+
+class Load:
+    """Submits calls to a pool in turn, and another one for each that has ended; `runs` are those that have.
+
+    A job that was cancelled is none that was run. Used by one thread; the pool's receiver thread only says that a job has
+    ended, and when.
+    """
+
+    def __init__(self, pool: Pool, function: Callable[..., Any], calls: Sequence[Call], workers: int) -> None:
+        self._pool = pool
+        self._function = function
+        self._calls = itertools.cycle(calls)
+        self._workers = workers
+        self._begun_at = perf_counter()
+        self._outstanding = 0
+        self._ended: deque[tuple[float, Job[Any]]] = deque()
+        self._something_ended = threading.Event()
+        self.runs: list[Run] = []
+
+    def turn(self, seconds: float) -> None:
+        """Submit what is missing, wait for a job to end, at most so long, and take note of those that have."""
+        while self._outstanding < self._workers + self._ahead():
+            self._submit()
+        self._something_ended.wait(seconds)
+        self._something_ended.clear()
+        self._collect()
+
+    def finish(self) -> None:
+        """Let the running jobs end, and then the pool; those that have not begun never do."""
+        self._pool.pause()  # returns when no further one is started
+        while self._pool.stats().busy:
+            self._something_ended.wait(_LOOK_SECONDS)
+            self._something_ended.clear()
+        self._collect()  # before the end of the pool: how they went is read from its table
+        self._pool.stop()
+
+    def _ahead(self) -> int:
+        spent = perf_counter() - self._begun_at
+        return max(self._workers, min(math.ceil(_AHEAD_SECONDS * len(self.runs) / spent), _MOST_AHEAD))
+
+    def _submit(self) -> None:
+        call = next(self._calls)
+        job = self._pool.submit(self._function, *call.args, **call.kwargs)
+        self._outstanding += 1
+        job.add_done_callback(self._note)
+
+    def _note(self, job: Any) -> None:
+        """In the receiver thread: nothing but the time, so that the next answer is not kept waiting."""
+        self._ended.append((perf_counter(), job))
+        self._something_ended.set()
+
+    def _collect(self) -> None:
+        while self._ended:
+            ended_at, job = self._ended.popleft()
+            self._outstanding -= 1
+            if not job.cancelled():
+                self.runs.append(_run_of(job, ended_at))
+
+
+def _run_of(job: Job[Any], ended_at: float) -> Run:
+    """Return how a job went; its result is not unpickled, which is not what is measured."""
+    try:
+        status = job.status()
+    except UnknownJob:  # its record was evicted by later ones: it was one of very many
+        return Run(ended_at, 0.0)
+    seconds = 0.0
+    if status.started_at is not None and status.finished_at is not None:
+        seconds = max(status.finished_at - status.started_at, 0.0)
+    if status.state == "succeeded":
+        return Run(ended_at, seconds)
+    return Run(ended_at, seconds, _reason(status.reason, status.error))
+
+
+def _reason(reason: str | None, error: str | None) -> str:
+    """Return why a job failed, the same text for the same cause: what it raised, or how it ended."""
+    if reason == "raised" and error:
+        return error.strip().splitlines()[-1][:100]
+    return reason or "failed"
