@@ -66,6 +66,7 @@ def _stage(moment: Moment) -> str:
         said = f"{text.duration(moment.elapsed)} of {text.duration(moment.seconds)}, {text.count(moment.jobs, 'job')}"
         if moment.elapsed >= moment.seconds:
             said += f" of {moment.least_jobs}"
+        said += f", {text.size(moment.memory_bytes)}"
     return said + (f", [bold red]{moment.failed} failed[/]" if moment.failed else "")
 
 

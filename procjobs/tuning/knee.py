@@ -40,8 +40,9 @@ class Point(NamedTuple):
 class Knee(NamedTuple):
     """The size that is enough, and the one with the best throughput of those that fit.
 
-    `is_growing`: the largest size measured is the one, and better than all smaller ones: more may bring more. `is_noisy`: a smaller size was taken since the measurement cannot tell it
-    from the best, not because it is within the tolerance. `too_big` are the measured sizes that do not fit into memory.
+    `is_growing`: the largest size measured is the one, and better than all smaller ones: more may bring more.
+    `is_noisy`: a smaller size was taken since the measurement cannot tell it from the best, not because it is within the
+    tolerance. `too_big` are the measured sizes that do not fit into memory.
     """
 
     workers: int

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from procjobs.client.pool import Pool
@@ -27,7 +29,8 @@ _ENOUGH_TO_TELL: Final = 5
 class Moment(NamedTuple):
     """How far the measuring of a size has come; `stage` is starting, warming up, measuring or finishing.
 
-    `elapsed` seconds of `seconds`, and `jobs` of `least_jobs`, both of the measuring itself.
+    `elapsed` seconds of `seconds`, and `jobs` of `least_jobs`, both of the measuring itself; `memory_bytes` is the peak so
+    far of the whole pool.
     """
 
     workers: int
@@ -37,6 +40,7 @@ class Moment(NamedTuple):
     jobs: int
     least_jobs: int
     failed: int
+    memory_bytes: int
 
 
 class Plan(NamedTuple):
@@ -56,7 +60,7 @@ def measure(plan: Plan, workers: int, least_jobs: int) -> Measurement | Skipped:
 
     Raise TuningFailed if most jobs fail, or the pool cannot run any. Ctrl-C ends the pool at once, with its jobs.
     """
-    plan.tell(Moment(workers, "starting", 0.0, plan.seconds, 0, least_jobs, 0))
+    plan.tell(Moment(workers, "starting", 0.0, plan.seconds, 0, least_jobs, 0, 0))
     with plan.around_start():
         pool = Pool(workers=workers, **plan.settings)
     with pool:
@@ -71,6 +75,10 @@ def measure(plan: Plan, workers: int, least_jobs: int) -> Measurement | Skipped:
             raise
 
 
+class _OutgrownError(Exception):
+    """The pool uses more memory than it may: it is to be ended before the host has none left."""
+
+
 class _Measuring:
     """The stages of measuring a size."""
 
@@ -82,17 +90,22 @@ class _Measuring:
         self._watch = watch
         self._load = Load(pool, plan.function, plan.calls, workers)
         self._begin = 0.0
-        self._warm = 0
 
     def run(self) -> Measurement | Skipped:
-        """Go through the stages."""
+        """Go through the stages, for as long as there is memory."""
+        try:
+            return self._run()
+        except _OutgrownError:
+            peak = self._watch.stop()
+            self._pool.stop()
+            return Skipped(self._workers, peak.pool)
+
+    def _run(self) -> Measurement:
         self._warm_up()
-        before, self._begin, self._warm = cpu_time(self._pool), perf_counter(), len(self._load.runs)
+        before, self._begin = cpu_time(self._pool), perf_counter()
         while not self._is_enough():
             self._load.turn(_TURN)
             self._check("measuring")
-            if self._watch.peak.pool > self._plan.memory_limit_bytes:
-                return self._give_up()
         end, after, peak = perf_counter(), cpu_time(self._pool), self._watch.stop()
         self._tell("finishing")
         self._load.finish()  # the jobs that run now count for the part of them that was within
@@ -116,11 +129,16 @@ class _Measuring:
                 ready_at = len(self._load.runs)
 
     def _is_enough(self) -> bool:
-        ended = len(self._load.runs) - self._warm
-        return perf_counter() - self._begin >= self._plan.seconds and ended >= self._least_jobs
+        return perf_counter() - self._begin >= self._plan.seconds and self._ended() >= self._least_jobs
+
+    def _ended(self) -> int:
+        """Return how many jobs have ended since the measuring began; what has ended just before may be noted later."""
+        return len(self._load.runs) - bisect_right(self._load.runs, self._begin, key=attrgetter("ended_at"))
 
     def _check(self, stage: str) -> None:
         self._tell(stage)
+        if self._watch.peak.pool > self._plan.memory_limit_bytes:
+            raise _OutgrownError
         self._check_failures(self._load.runs, _ENOUGH_TO_TELL)
         problem = self._pool.stats().problem
         if problem:
@@ -136,25 +154,20 @@ class _Measuring:
     def _tell(self, stage: str) -> None:
         is_measuring = stage != "warming up"
         elapsed = perf_counter() - self._begin if is_measuring else 0.0
-        ended = len(self._load.runs) - self._warm if is_measuring else 0
+        ended = self._ended() if is_measuring else 0
         failed = _count_failures(self._load.runs).total()
-        self._plan.tell(Moment(self._workers, stage, elapsed, self._plan.seconds, ended, self._least_jobs, failed))
-
-    def _give_up(self) -> Skipped:
-        """End a pool that uses more memory than it may, before the host has none left."""
-        peak = self._watch.stop()
-        self._pool.stop()
-        return Skipped(self._workers, peak.pool)
+        plan, memory = self._plan, self._watch.peak.pool
+        plan.tell(Moment(self._workers, stage, elapsed, plan.seconds, ended, self._least_jobs, failed, memory))
 
     def _describe(self, end: float, before: CpuTime, after: CpuTime, peak: Peak) -> Measurement:
         begin, runs = self._begin, self._load.runs
         within = [run for run in runs if begin < run.ended_at <= end]
         succeeded = [run.seconds for run in within if run.failure is None]
-        rate, span = throughput(runs, begin, end), end - begin
-        spent = after.pool - before.pool
+        rate = throughput(runs, begin, end)
+        spent, span = after.pool - before.pool, after.at - before.at
         return Measurement(
             workers=self._workers,
-            seconds=span,
+            seconds=end - begin,
             jobs=len(within),
             throughput=rate,
             standard_error=standard_error(runs, begin, end),
@@ -163,7 +176,7 @@ class _Measuring:
             memory_bytes=peak.pool,
             workers_memory_bytes=peak.workers,
             worker_rss_bytes=peak.worker_rss,
-            cpu_seconds_per_job=spent / (rate * span) if rate else 0.0,
+            cpu_seconds_per_job=spent / span / rate if rate else 0.0,
             pool_cpus=spent / span,
             other_cpus=max(after.host - before.host - spent, 0.0) / span,
             failures=dict(_count_failures(runs)),

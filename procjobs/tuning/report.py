@@ -124,7 +124,7 @@ class Report:
         if first.p50 and chosen.p50 > _SLOWER * first.p50:
             ratio = chosen.p50 / first.p50
             said.append(
-                f"a job takes {ratio:.1f} times as long as with {_workers(first.workers)}: they wait for each other"
+                f"a job takes {ratio:.1f} times as long as with {_workers(first.workers)}: they are in each other's way"
             )
         return said
 

@@ -25,16 +25,17 @@ class Peak(NamedTuple):
 
 
 class CpuTime(NamedTuple):
-    """CPU seconds spent so far by a pool, with all that has ended in it, and by the whole host."""
+    """CPU seconds spent so far by a pool, with all that has ended in it, and by the whole host; and when that was read."""
 
     pool: float
     host: float
+    at: float
 
 
 def cpu_time(pool: Pool) -> CpuTime:
     """Return the CPU time that a pool and the host have spent so far."""
     members = observe.ProcessTree().members(pool.stats().supervisor_pid, 0.0)
-    return CpuTime(observe.usage_of(members).cpu_seconds, observe.busy_cpu_seconds())
+    return CpuTime(observe.usage_of(members).cpu_seconds, observe.busy_cpu_seconds(), perf_counter())
 
 
 class MemoryWatch:
