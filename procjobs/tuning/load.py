@@ -27,8 +27,7 @@ _LOOK_SECONDS: Final = 0.02
 class Load:
     """Submits calls to a pool in turn, and another one for each that has ended; `runs` are those that have.
 
-    A job that was cancelled is none that was run. Used by one thread; the pool's receiver thread only says that a job has
-    ended, and when.
+    Used by one thread; the pool's receiver thread only says that a job has ended, and when.
     """
 
     def __init__(self, pool: Pool, function: Callable[..., Any], calls: Sequence[Call], workers: int) -> None:
@@ -78,8 +77,7 @@ class Load:
         while self._ended:
             ended_at, job = self._ended.popleft()
             self._outstanding -= 1
-            if not job.cancelled():
-                self.runs.append(_run_of(job, ended_at))
+            self.runs.append(_run_of(job, ended_at))
 
 
 def _run_of(job: Job[Any], ended_at: float) -> Run:

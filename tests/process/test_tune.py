@@ -46,6 +46,12 @@ def choose(what):
         raise KeyError(what)
 
 
+def fail_or_hang(fails):
+    if fails:
+        raise ValueError
+    time.sleep(600)  # job
+
+
 def test_report_has_a_measurement_for_each_size_in_order():
     moments = []
     report = tune(nap, sizes=[2, 1], tell=moments.append, **SOON)
@@ -93,6 +99,11 @@ def test_what_was_measured_before_a_failure_is_kept():
     with pytest.raises(TuningFailed, match=r"jobs failed with 1 worker: KeyError: 'film'"):
         list(tuning.run())
     assert isinstance(tuning.report(), Report)
+
+
+def test_failure_does_not_wait_for_jobs_that_still_run():
+    with pytest.raises(TuningFailed, match="jobs failed with 1 worker"):
+        tune(fail_or_hang, [*[(True,)] * 5, (False,)], sizes=[1], seconds=600)
 
 
 def test_failures_that_are_few_are_counted_by_their_reason():
