@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from procjobs.cli import colours
 from procjobs.shared.records import JobStatus, PoolStats, WorkerInfo
 
 if TYPE_CHECKING:
@@ -29,14 +30,16 @@ def standard_error() -> Console:
 
 def _console(*, to_errors: bool) -> Console:
     from rich.console import Console
+    from rich.theme import Theme
 
     class PipedConsole(Console):
         def on_broken_pipe(self) -> None:
             raise  # noqa: PLE0704 - called while it is handled; what the base class does instead is to exit with 1
 
+    theme = Theme(colours.BARS)
     stream = sys.stderr if to_errors else sys.stdout
     if stream.isatty():
-        return PipedConsole(stderr=to_errors, highlight=False)
+        return PipedConsole(stderr=to_errors, highlight=False, theme=theme)
     return PipedConsole(stderr=to_errors, highlight=False, width=1000, force_terminal=False, color_system=None)
 
 
@@ -98,9 +101,7 @@ def styled(text: str) -> Any:
     """Return a state in its colour."""
     from rich.text import Text
 
-    from procjobs.cli.text import STYLES
-
-    return Text(text, style=STYLES.get(text.partition(" ")[0], ""))
+    return Text(text, style=colours.STATES.get(text.partition(" ")[0], ""))
 
 
 def job_document(status: JobStatus, pool: str) -> dict[str, Any]:

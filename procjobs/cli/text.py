@@ -6,21 +6,6 @@ from datetime import datetime
 
 from procjobs.shared.records import JobStatus, Progress
 
-STYLES = {
-    "running": "bold cyan",
-    "queued": "yellow",
-    "scheduled": "yellow",
-    "retrying": "magenta",
-    "succeeded": "green",
-    "failed": "bold red",
-    "cancelled": "dim",
-    "expired": "dim",
-    "idle": "dim",
-    "busy": "bold cyan",
-    "starting": "yellow",
-    "stopping": "magenta",
-}
-
 
 def size(count: float) -> str:
     """Return a number of bytes in the unit that suits it.

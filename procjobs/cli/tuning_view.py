@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from procjobs.cli import screen, text
+from procjobs.cli import colours, screen, text
 from procjobs.tuning import Skipped
 from procjobs.tuning.report import digits
 
@@ -32,6 +32,7 @@ def progress(count: int) -> Iterator[Teller]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
+    from rich.theme import Theme
 
     columns = (
         TextColumn("{task.description}"),
@@ -40,7 +41,7 @@ def progress(count: int) -> Iterator[Teller]:
     )
     # While a pool is started, standard error is the pool's: what is drawn meanwhile goes to a copy of the terminal.
     with open(os.dup(2), "w") as terminal:
-        own = Console(file=terminal, highlight=False)
+        own = Console(file=terminal, highlight=False, theme=Theme(colours.BARS))
         with Progress(*columns, console=own, transient=True, refresh_per_second=10) as drawn:
             whole = drawn.add_task("", total=count, stage="")
             tasks: dict[int, Any] = {}
@@ -67,7 +68,7 @@ def _stage(moment: Moment) -> str:
         if moment.elapsed >= moment.seconds:
             said += f" of {moment.least_jobs}"
         said += f", {text.size(moment.memory_bytes)}"
-    return said + (f", [bold red]{moment.failed} failed[/]" if moment.failed else "")
+    return said + (f", [bold {colours.RED}]{moment.failed} failed[/]" if moment.failed else "")
 
 
 def _ignore(_moment: Moment) -> None:
@@ -111,12 +112,13 @@ def table(report: Report) -> Any:
     most = max(measured.throughput for measured in report.measurements)
     for measured in report.measurements:
         is_chosen = knee is not None and measured.workers == knee.workers
-        color = "green" if is_chosen else "red" if knee and measured.workers in knee.too_big else "cyan"
+        is_too_big = knee is not None and measured.workers in knee.too_big
+        color = colours.GREEN if is_chosen else colours.RED if is_too_big else colours.CYAN
         cells = [Text(cell) for cell in _cells(report, measured)]
         bar = Bar(most or 1.0, 0, measured.throughput, width=width, color=color)
         row: list[Text | Bar] = [Text(">" if is_chosen else "", style=color), *cells[:2], bar, *cells[2:]]
         if has_failures:
-            row.append(Text(str(measured.failed), style="red" if measured.failed else ""))
+            row.append(Text(str(measured.failed), style=colours.RED if measured.failed else ""))
         drawn.add_row(*row, style="bold" if is_chosen else "")
     return drawn
 
