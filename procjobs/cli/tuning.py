@@ -100,6 +100,17 @@ def _parse_sizes(_context: click.Context, _parameter: click.Parameter, given: st
 )
 @click.option("--preload", multiple=True, metavar="MODULE", help="Import it once, before workers are forked.")
 @click.option("--nice", type=int, default=NICE, show_default=True, metavar="N", help="Add to the workers' niceness.")
+@click.option(
+    "--threads",
+    type=parameters.parse_threads,
+    default="auto",
+    show_default=True,
+    metavar="N",
+    help="Threads of numeric libraries; auto: CPUs per worker.",
+)
+@click.option(
+    "--affinity", type=parameters.parse_cpus, metavar="CPUS", help="spread: a share for each worker; or 0,2-3 for all."
+)
 @click.option("--timeout", type=float, metavar="SECONDS", help="Stop a job when it runs longer; it has failed then.")
 @click.option("--chart", metavar="FILE", help="Draw the curve into a file: .png, .svg, .pdf.")
 @click.option(

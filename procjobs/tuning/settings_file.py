@@ -17,6 +17,7 @@ import contextlib
 import copy
 import os
 import socket
+import stat
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -58,19 +59,29 @@ class Change(NamedTuple):
 def find_place(directory: Path | None = None) -> Place:
     """Return where this host's settings are to be written, beginning with the current directory.
 
-    Raise ConfigurationError for a file that is not TOML.
+    Raise ConfigurationError for a file that is not TOML, or none at all: /dev/null stands for having no settings.
     """
     named = os.environ.get(VARIABLE)
     if named:
         path = Path(named).absolute()
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"{VARIABLE}={named} is no file that can be written; name one, or unset it")
         return Place(path, _IN_PROJECT if path.name == PROJECT_FILE else ())
     here = (directory or Path.cwd()).absolute()
     for above in (here, *here.parents):
-        if (above / FILE).is_file():
+        if _is_ours(above / FILE):
             return Place(above / FILE)
-        if (above / PROJECT_FILE).is_file() and _has(_read(above / PROJECT_FILE)[1], _IN_PROJECT):
+        if _is_ours(above / PROJECT_FILE) and _has(_read(above / PROJECT_FILE)[1], _IN_PROJECT):
             return Place(above / PROJECT_FILE, _IN_PROJECT)
     return Place(here / FILE)
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether there is a file that counts: in a directory like /tmp anybody may leave one for whoever comes along."""
+    if not path.is_file():
+        return False
+    is_open_to_all = path.parent.stat().st_mode & stat.S_IWOTH
+    return not is_open_to_all or path.stat().st_uid in {0, os.getuid()}
 
 
 def choose_pool(place: Place, asked: str | None) -> str:
@@ -106,7 +117,12 @@ def write_workers(place: Place, pool: str, workers: int, host: str | None = None
     text, data = _read(place.path)
     _check_tables(place, data, pool, host)
     header = f"[{'.'.join(map(_quoted, keys[:-1]))}.{_in_quotes(host)}]"
-    before = (_at(data, keys) or {}).get("workers")
+    there = _at(data, keys) or {}
+    if "reserve" in there:  # what workers="auto" leaves free
+        raise ConfigurationError(
+            f"{place.path}: {header} has a reserve, which a number of workers contradicts; remove it"
+        )
+    before = there.get("workers")
     change = Change(place.path, header, workers, before, not place.path.exists())
     if before != workers:
         expected = _with_workers(data, keys, workers)

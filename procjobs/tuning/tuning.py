@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from procjobs.config import NICE, check_count, check_seconds
+from procjobs.config import NICE, Affinity, Threads, check_count, check_seconds
 from procjobs.host import hostinfo
 from procjobs.tuning.measure import Moment, Plan, measure
 from procjobs.tuning.plan import Call, check_calls, check_sizes, default_sizes, least_jobs
@@ -37,7 +37,7 @@ class Tuning:
     seconds, jobs: how long each size is measured at least, and how many jobs have to end meanwhile; by default three for
     each worker, and each call once.
     memory_bytes: what the pool may use; by default what is available now but for a tenth of all.
-    preload, nice, timeout, directory: as of a Pool.
+    preload, nice, threads, affinity, timeout, directory: as of a Pool.
     around_start: is entered while a pool is started, whose jobs print where it then prints.
     tell: is called with a Moment, several times a second.
     """
@@ -54,6 +54,8 @@ class Tuning:
         memory_bytes: int | None = None,
         preload: Sequence[str] = (),
         nice: int = NICE,
+        threads: Threads = "auto",
+        affinity: Affinity = None,
         timeout: float | None = None,
         directory: str | None = None,
         around_start: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
@@ -74,6 +76,8 @@ class Tuning:
         settings = {
             "preload": preload,
             "nice": nice,
+            "threads": threads,
+            "affinity": affinity,
             "timeout": timeout,
             "directory": directory,
             "result_ttl": _RESULT_TTL,

@@ -97,6 +97,31 @@ def test_variable_names_another_file(directory, monkeypatch):
     assert Place(directory / "other.toml") == find_place()
 
 
+def test_no_device_is_replaced_by_a_file(directory, monkeypatch):
+    monkeypatch.setenv(settings_file.VARIABLE, os.devnull)
+    with pytest.raises(ConfigurationError, match="PROCJOBS_CONFIG=/dev/null is no file that can be written"):
+        find_place()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_file_that_somebody_else_left_for_everybody_is_not_ours(directory, monkeypatch):
+    (directory / "below").mkdir()
+    monkeypatch.chdir(directory / "below")
+    (directory / "procjobs.toml").touch()
+    directory.chmod(0o1777)
+    os.chown(directory / "procjobs.toml", 4712, -1)
+    assert Place(directory / "below/procjobs.toml") == find_place()
+    directory.chmod(0o755)
+    assert Place(directory / "procjobs.toml") == find_place()
+
+
+def test_reserve_that_contradicts_the_number_has_to_go_first(directory):
+    place = Place(directory / "procjobs.toml")
+    place.path.write_text('[pool.media.hosts."web1"]\nreserve = 2\n')
+    with pytest.raises(ConfigurationError, match="has a reserve, which a number of workers contradicts"):
+        write_workers(place, "media", 4, "web1")
+
+
 def test_change_is_told(directory):
     place = Place(directory / "procjobs.toml")
     assert f"made {place.path}: {HEADER} workers = 4" == str(write_workers(place, "media", 4, "web1.example.org"))
