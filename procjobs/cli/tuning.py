@@ -99,14 +99,9 @@ def _parse_sizes(_context: click.Context, _parameter: click.Parameter, given: st
     "--memory", type=parameters.parse_size, metavar="SIZE", help="What the pool may use; by default 10% stays free."
 )
 @click.option("--preload", multiple=True, metavar="MODULE", help="Import it once, before workers are forked.")
-@click.option("--nice", type=int, default=NICE, show_default=True, metavar="N", help="Add to the workers' niceness.")
+@click.option("--nice", type=int, metavar="N", help=f"Add to the workers' niceness; by default {NICE}, as in any pool.")
 @click.option(
-    "--threads",
-    type=parameters.parse_threads,
-    default="auto",
-    show_default=True,
-    metavar="N",
-    help="Threads of numeric libraries; auto: CPUs per worker.",
+    "--threads", type=parameters.parse_threads, metavar="N", help="Threads of numeric libraries; auto: CPUs per worker."
 )
 @click.option(
     "--affinity", type=parameters.parse_cpus, metavar="CPUS", help="spread: a share for each worker; or 0,2-3 for all."
@@ -146,7 +141,7 @@ def tune(
     made = tuning_calls.choose(arguments, dict(keywords), sets, args_file)
     with open(os.devnull, "wb") as nowhere:
         around_start = partial(output.to_standard_error, nowhere.fileno())
-        tuning = Tuning(called, made, memory_bytes=memory, around_start=around_start, **options)
+        tuning = Tuning(called, made, memory_bytes=memory, around_start=around_start, **parameters.given(options))
         ended = _measure(tuning, as_json=as_json)
     return _finish(tuning, ended, wishes, as_json=as_json)
 
@@ -181,9 +176,7 @@ def _finish(tuning: Tuning, ended: BaseException | None, wishes: _Wishes, *, as_
     wishes.draw(report)
     if isinstance(ended, KeyboardInterrupt):
         measured = f"{len(report.measurements)} of {text.count(len(tuning.sizes), 'size')} measured"
-        screen.remark(
-            f"procjobs: interrupted, {measured}; " + ("nothing is written" if wishes.place else "a guess so far")
-        )
+        screen.remark(f"procjobs: interrupted, {measured}" + ("; nothing is written" if wishes.place else ""))
         return INTERRUPTED
     if ended is not None:
         raise Problem(str(ended), f"`procjobs run {report.function} ...` runs one job and shows what it prints", FAILED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from procjobs.client.pool import Pool
 from procjobs.clock import perf_counter
-from procjobs.errors import TuningFailed
+from procjobs.errors import ConfigurationError, TuningFailed
 from procjobs.tuning.load import Load
 from procjobs.tuning.plan import Call
 from procjobs.tuning.report import Measurement, Skipped, describe_counts
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from procjobs.tuning.window import Run
 
 _TURN: Final = 0.1
+_RESULT_TTL: Final = 5.0
+"""Nobody reads the results: they are not to pile up."""
 _ENOUGH_TO_TELL: Final = 5
 """After so many jobs it is said that most of them fail; the first one alone may have met a cold cache or a missing file."""
 
@@ -53,6 +57,17 @@ class Plan(NamedTuple):
     settings: dict[str, Any]
     around_start: Callable[[], AbstractContextManager[None]]
     tell: Callable[[Moment], None]
+
+
+def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the pools; raise ConfigurationError for one that no Pool has, or that is not to be chosen."""
+    known = inspect.signature(Pool).parameters.keys() - {"name", "workers", "max_workers"}
+    for name in settings:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            guess = f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(sorted(known))}"
+            raise ConfigurationError(f"a pool that is tuned has no setting {name!r}{guess}")
+    return {"result_ttl": _RESULT_TTL, **settings}
 
 
 def measure(plan: Plan, workers: int, least_jobs: int) -> Measurement | Skipped:

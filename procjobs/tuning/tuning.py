@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from procjobs.config import NICE, Affinity, Threads, check_count, check_seconds
+from procjobs.config import check_count, check_seconds
 from procjobs.host import hostinfo
-from procjobs.tuning.measure import Moment, Plan, measure
+from procjobs.tuning.measure import Moment, Plan, check_settings, measure
 from procjobs.tuning.plan import Call, check_calls, check_sizes, default_sizes, least_jobs
 from procjobs.tuning.report import Measurement, Report, Skipped
 
 SECONDS: Final = 10.0
-_RESULT_TTL: Final = 5.0
-"""Nobody reads the results: they are not to pile up."""
 
 
 def tune(function: Callable[..., Any], calls: Iterable[Call | Sequence[Any]] = ((),), **options: Any) -> Report:
@@ -37,9 +35,9 @@ class Tuning:
     seconds, jobs: how long each size is measured at least, and how many jobs have to end meanwhile; by default three for
     each worker, and each call once.
     memory_bytes: what the pool may use; by default what is available now but for a tenth of all.
-    preload, nice, threads, affinity, timeout, directory: as of a Pool.
     around_start: is entered while a pool is started, whose jobs print where it then prints.
     tell: is called with a Moment, several times a second.
+    settings: those of the Pool, such as preload, nice, threads, affinity, timeout; what is not given is its default.
     """
 
     def __init__(
@@ -52,14 +50,9 @@ class Tuning:
         seconds: float = SECONDS,
         jobs: int | None = None,
         memory_bytes: int | None = None,
-        preload: Sequence[str] = (),
-        nice: int = NICE,
-        threads: Threads = "auto",
-        affinity: Affinity = None,
-        timeout: float | None = None,
-        directory: str | None = None,
         around_start: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         tell: Callable[[Moment], None] = lambda _moment: None,
+        **settings: Any,
     ) -> None:
         if not callable(function):
             raise TypeError(f"{function!r} cannot be called; tune() takes a function and its calls")
@@ -73,17 +66,10 @@ class Tuning:
         if memory_bytes is not None:
             check_count("memory_bytes", memory_bytes, minimum=1, maximum=2**60)
         self._limit = memory_to_use() if memory_bytes is None else memory_bytes
-        settings = {
-            "preload": preload,
-            "nice": nice,
-            "threads": threads,
-            "affinity": affinity,
-            "timeout": timeout,
-            "directory": directory,
-            "result_ttl": _RESULT_TTL,
-        }
         checked = check_seconds("seconds", seconds, optional=False) or SECONDS
-        self._plan = Plan(function, self._calls, checked, self._limit, settings, around_start, self._pass_on)
+        self._plan = Plan(
+            function, self._calls, checked, self._limit, check_settings(settings), around_start, self._pass_on
+        )
         self.tell = tell
         self._measured: list[Measurement] = []
         self._skipped: list[Skipped] = []

@@ -41,6 +41,11 @@ def burn(seconds):
         pass
 
 
+def leave(path):
+    with open(path, "w") as file:
+        file.write(str(os.nice(0)))
+
+
 def choose(what):
     if what:
         raise KeyError(what)
@@ -115,6 +120,20 @@ def test_failures_that_are_few_are_counted_by_their_reason():
 def test_few_jobs_that_all_fail_are_a_failure_too():
     with pytest.raises(TuningFailed, match="jobs failed"):
         tune(choose, [("film",)], sizes=[1], seconds=0.001, jobs=1)
+
+
+def test_setting_that_no_pool_has_is_refused_with_a_guess():
+    with pytest.raises(ConfigurationError, match="has no setting 'colour'; there are: affinity, "):
+        Tuning(nap, colour=3)
+    with pytest.raises(ConfigurationError, match="has no setting 'preloads'; did you mean 'preload'"):
+        Tuning(nap, preloads=["numpy"])
+    with pytest.raises(ConfigurationError, match="has no setting 'workers'"):
+        Tuning(nap, workers=3)
+
+
+def test_settings_are_those_of_the_pool(tmp_path):
+    tune(leave, [(str(tmp_path / "nice"),)], sizes=[1], nice=7, **SOON)
+    assert os.nice(0) + 7 == int((tmp_path / "nice").read_text())
 
 
 def test_what_cannot_be_measured_is_refused_at_once():

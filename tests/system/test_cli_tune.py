@@ -236,7 +236,7 @@ def test_terminal_has_bars_while_it_measures_and_a_coloured_table_after(cli, tmp
     last = terminal.text[terminal.text.rindex("WORKERS") :]
     assert BAR in last
     assert "jobs/s" in last
-    assert re.search(r"\x1b\[[0-9;]*32(;49)?m[^\x1b]*█", terminal.raw)
+    assert re.search(r"\x1b\[[0-9;]*38;5;28(;49)?m[^\x1b]*█", terminal.raw)
     assert terminal.before == terminal.settings()
     assert "what a job prints" not in terminal.text
 
