@@ -84,8 +84,9 @@ def _run_of(job: Job[Any], ended_at: float) -> Run:
     """Return how a job went; its result is not unpickled, which is not what is measured."""
     try:
         status = job.status()
-    except UnknownJob:  # its record was evicted by later ones: it was one of very many
-        return Run(ended_at, 0.0)
+    except UnknownJob:  # its record was evicted by later ones, or has gone with its supervisor
+        error = job.exception()
+        return Run(ended_at, 0.0, None if error is None else type(error).__name__)
     seconds = 0.0
     if status.started_at is not None and status.finished_at is not None:
         seconds = max(status.finished_at - status.started_at, 0.0)

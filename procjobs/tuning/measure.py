@@ -179,7 +179,8 @@ class _Measuring:
         within = [run for run in runs if begin < run.ended_at <= end]
         succeeded = [run.seconds for run in within if run.failure is None]
         rate = throughput(runs, begin, end)
-        spent, span = after.pool - before.pool, after.at - before.at
+        span = after.at - before.at
+        spent = max(after.pool - before.pool, 0.0)  # less than nothing where the supervisor was replaced meanwhile
         return Measurement(
             workers=self._workers,
             seconds=end - begin,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from procjobs.errors import ConfigurationError
@@ -115,6 +116,21 @@ def test_failures_that_are_few_are_counted_by_their_reason():
     measured = tune(choose, [("",), ("",), ("",), ("film",)], sizes=[1], seconds=0.05, jobs=8).measurements[0]
     assert {"KeyError: 'film'"} == measured.failures.keys()
     assert 2 <= measured.failed < measured.jobs
+
+
+def test_jobs_that_are_lost_with_their_supervisor_are_failures_and_it_goes_on():
+    supervisors = []
+
+    def tell(moment):
+        if moment.stage == "measuring" and moment.jobs >= 5 and not supervisors:
+            supervisors.extend(child for child in psutil.Process().children() if "-c" in child.cmdline())
+            supervisors[0].kill()
+
+    (measured,) = tune(nap, [(0.02,)], sizes=[2], seconds=0.1, jobs=20, tell=tell).measurements
+    assert 1 == len(supervisors)
+    assert {"SupervisorLost"} == measured.failures.keys()
+    assert measured.jobs >= 20
+    assert measured.cpu_seconds_per_job >= 0
 
 
 def test_few_jobs_that_all_fail_are_a_failure_too():
