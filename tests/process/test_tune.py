@@ -122,14 +122,14 @@ def test_jobs_that_are_lost_with_their_supervisor_are_failures_and_it_goes_on():
     supervisors = []
 
     def tell(moment):
-        if moment.stage == "measuring" and moment.jobs >= 5 and not supervisors:
+        if moment.stage == "measuring" and moment.jobs >= 15 and not supervisors:
             supervisors.extend(child for child in psutil.Process().children() if "-c" in child.cmdline())
             supervisors[0].kill()
 
-    (measured,) = tune(nap, [(0.02,)], sizes=[2], seconds=0.1, jobs=20, tell=tell).measurements
+    (measured,) = tune(nap, [(0.02,)], sizes=[2], seconds=0.1, jobs=40, tell=tell).measurements
     assert 1 == len(supervisors)
     assert {"SupervisorLost"} == measured.failures.keys()
-    assert measured.jobs >= 20
+    assert measured.jobs >= 40
     assert measured.cpu_seconds_per_job >= 0
 
 
