@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from procjobs.client.job import Job
     from procjobs.client.pool import Pool
 
-_AHEAD_SECONDS: Final = 0.05
-"""The work that waits beyond one job for each worker: small jobs would else wait for this process's turn."""
+_AHEAD_SECONDS: Final = 0.25
+"""The most work that waits beyond one job for each worker."""
 _MOST_AHEAD: Final = 2_000
-_LOOK_SECONDS: Final = 0.02
+_LOOK_SECONDS: Final = 0.05
 
 
 class Load:
-    """Submits calls to a pool in turn, and another one for each that has ended; `runs` are those that have.
+    """Submits calls to a pool in turn, and another one for each that has ended; `runs` are those that have, in order.
+
+    `failures` counts those of them that failed, by their reason.
 
     Used by one thread; the pool's receiver thread only says that a job has ended, and when.
     """
@@ -37,9 +39,11 @@ class Load:
         self._workers = workers
         self._begun_at = perf_counter()
         self._outstanding = 0
+        self._wanted = workers
         self._ended: deque[tuple[float, Job[Any]]] = deque()
         self._something_ended = threading.Event()
         self.runs: list[Run] = []
+        self.failures: Counter[str] = Counter()
 
     def turn(self, seconds: float) -> None:
         """Submit what is missing, wait for a job to end, at most so long, and take note of those that have."""
@@ -59,8 +63,10 @@ class Load:
         self._pool.stop()
 
     def _ahead(self) -> int:
+        """Return how many jobs are to wait: one for each worker, and more where so small ones end that they run out."""
         spent = perf_counter() - self._begun_at
-        return max(self._workers, min(math.ceil(_AHEAD_SECONDS * len(self.runs) / spent), _MOST_AHEAD))
+        most = min(math.ceil(_AHEAD_SECONDS * len(self.runs) / spent), _MOST_AHEAD)
+        return max(self._workers, min(self._wanted, most))
 
     def _submit(self) -> None:
         call = next(self._calls)
@@ -74,10 +80,15 @@ class Load:
         self._something_ended.set()
 
     def _collect(self) -> None:
+        if 2 * len(self._ended) >= self._outstanding:
+            self._wanted = min(2 * self._wanted, _MOST_AHEAD)
         while self._ended:
             ended_at, job = self._ended.popleft()
             self._outstanding -= 1
-            self.runs.append(_run_of(job, ended_at))
+            run = _run_of(job, ended_at)
+            self.runs.append(run)
+            if run.failure is not None:
+                self.failures[run.failure] += 1
 
 
 def _run_of(job: Job[Any], ended_at: float) -> Run:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from operator import attrgetter
@@ -21,9 +20,10 @@ from procjobs.tuning.usage import CpuTime, MemoryWatch, Peak, cpu_time
 from procjobs.tuning.window import percentile, standard_error, throughput
 
 if TYPE_CHECKING:
-    from procjobs.tuning.window import Run
+    from procjobs.shared.records import PoolStats
 
 _TURN: Final = 0.1
+_CHECK: Final = 0.2
 _RESULT_TTL: Final = 5.0
 """Nobody reads the results: they are not to pile up."""
 _ENOUGH_TO_TELL: Final = 5
@@ -105,6 +105,7 @@ class _Measuring:
         self._watch = watch
         self._load = Load(pool, plan.function, plan.calls, workers)
         self._begin = 0.0
+        self._checks_at = 0.0
 
     def run(self) -> Measurement | Skipped:
         """Go through the stages, for as long as there is memory."""
@@ -118,13 +119,14 @@ class _Measuring:
     def _run(self) -> Measurement:
         self._warm_up()
         before, self._begin = cpu_time(self._pool), perf_counter()
+        self._checks_at = self._begin
         while not self._is_enough():
             self._load.turn(_TURN)
             self._check("measuring")
         end, after, peak = perf_counter(), cpu_time(self._pool), self._watch.stop()
         self._tell("finishing")
         self._load.finish()  # the jobs that run now count for the part of them that was within
-        self._check_failures(self._load.runs, 1)
+        self._check_failures(1)
         return self._describe(end, before, after, peak)
 
     def _warm_up(self) -> None:
@@ -136,11 +138,10 @@ class _Measuring:
         ready_at: int | None = None
         while ready_at is None or len(self._load.runs) < ready_at + self._workers:
             self._load.turn(_TURN)
-            self._check("warming up")
-            stats = self._pool.stats()
-            if ready_at is None and (
-                stats.busy + stats.idle >= self._workers or len(self._load.runs) >= 4 * self._workers
-            ):
+            stats = self._check("warming up")
+            if ready_at is not None or stats is None:
+                continue
+            if stats.busy + stats.idle >= self._workers or len(self._load.runs) >= 4 * self._workers:
                 ready_at = len(self._load.runs)
 
     def _is_enough(self) -> bool:
@@ -150,27 +151,34 @@ class _Measuring:
         """Return how many jobs have ended since the measuring began; what has ended just before may be noted later."""
         return len(self._load.runs) - bisect_right(self._load.runs, self._begin, key=attrgetter("ended_at"))
 
-    def _check(self, stage: str) -> None:
+    def _check(self, stage: str) -> PoolStats | None:
+        """Tell how far it is, and raise where it cannot go on; return how the pool is. None if all that was just done.
+
+        To look at a pool takes milliseconds, on the CPUs that are measured, and small jobs end thousands of times a second.
+        """
+        if perf_counter() < self._checks_at:
+            return None
         self._tell(stage)
         if self._watch.peak.pool > self._plan.memory_limit_bytes:
             raise _OutgrownError
-        self._check_failures(self._load.runs, _ENOUGH_TO_TELL)
-        problem = self._pool.stats().problem
-        if problem:
-            raise TuningFailed(f"the pool cannot run jobs: {problem}")
+        self._check_failures(_ENOUGH_TO_TELL)
+        stats = self._pool.stats()
+        if stats.problem:
+            raise TuningFailed(f"the pool cannot run jobs: {stats.problem}")
+        self._checks_at = perf_counter() + _CHECK
+        return stats
 
-    def _check_failures(self, runs: Sequence[Run], enough: int) -> None:
-        failures = _count_failures(runs)
-        failed = failures.total()
-        if len(runs) >= enough and 2 * failed > len(runs):
+    def _check_failures(self, enough: int) -> None:
+        ended, failures = len(self._load.runs), self._load.failures
+        if ended >= enough and 2 * failures.total() > ended:
             workers = f"{self._workers} {'worker' if self._workers == 1 else 'workers'}"
-            raise TuningFailed(f"{failed} of {len(runs)} jobs failed with {workers}: {describe_counts(failures)}")
+            raise TuningFailed(f"{failures.total()} of {ended} jobs failed with {workers}: {describe_counts(failures)}")
 
     def _tell(self, stage: str) -> None:
         is_measuring = stage != "warming up"
         elapsed = perf_counter() - self._begin if is_measuring else 0.0
         ended = self._ended() if is_measuring else 0
-        failed = _count_failures(self._load.runs).total()
+        failed = self._load.failures.total()
         plan, memory = self._plan, self._watch.peak.pool
         plan.tell(Moment(self._workers, stage, elapsed, plan.seconds, ended, self._least_jobs, failed, memory))
 
@@ -195,9 +203,5 @@ class _Measuring:
             cpu_seconds_per_job=spent / span / rate if rate else 0.0,
             pool_cpus=spent / span,
             other_cpus=max(after.host - before.host - spent, 0.0) / span,
-            failures=dict(_count_failures(runs)),
+            failures=dict(self._load.failures),
         )
-
-
-def _count_failures(runs: Sequence[Run]) -> Counter[str]:
-    return Counter(run.failure for run in runs if run.failure is not None)

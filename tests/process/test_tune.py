@@ -25,15 +25,16 @@ def nap(seconds=0.001):
 
 def fill(megabytes, seen):
     """Use so much memory until that was seen."""
-    block = bytearray(os.urandom(MB)) * megabytes
+    block = b"1" * (megabytes * MB)
     while not os.path.exists(seen):
         time.sleep(0.005)  # job
     return len(block)
 
 
 def fill_in_a_child(megabytes, seen):
-    code = f"from {__name__} import fill; fill({megabytes}, {seen!r})"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import os, sys, time\nblock = b'1' * (int(sys.argv[1]) << 20)\n"
+    code += "while not os.path.exists(sys.argv[2]): time.sleep(0.005)"
+    subprocess.run([sys.executable, "-S", "-c", code, str(megabytes), seen], check=True)
 
 
 def burn(seconds):
@@ -79,13 +80,13 @@ def test_memory_of_workers_and_of_what_they_start_is_seen(function, tmp_path):
     seen = tmp_path / "seen"
 
     def tell(moment):
-        if moment.memory_bytes > 300 * MB:
+        if moment.memory_bytes > 200 * MB:
             seen.touch()
 
-    measured = tune(function, [(300, str(seen))], sizes=[1], tell=tell, **SOON).measurements[0]
+    measured = tune(function, [(200, str(seen))], sizes=[1], tell=tell, seconds=0.01, jobs=1).measurements[0]
     assert seen.exists()
-    assert measured.worker_rss_bytes > 270 * MB  # without them, a pool of one worker has some 30 MB
-    assert measured.memory_bytes > measured.workers_memory_bytes > 270 * MB
+    assert measured.worker_rss_bytes > 190 * MB  # without them, a pool of one worker has some 30 MB
+    assert measured.memory_bytes > measured.workers_memory_bytes > 190 * MB
 
 
 def test_cpu_time_of_jobs_is_counted():
