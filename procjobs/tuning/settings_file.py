@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import socket
 import stat
 import tempfile
 import tomllib
@@ -24,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from procjobs.client.settings import host_names
 from procjobs.config import check_pool_name
 from procjobs.errors import ConfigurationError
 
@@ -112,7 +112,7 @@ def write_workers(place: Place, pool: str, workers: int, host: str | None = None
 
     Raise ConfigurationError, with the lines to write by hand, where the file cannot be written.
     """
-    host = socket.gethostname() if host is None else host
+    host = host_names()[0] if host is None else host
     keys = (*place.below, "pool", check_pool_name(pool), "hosts", host)
     text, data = _read(place.path)
     _check_tables(place, data, pool, host)

@@ -10,6 +10,8 @@ import tomllib
 
 import pytest
 
+from procjobs.client.settings import host_names
+from procjobs.client.settings_file import find_file, load_file
 from procjobs.errors import ConfigurationError
 from procjobs.tuning import settings_file
 from procjobs.tuning.settings_file import Place, choose_pool, find_place, write_workers
@@ -75,6 +77,16 @@ def test_settings_of_a_project_are_below_its_tool_table(directory):
     change = write_workers(place, "media", 4, "web1")
     assert change.table == '[tool.procjobs.pool.media.hosts."web1"]'
     assert 4 == tomllib.loads(place.path.read_text())["tool"]["procjobs"]["pool"]["media"]["hosts"]["web1"]["workers"]
+
+
+@pytest.mark.parametrize("name", ["procjobs.toml", "pyproject.toml"])
+def test_pools_of_this_host_read_what_was_written(directory, name):
+    (directory / name).write_text("[tool.procjobs.default]\nnice = 3\n" if name == "pyproject.toml" else "[default]\nnice = 3\n")
+    write_workers(find_place(), "media", 4)
+    read = load_file(find_file()).require_valid()
+    assert str(directory / name) == read.path
+    assert {"workers": 4} == read.holding("media", host_names())[0].values
+    assert [] == [table for table in read.holding("other", host_names()) if "workers" in table.values]
 
 
 def test_nearest_file_upward_has_the_settings(directory, monkeypatch):
