@@ -81,7 +81,8 @@ def test_settings_of_a_project_are_below_its_tool_table(directory):
 
 @pytest.mark.parametrize("name", ["procjobs.toml", "pyproject.toml"])
 def test_pools_of_this_host_read_what_was_written(directory, name):
-    (directory / name).write_text("[tool.procjobs.default]\nnice = 3\n" if name == "pyproject.toml" else "[default]\nnice = 3\n")
+    header = "[tool.procjobs.default]" if name == "pyproject.toml" else "[default]"
+    (directory / name).write_text(f"{header}\nnice = 3\n")
     write_workers(find_place(), "media", 4)
     read = load_file(find_file()).require_valid()
     assert str(directory / name) == read.path
