@@ -59,13 +59,14 @@ class Change(NamedTuple):
 def find_place(directory: Path | None = None) -> Place:
     """Return where this host's settings are to be written, beginning with the current directory.
 
-    Raise ConfigurationError for a file that is not TOML, or none at all: /dev/null stands for having no settings.
+    Raise ConfigurationError if the file that is named is none, such as /dev/null, which stands for having no settings, or
+    if one is not TOML.
     """
     named = os.environ.get(VARIABLE)
     if named:
         path = Path(named).absolute()
-        if path.exists() and not path.is_file():
-            raise ConfigurationError(f"{VARIABLE}={named} is no file that can be written; name one, or unset it")
+        if not path.is_file():  # where there is none, no pool can be started either
+            raise ConfigurationError(f"{VARIABLE}={named} is no file that can be written; make it, or unset the variable")
         return Place(path, _IN_PROJECT if path.name == PROJECT_FILE else ())
     here = (directory or Path.cwd()).absolute()
     for above in (here, *here.parents):

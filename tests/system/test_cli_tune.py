@@ -146,8 +146,7 @@ def test_result_is_written_for_this_host_and_the_only_pool(cli, tmp_path, here):
 
 
 def test_settings_are_made_where_there_are_none(cli, tmp_path, here):
-    path = tmp_path / "fresh.toml"
-    here["PROCJOBS_CONFIG"] = str(path)
+    path = tmp_path / "procjobs.toml"
     document = json.loads(cli("tune", f"{JOBS}:nap", "--sizes", "1", *SOON, "--write", "media", "--json", **here).stdout)
     assert ({"workers": 1}, str(path), None) == (
         settings_of(path), document["written"]["path"], document["written"]["before"],

@@ -106,14 +106,16 @@ def test_nearest_file_upward_has_the_settings(directory, monkeypatch):
 
 def test_variable_names_another_file(directory, monkeypatch):
     (directory / "procjobs.toml").touch()
+    (directory / "other.toml").touch()
     monkeypatch.setenv(settings_file.VARIABLE, str(directory / "other.toml"))
     assert Place(directory / "other.toml") == find_place()
 
 
 def test_no_device_is_replaced_by_a_file(directory, monkeypatch):
-    monkeypatch.setenv(settings_file.VARIABLE, os.devnull)
-    with pytest.raises(ConfigurationError, match="PROCJOBS_CONFIG=/dev/null is no file that can be written"):
-        find_place()
+    for name in (os.devnull, "/no/such/file"):
+        monkeypatch.setenv(settings_file.VARIABLE, name)
+        with pytest.raises(ConfigurationError, match=f"PROCJOBS_CONFIG={name} is no file that can be written; make it"):
+            find_place()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
