@@ -34,58 +34,63 @@ def missing_note(reason):
     return f"missing: {reason}" if reason else ""
 
 
+def heads_of(measure):
+    """Return the heads of a measure's columns of numbers."""
+    heads = []
+    for metric in measure.metrics.values():
+        heads += ["procjobs is\nbetter by", *(["of the\nfloor"] if has_floor(measure) else [])]
+        heads += [f"{metric.label}, {metric.unit}", *([] if is_wide(measure) else ["min - max"])]
+    return heads
+
+
+def texts_of(measure, cells):
+    """Yield (ratio, text) for each column of numbers in a row; the ratio is None but for the columns that show one."""
+    for cell in cells:
+        ratio, floor, median, least, most = cell or (None,) * 5
+        yield ratio, "" if ratio is None else f"{ratio:.3g} x"
+        if has_floor(measure):
+            yield None, "" if floor is None else f"{floor:.3g} x"
+        yield None, "-" if median is None else number(median)
+        if not is_wide(measure):
+            yield None, "" if median is None else f"{number(least)} - {number(most)}"
+
+
+def is_wide(measure):
+    return len(measure.metrics) > WIDE
+
+
+def has_floor(measure):
+    return bool(measure.floor) and not is_wide(measure)
+
+
 def show(name, measured, console):
     measure = MEASURES[name]
-    wide = len(measure.metrics) > WIDE
     table = Table(title=f"{name}: {measured['title']} ({measured['size']:,})", title_justify="left", title_style="bold")
     table.add_column("")
-    for metric in measure.metrics.values():
-        table.add_column("procjobs is\nbetter by", justify="right")
-        if measure.floor and not wide:
-            table.add_column("of the\nfloor", justify="right")
-        table.add_column(f"{metric.label}, {metric.unit}", justify="right")
-        if not wide:
-            table.add_column("min - max", justify="right", style="dim")
+    for head in heads_of(measure):
+        table.add_column(head, justify="right", style="dim" if head == "min - max" else "")
     table.add_column("")
     for participant, cells, note in rows_of(name, measured):
-        row = []
-        for cell in cells:
-            ratio, floor, median, least, most = cell or (None,) * 5
-            color = "green" if ratio is None or ratio >= 1 else "red"
-            row.append("" if ratio is None else f"[{color}]{ratio:.3g} x[/]")
-            if measure.floor and not wide:
-                row.append("" if floor is None else f"{floor:.3g} x")
-            row.append("-" if median is None else number(median))
-            if not wide:
-                row.append("" if median is None else f"{number(least)} - {number(most)}")
+        row = [text if ratio is None else coloured(ratio, text) for ratio, text in texts_of(measure, cells)]
         table.add_row(participant, *row, escape(note), style="bold" if participant == measure.ours else "")
     console.print(table)
     if measured["left_out"]:
         console.print(f"Not in --quick: {', '.join(measured['left_out'])}", style="dim")
 
 
+def coloured(ratio, text):
+    return f"[{'green' if ratio >= 1 else 'red'}]{text}[/]"
+
+
 def markdown(name, measured):
     """Return the same table in Markdown."""
     measure = MEASURES[name]
-    wide = len(measure.metrics) > WIDE
-    head = [""]
-    for metric in measure.metrics.values():
-        head += ["procjobs is better by", *(["of the floor"] if measure.floor and not wide else [])]
-        head += [f"{metric.label}, {metric.unit}", *([] if wide else ["min - max"])]
-    head.append("")
+    head = ["", *(head.replace("\n", " ") for head in heads_of(measure)), ""]
     lines = [f"### {name}", "", f"{measured['title']} ({measured['size']:,}).", ""]
     lines += ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 2) + "---|"]
     for participant, cells, note in rows_of(name, measured):
-        row = [f"**{participant}**" if participant == measure.ours else participant]
-        for cell in cells:
-            ratio, floor, median, least, most = cell or (None,) * 5
-            row.append("" if ratio is None else f"{ratio:.3g} x")
-            if measure.floor and not wide:
-                row.append("" if floor is None else f"{floor:.3g} x")
-            row.append("-" if median is None else number(median))
-            if not wide:
-                row.append("" if median is None else f"{number(least)} - {number(most)}")
-        row.append(note.replace("|", "/"))
+        shown = f"**{participant}**" if participant == measure.ours else participant
+        row = [shown, *(text for _, text in texts_of(measure, cells)), note.replace("|", "/")]
         lines.append("| " + " | ".join(row) + " |")
     if measured["left_out"]:
         lines += ["", f"Not in `--quick`: {', '.join(measured['left_out'])}."]

@@ -11,6 +11,7 @@ What it shows of procjobs:
 - in the job, `procjobs.progress` says how far it is; outside, `pool.jobs("running")` reads that without asking anyone;
 - what a job raises arrives as itself; that a job's process died arrives as `procjobs.WorkerCrashed`;
 - with `--pool NAME` several runs of this script share the workers of one pool;
+- `procjobs tune` finds how many workers the pool should have here: docs/tune.md runs it with `make_thumbnail`;
 - on Ctrl-C a private pool ends at once with all its processes; in a named one, the jobs of this run are cancelled.
 """
 
@@ -42,8 +43,9 @@ class PictureError(Exception):
     """A file is not a picture, or a damaged one."""
 
 
-def make_thumbnail(source: Path, target: Path, size: int) -> None:
+def make_thumbnail(source: Path | str, target: Path | str, size: int = 256) -> None:
     procjobs.progress(0, 5, "decoding")
+    source, target = Path(source), Path(target)
     image = read_picture(source)
     procjobs.progress(1, 5, "smoothing")  # grain would flicker in the small picture
     image.thumbnail((4 * size, 4 * size))

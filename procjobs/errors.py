@@ -63,6 +63,10 @@ class PayloadError(ProcjobsError):
     """A function, argument, result or exception could not be pickled or unpickled; the message names which."""
 
 
+class TuningFailed(ProcjobsError, RuntimeError):
+    """The jobs by which a pool's size was to be found mostly fail, or the pool cannot run any; the message says why."""
+
+
 # The job's doing -------------------------------------------------------------------------------------
 
 

@@ -225,6 +225,16 @@ ALL = list(PEERS)
 ONCE = [name for name in ALL if name != "ProcessPoolExecutor(forkserver)"]
 SOME = ["procjobs", "ProcessPoolExecutor(fork)", "multiprocessing.Pool"]
 BOTH = {"argument": Metric("argument", "ms"), "echo": Metric("echo", "ms")}
+
+
+def there_and_back(what, make):
+    return Measure(
+        f"{what} as argument (touched by the job), and echoed back (touched by both)",
+        BOTH, measure_payload(make), [*ONCE, MEMORY_FLOOR], 3, 1, rounds=3,
+        quick_repeats=1, quick_participants=[*SOME[:2], MEMORY_FLOOR], floor=MEMORY_FLOOR,
+    )  # fmt: skip
+
+
 MEASURES = {
     "map": Measure(
         "map of a tiny function over this many items: items per second",
@@ -232,21 +242,9 @@ MEASURES = {
         [OURS, MAP_EACH, "multiprocessing.Pool", MAP_TUNED, MAP_ONE, "loky", "billiard", "mpire"], 100_000, 20_000,
         quick_participants=[OURS, "multiprocessing.Pool", MAP_TUNED], quick_repeats=1,
     ),
-    "array": Measure(
-        "An array of 100 MB as argument (touched by the job), and echoed back (touched by both)",
-        BOTH, measure_payload(make_array), [*ONCE, MEMORY_FLOOR], 3, 1, rounds=3,
-        quick_repeats=1, quick_participants=[*SOME[:2], MEMORY_FLOOR], floor=MEMORY_FLOOR,
-    ),
-    "frame": Measure(
-        "A pandas frame of 50 MB as argument (touched by the job), and echoed back (touched by both)",
-        BOTH, measure_payload(make_frame), [*ONCE, MEMORY_FLOOR], 3, 1, rounds=3,
-        quick_repeats=1, quick_participants=[*SOME[:2], MEMORY_FLOOR], floor=MEMORY_FLOOR,
-    ),
-    "arrays": Measure(
-        "A list of 100 arrays of 1 MB as argument (touched by the job), and echoed back (touched by both)",
-        BOTH, measure_payload(make_arrays), [*ONCE, MEMORY_FLOOR], 3, 1, rounds=3,
-        quick_repeats=1, quick_participants=[*SOME[:2], MEMORY_FLOOR], floor=MEMORY_FLOOR,
-    ),
+    "array": there_and_back("An array of 100 MB", make_array),
+    "frame": there_and_back("A pandas frame of 50 MB", make_frame),
+    "arrays": there_and_back("A list of 100 arrays of 1 MB", make_arrays),
     "blocks": Measure(
         "Jobs with an argument of 64 kB (bytes), a thousand under way",
         {"rate": Metric("jobs", "jobs/s", "more")}, measure_blocks,

@@ -2,7 +2,7 @@
 
 1. Standard output is for the answer alone: text for people on a terminal, plain in a pipe, with `--json` one document (or
    JSON lines). Errors, progress bars and what jobs print go to standard error.
-2. Only `start`, `serve`, `run`, `submit` and `demo` start anything. Whoever asks about a pool never starts it.
+2. Only `start`, `serve`, `run`, `submit`, `tune` and `demo` start anything. Whoever asks about a pool never starts it.
 3. The exit code tells the truth (`problems`).
 4. Modules of commands are imported when they are needed; each new command is a line in `app.COMMANDS`.
 """

@@ -25,6 +25,7 @@ COMMANDS: Final = {
         "resume": "procjobs.cli.controlling",
         "resize": "procjobs.cli.controlling",
         "reload": "procjobs.cli.controlling",
+        "tune": "procjobs.cli.tuning",
     },
     "Jobs": {
         "run": "procjobs.cli.running",
@@ -50,15 +51,10 @@ COMMANDS: Final = {
 }
 """Each command by its section, and the module that has it under its name."""
 
-_EPILOG: Final = """\b
+_EXIT_CODES: Final = "\n".join(f"  {code:<5}{meaning}" for code, meaning in problems.MEANINGS.items())
+_EPILOG: Final = f"""\b
 Exit codes:
-  0    done, or the answer is yes
-  1    the job failed, or the answer is no
-  2    the command line is wrong
-  3    the pool is not running
-  4    no such job is known
-  5    the supervisor could not be started, does not answer or refused
-  130  Ctrl-C
+{_EXIT_CODES}
 
 \b
 Every command knows --json. Shell completion (or zsh_source, fish_source):

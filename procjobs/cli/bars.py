@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from procjobs.cli import screen, text
+from procjobs.cli import colours, screen, text
 from procjobs.clock import wall
 
 if TYPE_CHECKING:
@@ -26,10 +26,17 @@ def progress_bars(console: Any) -> Iterator[Follower]:
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn
 
+    class EndColumn(BarColumn):
+        """A bar that is not green at its end if that was a failure."""
+
+        def render(self, task: Any) -> Any:
+            self.finished_style = "bar.finished" if task.fields["is_well"] else colours.RED
+            return super().render(task)
+
     columns = (
         TextColumn("{task.description}"),
         TextColumn("{task.fields[state]}"),
-        BarColumn(bar_width=max(min(console.width - 70, 30), 10)),
+        EndColumn(bar_width=max(min(console.width - 70, 30), 10)),
         TextColumn("{task.fields[amount]}"),
         TextColumn("{task.fields[time]}", style="dim"),
     )
@@ -39,11 +46,12 @@ def progress_bars(console: Any) -> Iterator[Follower]:
         def follow(status: JobStatus) -> None:
             if status.id not in tasks:
                 name = escape(text.one_line(status.name)[-40:])
-                tasks[status.id] = drawn.add_task(name, total=None, state="", amount="", time="")
+                tasks[status.id] = drawn.add_task(name, total=None, state="", amount="", time="", is_well=True)
             progress = status.progress
-            style = text.STYLES.get(status.state, "")
+            style = colours.STATES.get(status.state, "")
             shown = f"[{style}]{text.state(status)}[/]" if style else text.state(status)
             fields: dict[str, Any] = {"state": shown, "amount": escape(text.amount(progress)[:50]), "time": _times(status)}
+            fields["is_well"] = not status.done or status.state == "succeeded"
             if progress is not None:
                 fields |= {"completed": progress.value, "total": progress.total}
             if status.done and (progress is None or progress.total is None):

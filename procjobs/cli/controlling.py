@@ -63,10 +63,7 @@ def drain(name: str, wait: bool, timeout: float | None, directory: str | None, a
 @parameters.common
 def pause(name: str, directory: str | None, as_json: bool) -> int:
     """Let the pool NAME start no more jobs, for everybody. Jobs are still taken, and running ones go on."""
-    with finding.open_pool(name, directory) as pool:
-        pool.pause()
-    line = f"pool {name} starts no more jobs; `procjobs resume {name}` lets it"
-    return _answer(line, {"pool": name, "paused": True}, as_json=as_json)
+    return _switch(name, directory, is_paused=True, as_json=as_json)
 
 
 @click.command(short_help="Start jobs again after a pause.")
@@ -74,9 +71,14 @@ def pause(name: str, directory: str | None, as_json: bool) -> int:
 @parameters.common
 def resume(name: str, directory: str | None, as_json: bool) -> int:
     """Let the pool NAME start jobs again."""
+    return _switch(name, directory, is_paused=False, as_json=as_json)
+
+
+def _switch(name: str, directory: str | None, *, is_paused: bool, as_json: bool) -> int:
     with finding.open_pool(name, directory) as pool:
-        pool.resume()
-    return _answer(f"pool {name} starts jobs", {"pool": name, "paused": False}, as_json=as_json)
+        pool.pause() if is_paused else pool.resume()
+    line = f"pool {name} starts no more jobs; `procjobs resume {name}` lets it" if is_paused else f"pool {name} starts jobs"
+    return _answer(line, {"pool": name, "paused": is_paused}, as_json=as_json)
 
 
 @click.command(short_help="Change the number of workers.")

@@ -6,10 +6,10 @@ from typing import Final
 
 import click
 
-from procjobs.cli import checks, parameters, screen, text
+from procjobs.cli import checks, colours, parameters, screen, text
 from procjobs.cli.problems import FAILED, OK
 
-_STYLES: Final = {checks.OK: "green", checks.WARN: "bold yellow", checks.FAIL: "bold red"}
+_STYLES: Final = {checks.OK: colours.GREEN, checks.WARN: f"bold {colours.AMBER}", checks.FAIL: f"bold {colours.RED}"}
 
 
 @click.command(short_help="What is wrong here, and what to do about it.")

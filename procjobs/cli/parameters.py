@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -46,7 +46,9 @@ def complete_jobs(context: click.Context, _parameter: click.Parameter, begun: st
         try:
             with AttachedPool(directory) as pool:
                 items += [
-                    CompletionItem(job.id, help=f"{job.name} {job.state}") for job in pool.jobs() if job.id.startswith(begun)
+                    CompletionItem(job.id, help=f"{job.name} {job.state}")
+                    for job in pool.jobs()
+                    if job.id.startswith(begun)
                 ]
         except ProcjobsError:
             continue
@@ -129,6 +131,31 @@ def parse_keyword(text: str) -> tuple[str, Any]:
         raise click.BadParameter(f"{text!r} is no keyword argument: give NAME=VALUE")
     return name, parse_value(value)
 
+
+# A call ---------------------------------------------------------------------------------------------------------
+
+ABOUT_ARGUMENTS: Final = """
+
+    ARGS and the VALUEs of --kw are JSON where they are JSON (3, true, [1,2], "3"), else text. After -- everything is an
+    argument, also what begins with a dash. Modules of the current directory are found.
+    """
+
+
+def call(command: F) -> F:
+    """Give a command a function and its arguments, as `function`, `arguments` and `keywords`."""
+    keywords = click.option(
+        "--kw", "keywords", type=parse_keyword, multiple=True, metavar="NAME=VALUE", help="A keyword argument."
+    )
+    arguments = click.argument("arguments", metavar="[ARGS]...", nargs=-1)
+    return click.argument("function", metavar="MODULE:FUNCTION")(arguments(keywords(command)))
+
+
+def target_pool(about: str, *, required: bool = False) -> Callable[[F], F]:
+    """Return what gives a command the pool that a call is for, as `pool`."""
+    return click.option("--pool", "-p", metavar="NAME", required=required, shell_complete=complete_pools, help=about)
+
+
+# Options of jobs and pools --------------------------------------------------------------------------------------
 
 _SECONDS = "SECONDS"
 _JOB_OPTIONS = (

@@ -1,14 +1,4 @@
-"""What can go wrong on the command line: one line, a hint, an exit code.
-
-    CODE  MEANING
-    0     done, or the answer is yes
-    1     the job failed, or the answer is no
-    2     the command line is wrong
-    3     the pool is not running
-    4     no such job is known
-    5     the supervisor could not be started, does not answer or refused
-    130   Ctrl-C
-"""
+"""What can go wrong on the command line: one line, a hint, an exit code."""
 
 from __future__ import annotations
 
@@ -27,6 +17,17 @@ NOT_RUNNING: Final = 3
 UNKNOWN_JOB: Final = 4
 NO_SUPERVISOR: Final = 5
 INTERRUPTED: Final = 130
+
+MEANINGS: Final = {
+    OK: "done, or the answer is yes",
+    FAILED: "the job failed, or the answer is no",
+    USAGE: "the command line is wrong",
+    NOT_RUNNING: "the pool is not running",
+    UNKNOWN_JOB: "no such job is known",
+    NO_SUPERVISOR: "the supervisor could not be started, does not answer or refused",
+    INTERRUPTED: "Ctrl-C",
+}
+"""What each exit code tells; the help shows it."""
 
 
 class Problem(click.ClickException):

@@ -23,28 +23,23 @@ if TYPE_CHECKING:
 _INTERVAL: Final = 0.1
 _CANCELLED_WITHIN: Final = 1.0
 """How long the record may take to say so; what ignores SIGTERM may take longer to end."""
-_ARGUMENTS: Final = """
-
-    ARGS and the VALUEs of --kw are JSON where they are JSON (3, true, [1,2], "3"), else text. After -- everything is an
-    argument, also what begins with a dash. Modules of the current directory are found.
-    """
-_keyword_option = click.option(
-    "--kw", "keywords", type=parameters.parse_keyword, multiple=True, metavar="NAME=VALUE", help="A keyword argument."
-)
 
 
 class _Call:
-    """What is to be run, and how."""
+    """What is to be run, and how: with these options of a job."""
 
-    def __init__(self, function: str, arguments: tuple[str, ...], keywords: tuple[tuple[str, Any], ...]) -> None:
+    def __init__(
+        self, function: str, arguments: tuple[str, ...], keywords: tuple[tuple[str, Any], ...], **options: Any
+    ) -> None:
         use_working_directory()
         self._function = calls.load_function(function)
         self._arguments = [parameters.parse_value(word) for word in arguments]
         self._keywords = dict(keywords)
+        self._options = parameters.given(options)
 
-    def submit_to(self, pool: Pool, options: dict[str, Any]) -> Job[Any]:
-        """Submit it with these options of a job."""
-        return pool.options(**parameters.given(options)).submit(self._function, *self._arguments, **self._keywords)
+    def submit_to(self, pool: Pool) -> Job[Any]:
+        """Submit it to a pool."""
+        return pool.options(**self._options).submit(self._function, *self._arguments, **self._keywords)
 
 
 def _named_pool(name: str, directory: str | None) -> Pool:
@@ -54,40 +49,24 @@ def _named_pool(name: str, directory: str | None) -> Pool:
 
 
 @click.command(short_help="Run a function as a job and print its result.")
-@click.argument("function", metavar="MODULE:FUNCTION")
-@click.argument("arguments", metavar="[ARGS]...", nargs=-1)
-@_keyword_option
-@click.option(
-    "--pool",
-    "-p",
-    metavar="NAME",
-    shell_complete=parameters.complete_pools,
-    help="Run it in this pool, started if need be, and not in one of its own.",
-)
+@parameters.call
+@parameters.target_pool("Run it in this pool, started if need be, and not in one of its own.")
 @parameters.job_options
 @parameters.common
-def run(
-    function: str,
-    arguments: tuple[str, ...],
-    keywords: tuple[tuple[str, Any], ...],
-    pool: str | None,
-    directory: str | None,
-    as_json: bool,
-    **options: Any,
-) -> int:
+def run(pool: str | None, directory: str | None, as_json: bool, **options: Any) -> int:
     """Run MODULE:FUNCTION as a job, show its progress, and print its result.
 
     Its result goes to standard output, what it prints to standard error. Exit code 1 if it fails. Ctrl-C cancels it: it
     gets SIGTERM and, after the grace period, SIGKILL; a second Ctrl-C kills it at once.
     """
-    call = _Call(function, arguments, keywords)
+    call = _Call(**options)
     console = screen.standard_error()
     with bars.progress_bars(console) as follow, output.passed_on(console) as redirected:
         with redirected() if pool is None else contextlib.nullcontext():
             target = Pool(workers=1, directory=directory) if pool is None else _named_pool(pool, directory)
         job: Job[Any] | None = None
         try:
-            job = call.submit_to(target, options)
+            job = call.submit_to(target)
             status = _wait(target, job, follow, write=partial(console.print, end="", markup=False))
             target.shutdown(wait=True)  # of a private pool everything that its job has printed has been passed on then
         except KeyboardInterrupt:
@@ -122,39 +101,22 @@ def _cancel(pool: Pool, job: Job[Any] | None, follow: bars.Follower) -> None:
     pool.shutdown(wait=True)
 
 
-run.help = (run.help or "") + _ARGUMENTS
+run.help = (run.help or "") + parameters.ABOUT_ARGUMENTS
 
 
 @click.command(short_help="Hand a function to a pool and print the job's id.")
-@click.argument("function", metavar="MODULE:FUNCTION")
-@click.argument("arguments", metavar="[ARGS]...", nargs=-1)
-@_keyword_option
-@click.option(
-    "--pool",
-    "-p",
-    metavar="NAME",
-    required=True,
-    shell_complete=parameters.complete_pools,
-    help="The pool, started if need be.",
-)
+@parameters.call
+@parameters.target_pool("The pool, started if need be.", required=True)
 @parameters.job_options
 @parameters.common
-def submit(
-    function: str,
-    arguments: tuple[str, ...],
-    keywords: tuple[tuple[str, Any], ...],
-    pool: str,
-    directory: str | None,
-    as_json: bool,
-    **options: Any,
-) -> int:
+def submit(pool: str, directory: str | None, as_json: bool, **options: Any) -> int:
     """Hand MODULE:FUNCTION to a pool and print the job's id as soon as the pool has it.
 
     `procjobs watch`, `status`, `logs` and `cancel` take the id.
     """
-    call = _Call(function, arguments, keywords)
+    call = _Call(**options)
     target = _named_pool(pool, directory)
-    job = call.submit_to(target, options)
+    job = call.submit_to(target)
     job.wait_accepted()
     if job.done() and (error := job.exception()) is not None:  # refused: the queue is full, or the pool is draining
         raise error
@@ -166,4 +128,4 @@ def submit(
     return OK
 
 
-submit.help = (submit.help or "") + _ARGUMENTS
+submit.help = (submit.help or "") + parameters.ABOUT_ARGUMENTS

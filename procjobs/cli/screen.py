@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from procjobs.cli import colours
 from procjobs.shared.records import JobStatus, PoolStats, WorkerInfo
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 _WIDE: Final = 120
@@ -28,14 +30,16 @@ def standard_error() -> Console:
 
 def _console(*, to_errors: bool) -> Console:
     from rich.console import Console
+    from rich.theme import Theme
 
     class PipedConsole(Console):
         def on_broken_pipe(self) -> None:
             raise  # noqa: PLE0704 - called while it is handled; what the base class does instead is to exit with 1
 
+    theme = Theme(colours.BARS)
     stream = sys.stderr if to_errors else sys.stdout
     if stream.isatty():
-        return PipedConsole(stderr=to_errors, highlight=False)
+        return PipedConsole(stderr=to_errors, highlight=False, theme=theme)
     return PipedConsole(stderr=to_errors, highlight=False, width=1000, force_terminal=False, color_system=None)
 
 
@@ -61,12 +65,18 @@ def is_narrow() -> bool:
     return standard_output().width < _WIDE
 
 
+def empty_table() -> Table:
+    """Return a table without lines, as all of them look."""
+    from rich.table import Table
+
+    return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+
+
 def write_rows(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a table; columns whose names begin with > are numbers and end flush, those with < give way to the others."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = empty_table()
     cells = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
     for number, name in enumerate(columns):
         justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
@@ -75,6 +85,11 @@ def write_rows(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
         table.add_column(name.lstrip("<>"), justify=justify, no_wrap=True, min_width=width)
     for row in cells:
         table.add_row(*row)
+    write_table(table)
+
+
+def write_table(table: Table) -> None:
+    """Write a table without the blanks at the ends of its lines."""
     console = standard_output()
     with console.capture() as capture:
         console.print(table)
@@ -86,9 +101,7 @@ def styled(text: str) -> Any:
     """Return a state in its colour."""
     from rich.text import Text
 
-    from procjobs.cli.text import STYLES
-
-    return Text(text, style=STYLES.get(text.partition(" ")[0], ""))
+    return Text(text, style=colours.STATES.get(text.partition(" ")[0], ""))
 
 
 def job_document(status: JobStatus, pool: str) -> dict[str, Any]:

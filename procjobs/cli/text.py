@@ -6,21 +6,6 @@ from datetime import datetime
 
 from procjobs.shared.records import JobStatus, Progress
 
-STYLES = {
-    "running": "bold cyan",
-    "queued": "yellow",
-    "scheduled": "yellow",
-    "retrying": "magenta",
-    "succeeded": "green",
-    "failed": "bold red",
-    "cancelled": "dim",
-    "expired": "dim",
-    "idle": "dim",
-    "busy": "bold cyan",
-    "starting": "yellow",
-    "stopping": "magenta",
-}
-
 
 def size(count: float) -> str:
     """Return a number of bytes in the unit that suits it.
@@ -54,6 +39,18 @@ def duration(seconds: float | None) -> str:
     if whole < 86_400:
         return f"{whole // 3600}h{whole % 3600 // 60:02}m"
     return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
+
+
+def span(seconds: float) -> str:
+    """Return a measured time span, with two or three digits.
+
+    >>> span(0.0000123), span(0.0123), span(1.234), span(12.34)
+    ('12us', '12ms', '1.23s', '12.3s')
+    """
+    for factor, unit in ((1e6, "us"), (1e3, "ms")):
+        if seconds * factor < 999.5:
+            return f"{seconds * factor:.0f}{unit}"
+    return f"{seconds:.2f}s" if seconds < 9.995 else f"{seconds:.1f}s"
 
 
 def moment(unix_time: float | None) -> str:

@@ -9,12 +9,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from procjobs.cli import text
+from procjobs.cli import colours, text
 from procjobs.cli.sampling import Line, Sample
 from procjobs.shared.records import JobStatus
 
 KEYS: Final = "↑↓ select  c cancel  p pause  + - workers  q quit"
-_STATE_STYLES: Final = {"running": "green", "paused": "yellow", "draining": "yellow"}
+_STATE_STYLES: Final = {"running": colours.GREEN, "paused": colours.AMBER, "draining": colours.AMBER}
 _FIXED_LINES: Final = 8
 _SHORT_ID: Final = 8
 
@@ -43,7 +43,7 @@ def _head(sample: Sample, width: int) -> list[Text]:
         ("pool ", "dim"),
         (sample.pool, "bold"),
         "  ",
-        (sample.state, _STATE_STYLES.get(sample.state, "bold red")),
+        (sample.state, _STATE_STYLES.get(sample.state, f"bold {colours.RED}")),
         ("  up ", "dim"),
         text.duration(stats.uptime),
         ("  supervisor ", "dim"),
@@ -69,7 +69,7 @@ def _head(sample: Sample, width: int) -> list[Text]:
     )
     heads = [first, second, third]
     if stats.problem:
-        heads.append(Text(text.one_line(stats.problem), style="red", no_wrap=True, overflow="ellipsis"))
+        heads.append(Text(text.one_line(stats.problem), style=colours.RED, no_wrap=True, overflow="ellipsis"))
     return heads
 
 
@@ -97,7 +97,7 @@ def _worker_table(lines: list[Line], selected: str | None, now: float, width: in
             ">" if is_selected else "",
             str(worker.slot),
             str(worker.pid or ""),
-            Text(worker.state, style=text.STYLES.get(worker.state, "")),
+            Text(worker.state, style=colours.STATES.get(worker.state, "")),
             f"{line.cpu_percent:.0f}%",
             text.size(line.rss),
             *_job_cells(job, now),
@@ -140,7 +140,7 @@ def _job_table(title: str, jobs: list[JobStatus], selected: str | None, now: flo
         table.add_row(
             ">" if job.id == selected else "",
             _title(job),
-            Text(text.state(job), style=text.STYLES.get(job.state, "")),
+            Text(text.state(job), style=colours.STATES.get(job.state, "")),
             f"{text.duration(now - since)} ago",
             Text(text.one_line(job.error)),
         )

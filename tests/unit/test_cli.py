@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import io
 import json
+import pathlib
 import random
+import re
 import socket
 import string
 
 import pytest
 
 pytest.importorskip("click")
+from rich.color import Color
 from rich.console import Console
+from rich.theme import Theme
 
-from procjobs.cli import checks, keyboard, output, problems
+from procjobs.cli import bars, checks, colours, keyboard, output, problems
 from procjobs.cli.sampling import Line, Sample
 from procjobs.cli.text import state
 from procjobs.cli.top_view import draw
 from procjobs.errors import PoolNotRunning, SupervisorLost, UnknownJob
 from procjobs.host.notify import notify_manager
 from procjobs.shared.records import JobStatus, PoolStats, Progress, WorkerInfo
+from procjobs.shared.states import JobState
 
 NOW = 1_700_000_000.0
 
 
-@pytest.mark.parametrize("name", ["text", "parameters", "output"])
+@pytest.mark.parametrize("name", ["text", "parameters", "output", "tuning_calls"])
 def test_examples_in_docstrings_are_right(name):
     module = importlib.import_module(f"procjobs.cli.{name}")
     result = doctest.testmod(module)
@@ -136,3 +142,34 @@ def test_manager_is_told(tmp_path):
         manager.bind(str(tmp_path / "notify"))
         notify_manager(str(tmp_path / "notify"), "READY=1")
         assert b"READY=1" == manager.recv(100, socket.MSG_DONTWAIT)
+
+
+def luminance(colour):
+    """How bright a colour is: WCAG 2.1, relative luminance."""
+    parts = [part / 255 for part in Color.parse(colour).get_truecolor()]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("name", ["RED", "GREEN", "AMBER", "MAGENTA", "CYAN", "GREY"])
+def test_every_colour_is_readable_on_black_and_on_white(name):
+    bright = luminance(getattr(colours, name))
+    assert min((bright + 0.05) / 0.05, 1.05 / (bright + 0.05)) >= 3
+
+
+def test_no_other_colours_are_used():
+    folder = pathlib.Path(colours.__file__).parent
+    named = re.compile(r'"(?:bold )?(?:black|red|green|yellow|blue|magenta|cyan|white)"|\[(?:bold )?(?:red|green|yellow)')
+    assert [] == [path.name for path in folder.glob("*.py") if named.search(path.read_text())]
+
+
+def test_every_state_that_is_shown_has_a_colour():
+    assert {state.name.lower() for state in JobState} <= colours.STATES.keys()
+
+
+@pytest.mark.parametrize(("end", "colour"), [("succeeded", "38;5;28"), ("failed", "38;5;160")])
+def test_bar_of_a_job_ends_in_the_colour_of_its_end(end, colour):
+    console = Console(width=100, color_system="256", force_terminal=True, file=io.StringIO(), theme=Theme(colours.BARS))
+    with bars.progress_bars(console) as follow:
+        follow(job(1, state=end, reason=None, progress=None, finished_at=NOW))
+    assert re.search(rf"\x1b\[{colour}m━", console.file.getvalue())

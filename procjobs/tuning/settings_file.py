@@ -1,0 +1,257 @@
+"""Into the settings file: the number of workers that a pool has on this host.
+
+    [pool.media.hosts."web1"]
+    workers = 4
+
+1. It is written to the file that holds the settings: `$PROCJOBS_CONFIG`, else the nearest `procjobs.toml`, or
+   `pyproject.toml` with a table `[tool.procjobs]`, from the current directory upward. Where there is none, `procjobs.toml`
+   is made here.
+2. Nothing else in it changes: comments, order and formatting are kept, and what would be written is read again before,
+   and compared.
+3. The file is replaced whole (rename(2)): who reads it meanwhile sees the one or the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import stat
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from procjobs.client.settings import host_names
+from procjobs.config import check_pool_name
+from procjobs.errors import ConfigurationError
+
+VARIABLE: Final = "PROCJOBS_CONFIG"
+FILE: Final = "procjobs.toml"
+PROJECT_FILE: Final = "pyproject.toml"
+_IN_PROJECT: Final = ("tool", "procjobs")
+
+
+class Place(NamedTuple):
+    """Where the settings are: a file, which may not exist yet, and the tables in it that they are below."""
+
+    path: Path
+    below: tuple[str, ...] = ()
+
+
+class Change(NamedTuple):
+    """What was written: in which file and table, and what was there before, None for nothing."""
+
+    path: Path
+    table: str
+    workers: int
+    before: int | None
+    is_new_file: bool
+
+    def __str__(self) -> str:
+        if self.before == self.workers:
+            return f"{self.path} says so already: {self.table} workers = {self.workers}"
+        was = "" if self.before is None else f" (was {self.before!r})"
+        return f"{'made' if self.is_new_file else 'changed'} {self.path}: {self.table} workers = {self.workers}{was}"
+
+
+def find_place(directory: Path | None = None) -> Place:
+    """Return where this host's settings are to be written, beginning with the current directory.
+
+    Raise ConfigurationError if the file that is named is none, such as /dev/null, which stands for having no settings, or
+    if one is not TOML.
+    """
+    named = os.environ.get(VARIABLE)
+    if named:
+        path = Path(named).absolute()
+        if not path.is_file():  # where there is none, no pool can be started either
+            raise ConfigurationError(f"{VARIABLE}={named} is no file that can be written; make it, or unset the variable")
+        return Place(path, _IN_PROJECT if path.name == PROJECT_FILE else ())
+    here = (directory or Path.cwd()).absolute()
+    for above in (here, *here.parents):
+        if _is_ours(above / FILE):
+            return Place(above / FILE)
+        if _is_ours(above / PROJECT_FILE) and _has(_read(above / PROJECT_FILE)[1], _IN_PROJECT):
+            return Place(above / PROJECT_FILE, _IN_PROJECT)
+    return Place(here / FILE)
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether there is a file that counts: in a directory like /tmp anybody may leave one for whoever comes along."""
+    if not path.is_file():
+        return False
+    is_open_to_all = path.parent.stat().st_mode & stat.S_IWOTH
+    return not is_open_to_all or path.stat().st_uid in {0, os.getuid()}
+
+
+def choose_pool(place: Place, asked: str | None) -> str:
+    """Return the pool that was asked for, or the only one of the file; raise ConfigurationError if there is no only one."""
+    check_installed()
+    data = _read(place.path)[1]
+    if asked is not None:
+        _check_tables(place, data, asked)
+        return check_pool_name(asked)
+    pools: list[str] = sorted(_at(data, (*place.below, "pool")) or {})
+    if len(pools) != 1:
+        there = f"there are {', '.join(pools)}" if pools else "it has none yet"
+        raise ConfigurationError(f"which pool of {place.path} is meant? {there}; name it: --write=NAME")
+    _check_tables(place, data, pools[0])
+    return pools[0]
+
+
+def check_installed() -> None:
+    """Raise ConfigurationError if the package that writes TOML is not there."""
+    import importlib.util
+
+    if importlib.util.find_spec("tomlkit") is None:
+        raise ConfigurationError("writing settings needs tomlkit: pip install 'procjobs[cli]'")
+
+
+def write_workers(place: Place, pool: str, workers: int, host: str | None = None) -> Change:
+    """Write how many workers a pool has on this host, and return what that has changed.
+
+    Raise ConfigurationError, with the lines to write by hand, where the file cannot be written.
+    """
+    host = host_names()[0] if host is None else host
+    keys = (*place.below, "pool", check_pool_name(pool), "hosts", host)
+    text, data = _read(place.path)
+    _check_tables(place, data, pool, host)
+    header = f"[{'.'.join(map(_quoted, keys[:-1]))}.{_in_quotes(host)}]"
+    there = _at(data, keys) or {}
+    if "reserve" in there:  # what workers="auto" leaves free
+        raise ConfigurationError(
+            f"{place.path}: {header} has a reserve, which a number of workers contradicts; remove it"
+        )
+    before = there.get("workers")
+    change = Change(place.path, header, workers, before, not place.path.exists())
+    if before != workers:
+        expected = _with_workers(data, keys, workers)
+        by_hand = f"write it by hand: {header} workers = {workers}"
+        wanted = next((new for new in _candidates(text, keys, header, workers) if _parsed(new) == expected), None)
+        if wanted is None:
+            raise ConfigurationError(f"{place.path} cannot be changed without changing something else; {by_hand}")
+        try:
+            _replace(place.path, wanted)
+        except OSError as error:
+            raise ConfigurationError(f"{place.path} cannot be written: {error.strerror or error}; {by_hand}") from error
+    return change
+
+
+def _candidates(text: str, keys: tuple[str, ...], header: str, workers: int) -> Iterator[str]:
+    """Yield the file as it might be afterwards, the best way first.
+
+    A new table goes to the end: between others, it would come below the comment that belongs to the next one. Where the
+    table is there, or one above it is written in braces, that is no TOML, and what is there has to be edited.
+    """
+    newline = "\r\n" if "\r\n" in text else "\n"
+    kept = text.rstrip() + newline * 2 if text.strip() else ""
+    yield f"{kept}{header}{newline}workers = {workers}{newline}"
+    with contextlib.suppress(
+        Exception
+    ):  # a bug of tomlkit, which has some with tables out of order: nothing is written
+        yield _edited(text, keys, workers)
+
+
+def _edited(text: str, keys: tuple[str, ...], workers: int) -> str:
+    import tomlkit
+    from tomlkit.items import InlineTable
+
+    document = tomlkit.parse(text)
+    table: Any = document
+    for key in keys:
+        if key not in table:
+            table[key] = tomlkit.inline_table() if isinstance(table, InlineTable) else tomlkit.table()
+        table = table[key]
+    table["workers"] = workers
+    return tomlkit.dumps(document)
+
+
+def _with_workers(data: Mapping[str, Any], keys: tuple[str, ...], workers: int) -> dict[str, Any]:
+    whole = copy.deepcopy(dict(data))
+    table = whole
+    for key in keys:
+        table = table.setdefault(key, {})
+    table["workers"] = workers
+    return whole
+
+
+def _check_tables(place: Place, data: Mapping[str, Any], pool: str, host: str | None = None) -> None:
+    """Raise ConfigurationError where something else is in the place of a table."""
+    keys = [*place.below, "pool", pool, "hosts", *([] if host is None else [host])]
+    for number in range(1, len(keys) + 1):
+        value = _at(data, tuple(keys[:number]))
+        if value is not None and not isinstance(value, dict):
+            name = ".".join(map(_quoted, keys[:number]))
+            raise ConfigurationError(f"{place.path}: {name} is {value!r}, and should be a table; mend the file first")
+
+
+def _at(data: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
+    """Return what is at a place in nested tables, None if nothing."""
+    value: Any = data
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            return None
+        value = value[key]
+    return value
+
+
+def _has(data: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
+    return _at(data, keys) is not None
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return a file's text and what it says, nothing where there is none."""
+    try:
+        text = path.read_bytes().decode()
+        return text, tomllib.loads(text)
+    except FileNotFoundError:
+        return "", {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all; a link to it stays one, and its mode is kept."""
+    path = path.resolve()
+    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(text.encode())
+            os.fchmod(file.fileno(), _mode_of(path))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+        raise
+
+
+def _mode_of(path: Path) -> int:
+    try:
+        return path.stat().st_mode & 0o7777
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask
+
+
+def _quoted(key: str) -> str:
+    is_bare = key.isascii() and key.replace("-", "").replace("_", "").isalnum()
+    return key if is_bare else _in_quotes(key)
+
+
+def _in_quotes(key: str) -> str:
+    import json
+
+    return json.dumps(key, ensure_ascii=False)  # of what a name can have, TOML's basic strings escape the same
