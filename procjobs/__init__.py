@@ -12,12 +12,17 @@
          +--> |  ProgressTable  | <-+                                             |
               | (shared memory) | <----------------------- writes progress -------+
               +-----------------+
+                                     events, in batches   +------------+
+    in pools with a store: Supervisor ------------------> |  Recorder  | ---> SQLite or PostgreSQL
+                                      <------------------ +------------+
+                                     what is committed
 
 - Pool (procjobs.client) runs in the user's process. It pickles in the calling thread and sends with one system call; one
   receiver thread takes the answers.
 - Supervisor (procjobs.supervisor) has one thread and one loop, never runs users' code and never unpickles. Its rules are
   in Dispatcher, which does no I/O. It is the parent of all workers.
 - Template (procjobs.template) imports what is preloaded, and forks.
+- Recorder (procjobs.store) writes jobs into the database of a pool that has one.
 - Worker (procjobs.worker) runs one job at a time, and is replaced when it dies.
 - ProgressTable (procjobs.shared.table) is one mapped file: any process reads there what a job, a worker or the pool is
   doing, whatever state the supervisor is in.
@@ -50,6 +55,7 @@ from procjobs.errors import (
     ReloadFailed,
     RemoteTraceback,
     SettingsDiffer,
+    StoreUnavailable,
     SubmitTimeout,
     SupervisorError,
     SupervisorLost,
@@ -58,7 +64,7 @@ from procjobs.errors import (
     UnsupportedPlatform,
     WorkerCrashed,
 )
-from procjobs.shared.records import Attempt, JobStatus, PoolStats, Progress, WorkerInfo
+from procjobs.shared.records import Attempt, JobRecord, JobStatus, PoolStats, Progress, Run, WorkerInfo
 from procjobs.version import __version__
 from procjobs.worker.context import JobContext, current_job, progress, track
 
@@ -76,6 +82,7 @@ __all__ = [
     "JobError",
     "JobExpired",
     "JobQuarantined",
+    "JobRecord",
     "JobStalled",
     "JobStatus",
     "JobTimeout",
@@ -91,7 +98,9 @@ __all__ = [
     "QueueFull",
     "ReloadFailed",
     "RemoteTraceback",
+    "Run",
     "SettingsDiffer",
+    "StoreUnavailable",
     "SubmitTimeout",
     "SupervisorError",
     "SupervisorLost",

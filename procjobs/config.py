@@ -175,14 +175,15 @@ class JobOptions:
         """Return a copy with these changes, checked; raise ConfigurationError for a name that is no option."""
         unknown = changes.keys() - JOB_OPTION_NAMES
         if unknown:
-            raise ConfigurationError(f"unknown job option{_suggest(sorted(unknown), JOB_OPTION_NAMES)}")
+            raise ConfigurationError(f"unknown job option{suggest(sorted(unknown), JOB_OPTION_NAMES)}")
         return replace(self, **changes).validated()
 
 
 JOB_OPTION_NAMES = frozenset(f.name for f in fields(JobOptions))
 
 
-def _suggest(unknown: Iterable[str], known: Iterable[str]) -> str:
+def suggest(unknown: Iterable[str], known: Iterable[str]) -> str:
+    """Return the end of a message about names that are none: each with the one that was meant, and which there are."""
     import difflib
 
     known = sorted(known)
@@ -202,7 +203,8 @@ class PoolSettings:
     a preload or an initializer may take. `worker_idle` is how long a worker beyond the least is kept that is not needed.
     `threads` is how many threads the numeric libraries of a worker start, `affinity` which CPUs it runs on; both are
     described in docs/tuning.md. `origins` says of those that are not the default where they came from: "file",
-    "environment" or "argument".
+    "environment" or "argument". `store` is the URL of the database in which jobs are kept, None for none, True for a
+    file of the pool's own; jobs that have ended stay there for `history_ttl` seconds, and the newest `history_limit`.
     """
 
     workers: tuple[int, int]
@@ -215,17 +217,23 @@ class PoolSettings:
     linger: float = 10.0
     worker_idle: float = 10.0
     start_timeout: float = 120.0
+    store: str | bool | None = None
+    history_ttl: float = 30 * 86_400.0
+    history_limit: int = 1_000_000
     threads: Threads = "auto"
     affinity: Affinity = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def validated(self) -> PoolSettings:
         """Return these settings; raise ConfigurationError naming the first one out of range."""
-        for name in ("result_ttl", "linger", "worker_idle"):
+        for name in ("result_ttl", "linger", "worker_idle", "history_ttl"):
             check_seconds(name, getattr(self, name), zero=True, optional=False)
         check_seconds("start_timeout", self.start_timeout, optional=False)
         if self.max_jobs_per_worker is not None:
             check_count("max_jobs_per_worker", self.max_jobs_per_worker, minimum=1)
+        if not isinstance(self.store, str | bool | None):
+            raise ConfigurationError(f"store={self.store!r}: expected a URL such as 'sqlite:///jobs.db', True, or None")
+        check_count("history_limit", self.history_limit, minimum=0)
         check_count("nice", self.nice, minimum=0, maximum=19)
         check_count("max_queued", self.max_queued, minimum=1, maximum=16_000_000)
         check_count("result_memory_bytes", self.result_memory_bytes, minimum=0, maximum=2**50)

@@ -183,6 +183,13 @@ class SupervisorLost(SupervisorError):
     """
 
 
+class StoreUnavailable(SupervisorError):
+    """The pool's database cannot be written, and no more jobs can wait for it; or it is none that can be used.
+
+    The job was not taken and will not run. `stats().store` says since when, and why.
+    """
+
+
 class ReloadFailed(SupervisorError):
     """The code could not be loaded anew: the pool goes on with what it had. The message has the traceback."""
 

@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "Looking": {
         "status": "procjobs.cli.listing",
         "jobs": "procjobs.cli.listing",
+        "history": "procjobs.cli.history",
         "workers": "procjobs.cli.listing",
         "top": "procjobs.cli.top",
     },

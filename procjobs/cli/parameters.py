@@ -191,6 +191,7 @@ _POOL_OPTIONS = (
     click.option("--max-queued", type=int, metavar="N", help="Refuse jobs when so many wait."),
     click.option("--max-jobs-per-worker", type=int, metavar="N", help="Replace a worker after so many jobs."),
     click.option("--result-ttl", type=float, metavar=_SECONDS, help="Keep results for so long."),
+    click.option("--store", metavar="URL", help="Keep jobs in this database: sqlite:///FILE, postgresql+psycopg://..."),
     click.option("--timeout", type=float, metavar=_SECONDS, help="The jobs' default timeout."),
     click.option("--retries", type=int, metavar="N", help="The jobs' default retries."),
     click.option("--grace-period", type=float, metavar=_SECONDS, help="What jobs are left after SIGTERM."),

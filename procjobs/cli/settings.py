@@ -19,6 +19,7 @@ from procjobs.errors import ConfigurationError, ProcjobsError
 from procjobs.host import footprints, hostinfo, observe, rundir
 from procjobs.host.hostinfo import CpuFacts, MemoryFacts
 from procjobs.host.sizing import Footprint
+from procjobs.store.address import hide_password
 
 _COLUMNS = ("SETTING", "VALUE", "FROM")
 
@@ -173,10 +174,14 @@ def _read(file: str | None) -> tuple[SettingsFile | None, list[str]]:
 
 def _describe(plan: Plan, *, show_all: bool = False) -> list[dict[str, Any]]:
     return [
-        {"setting": name, "value": plan.values[name], "from": plan.origin(name).where, "kind": plan.origin(name).kind}
-        for name in SETTINGS
+        {"setting": name, "value": _shown(plan.values[name]), "from": origin.where, "kind": origin.kind}
+        for name, origin in ((name, plan.origin(name)) for name in SETTINGS)
         if show_all or name in plan.origins
     ]
+
+
+def _shown(value: Any) -> Any:
+    return hide_password(value) if isinstance(value, str) else value
 
 
 def _write_settings(plan: Plan, *, show_all: bool = False, path: str | None = None) -> None:

@@ -162,11 +162,12 @@ class Connection(FrameSender):
             cancel = {"call": "cancel", "id": job._job_id.hex()}  # noqa: SLF001 - see submit
             self._unsent += wire.json_frame(Frame.REQUEST, cancel, prefix=wire.U32.pack(0))
 
-    def take_over(self, waiting: deque[Submission]) -> None:
+    def take_over(self, waiting: deque[Submission], kept: deque[Job[Any]]) -> None:
         """Send, in order, what another connection was lost with, and take it out of `waiting`; nothing if this is lost too.
 
         If this one is lost in the act, the rest is entered and left to its receiver. Raise SubmitTimeout if the supervisor
-        takes no bytes: then the rest is still in `waiting`.
+        takes no bytes: then the rest is still in `waiting`. The answers of jobs that are `kept` in the store are asked for,
+        and come over this connection.
         """
         with self._lock:
             if self.lost:
@@ -175,6 +176,9 @@ class Connection(FrameSender):
                 while waiting:
                     self._send_again(waiting[0])
                     waiting.popleft()
+                while kept:
+                    self._watch_again(kept[0])
+                    kept.popleft()
             finally:
                 self._start_receiver()
 
@@ -196,6 +200,14 @@ class Connection(FrameSender):
         except SupervisorLost:  # it is entered all the same: this connection's own receiver decides about it
             self._jobs[job._job_id] = job  # noqa: SLF001 - see submit
             self._unacknowledged.append(renewed)
+
+    def _watch_again(self, job: Job[Any]) -> None:
+        job_id = job._job_id  # noqa: SLF001 - see submit
+        job.sent_over(self, 0)
+        if not job.done():
+            self._jobs[job_id] = job
+            with contextlib.suppress(SupervisorLost):  # then this connection's own receiver decides about it
+                self._send(wire.frame(Frame.WATCH, job_id))
 
     def request(self, call: str, *, timeout: float | None = REQUEST_TIMEOUT, **arguments: Any) -> dict[str, Any]:
         """Ask the supervisor and wait for its reply; raise SupervisorLost if there is none."""
@@ -227,6 +239,19 @@ class Connection(FrameSender):
         """Ask the supervisor to end the pool; nothing is waited for."""
         with contextlib.suppress(SupervisorLost, SubmitTimeout):
             self._send_request("stop", {}, expected=False)
+
+    def expect(self, job: Job[Any]) -> None:
+        """Let others find the handle of a job that is about to be submitted."""
+        with self._lock:
+            self._jobs[job._job_id] = job  # noqa: SLF001 - see submit
+
+    def expect_no_more(self, job: Job[Any]) -> None:
+        """Undo that: it will not be submitted."""
+        self._jobs.pop(job._job_id, None)  # noqa: SLF001 - see submit
+
+    def sweep_outbox(self) -> None:
+        """Let the pool look into its outbox; nothing is waited for."""
+        self._send_request("sweep", {}, expected=False)
 
     def drop_job(self, job: Job[Any]) -> None:
         """Cancel a job whose handle was cancelled; nothing is waited for."""
@@ -305,6 +330,8 @@ class Connection(FrameSender):
     def _try_successor(self) -> Exception | None:
         """Let the successor have the jobs that the supervisor has not begun; return why it could not have them."""
         waiting = self._unacknowledged
+        if self.welcome["settings"].get("store") is not None:
+            return self._try_successor_with_store(waiting)
         oldest = monotonic() - self.welcome["settings"]["result_ttl"]  # an older one may have ended and lost its row
         waiting.keep({job_id for job_id in waiting.resendable(oldest) if job_id in self._jobs})
         self._abandon_all_but(waiting)
@@ -313,9 +340,24 @@ class Connection(FrameSender):
             self._abandon_all_but(waiting)
             try:
                 while waiting:
-                    waiting[0][0].send_again(waiting)
+                    waiting[0][0].send_again(waiting, deque())
             except Exception as error:  # noqa: BLE001 - whatever it is that keeps this thread from a successor, handles tell it
                 return error
+        return None
+
+    def _try_successor_with_store(self, waiting: Unacknowledged) -> Exception | None:
+        """Send all that was not acknowledged: what the store has not, has not run. Ask for the answers of the others."""
+        waiting.keep({job_id for job_id in waiting.resendable(0.0) if job_id in self._jobs})
+        sent_again = waiting.job_ids()
+        acknowledged = [job for job_id, job in list(self._jobs.items()) if job_id not in sent_again]
+        kept = deque(job for job in acknowledged if job.is_awaited_from(self))
+        try:
+            while waiting or kept:
+                (kept[0] if kept else waiting[0][0]).send_again(waiting, kept)
+        except Exception as error:  # noqa: BLE001 - as in _try_successor
+            return error
+        for job in acknowledged:
+            self._jobs.pop(job._job_id, None)  # noqa: SLF001 - see submit
         return None
 
     def _abandon_everything(self, problem: Exception | None) -> None:

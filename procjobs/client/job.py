@@ -28,6 +28,8 @@ from procjobs.shared.records import Attempt, JobStatus, Progress
 from procjobs.shared.wire import BODY, Outcome, finished_payload, parse_finished, parse_json
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from procjobs.client.connection import Connection
     from procjobs.client.pool import Pool
     from procjobs.client.unacknowledged import Unacknowledged
@@ -199,7 +201,8 @@ class Job(concurrent.futures.Future[T], Generic[T]):
     def wait_accepted(self, timeout: float | None = None) -> None:
         """Return when the supervisor has the job: from then on it runs, whatever becomes of this process.
 
-        (A private pool ends with its process all the same.) Raise TimeoutError if that takes longer than `timeout`,
+        (A private pool ends with its process all the same.) With a store, return when the database has it: from then on
+        it runs, whatever becomes of the host. Raise TimeoutError if that takes longer than `timeout`,
         SupervisorLost if the supervisor has gone and the job could not be sent to a successor.
         """
         deadline = None if timeout is None else monotonic() + timeout
@@ -283,9 +286,9 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         route = self._route
         return route is not None and route[0] is connection
 
-    def send_again(self, waiting: Unacknowledged) -> None:
-        """Let the pool send submissions, this one first, to the supervisor it has now."""
-        self._pool.send_again(waiting)
+    def send_again(self, waiting: Unacknowledged, kept: deque[Job[Any]]) -> None:
+        """Let the pool send submissions to the supervisor it has now, and ask it for jobs that are kept in its store."""
+        self._pool.send_again(waiting, kept)
 
 
 def _decode(raw: bytes, received: Received | None, name: str) -> tuple[Any, BaseException | None]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Final
 
 from procjobs.clock import wall
-from procjobs.errors import PoolClosed, UnknownJob
+from procjobs.config import check_count, check_seconds, suggest
+from procjobs.errors import ConfigurationError, PoolClosed, UnknownJob
 from procjobs.host import observe, payload
 from procjobs.shared.ids import from_text, to_text
-from procjobs.shared.records import JobStatus, PoolStats, Progress, WorkerInfo
+from procjobs.shared.records import JobRecord, JobStatus, PoolStats, Progress, WorkerInfo
+from procjobs.shared.states import JobState
 from procjobs.shared.table import SLOT_STATES, ProgressTable
 
 if TYPE_CHECKING:
     import threading
+    from datetime import datetime
 
+    from procjobs.client.connection import Connection
     from procjobs.host.rundir import RunDir
+
+STATE_TEXTS: Final = [state.text for state in JobState]
 
 
 class Monitor:
@@ -35,14 +42,32 @@ class Monitor:
     def status(self, job_id: str) -> JobStatus:
         """Return what is known about a job. From any process, without blocking; source: the shared table.
 
-        Raise UnknownJob if its supervisor has not received it yet, or its record was evicted.
+        With a store, what is not in the table (any more) is looked up there, which blocks, and raises StoreUnavailable if
+        it cannot be read. Raise UnknownJob if its supervisor has not received it yet, or its record was evicted.
         """
         wanted = from_text(job_id)
         table = self._read_table()
         try:
             return table.status(wanted, job_id)
         except UnknownJob:
-            return self._renewed_table(table).status(wanted, job_id)
+            table = self._renewed_table(table)
+            if table.store() is None:
+                return table.status(wanted, job_id)
+        try:
+            return table.status(wanted, job_id)
+        except UnknownJob:
+            return self._recall(job_id)
+
+    @abstractmethod
+    def _connect(self) -> Connection:
+        """Return the connection to the supervisor."""
+
+    def _recall(self, job_id: str) -> JobStatus:
+        """Return what the store knows of a job; raise as `status` does."""
+        url: str = self._connect().welcome["settings"]["store"]
+        from procjobs.store.reading import find_status  # with SQLAlchemy, which takes longer to load than all the rest
+
+        return find_status(url, job_id)
 
     def progress(self, job_id: str) -> Progress | None:
         """Return what a job has last reported, None if nothing; otherwise as `status`."""
@@ -60,6 +85,33 @@ class Monitor:
             return table is self._table and table.file_id != os.stat(self._directory.table).st_ino
         except FileNotFoundError:
             return False
+
+    def history(
+        self,
+        *,
+        state: str | None = None,
+        name: str | None = None,
+        since: float | datetime | None = None,
+        limit: int = 100,
+    ) -> list[JobRecord]:
+        """Return what the store knows of up to `limit` jobs, the newest first, each with all of its attempts. Blocks.
+
+        Those in `state`, called `name` (a `%` in it stands for any text), submitted at `since` or later (a Unix time or a
+        datetime), if given. Reads the database in this process. Raise ConfigurationError if the pool has no store, or
+        there is no such state; StoreUnavailable if it cannot be read.
+        """
+        check_count("limit", limit, minimum=1)
+        if state is not None and state not in STATE_TEXTS:
+            raise ConfigurationError(f"unknown state{suggest([state], STATE_TEXTS)}")
+        moment = since if since is None or isinstance(since, int | float) else since.timestamp()
+        check_seconds("since", moment, zero=True)
+        welcome = self._connect().welcome
+        url = welcome["settings"].get("store")
+        if url is None:
+            raise ConfigurationError(f"{self!r} keeps no history: it was started without store=...")
+        from procjobs.store.reading import find_history  # see _recall
+
+        return find_history(url, welcome["store_name"], state=state, name=name, since=moment, limit=limit)
 
     def jobs(self, state: str | None = None, limit: int = 100) -> list[JobStatus]:
         """Return up to `limit` jobs, the newest first, those in `state` if given. Reads the shared table."""
@@ -84,7 +136,7 @@ class Monitor:
             restarts=counters.restarts,
             rss=observe.tree_rss(table.supervisor_pid),
             uptime=wall() - table.started_at,
-            store=None,
+            store=table.store(),
             problem=table.problem(),
             estimated_wait=counters.estimated_wait,
             paused=bool(counters.accepting & 2),

@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from procjobs.client import launcher, settings
 from procjobs.client.connection import Connection
 from procjobs.client.controls import Controls
 from procjobs.client.job import Job
-from procjobs.client.kinds import OPTIONS_ATTRIBUTE
+from procjobs.client.kinds import OPTIONS_ATTRIBUTE, function_name
 from procjobs.client.monitor import Monitor
 from procjobs.client.submitter import Submitter, WithOptions
 from procjobs.client.unacknowledged import Unacknowledged
@@ -31,11 +32,13 @@ from procjobs.errors import (
     QueueFull,
     SettingsDiffer,
     SupervisorLost,
+    UnknownJob,
 )
 from procjobs.host import payload, process, rundir
 from procjobs.shared.aftermath import LastingTable
-from procjobs.shared.ids import from_text, new_id
+from procjobs.shared.ids import from_text, new_id, to_text
 from procjobs.shared.table import ProgressTable
+from procjobs.store import address
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _STOP_TIMEOUT = 30.0
@@ -69,6 +72,9 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     affinity: which CPUs a worker runs on: None for all, "spread" for a share of its own, or their numbers, for all workers.
     max_queued: submit raises QueueFull beyond so many waiting jobs.
     result_ttl: seconds for which results are kept for readers by id. result_memory_bytes: how much of them in memory.
+    store: keep jobs in a database, so that they survive whatever is killed: a URL (sqlite:///jobs.db,
+        postgresql+psycopg://...), or True for a file in the user's state directory. See docs/store.md.
+    history_ttl, history_limit: how long (seconds), and how many, jobs stay in the store that have ended.
     version: what tells one deploy's code from another's; by default the state of the preloaded files.
     submit_timeout: how long submit waits for a supervisor that takes no bytes. Seconds.
     strict: raise ConfigurationError, instead of warning, when a running pool has other settings than given here.
@@ -101,6 +107,9 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         result_ttl: float = UNSET,
         result_memory_bytes: int = UNSET,
         linger: float = UNSET,
+        store: str | bool | None = UNSET,
+        history_ttl: float = UNSET,
+        history_limit: int = UNSET,
         version: str | None = UNSET,
         submit_timeout: float = UNSET,
         strict: bool = UNSET,
@@ -204,8 +213,10 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
             raise SupervisorLost("the supervisor was replaced in the very moment when it was reached")
         return table
 
-    def send_again(self, waiting: Unacknowledged) -> None:
+    def send_again(self, waiting: Unacknowledged, kept: deque[Job[Any]]) -> None:
         """Let the supervisor there is now have what its predecessor did not take; what it could not is left in `waiting`.
+
+        It is asked for the answers of those `kept` in the store.
 
         For the receiver thread of that connection. Where warnings are errors there is nobody to catch them here; once one
         was given, the connection stands, and the next call finds it.
@@ -214,7 +225,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
             self._connect()
             waiting.end_expired()
             with self._lock:  # so a shutdown finds the jobs with the one connection or with the other
-                self._connect().take_over(waiting)
+                self._connect().take_over(waiting, kept)
 
     def _compare_settings(self, running: Mapping[str, Any]) -> None:
         """Warn (or raise, if strict) where settings that were given here are not those of the running pool."""
@@ -222,6 +233,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         different = there.differences(self._plan.asked_of(there))
         if different:
             text = ", ".join(f"{n}={theirs!r} ({self._here(n)}{asked!r})" for n, (theirs, asked) in different.items())
+            text = address.hide_password(text)
             message = f"pool {self.name!r} is running with other settings, which hold: {text}"
             if self._plan.client.strict:
                 self.shutdown(wait=False)
@@ -266,6 +278,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         delay: float,
         expires: float,
         key: bytes,
+        handle: Job[Any] | None = None,
     ) -> Job[Any]:
         """Submit a call with changes to the default options; what `submit` does."""
         if not callable(fn):
@@ -273,7 +286,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         options = self._job_defaults
         own = getattr(fn, OPTIONS_ATTRIBUTE, None)
         if own or changes:
-            options = self._merged_options(own or {}, changes)
+            options = self.merged_options(own or {}, changes)
         connection = self._connection
         if connection is None or connection.lost or self._closed:
             connection = self._connect()
@@ -281,17 +294,56 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
             self._check_room(connection)
         try:
             kind = connection.register(fn, options)
-            job: Job[Any] = Job(self, new_id(), kind.name)
+            job: Job[Any] = handle or Job(self, new_id(), kind.name)
             connection.submit(job, kind, fn, args, kwargs, options, delay, expires, key)
         except SupervisorLost:  # it had gone before the job was sent whole, so the job cannot have run
             connection = self._connect()
             kind = connection.register(fn, options)
-            job = Job(self, new_id(), kind.name)
+            job = handle or Job(self, new_id(), kind.name)
             connection.submit(job, kind, fn, args, kwargs, options, delay, expires, key)
         return job
 
-    def _merged_options(self, own: Mapping[str, Any], changes: Mapping[str, Any]) -> JobOptions:
-        """Return one object for the same options, so that the connection recognises it."""
+    def submit_unique(
+        self,
+        call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]],
+        changes: Mapping[str, Any],
+        delay: float,
+        expires: float,
+        key: bytes,
+        seconds: float,
+    ) -> Job[Any]:
+        """Submit a call unless a job has its key; return that one's handle then. Waits for the supervisor's reply."""
+        fn, args, kwargs = call
+        options = self.merged_options(getattr(fn, OPTIONS_ATTRIBUTE, None) or {}, changes)
+        job: Job[Any] = Job(self, new_id(), options.name or function_name(fn))
+        try:
+            connection, holder = self._claim_key(job, key, seconds)
+        except SupervisorLost:  # nothing has come of it; its successor is asked
+            connection, holder = self._claim_key(job, key, seconds)
+        if holder != job.id:
+            connection.expect_no_more(job)
+            return connection.watch(Job(self, from_text(holder), job.name))
+        try:
+            return self.submit_with(fn, args, kwargs, changes, delay, expires, key, job)
+        except BaseException:
+            connection.expect_no_more(job)
+            job.abandon(UnknownJob(f"job {job.id} {job.name}, which has the key, was not submitted"))
+            with contextlib.suppress(SupervisorLost):
+                connection.request("release_key", id=from_text(job.id).hex())
+            raise
+
+    def _claim_key(self, job: Job[Any], key: bytes, seconds: float) -> tuple[Connection, str]:
+        """Return the id of the job that holds a key, and the connection that was asked.
+
+        Another thread may be told of this job before it is submitted, and is to find its handle.
+        """
+        connection = self._connect()
+        connection.expect(job)
+        claim: dict[str, Any] = {"key": key.hex(), "id": from_text(job.id).hex(), "seconds": seconds}
+        return connection, to_text(bytes.fromhex(connection.request("claim_key", **claim)["id"]))
+
+    def merged_options(self, own: Mapping[str, Any], changes: Mapping[str, Any]) -> JobOptions:
+        """Return the options of a job: one object for the same ones, so that the connection recognises it."""
         merged = {**own, **changes}
         key = tuple(sorted(merged.items()))
         options = self._options_cache.get(key)
@@ -346,6 +398,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         delay: seconds to wait before it may start; `at`: a Unix time or datetime instead.
         expires: seconds after which it is not started any more.
         key: of the jobs with the same key, one runs at a time.
+        unique: of the jobs with the same key, there is one: while it has not ended, or with a number of seconds also for
+            so long after its submission, submit returns its handle instead of submitting another one.
         cancel_on_disconnect: cancel it when no process that waits for it is connected any more.
         keep_children: let what it has started run on after it returned, until its worker ends.
         """

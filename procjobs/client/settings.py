@@ -18,6 +18,7 @@ from procjobs.client.keys import SETTINGS
 from procjobs.config import MAX_SLOTS, UNSET, ClientSettings, JobOptions, PoolSettings, check_count, check_workers
 from procjobs.errors import ConfigurationError, PayloadError
 from procjobs.host import payload
+from procjobs.store import address
 
 if TYPE_CHECKING:
     from procjobs.host.hostinfo import CpuFacts, MemoryFacts
@@ -53,7 +54,8 @@ class Plan:
         try:
             self.job_defaults = JobOptions(**self._of(JobOptions)).validated()
             self.client = ClientSettings(**self._of(ClientSettings)).validated()
-            self._settings = PoolSettings(**{**self._of(PoolSettings), "workers": (1, 1)}).validated()
+            store = address.resolve(values["store"], name)
+            self._settings = PoolSettings(**{**self._of(PoolSettings), "workers": (1, 1), "store": store}).validated()
         except ConfigurationError as error:
             raise ConfigurationError(f"{error}{self._tell_origins(str(error))}") from None
 

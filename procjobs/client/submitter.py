@@ -16,6 +16,8 @@ from procjobs.config import check_count, check_seconds
 from procjobs.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from procjobs.client.pool import Pool
 
 P = ParamSpec("P")
@@ -32,6 +34,7 @@ class Submitter:
     _at: float | None = None
     _expires: float = 0.0
     _job_key: bytes = b""
+    _unique: float | None = None
 
     @abstractmethod
     def _target(self) -> Pool:
@@ -47,7 +50,30 @@ class Submitter:
         delay = self._delay
         if self._at is not None:
             delay = max(self._at - wall(), 0.0)
+        if self._unique is not None:
+            call = fn, args, kwargs
+            return self._target().submit_unique(call, self._changes, delay, self._expires, self._job_key, self._unique)
         return self._target().submit_with(fn, args, kwargs, self._changes, delay, self._expires, self._job_key)
+
+    def submit_on_commit(self, session: Session, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+        """Submit a call if, and only if, the transaction of an SQLAlchemy session is committed; return its handle at once.
+
+        The session writes it into a table of the pool's store, so it must be one of the same database. With the commit the
+        job is durable; what is rolled back, a savepoint included, has never been, and its handle raises UnknownJob. Should
+        this process die after the commit, the pool finds the job within 5 seconds, or when it is started.
+
+        Raise as `submit` does, ConfigurationError if the pool has no store or the session is of another database, and
+        StoreUnavailable if the pool cannot reach its store.
+        """
+        delay = self._delay
+        if self._at is not None:
+            delay = max(self._at - wall(), 0.0)
+        if self._unique is not None:
+            raise ConfigurationError("unique= is not for submit_on_commit: the transaction may have a unique row of its own")
+        from procjobs.client.outbox import submit_on_commit  # with SQLAlchemy, which the caller has loaded
+
+        call = fn, args, kwargs
+        return submit_on_commit(self._target(), session, call, self._changes, delay, self._expires, self._job_key)
 
     async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Submit a call and await its result. Cancelling the awaiting task cancels the job, running or not."""
@@ -108,6 +134,9 @@ class WithOptions(Submitter):
         check_seconds("at", self._at, zero=True)
         self._expires = check_seconds("expires", changes.pop("expires", parent._expires or None)) or 0.0  # noqa: SLF001
         self._job_key = _check_key(changes.pop("key", None)) or parent._job_key  # noqa: SLF001
+        self._unique = _check_unique(changes.pop("unique", None), parent._unique)  # noqa: SLF001
+        if self._unique is not None and not self._job_key:
+            raise ConfigurationError("unique= needs a key=, which says what the job is the only one of")
         self._changes = {**parent._changes, **changes}  # noqa: SLF001
         self._pool.check_options(self._changes)
 
@@ -131,6 +160,15 @@ def _check_key(key: object) -> bytes:
     import hashlib
 
     return hashlib.sha256(text).digest()
+
+
+def _check_unique(unique: object, inherited: float | None) -> float | None:
+    """Return for how many seconds after its submission a job is to be the only one of its key, ended or not."""
+    if unique is None or unique is False:
+        return inherited if unique is None else None
+    if unique is True:
+        return 0.0
+    return check_seconds("unique", unique)
 
 
 def job(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:

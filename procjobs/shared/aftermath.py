@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from procjobs.config import MAX_SLOTS
 from procjobs.shared import layout
+from procjobs.shared.ids import to_text
 from procjobs.shared.layout import (
     PROGRESS,
     PROGRESS_OFFSET,
@@ -19,10 +20,11 @@ from procjobs.shared.layout import (
     STATE,
     try_read_part,
 )
-from procjobs.shared.states import JobState
+from procjobs.shared.states import FINAL, JobState
 from procjobs.shared.table import ProgressTable, SlotRecord, bucket_of
 
 _WAITING = {int(JobState.QUEUED), int(JobState.SCHEDULED)}
+_ENDED = {int(state) for state in FINAL}
 
 
 class Remains(NamedTuple):
@@ -54,6 +56,17 @@ class LastingTable(ProgressTable):
         if report is None:
             return any(self._map[offset : offset + layout.PART_HEAD.size + PROGRESS.size])
         return report[:8] == job_id[8:]
+
+    def begun_attempts(self) -> dict[str, int]:
+        """Return, by job id, the attempts that workers had begun and the supervisor had not seen end."""
+        begun = {}
+        for row in range(1, self.counters().rows_used + 1):
+            body = self._state_at(row)
+            offset = self._rows_offset + (row - 1) * ROW_BYTES + PROGRESS_OFFSET
+            report = try_read_part(self._map, offset, PROGRESS.size) if body is not None else None
+            if body is not None and report is not None and report[:8] == body[8:16] and STATE.unpack(body)[2] not in _ENDED:
+                begun[to_text(body[:16])] = int(PROGRESS.unpack(report)[1])
+        return begun
 
     def worker_pids(self) -> list[int]:
         """Return the pids of the last workers, 0 for one that was being forked or whose record was being written."""

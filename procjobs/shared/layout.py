@@ -5,7 +5,7 @@ The table is one file, mapped by every process of the pool and by every client.
     TABLE
     OFFSET        SIZE        PART
     0             4096        IDENTITY (written once) at 0, COUNTERS at 128, PROBLEM at 512,
-                              SCALING at 1024
+                              SCALING at 1024, STORE at 2048
     4096          512 x 64    SLOT of each worker
     36864         4 x buckets u32 number of the first row whose job id falls into the bucket, 0 for none
     rows_offset   512 x rows  row n at rows_offset + 512 * (n - 1)
@@ -43,6 +43,7 @@ PART_HEAD: Final = struct.Struct("=II")  # crc, count
 IDENTITY: Final = struct.Struct("=16sIIIIQd")  # magic, version, supervisor pid, buckets, rows, rows_offset, started at
 COUNTERS: Final = struct.Struct("=IIIIIQQQQIId")  # see table.Counters
 PROBLEM: Final = struct.Struct("=255p")
+STORE: Final = struct.Struct("=255p")
 SCALING: Final = struct.Struct("=IIIxxxxd255p")  # least, most, size, changed at, why
 SLOT: Final = struct.Struct("=IIB3x16sQd")  # pid, generation, state, job id, jobs done, started at
 STATE: Final = struct.Struct("=16sIBBH4xddd64p156p")  # id, next, state, reason, attempt, 3 times, name, error
@@ -52,6 +53,7 @@ PROGRESS: Final = struct.Struct("=8sHHIdddd96p80p")  # tag, attempt, flags, pid,
 
 COUNTERS_OFFSET: Final = 128
 PROBLEM_OFFSET: Final = 512
+STORE_OFFSET: Final = 2048
 SCALING_OFFSET: Final = 1024
 SLOTS_OFFSET: Final = 4096
 SLOT_BYTES: Final = 64
@@ -64,8 +66,9 @@ INLINE_DATA_BYTES: Final = 79
 
 assert PART_HEAD.size + IDENTITY.size <= COUNTERS_OFFSET
 assert COUNTERS_OFFSET + PART_HEAD.size + COUNTERS.size <= PROBLEM_OFFSET
+assert STORE_OFFSET + PART_HEAD.size + STORE.size <= SLOTS_OFFSET
 assert PROBLEM_OFFSET + PART_HEAD.size + PROBLEM.size <= SCALING_OFFSET
-assert SCALING_OFFSET + PART_HEAD.size + SCALING.size <= SLOTS_OFFSET
+assert SCALING_OFFSET + PART_HEAD.size + SCALING.size <= STORE_OFFSET
 assert PART_HEAD.size + SLOT.size <= SLOT_BYTES
 assert PART_HEAD.size + STATE.size <= PROGRESS_OFFSET
 assert STATE_CHANGED.size == STATE.size

@@ -82,6 +82,48 @@ class Attempt(NamedTuple):
     stderr: str
 
 
+class Run(NamedTuple):
+    """An attempt of a job as the store keeps it. Times are Unix times in seconds, None where they are not known.
+
+    `outcome` is running, succeeded, or why it failed, as in `JobStatus.reason`; or cut off (supervisor or host went down),
+    stopped (the pool was), unknown (what it came to was lost). `worker` is the slot, `worker_pid` the process; CPU time is
+    that of the worker and of what the job started and waited for, `peak_bytes` the most memory of the worker itself in
+    this attempt, of one that took some milliseconds. `progress` is what it had last reported, `log` the end of what it
+    printed.
+    """
+
+    attempt: int
+    outcome: str
+    error: str | None
+    started_at: float | None
+    ended_at: float | None
+    worker: int | None
+    worker_pid: int | None
+    signal: int | None
+    exit_code: int | None
+    cpu_seconds: float | None
+    peak_bytes: int | None
+    progress: str | None
+    log: str | None
+
+
+class JobRecord(NamedTuple):
+    """A job as the store keeps it, with all of its attempts; `cut_off` of them ended with the supervisor or the host."""
+
+    id: str
+    name: str
+    state: str
+    reason: str | None
+    error: str | None
+    priority: int
+    attempt: int
+    cut_off: int
+    submitted_at: float
+    started_at: float | None
+    finished_at: float | None
+    attempts: tuple[Run, ...]
+
+
 class PoolStats(NamedTuple):
     """Counters of a pool; `rss` in bytes is the sum over supervisor, templates and workers, `uptime` in seconds.
 

@@ -240,6 +240,10 @@ class TableWriter:
         """Write why the pool cannot run jobs; empty when it can."""
         self._write(layout.PROBLEM_OFFSET, layout.PROBLEM.pack(clip(problem, 254)))
 
+    def write_store(self, state: str) -> None:
+        """Write what is the matter with the pool's store."""
+        self._write(layout.STORE_OFFSET, layout.STORE.pack(clip(state, 254)))
+
     def write_scaling(self, scaling: Scaling) -> None:
         """Write the pool's size and its bounds."""
         body = layout.SCALING.pack(*scaling[:4], clip(scaling.change, 254))
@@ -465,6 +469,12 @@ class ProgressTable:
         """Return why the pool cannot run jobs, None when it can."""
         body = try_read_part(self._map, layout.PROBLEM_OFFSET, layout.PROBLEM.size)
         text: bytes = layout.PROBLEM.unpack(body)[0] if body else b""
+        return text.decode(errors="replace") or None
+
+    def store(self) -> str | None:
+        """Return what is the matter with the pool's store, None where it has none."""
+        body = try_read_part(self._map, layout.STORE_OFFSET, layout.STORE.size)
+        text: bytes = layout.STORE.unpack(body)[0] if body else b""
         return text.decode(errors="replace") or None
 
     def scaling(self) -> Scaling:

@@ -18,7 +18,7 @@ All numbers are little-endian.
     FORGET    client -> supervisor   empty: every kind of this connection is forgotten
     SUBMIT    client -> supervisor   SUBMIT struct, key, inline part of the payload
     ACCEPTED  supervisor -> client   u64 submissions of this connection taken so far
-    FINISHED  worker -> supervisor -> client   FINISHED struct, JSON (failures only), inline part of the payload
+    FINISHED  worker -> supervisor -> client   FINISHED struct, JSON (failures, usage), inline part of the payload
     REQUEST   client -> supervisor   u32 number of the request, JSON {"call", ...}
     REPLY     supervisor -> client   u32 number of the request, JSON
     WATCH     client -> supervisor   job id: a FINISHED is wanted for it, now or when there is one

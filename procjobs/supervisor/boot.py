@@ -75,6 +75,8 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
     mark = rundir.read_mark(directory)
     if mark is not None:  # its supervisor and template were killed together, and nobody has ended what jobs had started
         process.kill_marked(mark)
+    settings = PoolSettings.from_json(boot["settings"])
+    begun = _look_back(directory) if settings.store is not None else {}
     rundir.make_fresh(directory)
     log = Log(directory.log)
     code = boot.get("code")
@@ -84,9 +86,14 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
     listener.bind(directory.socket)
     os.chmod(directory.socket, 0o600)
     listener.setblocking(False)
-    settings = PoolSettings.from_json(boot["settings"])
     supervisor = Supervisor(
-        directory, settings, owner_pid=boot["owner_pid"], log=log, listener=listener, in_foreground=code is not None
+        directory,
+        settings,
+        owner_pid=boot["owner_pid"],
+        log=log,
+        listener=listener,
+        in_foreground=code is not None,
+        begun=begun,
     )
     listener.listen(BACKLOG)
     log.write(f"pool {directory.name}: supervisor {os.getpid()} is ready")
@@ -95,3 +102,16 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
     if code is not None:
         supervisor.templates.join(code["key"], code["executable"], CODE_FD).clients -= 1
     return supervisor, log
+
+
+def _look_back(directory: rundir.RunDir) -> dict[str, int]:
+    """Return the attempts that workers of a killed supervisor had begun; none where it has left no readable table."""
+    from procjobs.shared.aftermath import LastingTable
+
+    try:
+        table = LastingTable(directory.table, loads=bytes)
+    except (OSError, ValueError):
+        return {}
+    begun = table.begun_attempts()
+    table.close()
+    return begun

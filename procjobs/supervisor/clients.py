@@ -16,6 +16,7 @@ from procjobs.clock import wall
 from procjobs.config import JOB_OPTION_NAMES, JobOptions
 from procjobs.errors import ConfigurationError
 from procjobs.shared import wire
+from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.states import FINAL, JobState
 from procjobs.shared.table import TableFull
 from procjobs.shared.wire import BODY, Frame, WireError
@@ -30,6 +31,15 @@ _MOST_KINDS: Final = 8192
 _QUEUED: Final = JobState.QUEUED
 _Reply = dict[str, Any] | None
 """What a call answers; None where the answer comes later."""
+
+
+class _Nobody:
+    """Stands for the client of a job that was loaded from the store."""
+
+    closed = True
+
+
+_NOBODY: Final = _Nobody()
 
 
 class ClientDesk:
@@ -60,6 +70,9 @@ class ClientDesk:
             "stop": self._call_stop,
             "logs": self._call_logs,
             "stack": self._call_stack,
+            "claim_key": self._call_claim_key,
+            "release_key": self._call_release_key,
+            "sweep": self._call_sweep,
             "reload": self._call_reload,
         }
 
@@ -111,6 +124,7 @@ class ClientDesk:
             "settings": self._supervisor.settings.to_json(),
             "problem": client.generation.problem,
             "version": __version__,
+            "store_name": self._supervisor.store_name,
         }
         client.outgoing.append(wire.json_frame(Frame.WELCOME, welcome))
 
@@ -137,6 +151,7 @@ class ClientDesk:
                 raise WireError(f"a KIND with bad options: {error}") from None
             self._kind_count += 1
             kind = self._kinds[key] = Kind(self._kind_count, _short_name(name), checked, function, text)
+            kind.is_recorded = self._supervisor.recording is not None
         return kind
 
     def _on_forget(self, client: ClientLink, _raw: bytes, fd: int | None) -> None:
@@ -150,10 +165,14 @@ class ClientDesk:
         if kind is None or len(inline) > wire.MAX_INLINE_BYTES or not delay >= 0 or not expires >= 0:
             _close(fd)
             raise WireError("a SUBMIT of an unknown kind, too large, or with a bad time")
-        client.accepted += 1
+        recording = self._supervisor.recording
+        if recording is None:
+            client.accepted += 1
         if job_id in self.jobs:  # sent again by a client that had lost its connection
             _close(fd)
-            self._watch(client, self.jobs[job_id])
+            if recording is not None:
+                recording.acknowledge_in_turn(client)
+            self.watch(client, self.jobs[job_id])
             return
         generation = client.generation
         if generation is None or generation.successor is not None:
@@ -163,9 +182,13 @@ class ClientDesk:
             job.key = raw[45 : 45 + key_length]
         if kind.options.cancel_on_disconnect:
             client.tied.add(job)
-        supervisor = self._supervisor
+        self._admit(client, job, delay, expires)
+
+    def _admit(self, client: ClientLink, job: Job, delay: float, expires: float) -> None:
+        """Take a job that a client has submitted, or answer why not."""
+        supervisor, recording, job_id, fd = self._supervisor, self._supervisor.recording, job.id, job.fd
         self._room -= 1
-        refusal = supervisor.refusal(fd) if self._room < 0 or fd is not None else None
+        refusal = supervisor.refusal(fd) if self._room < 0 or fd is not None or recording is not None else None
         if refusal is None:
             try:
                 job.row = supervisor.allocate_row(job_id)
@@ -173,24 +196,55 @@ class ClientDesk:
                 refusal = "QueueFull", f"the pool cannot record another job: {error}", {}
         self.jobs[job_id] = job
         if refusal is not None:
+            if recording is not None:
+                recording.acknowledge_in_turn(client)
             supervisor.dispatcher.reject(job, *refusal)
             return
         state = JobState.SCHEDULED if delay > 0 else _QUEUED
-        supervisor.table.publish(job.row, job_id, state, 0, wall(), kind.name)
-        supervisor.dispatcher.submit(job, supervisor.now, delay=delay, expires=expires)
+        supervisor.table.publish(job.row, job_id, state, 0, wall(), job.kind.name)
+        if recording is None:
+            if job.key:
+                supervisor.unique_keys.settle(job, wall())
+            supervisor.dispatcher.submit(job, supervisor.now, delay=delay, expires=expires)
+        else:
+            recording.submitted(client, job, delay, expires)
+
+    def take_loaded(
+        self, job_id: bytes, description: bytes, function: bytes, inline: bytes, fd: int | None
+    ) -> tuple[Job, str]:
+        """Return a job that was loaded from the store, and why it cannot be run, if it cannot.
+
+        Nobody is connected who has submitted it, and it runs on the newest code that there is.
+        """
+        supervisor = self._supervisor
+        problem = ""
+        try:
+            kind = self._intern_kind(description, function)
+        except WireError as error:  # an older version of procjobs, which does not know all of its options
+            problem = f"the store has a job that this version of procjobs cannot run: {error}"
+            kind = Kind(0, b"unknown", JobOptions(), b"", b"{}")
+        generation = next(g for g in reversed(supervisor.dispatcher.generations) if g.successor is None)
+        job = self.jobs[job_id] = Job(job_id, kind, generation, _NOBODY, inline, fd)
+        return job, problem
 
     def _on_watch(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
         _close(fd)
         job_id = raw[BODY:]
         job = self.jobs.get(job_id)
-        if job is None:
+        recording = self._supervisor.recording
+        if job is None and self._supervisor.unique_keys.try_watch(client, job_id):
+            return
+        if job is None and recording is not None and len(job_id) == ID_BYTES:
+            recording.stored.find(job_id, client)
+        elif job is None:
             details = {"error": "UnknownJob", "message": f"job {job_id.hex()} is not known to this pool"}
             client.outgoing.append(wire.finished_frame(job_id[:16], wire.Outcome.VERDICT, 0, 0, 0.0, details))
         else:
-            self._watch(client, job)
+            self.watch(client, job)
 
-    def _watch(self, client: ClientLink, job: Job) -> None:
-        if job.state in FINAL:
+    def watch(self, client: ClientLink, job: Job) -> None:
+        """Let a client have a job's answer, now or when there is one."""
+        if job.state in FINAL and job.answer is not None:
             client.queue_answer(job)
             return
         if job.kind.options.cancel_on_disconnect:
@@ -214,10 +268,11 @@ class ClientDesk:
         except (KeyError, TypeError, ValueError, OverflowError) as error:  # OverflowError: 1e400 workers
             raise WireError(f"the call {request['call']} has bad arguments: {error!r}") from None
         if reply is not None:
-            self._reply(client, number, reply)
+            self.reply(client, number, reply)
 
     @staticmethod
-    def _reply(client: ClientLink, number: int, reply: dict[str, Any]) -> None:
+    def reply(client: ClientLink, number: int, reply: dict[str, Any]) -> None:
+        """Answer a call."""
         if not client.closed:
             client.outgoing.append(wire.json_frame(Frame.REPLY, reply, prefix=wire.U32.pack(number)))
 
@@ -235,28 +290,58 @@ class ClientDesk:
         if slot is None or not self._supervisor.dispatcher.isolate(job, slot, now):
             return {"known": True, "text": job.stack or None}
         number = int(request["number"])
-        self._supervisor.crew.stacks.ask(slot, lambda text: self._reply(client, number, {"known": True, "text": text}))
+        self._supervisor.crew.stacks.ask(slot, lambda text: self.reply(client, number, {"known": True, "text": text}))
         return None
 
     def _call_reload(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
         number = int(request["number"])
-        self._supervisor.templates.reload(lambda problem: self._reply(client, number, {"problem": problem}))
+        self._supervisor.templates.reload(lambda problem: self.reply(client, number, {"problem": problem}))
         return None
 
     def _call_acknowledge(self, client: ClientLink, _request: dict[str, Any]) -> _Reply:
         client.told_by = self._supervisor.now
         return None
 
-    def _call_cancel(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
-        job = self.jobs.get(bytes.fromhex(request["id"]))
-        if job is None:
+    def _call_cancel(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
+        job_id, recording = bytes.fromhex(request["id"]), self._supervisor.recording
+        job = self.jobs.get(job_id)
+        if job is not None:
+            return {"known": True, "cancelled": self._cancel(job)}
+        if recording is None or len(job_id) != ID_BYTES:
             return {"known": False, "cancelled": False}
-        return {"known": True, "cancelled": self._supervisor.dispatcher.cancel(job, self._supervisor.now)}
+        recording.stored.cancel(job_id, client, int(request["number"]))
+        return None
+
+    def _call_claim_key(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
+        key, job_id = bytes.fromhex(request["key"]), bytes.fromhex(request["id"])
+        number, seconds = int(request["number"]), float(request["seconds"])
+        if len(job_id) != ID_BYTES or not seconds >= 0:
+            raise ValueError("no job id, or a negative time")
+        self._supervisor.unique_keys.claim(
+            client, key, job_id, seconds, lambda holder: self.reply(client, number, {"id": holder.hex()})
+        )
+        return None
+
+    def _call_release_key(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
+        self._supervisor.unique_keys.release(bytes.fromhex(request["id"]))
+        return {}
+
+    def _call_sweep(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
+        if self._supervisor.recording is not None:
+            self._supervisor.recording.sweep()
+        return {}
+
+    def _cancel(self, job: Job) -> bool:
+        """Cancel a job; one that waits for its commit is cancelled after it, so that the store has it as cancelled."""
+        durable = job.durable
+        if durable is not None and not durable.is_committed and job.state not in FINAL:
+            durable.is_cancelled = True
+            return True
+        return self._supervisor.dispatcher.cancel(job, self._supervisor.now)
 
     def _call_cancel_queued(self, client: ClientLink, _request: dict[str, Any]) -> _Reply:
-        now, dispatcher = self._supervisor.now, self._supervisor.dispatcher
         waiting = [j for j in self.jobs.values() if j.client is client and j.state not in FINAL]
-        count = sum(dispatcher.cancel(job, now) for job in waiting if job.state is not JobState.RUNNING)
+        count = sum(self._cancel(job) for job in waiting if job.state is not JobState.RUNNING)
         return {"cancelled": count}
 
     def _call_resize(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
@@ -289,8 +374,9 @@ class ClientDesk:
         for job in client.tied:
             waiting = [job.client, *(job.watchers or ())]
             if job.state not in FINAL and all(other.closed for other in waiting):
-                self._supervisor.dispatcher.cancel(job, self._supervisor.now)
+                self._cancel(job)
         client.tied.clear()
+        self._supervisor.unique_keys.forget_client(client)
 
 
 def newest_generation(client: ClientLink) -> Generation:

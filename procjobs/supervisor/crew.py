@@ -16,8 +16,10 @@ from procjobs.clock import wall
 from procjobs.host import cpus, observe, process
 from procjobs.host.loop import READ, Loop
 from procjobs.shared import wire
+from procjobs.shared.states import JobState
 from procjobs.shared.table import TableWriter
 from procjobs.shared.wire import BODY, Frame, Outcome, WireError
+from procjobs.supervisor.endings import backoff_pause
 from procjobs.supervisor.engine import Account
 from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Job, Slot, SlotState, Stop
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.jobs import Generation
     from procjobs.supervisor.log import Log
     from procjobs.supervisor.publisher import Publisher
+    from procjobs.supervisor.recording import Recording
     from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
     from procjobs.supervisor.templates import Templates
 
@@ -61,6 +64,7 @@ class Crew:
     dispatcher: Dispatcher
     templates: Templates
     publisher: Publisher
+    recording: Recording | None = None
 
     def __init__(self, loop: Loop, table: TableWriter, log: Log, console: Console | None, deliver: Deliver) -> None:
         """`deliver` takes the answers of jobs."""
@@ -119,7 +123,12 @@ class Crew:
 
     def send(self, slot: Slot, job: Job) -> bool:
         """Give a worker a job."""
-        return self._links[slot.number].send(job)
+        if self.recording is None:
+            return self._links[slot.number].send(job)
+        is_sent = self._links[slot.number].send(job)
+        if is_sent:
+            self.recording.started(job, slot.number, slot.pid)
+        return is_sent
 
     def take_back(self, slot: Slot) -> list[bytes]:
         """Take from a worker what it has not read."""
@@ -209,7 +218,8 @@ class Crew:
     def _note_peak(self, slot: Slot) -> None:
         """Take note of what a worker took; once it has ended, its own peak is not told from those of its children."""
         if slot.pid and slot.jobs_done:
-            self._own_peaks[slot.pid] = observe.peak_rss(slot.pid)
+            # Where there is a store, the worker has the kernel forget its peak before each job.
+            self._own_peaks[slot.pid] = max(observe.peak_rss(slot.pid), self._own_peaks.get(slot.pid, 0))
 
     def account(self, job: Job) -> Account:
         """Return what is known of the attempt that has just ended."""
@@ -221,6 +231,8 @@ class Crew:
         """Record the state of a job that waits again, and why."""
         if job.row:
             self._table.write_state(job.row, job.state, reason, job.attempt, 0.0, error)
+        if self.recording is not None and job.state is JobState.RETRYING:
+            self.recording.retried(job, wall() + backoff_pause(job.kind.options, job.attempt, 0.0))
 
     def log(self, line: str) -> None:
         """Write to the pool's log."""
@@ -294,6 +306,8 @@ class Crew:
         if self.outputs.is_pausing:
             for printer in self._printers[slot.number]:
                 self.outputs.read_paused(printer)
+        if self.recording is not None:
+            self.recording.last_answer = answer
         unwanted = self.dispatcher.on_finished(slot, answer, raw, fd, self._loop.now)
         if unwanted is not None:
             os.close(unwanted)

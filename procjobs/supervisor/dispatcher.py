@@ -5,7 +5,8 @@ which worker gets it the Assigner's, how it ends the Endings'; how many workers 
 they are the Staff's, how long a job may run the Guard's. What always holds:
 
 1. A job that was submitted gets exactly one answer, through `Engine.answer`, when it reaches a final state.
-2. A job is started at most 1 + retries times. A start that is taken back before the worker began does not count.
+2. A job is started at most 1 + retries times, and again for each run that the pool's end has cut off. A start that is
+   taken back before the worker began does not count.
 3. A job with work behind it is in one place: one queue, one timetable, one line of its key, or one slot.
 4. Higher priority starts first, then first come, first served, within one generation of code.
 5. No worker is idle while a job of its generation waits that may run, unless the pool is paused.

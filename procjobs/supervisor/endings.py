@@ -94,7 +94,8 @@ class Endings:
     # With another attempt ---------------------------------------------------------------------------------------
 
     def _may_retry(self, job: Job) -> bool:
-        return job.attempt <= job.kind.options.retries and not self.stopping
+        cut_off = 0 if job.durable is None else job.durable.cut_off  # these runs were not the job's to lose
+        return job.attempt - cut_off <= job.kind.options.retries and not self.stopping
 
     def _retry(self, job: Job, reason: Reason, error: str, now: float) -> None:
         job.advance(Event.RETRY)

@@ -14,6 +14,7 @@ from procjobs.supervisor.queue import JobQueue, KeyTurn
 if TYPE_CHECKING:
     from procjobs.supervisor.guard import Limits
     from procjobs.supervisor.output import Transcript
+    from procjobs.supervisor.stored import Durable
 
 _NEVER = float("inf")
 
@@ -22,7 +23,8 @@ class Kind:
     """Function, name and options that many jobs share. Clients that describe the same kind share one of these.
 
     `function` is its pickle, empty where each payload carries its own function. `mean_seconds` follows the run times of
-    this kind, weighing the last one with an eighth. `talks` says that jobs of it have printed something.
+    this kind, weighing the last one with an eighth. `talks` says that jobs of it have printed something, `is_recorded` that
+    a store wants to know what they use.
     """
 
     __slots__ = (
@@ -30,6 +32,7 @@ class Kind:
         "description",
         "function",
         "is_limited",
+        "is_recorded",
         "mean_seconds",
         "name",
         "number",
@@ -47,6 +50,7 @@ class Kind:
         limits = options.timeout, options.soft_timeout, options.stall_timeout, options.max_rss, options.slow_after
         self.is_limited = any(limit is not None for limit in limits)
         self.talks = False
+        self.is_recorded = False
 
     def observe(self, seconds: float) -> None:
         """Take a run time into the mean."""
@@ -91,7 +95,8 @@ class Job:
     """One submission. `client` is whoever wants the answer, opaque to the scheduling core.
 
     `queued_at` is when it could have been started first, or again. `unsent` counts the clients that the answer is still to
-    be sent to. `history` has an account of each attempt that failed, `stack` where the job was when it was last examined.
+    be sent to. `history` has an account of each attempt that failed, `stack` where the job was when it was last examined;
+    `durable` is set where the pool has a store.
     """
 
     __slots__ = (
@@ -99,6 +104,7 @@ class Job:
         "attempt",
         "client",
         "crashes",
+        "durable",
         "expires_at",
         "fd",
         "generation",
@@ -144,6 +150,7 @@ class Job:
         self.history: list[dict[str, Any]] | None = None
         self.stack = ""
         self.transcript: Transcript | None = None
+        self.durable: Durable | None = None
 
     def advance(self, event: Event) -> None:
         """Go to the state that follows; the only place where a job's state changes."""

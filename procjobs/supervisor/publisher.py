@@ -21,6 +21,7 @@ class Publisher:
         self._counters: Counters | None = None
         self._slots: dict[int, tuple[int, int, int, bytes]] = {}
         self._problem = ""
+        self.uncommitted = 0  # submissions that wait for the store
         self._scaled_at = -1.0
 
     def publish_counters(self, *, accepting: bool) -> None:
@@ -35,7 +36,7 @@ class Publisher:
             dispatcher.staff.live,
             states.count(SlotState.BUSY) + states.count(SlotState.STOPPING),
             states.count(SlotState.IDLE),
-            dispatcher.queued,
+            dispatcher.queued + self.uncommitted,
             dispatcher.scheduled,
             dispatcher.finished,
             dispatcher.failed,

@@ -18,16 +18,17 @@ import struct
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import wall
 from procjobs.config import MAX_SLOTS, PoolSettings
 from procjobs.host import process, rundir
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared import wire
-from procjobs.shared.states import Reason
+from procjobs.shared.states import JobState, Reason
 from procjobs.shared.table import TableFull, TableWriter
 from procjobs.shared.wire import Frame, WireError
+from procjobs.store.address import store_name
 from procjobs.supervisor.clients import ClientDesk, newest_generation
 from procjobs.supervisor.crew import AnswerSource, Crew
 from procjobs.supervisor.dispatcher import Dispatcher
@@ -39,6 +40,10 @@ from procjobs.supervisor.publisher import Publisher
 from procjobs.supervisor.results import MOST_KEPT, ResultStore
 from procjobs.supervisor.stacks import StackSource
 from procjobs.supervisor.templates import Templates
+from procjobs.supervisor.unique import UniqueKeys
+
+if TYPE_CHECKING:
+    from procjobs.supervisor.recording import Recording
 
 _NEVER: Final = float("inf")
 _ABSENCE_SECONDS: Final = 0.25
@@ -48,6 +53,8 @@ _ACKNOWLEDGE_SECONDS: Final = 0.005
 """How long an acknowledgement waits for an answer that it can go with."""
 _MOST_WAITING: Final = 50_000
 """The answers that may wait for a client before it is not read any further."""
+_STORE_FAREWELL_SECONDS: Final = 5.0
+"""How long it waits for the database to take what has happened last."""
 _FAREWELL_SECONDS: Final = 1.0
 """How long a stopping supervisor waits for clients to take their last answers."""
 
@@ -64,7 +71,9 @@ class Supervisor:
         log: Log,
         listener: socket.socket,
         in_foreground: bool = False,
+        begun: dict[str, int] | None = None,
     ) -> None:
+        """`begun`: the attempts that workers of a killed supervisor had begun, for the store to count."""
         self.name = directory.name
         self._directory = directory
         self.settings = settings
@@ -91,6 +100,7 @@ class Supervisor:
         self.crew.dispatcher = self.templates.dispatcher = self.dispatcher
         self.crew.templates, self.crew.publisher, self.templates.crew = self.templates, self._publisher, self.crew
         self._desk = ClientDesk(self)
+        self.unique_keys = UniqueKeys(self, self._desk)
         self._listener = listener
         self._clients: set[ClientLink] = set()
         self._spent_fds: list[int] = []
@@ -103,6 +113,20 @@ class Supervisor:
             AnswerSource: self.crew.read_answers,
             StackSource: self.crew.stacks.read,
         }
+        self.recording = self._make_recording(begun or {}) if settings.store is not None else None
+        self.crew.recording = self.recording
+
+    def _make_recording(self, begun: dict[str, int]) -> Recording:
+        from procjobs.supervisor.recording import RecorderSource, Recording  # most pools have no store
+
+        recording = Recording(self, self._loop, self._desk, begun)
+        self._readers[RecorderSource] = recording.read
+        return recording
+
+    @property
+    def store_name(self) -> str:
+        """What the store calls the pool."""
+        return store_name(str(self.settings.store), None if self._is_private else self.name)
 
     @property
     def now(self) -> float:
@@ -126,11 +150,15 @@ class Supervisor:
             self._forgive_absence(max(until, woke_before))
             self._handle_signals(ready.signals)
             self._read(ready.sources)
-            self.crew.reap(self.templates.on_exit)
+            self.crew.reap(self._on_other_exit)
             self._advance()
-            self.dispatcher.assign(self.now)
+            if self.recording is None or not self.recording.is_too_far_behind:
+                self.dispatcher.assign(self.now)
             self.templates.retire_unused(self.now)
             self._tell_problem()
+            if self.recording is not None:
+                self.recording.advance(self.now)
+                self._publisher.uncommitted = self.recording.uncommitted
             self._publisher.publish_counters(accepting=self._accepting)  # before the acknowledgements go out
             self._flush_clients()
             self._close_spent_fds()
@@ -141,8 +169,8 @@ class Supervisor:
         if not self.dispatcher.stopping or any(slot.state is not SlotState.EMPTY for slot in self.dispatcher.slots):
             return False
         if self._end_at == _NEVER:
-            self._end_at = self.now + _FAREWELL_SECONDS
-        is_told = self._console is None or self._console.is_empty
+            self._end_at = self.now + (_FAREWELL_SECONDS if self.recording is None else _STORE_FAREWELL_SECONDS)
+        is_told = (self._console is None or self._console.is_empty) and (self.recording is None or self.recording.is_quiet)
         return self.now >= self._end_at or (is_told and not any(client.waits_to_write for client in self._clients))
 
     def _next_deadline(self) -> float:
@@ -151,6 +179,7 @@ class Supervisor:
             self._results.next_deadline(),
             self.templates.next_deadline(self.now),
             self.crew.next_deadline(),
+            _NEVER if self.recording is None else self.recording.next_deadline(),
             self._accepts_again_at,
             self._tells_at,
             self._stop_at,
@@ -204,12 +233,20 @@ class Supervisor:
         self._results.spill_some()
         if now >= self._stop_at:
             self.stop("the pool was stopped", at_once=False)
-        if not self._accepting and not self.dispatcher.stopping and not self.dispatcher.unfinished:
+        if not self._accepting and not self.dispatcher.stopping and not self._has_work:
             self.stop("the pool was drained", at_once=False)
         self._advance_linger()
 
+    @property
+    def _has_work(self) -> bool:
+        return bool(self.dispatcher.unfinished) or not (self.recording is None or self.recording.is_settled)
+
+    def _on_other_exit(self, how: process.Exit) -> None:
+        if self.recording is None or not self.recording.on_exit(how):
+            self.templates.on_exit(how)
+
     def _advance_linger(self) -> None:
-        if self._is_private or self.dispatcher.stopping or self._clients or self.dispatcher.unfinished:
+        if self._is_private or self.dispatcher.stopping or self._clients or self._has_work:
             self._lingers_until = _NEVER
         elif self._lingers_until == _NEVER:
             self._lingers_until = self.now + self.settings.linger
@@ -303,7 +340,8 @@ class Supervisor:
         """Return how many more jobs may wait."""
         if not self._accepting:
             return 0
-        return self.settings.max_queued - self.dispatcher.queued - self.dispatcher.scheduled
+        uncommitted = 0 if self.recording is None else self.recording.uncommitted
+        return self.settings.max_queued - self.dispatcher.queued - self.dispatcher.scheduled - uncommitted
 
     def refusal(self, fd: int | None) -> tuple[str, str, dict[str, Any]] | None:
         """Return why no job can be taken now, as (name of the error, message, its attributes); None if one can."""
@@ -314,6 +352,8 @@ class Supervisor:
             text = f"pool {self.name!r} has {waiting} jobs waiting, as many as max_queued allows"
             details = {"queued": waiting, "max_queued": self.settings.max_queued}
             return "QueueFull", text, {**details, "estimated_wait": self.dispatcher.estimated_wait()}
+        if self.recording is not None and (refusal := self.recording.refusal(fd)) is not None:
+            return refusal
         if fd is not None and fd > self._most_fds - 64:
             return "QueueFull", f"pool {self.name!r} holds {fd} large payloads, as many as open files are allowed", {}
         return None
@@ -329,6 +369,20 @@ class Supervisor:
             self._forget(oldest)
             return self.table.allocate(job_id)
 
+    def publish_loaded(self, job: Job, submitted_at: float, *, is_scheduled: bool) -> str:
+        """Show a job that was loaded from the store in the table; return why that cannot be, empty text if it can."""
+        try:
+            job.row = self.allocate_row(job.id)
+        except TableFull as error:
+            return f"the pool cannot record another job: {error}"
+        state = JobState.SCHEDULED if is_scheduled else JobState.QUEUED
+        self.table.publish(job.row, job.id, state, job.attempt, submitted_at, job.kind.name)
+        return ""
+
+    def write_log(self, line: str) -> None:
+        """Write a line to the pool's log."""
+        self._log.write(line)
+
     def _forget(self, job: Job) -> None:
         del self._desk.jobs[job.id]
         if job.row:
@@ -343,11 +397,18 @@ class Supervisor:
                     client.outgoing.append(wire.json_frame(Frame.NOTICE, notice))
 
     def deliver(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
-        """Keep a job's answer, record its state, and pass it to whoever waits for it."""
+        """Take the one answer of a job; that of a durable one goes on when the store has it."""
         if job.fd is not None:
             self._spent_fds.append(job.fd)
             job.fd = None
         job.inline = b""
+        if job.durable is None or self.recording is None:
+            self.answer(job, reason, frame, fd, error)
+        else:
+            self.recording.ended(job, reason, frame, fd, error)
+
+    def answer(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
+        """Keep a job's answer, record its state, and pass it to whoever waits for it."""
         if job.row:
             self.table.write_state(job.row, job.state, reason, job.attempt, wall(), error)
         self._results.keep(job, frame, fd, self._loop.now)
@@ -383,6 +444,8 @@ class Supervisor:
         self._stop_at = _NEVER
         if not self.dispatcher.stopping:
             self._log.write(f"stopping: {reason}")
+            if self.recording is not None:
+                reason += "; the store keeps it, and it runs when the pool is started again"
             if not self.table.was_replaced(self._directory.table):
                 rundir.close_to_new_clients(self._directory)
             self.dispatcher.close_queue(reason)
@@ -405,6 +468,8 @@ class Supervisor:
             self._drop_client(client)
         self.templates.close()
         self.crew.close(_FAREWELL_SECONDS)
+        if self.recording is not None:
+            self.recording.close()
         self._results.close()
         self._listener.close()
         self.table.close()

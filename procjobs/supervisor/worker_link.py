@@ -210,6 +210,7 @@ class WorkerLink:
         text: dict[str, Any] = {"name": kind.name.decode(errors="replace"), "timeout": options.timeout}
         text |= {"soft_timeout": options.soft_timeout, "keep_children": options.keep_children}
         text["measures"] = options.max_rss is not None
+        text["records"] = kind.is_recorded
         if len(self._kinds) >= _KINDS_KNOWN:
             text["forget"] = True
             self._kinds.clear()

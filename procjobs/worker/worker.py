@@ -71,7 +71,7 @@ class WorkerSetup(NamedTuple):
 class _Kind:
     """Name, limits and function of a kind of jobs; the function is unpickled when it is first called."""
 
-    __slots__ = ("function", "keeps_children", "measures", "name", "pickled", "soft_timeout", "timeout")
+    __slots__ = ("function", "keeps_children", "measures", "name", "pickled", "records", "soft_timeout", "timeout")
 
     def __init__(self, description: dict[str, Any], pickled: bytes) -> None:
         self.name: str = description["name"]
@@ -79,6 +79,7 @@ class _Kind:
         self.soft_timeout: float | None = description["soft_timeout"]
         self.keeps_children: bool = description["keep_children"]
         self.measures: bool = description["measures"]
+        self.records: bool = description.get("records", False)
         self.pickled = pickled
         self.function: Any = None
 
@@ -91,7 +92,7 @@ class _Kind:
 
 
 _Answer = tuple[int, int, float, bytes, bytes, int | None]
-"""What a job has come to: outcome, reason, seconds, JSON (failures only), inline part of the payload, its descriptor."""
+"""What a job has come to: outcome, reason, seconds, JSON (of a failure), inline part of the payload, its descriptor."""
 
 
 class _Unpicklable(Exception):
@@ -116,6 +117,7 @@ class Worker:
         self._streams = sys.stdout, sys.stderr
         self._nice = setup.nice
         self._yields = not self._nice
+        self._meter = observe.Meter()
         signal.signal(process.SOFT_SIGNAL, self._on_soft_timeout)
 
     def run(self) -> None:
@@ -140,6 +142,8 @@ class Worker:
         kind = self._kinds[number]
         if not self._yields:
             self._yields = process.try_yield_as_group(self._nice)
+        if kind.records:
+            self._meter.begin()
         started = monotonic()
         enter_job((job_id, kind.name, attempt, kind.timeout and started + kind.timeout, self._is_stopping), self._writer)
         if kind.soft_timeout is not None:
@@ -158,6 +162,8 @@ class Worker:
         if seconds > _QUICKEST_FORK and process.has_children():
             self._end_children(kind)
         rss_bytes = observe.own_rss() if kind.measures else 0
+        if kind.records:
+            text = _with_usage(text, self._meter.usage(seconds))
         length = FINISHED_FRAME.size + len(text) + len(inline)
         head = length, Frame.FINISHED, result_fd is not None, 0, job_id
         answer_frame = FINISHED_FRAME.pack(*head, outcome, reason, attempt, seconds, rss_bytes, len(text)) + text + inline
@@ -262,6 +268,12 @@ class Worker:
             finally:
                 os.close(fd)
         write_all(self._answers, answer)
+
+
+def _with_usage(text: bytes, usage: dict[str, float]) -> bytes:
+    """Return the JSON of an answer with what the attempt has used, which is all that a success has to say."""
+    added = json.dumps(usage).encode()
+    return text[:-1] + b", " + added[1:] if text else added
 
 
 def write_all(fd: int, data: bytes) -> None:

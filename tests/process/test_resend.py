@@ -216,10 +216,10 @@ def test_wait_accepted_returns_when_the_successor_has_the_job(any_name, tmp_path
 def test_wait_accepted_waits_for_the_successor(tmp_path, monkeypatch):
     send_again, stopped = procjobs.Pool.send_again, []
 
-    def send_to_stopped(pool, waiting):
+    def send_to_stopped(pool, waiting, kept):
         pool._connect()
         stopped.append(stop_supervisor(pool))
-        send_again(pool, waiting)
+        send_again(pool, waiting, kept)
 
     monkeypatch.setattr(procjobs.Pool, "send_again", send_to_stopped)
     with started(None, workers=1) as pool:
@@ -341,10 +341,10 @@ def test_successor_that_is_killed_in_turn_has_a_successor(any_name, tmp_path, mo
     rounds = iter([stop_and_kill, stop_and_kill, stop_and_kill])
     send_again = procjobs.Pool.send_again
 
-    def send_and_lose(pool, waiting):
+    def send_and_lose(pool, waiting, kept):
         with pool._lock:
             pool._connect()
-            next(rounds, keep)(pool, lambda: send_again(pool, waiting))
+            next(rounds, keep)(pool, lambda: send_again(pool, waiting, kept))
 
     monkeypatch.setattr(procjobs.Pool, "send_again", send_and_lose)
     with started(any_name, workers=1) as pool:

@@ -21,6 +21,7 @@ FLOORS = {
     "supervisor.queue": 3, "supervisor.jobs": 3, "supervisor.dispatcher": 3,
     "supervisor.assigner": 3, "supervisor.endings": 3, "supervisor.waiting": 3,
     "supervisor.engine": 3, "supervisor.verdicts": 3, "supervisor.guard": 3, "supervisor.staff": 3, "supervisor.scaling": 3,
+    "store.address": 1, "store": 3,
     "worker": 3, "template": 4,
     "supervisor": 4,
     "client": 5,
@@ -35,6 +36,8 @@ OWNERS = {
     r"import time\b|from time import": {"clock.py", "host/process.py", "host/observe.py", "supervisor/log.py"},
     r"import psutil": {"host/observe.py"},
     r"import termios|import tty": {"cli/keyboard.py"},
+    r"(from|import) (sqlalchemy|sqlite3|psycopg)\b": {"store/", "client/outbox.py", "client/submitter.py"},
+    r"marshal\.loads\(": {"shared/recording.py"},
     r"(from|import) rich\b": {"client/mapping.py", "cli/"},
     r"(from|import) click\b": {"cli/"},
     r"(from|import) matplotlib\b": {"tuning/charts.py"},
@@ -100,7 +103,8 @@ def code_of(path):
 
 def test_picture_in_the_package_names_what_exists():
     names = ["client.pool.Pool", "supervisor.supervisor.Supervisor", "supervisor.dispatcher.Dispatcher",
-             "template.template.Template", "worker.worker.Worker", "shared.table.ProgressTable"]  # fmt: skip
+             "template.template.Template", "worker.worker.Worker", "shared.table.ProgressTable",
+             "store.recorder.Recorder"]  # fmt: skip
     for name in names:
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(f"procjobs.{module}"), attribute)

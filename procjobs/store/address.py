@@ -1,0 +1,87 @@
+"""Where a store is: the checks of `store=...` that need no database, and so no SQLAlchemy."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+from procjobs.config import suggest
+from procjobs.errors import ConfigurationError
+
+_OPTIONS: Final = {"procjobs_synchronous", "procjobs_host"}
+_SYNCHRONOUS: Final = {"normal", "full"}
+_SQLITE: Final = "sqlite:///"
+_PASSWORD: Final = re.compile(r"(://[^:/@]*):[^@/]*@")
+
+
+def resolve(store: object, pool: str | None) -> str | None:
+    """Return the URL of a store as it is given to the supervisor, whose working directory is another one.
+
+    True is a file in the user's state directory. Raise ConfigurationError for what can be no store.
+    """
+    if store is None or store is False:
+        return None
+    if store is True:
+        if pool is None:
+            raise ConfigurationError("store=True needs a named pool, whose name the file gets; or give store= a URL")
+        directory = _state_directory()
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        return f"{_SQLITE}{directory}/{pool}.db"
+    if not isinstance(store, str):
+        raise ConfigurationError(f"store={store!r}: expected a URL such as 'sqlite:///jobs.db', True, or None")
+    base, _, query = store.partition("?")
+    _check_options(query, is_sqlite=base.startswith("sqlite:"))
+    if base.startswith("sqlite:"):
+        path = base.removeprefix(_SQLITE)
+        if path == base or path in {"", ":memory:"}:
+            raise ConfigurationError(f"store={store!r}: expected 'sqlite:///' and the path of a file, which is to last")
+        return _SQLITE + os.path.abspath(path) + (f"?{query}" if query else "")
+    if not base.startswith(("postgresql://", "postgresql+")):
+        raise ConfigurationError(f"store={hide_password(store)!r}: expected sqlite:///... or postgresql+psycopg://...")
+    return store
+
+
+def _check_options(query: str, *, is_sqlite: bool) -> None:
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name.startswith("procjobs") and name not in _OPTIONS:
+            raise ConfigurationError(f"the store's URL has an unknown option{suggest([name], _OPTIONS)}")
+        if name == "procjobs_synchronous" and value not in _SYNCHRONOUS:
+            raise ConfigurationError(f"procjobs_synchronous={value!r} in the store's URL: expected normal or full")
+        if name == "procjobs_synchronous" and not is_sqlite:
+            raise ConfigurationError("procjobs_synchronous is for SQLite; PostgreSQL has synchronous_commit of its own")
+
+
+def split_options(url: str) -> tuple[str, dict[str, str]]:
+    """Return the URL as the database's driver takes it, and the options that are procjobs' own."""
+    base, _, query = url.partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    others = urlencode([(name, value) for name, value in pairs if name not in _OPTIONS])
+    return base + (f"?{others}" if others else ""), {name: value for name, value in pairs if name in _OPTIONS}
+
+
+def sqlite_path(url: str) -> str | None:
+    """Return the path of an SQLite store, None for another one."""
+    base = url.partition("?")[0]
+    return base.removeprefix(_SQLITE) if base.startswith(_SQLITE) else None
+
+
+def hide_password(url: str) -> str:
+    """Return a URL as it may be shown."""
+    return _PASSWORD.sub(r"\1:***@", url)
+
+
+def _state_directory() -> str:
+    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(os.path.abspath(home), "procjobs")
+
+
+def store_name(url: str, pool: str | None) -> str:
+    """Return what the store calls a pool: a database that several hosts use has the pools of all of them."""
+    name = pool or "private"
+    options = split_options(url)[1]
+    if sqlite_path(url) is not None and "procjobs_host" not in options:
+        return name
+    return f"{name}@{options.get('procjobs_host') or socket.gethostname()}"

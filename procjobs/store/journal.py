@@ -1,0 +1,326 @@
+"""Events of a supervisor as rows: one call of `apply` writes what a batch says, within the transaction that is open.
+
+1. To apply an event again changes nothing: a recorder that was killed leaves it to its successor to find out by that.
+2. A row is changed only by its owner, and only while it has not ended: what a supervisor says too late changes nothing.
+3. Of several changes of one job in a batch only the last is written; each attempt keeps a row of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from procjobs.shared.ids import to_text
+from procjobs.shared.recording import Event, Op
+from procjobs.shared.states import JobState, Reason
+from procjobs.shared.wire import HEADER, Outcome, finished_frame, parse_finished
+from procjobs.store.schema import attempts, jobs, kinds, outbox
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+_ACCOUNT: Final = (
+    "outcome", "error", "started_at", "ended_at", "worker", "worker_pid", "signal", "exit_code", "cpu_seconds",
+    "peak_bytes", "progress", "log",
+)  # fmt: skip
+_SLICE: Final = 500
+_STATES: Final = {int(state): state.text for state in JobState}
+_REASONS: Final = {int(reason): reason.text for reason in Reason}
+_ID: Final[Any] = bindparam("b_id")
+_OWNER: Final[Any] = bindparam("b_owner")
+_mine = (jobs.c.id == _ID) & (jobs.c.owner == _OWNER) & jobs.c.finished_at.is_(None)
+
+_INSERT_JOB: Final = insert(jobs)
+_SET_RUNNING: Final = (
+    update(jobs)
+    .where(_mine & (jobs.c.attempt <= bindparam("b_attempt")))
+    .values(
+        state="running", reason=None, attempt=bindparam("b_attempt"),
+        started_at=func.coalesce(jobs.c.started_at, bindparam("b_started_at")),
+        crashes=func.coalesce(bindparam("b_crashes"), jobs.c.crashes),
+    )
+)  # fmt: skip
+_SET_RETRYING: Final = (
+    update(jobs)
+    .where(_mine & (jobs.c.attempt <= bindparam("b_attempt")))
+    .values(
+        state="retrying", attempt=bindparam("b_attempt"), reason=bindparam("b_reason"), error=bindparam("b_error"),
+        not_before=bindparam("b_not_before"), crashes=func.coalesce(bindparam("b_crashes"), jobs.c.crashes),
+    )
+)  # fmt: skip
+_SET_ENDED: Final = (
+    update(jobs)
+    .where(_mine)
+    .values(
+        owner="", call=None, call_data=None,
+        **{name: bindparam(f"b_{name}") for name in (
+            "state", "reason", "attempt", "error", "finished_at", "answer", "answer_data")},
+        started_at=func.coalesce(jobs.c.started_at, bindparam("b_started_at")),
+    )
+)  # fmt: skip
+_SET_FREE: Final = update(jobs).where(_mine).values(owner="", state="queued", attempt=bindparam("b_attempt"))
+_SET_FREE_CUT_OFF: Final = _SET_FREE.values(cut_off=jobs.c.cut_off + 1)
+
+
+def _upsert_attempts(dialect: str) -> Any:
+    """Return the statement that adds what is known of an attempt to what is known already; an end stays an end."""
+    maker: Any = {"sqlite": sqlite, "postgresql": postgresql}[dialect]
+    statement = maker.insert(attempts)
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=["job_id", "attempt"],
+        set_={name: func.coalesce(new[name], attempts.c[name]) for name in _ACCOUNT},
+        where=attempts.c.ended_at.is_(None),
+    )
+
+
+class KindOf:
+    """A kind as the store knows it: `digest` is its key there."""
+
+    __slots__ = ("description", "digest", "function", "is_stored", "name", "priority")
+
+    def __init__(self, pool: str, description: bytes, function: bytes) -> None:
+        told = json.loads(description)
+        self.digest = blake2b(b"\0".join((pool.encode(), description, function)), digest_size=16).hexdigest()
+        self.name = clean(told["name"])
+        self.priority: int = told["options"]["priority"]
+        self.description = description
+        self.function = function
+        self.is_stored = False
+
+
+class Changes:
+    """What a batch comes to."""
+
+    def __init__(self) -> None:
+        self.kinds: list[KindOf] = []
+        self.jobs: list[dict[str, Any]] = []
+        self.attempts: dict[tuple[str, int], dict[str, Any]] = {}
+        self.running: dict[str, dict[str, Any]] = {}
+        self.retrying: dict[str, dict[str, Any]] = {}
+        self.ended: dict[str, dict[str, Any]] = {}
+        self.freed: dict[str, dict[str, Any]] = {}
+        self.cut_off: dict[str, dict[str, Any]] = {}
+
+    def note_attempt(self, job_id: str, attempt: int, account: Mapping[str, Any]) -> None:
+        """Add to what is known of an attempt."""
+        row = self.attempts.get((job_id, attempt))
+        if row is None:
+            row = self.attempts[job_id, attempt] = {"job_id": job_id, "attempt": attempt, **dict.fromkeys(_ACCOUNT)}
+        for name in _ACCOUNT:
+            if (value := account.get(name)) is not None:
+                row[name] = clean(value) if type(value) is str else value
+
+
+class Journal:
+    """Writes the events of one supervisor, `owner` being its id, for one pool."""
+
+    def __init__(self, pool: str, owner: str) -> None:
+        self._pool = pool
+        self._owner = owner
+        self._kinds: dict[int, KindOf] = {}
+        self._upserts: dict[str, Any] = {}
+
+    def learn_kind(self, number: int, description: bytes, function: bytes) -> None:
+        """Note what later events mean by a number."""
+        self._kinds[number] = KindOf(self._pool, description, function)
+
+    def forget_stored_kinds(self) -> None:
+        """Write every kind again when it is needed: the transaction that had written it may not have been committed."""
+        for kind in self._kinds.values():
+            kind.is_stored = False
+
+    def collect(self, events: list[tuple[Event, int | None]]) -> Changes:
+        """Return what events, each with its descriptor, come to."""
+        changes = Changes()
+        for event, fd in events:
+            kind = event[0]
+            if kind == Op.SUBMIT:
+                self._submit(changes, event, fd)
+            elif kind == Op.START:
+                self._start(changes, event)
+            elif kind == Op.END:
+                self._end(changes, event, fd)
+            elif kind == Op.RETRY:
+                self._retry(changes, event)
+            elif kind == Op.FREE:
+                self._free(changes, event)
+        return changes
+
+    def _submit(self, changes: Changes, event: Event, fd: int | None) -> None:
+        _, job_id, number, inline, _, submitted_at, not_before, expires_at, key, unique = event
+        kind = self._kinds[number]
+        if not kind.is_stored:
+            changes.kinds.append(kind)
+            kind.is_stored = True
+        changes.jobs.append({
+            "id": to_text(job_id), "pool": self._pool, "owner": self._owner, "name": kind.name, "kind": kind.digest,
+            "priority": kind.priority, "key": key or None, "state": "scheduled" if not_before else "queued",
+            "attempt": 0, "cut_off": 0, "crashes": 0, "submitted_at": submitted_at, "not_before": not_before or None,
+            "expires_at": expires_at or None, "unique_until": unique, "call": inline,
+            "call_data": None if fd is None else read_whole(fd),
+        })  # fmt: skip
+
+    @staticmethod
+    def _start(changes: Changes, event: Event) -> None:
+        _, raw_id, attempt, worker, pid, now = event
+        job_id = to_text(raw_id)
+        account = {"outcome": "running", "started_at": now, "worker": worker, "worker_pid": pid}
+        changes.note_attempt(job_id, attempt, account)
+        before = changes.retrying.pop(job_id, None)
+        crashes = before["b_crashes"] if before is not None else None
+        changes.running[job_id] = {"b_id": job_id, "b_attempt": attempt, "b_started_at": now, "b_crashes": crashes}
+
+    @staticmethod
+    def _retry(changes: Changes, event: Event) -> None:
+        _, raw_id, attempt, account, not_before = event
+        job_id = to_text(raw_id)
+        changes.note_attempt(job_id, attempt, {**_usage(account.get("details", b"")), **account})
+        changes.running.pop(job_id, None)
+        changes.retrying[job_id] = {
+            "b_id": job_id, "b_attempt": attempt, "b_reason": account["outcome"], "b_error": clean(account["error"]),
+            "b_not_before": not_before, "b_crashes": account["crashes"],
+        }  # fmt: skip
+
+    @staticmethod
+    def _end(changes: Changes, event: Event, fd: int | None) -> None:
+        _, raw_id, attempt, state, reason, frame, has_descriptor, now, error, account = event
+        job_id = to_text(raw_id)
+        changes.running.pop(job_id, None)
+        changes.retrying.pop(job_id, None)
+        finished = parse_finished(frame)
+        if attempt:
+            ended = {"outcome": _REASONS[reason] or "succeeded", "error": error or None, "ended_at": now}
+            if finished.seconds:
+                ended["started_at"] = now - finished.seconds
+            changes.note_attempt(job_id, attempt, {**ended, **_usage(finished.details), **(account or {})})
+        data = read_whole(fd) if has_descriptor and fd is not None else None
+        changes.ended[job_id] = {
+            "b_id": job_id, "b_state": _STATES[state], "b_reason": _REASONS[reason], "b_attempt": attempt,
+            "b_error": clean(error) or None, "b_finished_at": now, "b_answer": frame, "b_answer_data": data,
+            "b_started_at": now - finished.seconds if attempt else None,
+        }  # fmt: skip
+
+    @staticmethod
+    def _free(changes: Changes, event: Event) -> None:
+        _, raw_id, attempt, account = event
+        job_id = to_text(raw_id)
+        if account is not None:
+            changes.note_attempt(job_id, attempt, account)
+        changes.running.pop(job_id, None)
+        changes.retrying.pop(job_id, None)
+        freed = changes.freed if account is None else changes.cut_off
+        freed[job_id] = {"b_id": job_id, "b_attempt": attempt}
+
+    def write(self, connection: Connection, changes: Changes) -> None:
+        """Write what was collected; raise IntegrityError where a job is in the store already."""
+        for kind in changes.kinds:
+            self._store_kind(connection, kind)
+        if changes.jobs:
+            connection.execute(_INSERT_JOB, changes.jobs)
+        if changes.attempts:
+            connection.execute(self._upsert(connection), list(changes.attempts.values()))
+        for statement, rows in (
+            (_SET_RUNNING, changes.running), (_SET_RETRYING, changes.retrying), (_SET_ENDED, changes.ended),
+            (_SET_FREE, changes.freed), (_SET_FREE_CUT_OFF, changes.cut_off),
+        ):  # fmt: skip
+            if rows:
+                connection.execute(statement, [{**row, "b_owner": self._owner} for row in rows.values()])
+
+    def sweep_outbox(self, connection: Connection) -> int:
+        """Make jobs of what transactions of users have left in the outbox; return how many."""
+        count = 0
+        while True:
+            chosen = select(outbox).where(outbox.c.pool == self._pool).order_by(outbox.c.id).limit(_SLICE)
+            rows = connection.execute(chosen).mappings().all()
+            changes = Changes()
+            for row in rows:
+                kind = KindOf(self._pool, row["description"], row["function"])
+                changes.kinds.append(kind)
+                copied = {name: row[name] for name in (
+                    "id", "pool", "key", "submitted_at", "not_before", "expires_at", "call", "call_data")}
+                changes.jobs.append({
+                    **copied, "owner": "", "name": kind.name, "kind": kind.digest, "priority": kind.priority,
+                    "unique_until": None, "state": "scheduled" if row["not_before"] else "queued", "attempt": 0,
+                    "cut_off": 0, "crashes": 0,
+                })  # fmt: skip
+            self.write(connection, changes)
+            if rows:
+                connection.execute(delete(outbox).where(outbox.c.id.in_([row["id"] for row in rows])))
+            count += len(rows)
+            if len(rows) < _SLICE:
+                return count
+
+    def _upsert(self, connection: Connection) -> Any:
+        dialect = connection.dialect.name
+        if dialect not in self._upserts:
+            self._upserts[dialect] = _upsert_attempts(dialect)
+        return self._upserts[dialect]
+
+    def _store_kind(self, connection: Connection, kind: KindOf) -> None:
+        maker: Any = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
+        row = {
+            "digest": kind.digest, "pool": self._pool, "name": kind.name, "description": kind.description,
+            "function": kind.function,
+        }  # fmt: skip
+        connection.execute(maker.insert(kinds).values(row).on_conflict_do_nothing())
+
+    def claim_known(self, connection: Connection, changes: Changes) -> dict[str, dict[str, Any]]:
+        """Take those submissions out of the changes that are in the store, and return what it knows of them.
+
+        One that waits there for a supervisor is this one's from now on.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        ids = [row["id"] for row in changes.jobs]
+        columns = jobs.c.id, jobs.c.pool, jobs.c.owner, jobs.c.state, jobs.c.attempt, jobs.c.cut_off, jobs.c.crashes
+        for start in range(0, len(ids), 500):
+            rows = connection.execute(select(*columns).where(jobs.c.id.in_(ids[start : start + 500])))
+            found.update((row["id"], dict(row)) for row in rows.mappings())
+        changes.jobs = [row for row in changes.jobs if row["id"] not in found]
+        waiting = [{"b_id": job_id} for job_id, row in found.items() if not row["owner"] and row["pool"] == self._pool]
+        if waiting:
+            claim = update(jobs).where(jobs.c.id == _ID, jobs.c.owner == "", jobs.c.finished_at.is_(None))
+            connection.execute(claim.values(owner=self._owner), waiting)
+        return found
+
+
+def _usage(details: bytes) -> dict[str, Any]:
+    """Return what a worker has told of the resources that an attempt took."""
+    if not details:
+        return {}
+    values = json.loads(details)
+    return {name: values[name] for name in ("cpu_seconds", "peak_bytes") if isinstance(values.get(name), int | float)}
+
+
+def _unknown(job_id: bytes, message: str) -> bytes:
+    return finished_frame(job_id, Outcome.VERDICT, 0, 0, 0.0, {"error": "UnknownJob", "message": message})
+
+
+def forgotten_frame(job_id: bytes) -> bytes:
+    """Return the answer about a job whose result was kept for `result_ttl`, and is not any more."""
+    return _unknown(job_id, f"the result of job {to_text(job_id)} is not kept any longer (result_ttl)")
+
+
+def has_data(frame: bytes) -> bool:
+    """Return whether a descriptor belongs to a FINISHED frame."""
+    return bool(HEADER.unpack_from(frame)[2])
+
+
+def read_whole(fd: int) -> bytes:
+    """Return the contents of a memory file, whose position others may have moved."""
+    size, parts, position = os.fstat(fd).st_size, [], 0
+    while position < size and (part := os.pread(fd, size - position, position)):
+        parts.append(part)
+        position += len(part)
+    return b"".join(parts)
+
+
+def clean(text: str) -> str:
+    """Return text as every database takes it: PostgreSQL has no zero characters, and neither takes lone surrogates."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()

@@ -1,0 +1,78 @@
+"""What any process looks up in a store by itself: nothing here writes, and no connection outlives its call.
+
+So it works while the pool is down, and nothing is carried over a fork.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from procjobs.errors import StoreUnavailable, UnknownJob
+from procjobs.shared.records import JobRecord, JobStatus, Run
+from procjobs.store.address import hide_password
+from procjobs.store.database import open_engine
+from procjobs.store.schema import attempts, jobs
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Row
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[Connection]:
+    try:
+        with open_engine(url, read_only=True).connect() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise StoreUnavailable(f"the store {hide_password(url)} cannot be read: {error}") from error
+
+
+def find_status(url: str, job_id: str) -> JobStatus:
+    """Return what a store knows of a job; raise UnknownJob, or StoreUnavailable if it cannot be read."""
+    with _reading(url) as connection:
+        row = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
+        if row is None:
+            raise UnknownJob(f"job {job_id} is not known to this pool, nor to its store")
+        key = (attempts.c.job_id == job_id) & (attempts.c.attempt == row.attempt)
+        pid = connection.scalar(select(attempts.c.worker_pid).where(key))
+    return JobStatus(
+        row.id, row.name, row.state, row.reason, row.attempt, None, row.submitted_at, row.started_at, row.finished_at, pid,
+        row.error,
+    )  # fmt: skip
+
+
+def find_history(
+    url: str, pool: str, *, state: str | None, name: str | None, since: float | None, limit: int
+) -> list[JobRecord]:
+    """Return a pool's jobs with their attempts, the newest first; `name` may have SQL's wildcards."""
+    chosen = select(jobs).where(jobs.c.pool == pool)
+    if state is not None:
+        chosen = chosen.where(jobs.c.state == state)
+    if name is not None:
+        chosen = chosen.where(jobs.c.name.like(name) if "%" in name else jobs.c.name == name)
+    if since is not None:
+        chosen = chosen.where(jobs.c.submitted_at >= since)
+    with _reading(url) as connection:
+        rows = connection.execute(chosen.order_by(jobs.c.id.desc()).limit(limit)).all()
+        runs: dict[str, list[Run]] = defaultdict(list)
+        for start in range(0, len(rows), 500):
+            ids = [row.id for row in rows[start : start + 500]]
+            of_these = select(attempts).where(attempts.c.job_id.in_(ids)).order_by(attempts.c.job_id, attempts.c.attempt)
+            for row in connection.execute(of_these).mappings():
+                values = {field: row[field] for field in Run._fields}
+                if values["peak_bytes"] is not None:
+                    values["peak_bytes"] = int(values["peak_bytes"])
+                runs[row["job_id"]].append(Run(**values))
+    return [_record(row, tuple(runs[row.id])) for row in rows]
+
+
+def _record(row: Row[Any], runs: tuple[Run, ...]) -> JobRecord:
+    return JobRecord(
+        row.id, row.name, row.state, row.reason, row.error, row.priority, row.attempt, row.cut_off, row.submitted_at,
+        row.started_at, row.finished_at, runs,
+    )  # fmt: skip

@@ -1,0 +1,174 @@
+"""The tables, and the steps by which an older database gets them. docs/store.md describes the columns for readers.
+
+The steps are frozen text: what a released version has created is never edited, only followed by another step. The Table
+objects say what the last step has led to; a test compares both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import (
+    Column,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
+
+from procjobs.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+metadata: Final = MetaData()
+
+versions: Final = Table("procjobs_schema", metadata, Column("version", Integer, nullable=False))
+
+kinds: Final = Table(
+    "procjobs_kinds",
+    metadata,
+    Column("digest", String(32), primary_key=True),
+    Column("pool", String(200), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", LargeBinary, nullable=False),
+    Column("function", LargeBinary, nullable=False),
+)
+
+jobs: Final = Table(
+    "procjobs_jobs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("pool", String(200), nullable=False),
+    Column("owner", String(32), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("key", LargeBinary),
+    Column("unique_until", Double),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(16)),
+    Column("attempt", Integer, nullable=False),
+    Column("cut_off", Integer, nullable=False),
+    Column("crashes", Integer, nullable=False),
+    Column("error", Text),
+    Column("submitted_at", Double, nullable=False),
+    Column("not_before", Double),
+    Column("expires_at", Double),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("call", LargeBinary),
+    Column("call_data", LargeBinary),
+    Column("answer", LargeBinary),
+    Column("answer_data", LargeBinary),
+)
+Index(
+    "procjobs_jobs_waiting", jobs.c.pool, jobs.c.priority.desc(), jobs.c.id,
+    sqlite_where=text("owner = '' AND finished_at IS NULL"), postgresql_where=text("owner = '' AND finished_at IS NULL"),
+)  # fmt: skip
+Index("procjobs_jobs_unfinished", jobs.c.pool, jobs.c.state,
+      sqlite_where=text("finished_at IS NULL"), postgresql_where=text("finished_at IS NULL"))  # fmt: skip
+Index("procjobs_jobs_finished", jobs.c.finished_at)
+Index("procjobs_jobs_unique", jobs.c.pool, jobs.c.key,
+      sqlite_where=text("unique_until IS NOT NULL"), postgresql_where=text("unique_until IS NOT NULL"))  # fmt: skip
+
+attempts: Final = Table(
+    "procjobs_attempts",
+    metadata,
+    Column("job_id", String(36), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("outcome", String(16), nullable=False),
+    Column("error", Text),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("worker", Integer),
+    Column("worker_pid", Integer),
+    Column("signal", Integer),
+    Column("exit_code", Integer),
+    Column("cpu_seconds", Double),
+    Column("peak_bytes", Double),
+    Column("progress", Text),
+    Column("log", Text),
+)
+
+outbox: Final = Table(
+    "procjobs_outbox",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("pool", String(200), nullable=False),
+    Column("description", LargeBinary, nullable=False),
+    Column("function", LargeBinary, nullable=False),
+    Column("call", LargeBinary, nullable=False),
+    Column("call_data", LargeBinary),
+    Column("key", LargeBinary),
+    Column("submitted_at", Double, nullable=False),
+    Column("not_before", Double),
+    Column("expires_at", Double),
+)
+
+_BLOB: Final = {"sqlite": "BLOB", "postgresql": "BYTEA"}
+STEPS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """CREATE TABLE procjobs_kinds (digest VARCHAR(32) NOT NULL PRIMARY KEY, pool VARCHAR(200) NOT NULL,
+        name TEXT NOT NULL, description {blob} NOT NULL, function {blob} NOT NULL)""",
+        """CREATE TABLE procjobs_jobs (id VARCHAR(36) NOT NULL PRIMARY KEY, pool VARCHAR(200) NOT NULL,
+        owner VARCHAR(32) NOT NULL, name TEXT NOT NULL, kind VARCHAR(32) NOT NULL, priority INTEGER NOT NULL,
+        key {blob}, unique_until DOUBLE PRECISION, state VARCHAR(16) NOT NULL, reason VARCHAR(16),
+        attempt INTEGER NOT NULL, cut_off INTEGER NOT NULL, crashes INTEGER NOT NULL, error TEXT,
+        submitted_at DOUBLE PRECISION NOT NULL, not_before DOUBLE PRECISION, expires_at DOUBLE PRECISION,
+        started_at DOUBLE PRECISION, finished_at DOUBLE PRECISION, call {blob}, call_data {blob}, answer {blob},
+        answer_data {blob})""",
+        """CREATE INDEX procjobs_jobs_waiting ON procjobs_jobs (pool, priority DESC, id)
+        WHERE owner = '' AND finished_at IS NULL""",
+        """CREATE INDEX procjobs_jobs_unfinished ON procjobs_jobs (pool, state) WHERE finished_at IS NULL""",
+        """CREATE INDEX procjobs_jobs_finished ON procjobs_jobs (finished_at)""",
+        """CREATE INDEX procjobs_jobs_unique ON procjobs_jobs (pool, key) WHERE unique_until IS NOT NULL""",
+        """CREATE TABLE procjobs_outbox (id VARCHAR(36) NOT NULL PRIMARY KEY, pool VARCHAR(200) NOT NULL,
+        description {blob} NOT NULL, function {blob} NOT NULL, call {blob} NOT NULL, call_data {blob}, key {blob},
+        submitted_at DOUBLE PRECISION NOT NULL, not_before DOUBLE PRECISION, expires_at DOUBLE PRECISION)""",
+        """CREATE TABLE procjobs_attempts (job_id VARCHAR(36) NOT NULL, attempt INTEGER NOT NULL,
+        outcome VARCHAR(16) NOT NULL, error TEXT, started_at DOUBLE PRECISION, ended_at DOUBLE PRECISION, worker INTEGER,
+        worker_pid INTEGER, signal INTEGER, exit_code INTEGER, cpu_seconds DOUBLE PRECISION,
+        peak_bytes DOUBLE PRECISION, progress TEXT, log TEXT, PRIMARY KEY (job_id, attempt))""",
+    ),
+)
+VERSION: Final = len(STEPS)
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the database to this version's tables, in the transaction that is open.
+
+    Raise StoreUnavailable where a newer version of procjobs has been there: what it means by its tables is not known here.
+    """
+    version = _version_of(connection)
+    if version > VERSION:
+        raise StoreUnavailable(
+            f"the store's schema is version {version}, and this version of procjobs knows {VERSION}: a newer one has used "
+            "it. Upgrade procjobs, or give the pool another store"
+        )
+    for step in STEPS[version:]:
+        for statement in step:
+            connection.execute(text(statement.replace("{blob}", _BLOB[connection.dialect.name])))
+    if version == 0:
+        connection.execute(insert(versions).values(version=VERSION))
+    elif version < VERSION:
+        connection.execute(update(versions).values(version=VERSION))
+
+
+def _version_of(connection: Connection) -> int:
+    if connection.dialect.name == "postgresql":  # two that come at once would both create the table
+        connection.execute(text("SELECT pg_advisory_xact_lock(7226109)"))
+    if not inspect(connection).has_table(versions.name):
+        versions.create(connection)
+        return 0
+    return connection.scalar(select(func.max(versions.c.version))) or 0

@@ -1,0 +1,104 @@
+"""The supervisor's end of what connects it to its recorder, and answers from the store on their way to clients."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import Any, Final
+
+from procjobs.host import observe, process
+from procjobs.host.loop import READ, WRITE, Loop
+from procjobs.supervisor.links import FrameStream
+from procjobs.supervisor.results import Answer
+
+_START: Final = "import sys; sys.path[:] = sys.argv[1].split('\\n'); from procjobs.store.recorder import main; main()"
+
+
+class Recalled:
+    """An answer from the store on its way to a client; it passes for a job there, and is closed when it is sent."""
+
+    __slots__ = ("answer", "attempt", "id", "unsent")
+
+    def __init__(self, job_id: bytes, frame: bytes, fd: int, now: float) -> None:
+        self.id = job_id
+        self.attempt = 0
+        self.unsent = 0
+        self.answer = _PassingAnswer(frame, fd, now)
+
+
+class _PassingAnswer(Answer):
+    """An answer whose descriptor belongs to the one message."""
+
+    __slots__ = ()
+
+    def fetch(self, _job: Any) -> tuple[bytes, int | None, bool]:
+        """Return the frame and the descriptor, which is given away."""
+        fd, self.fd = self.fd, None
+        return self.frame, fd, fd is not None
+
+    @property
+    def has_descriptor(self) -> bool:
+        """Whether a descriptor goes with the frame."""
+        return True
+
+
+class RecorderLink:
+    """The socket to a recorder process."""
+
+    def __init__(self, loop: Loop, source: Any) -> None:
+        """Start a recorder; OSError if that cannot be done."""
+        self._loop = loop
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.pid = process.spawn(
+                [sys.executable, "-S", "-E", "-c", _START, "\n".join(sys.path)],
+                env={**os.environ, observe.DETACHED: "1"},
+                stdin=null,
+                passed=[theirs.fileno()],
+                own_session=True,
+            )
+        except (OSError, ValueError):
+            ours.close()
+            raise
+        finally:
+            os.close(null)
+            theirs.close()
+        ours.setblocking(False)
+        self.socket = ours
+        self.stream = FrameStream(ours)
+        self.rest = b""
+        self._rest_fd: int | None = None
+        self._source = source
+        self._events = READ
+        loop.add(ours.fileno(), source)
+
+    def send(self, data: bytes, fd: int | None) -> None:
+        """Send a batch, as far as it goes; the rest is sent by `flush`."""
+        self.rest, self._rest_fd = data, fd
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what is left; return whether all is sent. One that has gone is noticed where it is read."""
+        try:
+            while self.rest:
+                if self._rest_fd is not None:
+                    sent = socket.send_fds(self.socket, [self.rest], [self._rest_fd])
+                    self._rest_fd = None
+                else:
+                    sent = self.socket.send(self.rest)
+                self.rest = self.rest[sent:]
+        except OSError:  # EAGAIN, EPIPE
+            pass
+        events = READ | WRITE if self.rest else READ
+        if events != self._events:
+            self._events = events
+            self._loop.change(self.socket.fileno(), self._source, events)
+        return not self.rest
+
+    def close(self) -> None:
+        """Close the socket, at which the recorder ends."""
+        self._loop.remove(self.socket.fileno())
+        self.stream.close()
+        self.socket.close()

@@ -1,0 +1,484 @@
+"""Durable jobs, as the supervisor sees them: what its recorder has been told, and what waits for a commit.
+
+1. The supervisor never waits for the database: what it has to say is kept here until it is said to be committed, and sent
+   again to another recorder if this one dies.
+2. A job is acknowledged, and may start, only after the commit of its submission. So what the store does not know has
+   never run: a client can send again whatever was not acknowledged, and nothing runs twice. To start at once would hide
+   the wait for one commit, and leave, after a kill, runs that nobody has counted.
+3. An answer goes out, and shows in the table, only after the commit of the end: what a client has seen does not happen
+   again.
+4. Starts are told after 5 ms, and not waited for. Those that die on their way are found in the table that the killed
+   supervisor has left, where workers mark what they begin; only the host's own end can lose the few that were under way.
+5. What waits here is bounded: submissions are refused, and no more jobs are started, when the store is too far behind.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import deque
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from procjobs.clock import wall
+from procjobs.host import process
+from procjobs.host.loop import READ, WRITE, Loop
+from procjobs.shared import wire
+from procjobs.shared.ids import to_text
+from procjobs.shared.recording import MAX_STORED_BYTES, MOST_EVENTS, Event, Op, Said, pack_batch
+from procjobs.shared.states import FINAL, JobState, Reason
+from procjobs.shared.states import Event as Change
+from procjobs.shared.wire import BODY, U64, Finished, WireError, limit_text
+from procjobs.supervisor.recorder_link import RecorderLink
+from procjobs.supervisor.stored import Durable, StoredJobs, verdict_frame
+
+if TYPE_CHECKING:
+    from procjobs.supervisor.clients import ClientDesk
+    from procjobs.supervisor.jobs import Job, Kind
+    from procjobs.supervisor.links import ClientLink
+    from procjobs.supervisor.supervisor import Supervisor
+
+_NEVER: Final = float("inf")
+_MOST_BEHIND: Final = 1000
+"""The submissions that may wait for a database that cannot be reached."""
+_MOST_BYTES: Final = 256 * 2**20
+"""What payloads and answers may take together while they wait for a commit."""
+_MOST_ENDS: Final = 5000
+"""The answers that may wait for a commit before no more jobs are started."""
+_SILENCE_SECONDS: Final = 10.0
+"""How long a recorder may say nothing about what it was sent, before that is told: its database may hang."""
+_START_SECONDS: Final = 0.005
+_UNTOLD: Final = 0.0, None
+_SHORTEST_LIFE: Final = 1.0
+_RESTART_PAUSE: Final = 1.0
+_END_SECONDS: Final = 6.0
+"""How long a recorder may take to end: longer than it tries to reach a database that is away."""
+_BATCH_BYTES: Final = 256 * 1024
+
+
+class Wait(IntEnum):
+    """What an entry is kept for, and so what its commit leads to."""
+
+    NOTHING = 0
+    SUBMISSION = 1
+    ANSWER = 2
+
+
+class Ended(NamedTuple):
+    """An answer that waits for its commit."""
+
+    job: Job
+    reason: Reason
+    frame: bytes
+    fd: int | None
+    error: str
+
+
+class RecorderSource:
+    """What the loop hands out when a recorder has said something, or takes more."""
+
+    __slots__ = ()
+
+
+Entry = tuple[Event, "int | None", "Kind | None", Wait, "Job | Ended | None", int]
+"""An event, its descriptor, the kind that it refers to, what its commit leads to and for whom, its bytes of payload."""
+
+
+class Recording:
+    """What is told to the recorder, and what happens when it is committed."""
+
+    def __init__(self, supervisor: Supervisor, loop: Loop, desk: ClientDesk, begun: dict[str, int]) -> None:
+        self._supervisor = supervisor
+        self._loop = loop
+        self._desk = desk
+        self._begun = begun
+        self._owner = os.urandom(16).hex()
+        self._link: RecorderLink | None = None
+        self._is_first = True
+        self._entries: deque[Entry] = deque()
+        self._first = 1  # the number of the first entry
+        self._sent = 0  # how many of the entries were sent to this recorder
+        self._kinds_sent: set[Kind] = set()
+        self._acknowledgements: deque[tuple[int, ClientLink]] = deque()
+        self.stored = StoredJobs(supervisor, desk, self._ask)
+        self._starts: dict[Job, tuple[float, Event]] = {}
+        self._bytes = 0
+        self._ends = 0
+        self.uncommitted = 0
+        self.last_answer: Finished | None = None  # what a worker has said of its attempt, which may be retried
+        self._started_at = self._starts_at = 0.0
+        self._heard_at = 0.0
+        self._is_open = False
+        self._has_more = True  # jobs in the store, as far as is known
+        self._is_loading = False
+        self._said_problem = ""
+        self._unavailable_since = wall()
+        self.problem = "it has not been opened yet"
+        self._shown = ""
+
+    # What is told ---------------------------------------------------------------------------------------------
+
+    def submitted(self, client: ClientLink, job: Job, delay: float, expires: float) -> None:
+        """Take a submission; it is acknowledged and may start when it is committed."""
+        now, moment = self._supervisor.now, wall()
+        job.durable = Durable(delay=delay, expires=expires, submitted_at=now)
+        not_before = moment + delay if delay > 0 else 0.0
+        expires_at = moment + expires if expires else 0.0
+        has_descriptor = job.fd is not None
+        event = (
+            int(Op.SUBMIT), job.id, job.kind.number, job.inline, has_descriptor, moment, not_before, expires_at, job.key,
+            self._supervisor.unique_keys.settle(job, moment),
+        )  # fmt: skip
+        size = len(job.inline) + (os.fstat(job.fd).st_size if job.fd is not None else 0)
+        self.uncommitted += 1
+        self._append((event, job.fd, job.kind, Wait.SUBMISSION, job, size))
+        self._acknowledgements.append((self._first + len(self._entries) - 1, client))
+
+    def acknowledge_in_turn(self, client: ClientLink) -> None:
+        """Acknowledge a submission that needs no commit, once those before it are acknowledged."""
+        if not self._acknowledgements:
+            client.accepted += 1
+        else:
+            self._acknowledgements.append((self._acknowledgements[-1][0], client))
+
+    def started(self, job: Job, worker: int, pid: int) -> None:
+        """Note that a job was given to a worker. It is told in a moment, if the job has not ended, or been taken back."""
+        self._starts.pop(job, None)
+        self._starts[job] = self._supervisor.now, (int(Op.START), job.id, job.attempt, worker, pid, wall())
+
+    def _tell_starts(self, now: float) -> None:
+        """Tell of the jobs that have been running for a moment: most have ended by then, and their end says it all."""
+        while self._starts:
+            job, (started_at, event) = next(iter(self._starts.items()))
+            if started_at + _START_SECONDS > now:
+                return
+            del self._starts[job]
+            if job.state is JobState.RUNNING and job.attempt == event[2]:
+                self._ask(event)
+
+    def retried(self, job: Job, not_before: float) -> None:
+        """Note that an attempt failed and another one follows."""
+        account = {**self._account(job), "crashes": job.crashes}
+        answer = self.last_answer
+        if answer is not None and (answer.job_id, answer.attempt) == (job.id, job.attempt):
+            account["details"] = answer.details
+        self._append(((int(Op.RETRY), job.id, job.attempt, account, not_before), None, None, Wait.NOTHING, None, 0))
+
+    def ended(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
+        """Take an answer, which goes out when it is committed; that of a job which is only given back to the store, too."""
+        ended = Ended(job, reason, frame, fd, error)
+        self._ends += 1
+        if reason is Reason.STOPPED:
+            account = self._account(job) if job.history and job.history[-1]["attempt"] == job.attempt else None
+            self._append(((int(Op.FREE), job.id, job.attempt, account), None, None, Wait.ANSWER, ended, len(frame)))
+            return
+        size = os.fstat(fd).st_size if fd is not None else 0
+        kept_frame, kept_fd = (frame, fd) if size <= MAX_STORED_BYTES else (_too_large(job.id, size), None)
+        account = self._account(job)
+        event = (
+            int(Op.END), job.id, job.attempt, int(job.state), int(reason), kept_frame, kept_fd is not None, wall(), error,
+            account,
+        )  # fmt: skip
+        self._append((event, kept_fd, None, Wait.ANSWER, ended, len(frame) + size))
+
+    def _account(self, job: Job) -> dict[str, Any]:
+        """Return what is known of the attempt that has ended, by the names of the store's columns."""
+        account: dict[str, Any] = {}
+        _, start = self._starts.pop(job, _UNTOLD)
+        if start is not None and start[2] == job.attempt:
+            account |= {"worker": start[3], "worker_pid": start[4], "started_at": start[5]}
+        if job.transcript is not None:
+            account["log"] = limit_text(job.transcript.everything.text(), 8192)
+        if job.row:
+            progress = self._supervisor.table.last_report(job.row, job.id)[1]
+            if progress is not None:
+                account["progress"] = progress
+        if job.history and (last := job.history[-1])["attempt"] == job.attempt:
+            account |= {name: last[name] for name in ("error", "ended_at", "signal", "exit_code")}
+            account["started_at"] = last["started_at"] or account.get("started_at")
+            account["outcome"] = last["reason"] or "failed"
+        return account
+
+    def sweep(self) -> None:
+        """Look into the outbox: a transaction has just left something there."""
+        self._ask((int(Op.SWEEP),))
+
+    def _ask(self, question: Event) -> None:
+        self._append((question, None, None, Wait.NOTHING, None, 0))
+
+    def _append(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        self._bytes += entry[5]
+
+    # What is asked --------------------------------------------------------------------------------------------
+
+    def refusal(self, fd: int | None) -> tuple[str, str, dict[str, Any]] | None:
+        """Return why no job can be taken now, None if one can."""
+        if fd is not None and (size := os.fstat(fd).st_size) > MAX_STORED_BYTES:
+            text = (
+                f"the arguments of this job, of {size} bytes, are larger than what the store keeps ({MAX_STORED_BYTES} "
+                "bytes). Write them to a file, and give the job its path"
+            )
+            return "PayloadError", text, {}
+        is_far_behind = bool(self.problem) and self.uncommitted >= _MOST_BEHIND
+        if not is_far_behind and self._bytes < _MOST_BYTES:
+            return None
+        why = self.describe() or "it is slow"
+        text = (
+            f"the store of pool {self._supervisor.name!r} is behind: {self.uncommitted} submissions wait for it already "
+            f"({why}). Try again later"
+        )
+        return "StoreUnavailable", text, {}
+
+    def describe(self) -> str:
+        """Return the state of the store for people, empty when it can be written."""
+        if not self.problem:
+            return ""
+        return f"unavailable since {_time_text(self._unavailable_since)}: {self.problem}"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything is committed, and no job is known to wait in the store alone."""
+        return not self._entries and not (self._has_more and self._is_open)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether everything is committed."""
+        return not self._entries
+
+    @property
+    def is_too_far_behind(self) -> bool:
+        """Whether no more jobs should start, since their answers could not be kept."""
+        return self._ends >= _MOST_ENDS or self._bytes >= _MOST_BYTES
+
+    # The process ------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """Return when something is to be done."""
+        if self._link is None:
+            return self._starts_at
+        if self._starts:
+            return next(iter(self._starts.values()))[0] + _START_SECONDS
+        return self._heard_at + _SILENCE_SECONDS if self._entries and not self.problem else _NEVER
+
+    def advance(self, now: float) -> None:
+        """Start a recorder that is missing, ask for jobs, send what there is to be said."""
+        if self._link is None and self._starts_at <= now:
+            self._start(now)
+        if not self._entries:
+            self._heard_at = now
+        elif not self.problem and self._heard_at + _SILENCE_SECONDS <= now:
+            self._set_problem(f"the recorder has said nothing for {_SILENCE_SECONDS:g} s: the database hangs")
+        self._tell_starts(now)
+        self._load_more()
+        self._send_more()
+        self._show()
+
+    def _start(self, now: float) -> None:
+        self._started_at = now
+        self._starts_at = now + _RESTART_PAUSE
+        try:
+            self._link = link = RecorderLink(self._loop, RecorderSource())
+        except (OSError, ValueError) as error:
+            self._set_problem(f"its recorder could not be started: {error}")
+            return
+        settings = self._supervisor.settings
+        known = [] if self._is_first else list(self._desk.jobs)
+        store = settings.store or ""
+        opening = (
+            store, self._supervisor.store_name, self._owner, settings.result_ttl, settings.history_ttl,
+            settings.history_limit, self._is_first, known, self._begun,
+        )  # fmt: skip
+        self._is_open = False
+        self._sent = 0
+        self._kinds_sent.clear()
+        self._heard_at = now
+        link.send(pack_batch([(int(Op.OPEN), opening)], 0), None)
+
+    def on_exit(self, how: process.Exit) -> bool:
+        """Note the end of a process; return whether it was the recorder, which is started again."""
+        if self._link is None or self._link.pid != how.pid:
+            return False
+        self._supervisor.write_log(f"the recorder (pid {how.pid}) has ended: signal {how.signal}, exit code {how.code}")
+        self._drop_link()
+        if self._loop.now - self._started_at < _SHORTEST_LIFE:
+            self._starts_at = self._loop.now + _RESTART_PAUSE
+            self._set_problem(f"its recorder ends as soon as it is started (exit code {how.code}); see the pool's log")
+        else:
+            self._starts_at = self._loop.now
+        return True
+
+    def _drop_link(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def pids(self) -> set[int]:
+        """Return the pid of the recorder."""
+        return set() if self._link is None else {self._link.pid}
+
+    def close(self) -> None:
+        """Let the recorder write what it has, and end."""
+        link = self._link
+        if link is not None:
+            self._send_more()
+            self._drop_link()
+            if not process.wait_for_child(link.pid, _END_SECONDS):
+                process.kill_process(link.pid, 9)
+                process.wait_for_child(link.pid, _END_SECONDS)
+        for entry in self._entries:
+            if isinstance(entry[4], Ended) and entry[4].fd is not None:
+                os.close(entry[4].fd)
+        self._entries.clear()
+
+    # Out ------------------------------------------------------------------------------------------------------
+
+    def _load_more(self) -> None:
+        """Ask for jobs that wait in the store, as many as there is room for in memory."""
+        supervisor = self._supervisor
+        if self._is_loading or not self._has_more or not self._is_open or not supervisor.dispatcher.generations:
+            return
+        most = min(supervisor.settings.max_queued, _WINDOW)
+        waiting = supervisor.dispatcher.queued + supervisor.dispatcher.scheduled + self.uncommitted
+        if waiting <= most // 2 and not supervisor.dispatcher.stopping:
+            self._is_loading = True
+            self._ask((int(Op.LOAD), most - waiting))
+
+    def _send_more(self) -> None:
+        link = self._link
+        while link is not None and not link.stream.ended and not link.rest and self._sent < len(self._entries):
+            events: list[Event] = []
+            size, fd = 0, None
+            while self._sent < len(self._entries) and len(events) < MOST_EVENTS and size < _BATCH_BYTES and fd is None:
+                event, fd, kind, _, _, event_bytes = self._entries[self._sent]
+                if kind is not None and kind not in self._kinds_sent:
+                    self._kinds_sent.add(kind)
+                    events.append((int(Op.KIND), kind.number, kind.description, kind.function))
+                events.append(event)
+                size += event_bytes
+                self._sent += 1
+            link.send(pack_batch(events, self._first + self._sent - 1, descriptors=int(fd is not None)), fd)
+
+    # In -------------------------------------------------------------------------------------------------------
+
+    def read(self, _source: RecorderSource, events: int) -> None:
+        """Act on what the recorder has said; nonsense ends that process, and another one is started."""
+        link = self._link
+        if link is None:
+            return
+        if events & WRITE:
+            link.flush()
+        if not events & READ or link.stream.ended:
+            return
+        try:
+            for kind, raw, fd in link.stream.read():
+                self._act_on(kind, raw, fd)
+        except (WireError, LookupError, TypeError, ValueError, struct.error) as error:
+            self._supervisor.write_log(f"the recorder is killed: it sent nonsense: {error!r}")
+            process.kill_process(link.pid, 9)
+            link.stream.ended = True
+        if link.stream.ended:
+            self._loop.remove(link.socket.fileno())  # its end is noticed by SIGCHLD
+
+    def _act_on(self, kind: int, raw: bytes, fd: int | None) -> None:
+        self._heard_at = self._loop.now
+        if self.stored.take(kind, raw, fd):
+            return
+        if kind == Said.COMMITTED:
+            self._on_committed(U64.unpack_from(raw, BODY)[0])
+        elif kind == Said.STATE:
+            self._on_state(str(wire.parse_json(raw[BODY:])["problem"]))
+        elif kind == Said.WINDOW:
+            self._has_more = bool(raw[BODY])
+            self._is_loading = False
+        else:
+            raise WireError(f"an unknown frame of kind {kind}")
+
+    def _on_state(self, problem: str) -> None:
+        if not problem and not self._is_open:
+            self._is_open = True
+            self._is_first = False
+            self._begun = {}
+        self._set_problem(problem)
+
+    def _set_problem(self, problem: str) -> None:
+        if problem == self._said_problem and bool(problem) == bool(self.problem):
+            return
+        self._said_problem = problem
+        if problem and not self.problem:
+            self._unavailable_since = wall()
+        self.problem = problem
+        told = f"the store is {self.describe()}" if problem else "the store can be written"
+        self._supervisor.write_log(told)
+
+    def _show(self) -> None:
+        shown = self.describe() or "available"
+        if shown != self._shown:
+            self._shown = shown
+            self._supervisor.table.write_store(shown)
+
+    def _on_committed(self, number: int) -> None:
+        count = number + 1 - self._first
+        if not 0 <= count <= self._sent:
+            raise WireError(f"events up to {number} are said to be committed, and {self._sent} were sent")
+        now = self._supervisor.now
+        for _ in range(count):
+            _, _, _, wait, subject, size = self._entries.popleft()
+            self._bytes -= size
+            if wait is Wait.SUBMISSION:
+                self.uncommitted -= 1
+                self._admit(subject, now)  # type: ignore[arg-type]
+            elif wait is Wait.ANSWER:
+                self._ends -= 1
+                self._supervisor.answer(*subject)  # type: ignore[misc]
+        self._first += count
+        self._sent -= count
+        waiting = self._acknowledgements
+        while waiting and waiting[0][0] < self._first:
+            waiting.popleft()[1].accepted += 1
+        if self.problem:
+            self._set_problem("")
+
+    def _admit(self, job: Job, now: float) -> None:
+        """Let a job begin its life that is in the store now."""
+        durable = job.durable
+        assert durable is not None
+        durable.is_committed = True
+        if job.state in FINAL:
+            return
+        if self._supervisor.dispatcher.stopping:
+            job.advance(Change.REJECT)
+            text = f"job {to_text(job.id)} was not run: the pool was stopped; the store keeps it until it is started again"
+            self.ended(job, Reason.STOPPED, verdict_frame(job.id, "PoolClosed", text), None, text)
+            return
+        waited = now - durable.submitted_at
+        expires = max(durable.expires - waited, 1e-6) if durable.expires else 0.0
+        job.generation = self._generation_for(job)
+        self._supervisor.dispatcher.submit(job, now, delay=max(durable.delay - waited, 0.0), expires=expires)
+        if durable.is_cancelled:
+            self._supervisor.dispatcher.cancel(job, now)
+
+    def _generation_for(self, job: Job) -> Any:
+        """Return the generation of a job, or the newest one: while it waited, its own may have been replaced or ended."""
+        generation = job.generation
+        while generation.successor is not None:
+            generation = generation.successor
+        generations = self._supervisor.dispatcher.generations
+        return generation if generation in generations else generations[-1]
+
+_WINDOW: Final = 5000
+"""About how many jobs that wait in the store are in memory, too."""
+
+
+def _too_large(job_id: bytes, size: int) -> bytes:
+    text = (
+        f"the result of job {to_text(job_id)}, of {size} bytes, is larger than what the store keeps ({MAX_STORED_BYTES} "
+        "bytes). Let the job write it to a file, and return the path"
+    )
+    return verdict_frame(job_id, "UnknownJob", text)
+
+
+def _time_text(moment: float) -> str:
+    import datetime as dt
+
+    return dt.datetime.fromtimestamp(moment).astimezone().isoformat(" ", "seconds")

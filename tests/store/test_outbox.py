@@ -1,0 +1,116 @@
+"""submit_on_commit: a job exists if, and only if, the caller's own transaction was committed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+import procjobs
+from tests.process import jobs
+
+from ..conftest import wait_until
+from .test_rescue import lines
+
+
+@pytest.fixture
+def session(store):
+    engine = create_engine(store.url, poolclass=NullPool)
+    with Session(engine) as session:
+        session.execute(text("CREATE TABLE films (name TEXT)"))
+        session.commit()
+        yield session
+
+
+def test_job_runs_after_the_commit_and_not_before(started, store, session, tmp_path):
+    pool = started(workers=1)
+    session.execute(text("INSERT INTO films VALUES ('one')"))
+    job = pool.submit_on_commit(session, jobs.append_line, str(tmp_path / "trace"), "ran", os.urandom(100_000))
+    assert "queued" == job.status().state
+    assert [] == lines(tmp_path / "trace")
+    session.commit()
+    assert "ran" == job.result(30)
+    assert {"succeeded": 1} == store.states()
+    assert [(0,)] == store.rows("SELECT count(*) FROM procjobs_outbox")
+    assert "succeeded" == pool.status(job.id).state
+
+
+def test_job_of_a_transaction_that_is_rolled_back_has_never_been(started, store, session, tmp_path):
+    pool = started(workers=1)
+    session.execute(text("INSERT INTO films VALUES ('one')"))
+    job = pool.submit_on_commit(session, jobs.append_line, str(tmp_path / "trace"), "ran")
+    session.rollback()
+    with pytest.raises(procjobs.UnknownJob):
+        job.result(30)
+    assert {} == store.states()
+
+
+def test_savepoints_decide_about_what_was_submitted_in_them(started, store, session, tmp_path):
+    trace = str(tmp_path / "trace")
+    pool = started(workers=1)
+    before = pool.submit_on_commit(session, jobs.append_line, trace, "before")
+    with session.begin_nested():
+        kept = pool.submit_on_commit(session, jobs.append_line, trace, "kept")
+    savepoint = session.begin_nested()
+    undone = pool.submit_on_commit(session, jobs.append_line, trace, "undone")
+    savepoint.rollback()
+    assert [] == lines(tmp_path / "trace")
+    session.commit()
+    assert ["before", "kept"] == [job.result(30) for job in (before, kept)]
+    with pytest.raises(procjobs.UnknownJob):
+        undone.result(30)
+    again = pool.submit_on_commit(session, jobs.append_line, trace, "again")
+    session.commit()
+    assert "again" == again.result(30)
+    assert ["before", "kept", "again"] == lines(tmp_path / "trace")
+
+
+def test_what_a_dead_process_has_committed_is_swept_up(started, pool_name, store, session, tmp_path):
+    pool = started(workers=1)
+    program = textwrap.dedent(f"""
+        import os, procjobs
+        from sqlalchemy import create_engine, event
+        from sqlalchemy.orm import Session
+        from tests.process import jobs
+        pool = procjobs.Pool({pool_name!r}, store={store.url!r}, workers=1)
+        with Session(create_engine({store.url!r})) as session:
+            job = pool.submit_on_commit(session, jobs.append_line, {str(tmp_path / "trace")!r}, "ran")
+            event.listen(session, "after_commit", lambda session: os.kill(os.getpid(), 9))
+            print(job.id, flush=True)
+            session.commit()
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert -9 == done.returncode, done.stderr
+    wait_until(lambda: lines(tmp_path / "trace"))
+    assert "ran" == pool.job(done.stdout.strip()).result(30)
+
+
+def test_options_are_those_of_other_jobs(started, store, session):
+    pool = started(workers=1)
+    job = pool.options(name="late", delay=0.05, retries=1, backoff=0, key="k").submit_on_commit(session, jobs.fail)
+    session.commit()
+    assert isinstance(job.exception(30), Exception)
+    (record,) = pool.history()
+    assert ("late", 2) == (record.name, len(record.attempts))
+
+
+def test_sessions_that_cannot_do_it_are_refused(started, store, session, tmp_path):
+    pool = started(workers=1)
+    with (
+        Session(create_engine(f"sqlite:///{tmp_path}/other.db")) as other,
+        pytest.raises(procjobs.ConfigurationError, match="same database"),
+    ):
+        pool.submit_on_commit(other, jobs.add, 1)
+    with pytest.raises(procjobs.ConfigurationError, match="run_sync"):
+        pool.submit_on_commit(object(), jobs.add, 1)
+    with pytest.raises(procjobs.PayloadError):
+        pool.submit_on_commit(session, jobs.add, threading.Lock())
+    with procjobs.Pool(workers=1) as plain, pytest.raises(procjobs.ConfigurationError, match="has no store"):
+        plain.submit_on_commit(session, jobs.add, 1)

@@ -1,0 +1,95 @@
+"""A recorder by itself, at the other end of a socketpair: what it takes, and what it says."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+
+from procjobs.config import JobOptions
+from procjobs.shared import wire
+from procjobs.shared.ids import new_id
+from procjobs.shared.recording import Op, Said, pack_batch
+from procjobs.store.recorder import Recorder, Settings, SupervisorLink
+
+KIND = json.dumps({"name": "work", "options": {"priority": JobOptions().priority}}).encode()
+
+
+def record(store, *events, owner="me", is_first=True, known=()):
+    """Let a recorder take these events in one batch; return (kind, body) of what it has said to them."""
+    ours, theirs = socket.socketpair()
+    ours.shutdown(socket.SHUT_WR)
+    settings = Settings(store.url, "pool", owner, 3600.0, 86_400.0, 1000, is_first, list(known), {})
+    recorder = Recorder(SupervisorLink(theirs), settings)
+    try:
+        recorder.run([([((int(event[0]), *event[1:]), None) for event in events], len(events))])
+    finally:
+        recorder.close()
+        theirs.close()
+    with ours, ours.makefile("rb") as stream:
+        return [(kind, raw[wire.BODY :]) for kind, raw, _ in wire.FrameReader().feed(stream.read())]
+
+
+def submission(job_id):
+    return Op.SUBMIT, job_id, 1, b"call", False, time.time(), 0.0, 0.0, b"", None
+
+
+def test_nonsense_is_left_out_and_keeps_nothing_else_out(store, capfd):
+    first, second = new_id(), new_id()
+    events = (Op.KIND, 1, KIND, b""), submission(first), (Op.RETRY, first, 1, {}, 0.0), submission(second)
+    said = record(store, *events)
+    assert (Said.COMMITTED, wire.U64.pack(4)) == said[-1]
+    assert {"queued": 2} == store.states()
+    assert "does not take event RETRY" in capfd.readouterr().out
+
+
+def test_everything_can_be_said_twice(store):
+    job_id = new_id()
+    frame = wire.finished_frame(job_id, wire.Outcome.RETURNED, 0, 1, 0.5)
+    account = {"outcome": "raised", "error": "no", "ended_at": time.time(), "crashes": 0}
+    events = [
+        (Op.KIND, 1, KIND, b""), submission(job_id), (Op.START, job_id, 1, 0, 77, time.time()),
+        (Op.RETRY, job_id, 1, account, 0.0), (Op.START, job_id, 2, 0, 78, time.time()),
+        (Op.END, job_id, 2, 5, 0, frame, False, time.time(), "", None),
+    ]  # fmt: skip
+    for count in (4, 6, 6):
+        record(store, *events[:count], is_first=count == 4, known=[job_id])
+    assert {"succeeded": 1} == store.states()
+    rows = store.rows("SELECT attempt, outcome, worker_pid FROM procjobs_attempts ORDER BY attempt")
+    assert [(1, "raised", 77), (2, "succeeded", 78)] == rows
+
+
+def test_what_a_killed_recorder_had_claimed_and_not_said_waits_again(store):
+    job_id = new_id()
+    record(store, (Op.KIND, 1, KIND, b""), submission(job_id), owner="before")
+    loaded = record(store, (Op.LOAD, 10), owner="me")
+    assert [Said.STATE, Said.LOADED, Said.WINDOW, Said.COMMITTED] == [kind for kind, _ in loaded]
+    again = record(store, (Op.LOAD, 10), owner="me", is_first=False)
+    assert Said.LOADED in [kind for kind, _ in again]
+    known = record(store, (Op.LOAD, 10), owner="me", is_first=False, known=[job_id])
+    assert Said.LOADED not in [kind for kind, _ in known]
+
+
+def test_late_word_of_a_supervisor_that_was_taken_over_changes_nothing(store):
+    job_id = new_id()
+    start = Op.START, job_id, 1, 0, 77, time.time()
+    record(store, (Op.KIND, 1, KIND, b""), submission(job_id), owner="before")
+    record(store, start, owner="before", is_first=False, known=[job_id])
+    record(store, (Op.LOAD, 10), owner="after")
+    frame = wire.finished_frame(job_id, wire.Outcome.RETURNED, 0, 1, 0.5)
+    record(store, (Op.END, job_id, 1, 5, 0, frame, False, time.time(), "", None), owner="before", is_first=False)
+    assert [("queued", "after", 1)] == store.rows("SELECT state, owner, cut_off FROM procjobs_jobs")
+
+
+def test_what_a_killed_supervisor_had_said_is_read_though_it_had_not_read_all():
+    """Its end is ECONNRESET then, which comes before what is still in the socket."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.send(b"unread")
+        ours.sendall(pack_batch([(int(Op.FIND), b"x")], 7))
+        ours.close()
+        link = SupervisorLink(theirs)
+        ((events, last),) = link.read(None)
+        assert ([((int(Op.FIND), b"x"), None)], 7) == (events, last)
+        assert [] == link.read(None)
+        assert link.has_ended
