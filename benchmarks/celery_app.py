@@ -14,6 +14,7 @@ def make_app(path):
     """Return an application on that Redis, and its tasks by name."""
     made = celery.Celery("celery_app")
     made.conf.broker_url = made.conf.result_backend = f"redis+socket://{path}"
+    made.conf.task_acks_late = os.environ.get("PROCJOBS_BENCHMARK_ACKS_LATE") == "1"
     made.conf.worker_hijack_root_logger = False
     return made, {name: made.task(getattr(work, name), name=name) for name in NAMES}
 

@@ -66,6 +66,8 @@ class CeleryRedis(Service):
     module = "celery"
     get = "get"
     scale = 0.05
+    redis_options: tuple[str, ...] = ("--save", "", "--appendonly", "no")
+    acks_late = False
 
     def start(self):
         import celery  # noqa: F401 - told as missing here, not by its worker's log
@@ -76,12 +78,14 @@ class CeleryRedis(Service):
             raise RuntimeError("redis-server is not installed")
         self.open_directory()
         path = f"{self.directory}/redis"
-        self.launch(server, "--port", "0", "--unixsocket", path, "--save", "", "--appendonly", "no")
+        files = ["--dir", self.directory, *self.redis_options]
+        self.launch(server, "--port", "0", "--unixsocket", path, *files)
         self.wait_for(path)
         options = ["--pool", "prefork", "--concurrency", str(self.workers), "--loglevel", "ERROR"]
         quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         command = [sys.executable, "-m", "celery", "-A", "celery_app", "worker", *options, *quiet]
-        self.launch(*command, PROCJOBS_BENCHMARK_REDIS=path)
+        late = str(int(self.acks_late))
+        self.launch(*command, PROCJOBS_BENCHMARK_REDIS=path, PROCJOBS_BENCHMARK_ACKS_LATE=late)
         import celery_app
 
         self.app, self.tasks = celery_app.make_app(path)
