@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -11,7 +10,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from procjobs.errors import ConfigurationError
 from procjobs.sql import changes, connections, unit
-from procjobs.sql.sources import Source, make_source
+from procjobs.sql.sources import LateSource
 from procjobs.sql.urls import check_url
 from procjobs.worker.context import surround_jobs
 
@@ -40,8 +39,7 @@ def configure(database: Database | None = None, *, transaction_manager: Any = No
             raise ConfigurationError(f"transaction_manager={transaction_manager!r} has no {', '.join(missing)}()")
     connections.watch()
     changes.watch()
-    source = None if database is None else _LateSource(_check(database))
-    unit.use(source, transaction_manager)
+    unit.use(None if database is None else LateSource(_check(database)), transaction_manager)
     surround_jobs(unit.transaction)
 
 
@@ -72,21 +70,3 @@ def _check(database: Database) -> Database:
             "returns one of them"
         )
     return database
-
-
-class _LateSource:
-    """A source that is made when it is needed: an engine before the fork would be one that every worker has to replace."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._made_before_fork_of = os.getpid()
-        self._source: Source | None = None
-
-    def resolve(self) -> Source:
-        """Return the source; the first time in a process, give up what it inherited."""
-        if self._source is None:
-            self._source = make_source(self._database)
-        if self._made_before_fork_of != os.getpid():
-            self._source.give_up_inherited()
-            self._made_before_fork_of = os.getpid()
-        return self._source

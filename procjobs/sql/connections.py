@@ -34,6 +34,7 @@ def watch() -> None:
     if not event.contains(Pool, "connect", _on_connect):
         event.listen(Pool, "connect", _on_connect)
         event.listen(Pool, "checkout", _on_checkout)
+        event.listen(Pool, "checkin", _on_checkin)
         event.listen(Pool, "invalidate", _on_invalidate)
 
 
@@ -67,6 +68,15 @@ def _on_checkout(_connection: Any, record: Any, proxy: Any) -> None:
     keep(record.dbapi_connection)
     record.dbapi_connection = proxy.dbapi_connection = None
     raise DisconnectionError(f"this connection belongs to process {opened_by}")
+
+
+def _on_checkin(connection: Any, _record: Any) -> None:
+    """Roll back what SQLAlchemy takes for ended: the COMMIT that SQLite refuses leaves its transaction open.
+
+    Seen where zope.sqlalchemy closes the session by itself after it; the next job would commit what was left.
+    """
+    if _runs_jobs and getattr(connection, "in_transaction", False) is True:  # sqlite3's attribute
+        connection.rollback()
 
 
 def _on_invalidate(connection: Any, _record: Any, _error: Any) -> None:

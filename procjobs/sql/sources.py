@@ -105,3 +105,22 @@ def make_source(database: Database) -> Source:
     raise ConfigurationError(
         f"the function given as database returned {sessions!r}: expected an Engine, a sessionmaker or a scoped_session"
     )
+
+
+class LateSource:
+    """A source that is made when it is needed: a user's function may do what a fork would break."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._source = make_source(database) if isinstance(database, Engine | sessionmaker | scoped_session) else None
+
+    def resolve(self) -> Source:
+        """Return the source."""
+        if self._source is None:
+            self._source = make_source(self._database)
+        return self._source
+
+    def give_up_inherited(self) -> None:
+        """Do that in a process that was just forked."""
+        if self._source is not None:
+            self._source.give_up_inherited()

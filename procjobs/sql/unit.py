@@ -16,32 +16,25 @@ import logging
 import os
 import sys
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from procjobs.errors import CommitFailed, ConfigurationError, OutsideJob
 from procjobs.sql import connections
-from procjobs.sql.sources import Source
+from procjobs.sql.sources import LateSource, Source
 from procjobs.worker.context import current_job
 
 _log: Final = logging.getLogger("procjobs.sql")
 
 
-class Resolvable(Protocol):
-    """Returns a source when it is needed."""
-
-    def resolve(self) -> Source:
-        """Return it."""
-
-
-_database: Resolvable | None = None
+_database: LateSource | None = None
 _manager: Any = None
 _current: _Unit | None = None
 
 
-def use(database: Resolvable | None, manager: Any) -> None:
+def use(database: LateSource | None, manager: Any) -> None:
     """Make this what the next units are made of."""
     global _database, _manager
     _database, _manager = database, manager
@@ -55,7 +48,7 @@ def prepare() -> None:
 
 def try_unit_of(session: Session) -> _Unit | None:
     """Return the unit whose session this is."""
-    return _current if _current is not None and _current.is_of_this_process() and _current.owns(session) else None
+    return _current if _current is not None and _current.owns(session) else None
 
 
 def session() -> Session:
@@ -69,7 +62,7 @@ def session() -> Session:
 
 def current_unit() -> _Unit:
     """Return the unit that this process is in; raise OutsideJob or ConfigurationError if it is in none."""
-    if _current is not None and _current.is_of_this_process():
+    if _current is not None:
         return _current
     job = current_job()
     if job is None:
@@ -91,10 +84,8 @@ class transaction(contextlib.AbstractContextManager[None]):  # noqa: N801 - it i
 
     def __enter__(self) -> None:
         global _current
-        if _current is not None and _current.is_of_this_process():
+        if _current is not None:
             raise ConfigurationError("procjobs.sql.transaction() is around this code already: a job has one transaction")
-        inherited_unit, _current = _current, None
-        connections.keep(inherited_unit)
         unit = _Unit(_database.resolve() if _database is not None else None, _manager)
         unit.begin()
         _current = unit
@@ -104,7 +95,7 @@ class transaction(contextlib.AbstractContextManager[None]):  # noqa: N801 - it i
     ) -> None:
         global _current
         unit = _current
-        if unit is None or not unit.is_of_this_process():
+        if unit is None:  # the job has come back in a process that it has forked
             return
         _current = None
         try:
@@ -122,10 +113,6 @@ class _Unit:
     def __init__(self, source: Source | None, manager: Any) -> None:
         self._source = source
         self._explicit_manager = manager
-        self._pid = os.getpid()
-
-    def is_of_this_process(self) -> bool:
-        return self._pid == os.getpid()
 
     def begin(self) -> None:
         """Start clean: what an interrupted end of the job before may have left is closed."""
@@ -227,3 +214,14 @@ def _describe_failure(error: Exception) -> CommitFailed:
         attempt=job.attempt if job is not None else None,
         in_doubt=in_doubt,
     )
+
+
+def _after_fork_in_child() -> None:
+    global _current
+    connections.keep(_current)
+    _current = None
+    if _database is not None:
+        _database.give_up_inherited()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

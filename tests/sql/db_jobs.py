@@ -117,3 +117,46 @@ def wait_with_changes(number):
     add(number)
     sql.session().flush()
     return sql.wait_for(sa.select(Thing).where(Thing.id == 999), 30)
+
+
+def add_with_registry(number, name="new"):
+    """Use the application's registry and nothing of procjobs."""
+    from tests.sql import application
+
+    application.DBSession.add(Thing(id=number, name=name))
+
+
+def add_with_registry_and_fail(number):
+    add_with_registry(number)
+    raise ValueError("after all")
+
+
+def registry_is_clean():
+    from tests.sql import application
+
+    return not application.DBSession.registry.has() or not application.DBSession().in_transaction()
+
+
+def use_inherited(number):
+    """Return the process on the server's side of the engine that the preload has used, after a change there."""
+    from tests.sql import application
+
+    session = sql.session()
+    session.add(Thing(id=number))
+    return application.backend_of(session.connection())
+
+
+def use_engine_that_procjobs_was_not_told_of():
+    """Return whether the connection is the one that the template has opened."""
+    from tests.sql import application
+
+    with application.other_engine.connect() as connection:
+        return application.backend_of(connection) == application.other_backend
+
+
+def leave_registry_open(number):
+    """Leave a change behind that no job has made."""
+    add_with_registry(number)
+    from tests.sql import application
+
+    application.DBSession.flush()
