@@ -6,9 +6,11 @@ on the database. Most of all they come from a request that has not committed yet
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from types import CellType, FunctionType
 from typing import Any, Final, NoReturn
 
 from procjobs.client.kinds import function_name
@@ -48,12 +50,20 @@ def _items(values: Any) -> Iterator[Any]:
 
 
 def _bound_to(fn: Any) -> tuple[Any, ...]:
-    """Return the object of a method, or the arguments of a partial."""
+    """Return the object of a method, what a closure closes over, or the arguments of a partial."""
     owner = getattr(fn, "__self__", None)
     if owner is not None:
         return (owner,)
+    if type(fn) is FunctionType:
+        return tuple(_values_of(fn.__closure__)) if fn.__closure__ else ()
     args, kwargs = getattr(fn, "args", ()), getattr(fn, "keywords", {})
     return (*args, *kwargs.values()) if isinstance(args, tuple) and isinstance(kwargs, dict) else ()
+
+
+def _values_of(cells: Iterable[CellType]) -> Iterator[Any]:
+    for cell in cells:
+        with contextlib.suppress(ValueError):  # a variable without a value
+            yield cell.cell_contents
 
 
 def _complain(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:

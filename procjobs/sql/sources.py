@@ -88,12 +88,16 @@ class ScopedSessions:
         connections.replace_pool(maker.kw.get("bind") if isinstance(maker, sessionmaker) else None)
 
 
+def make_engine(url: URL | str) -> Engine:
+    """Return an engine for jobs: a connection lives on between them, and a ping tells one that the server has closed."""
+    return create_engine(url, pool_pre_ping=True)
+
+
 def make_source(database: Database) -> Source:
     """Return where the sessions of jobs come from; calls the function of a user who gave one."""
     sessions: Any = database
     if isinstance(sessions, URL):
-        # A connection lives on between jobs; the ping tells one that the server has closed meanwhile.
-        sessions = create_engine(sessions, pool_pre_ping=True)
+        sessions = make_engine(sessions)
     elif not isinstance(sessions, Engine | sessionmaker | scoped_session):
         sessions = sessions()
     if isinstance(sessions, Engine):

@@ -230,6 +230,7 @@ def thing(database):
         (lambda pool, thing: pool.submit(thing.__repr__), "what is bound to it"),
         (lambda pool, thing: pool.submit(__import__("functools").partial(print, thing)), "what is bound to it"),
         (lambda pool, thing: pool.map(print, [thing]), "argument 0"),
+        (lambda pool, thing: pool.submit(lambda: thing.name), "what is bound to it"),
     ],
 )
 def test_objects_of_a_session_are_refused_with_their_key(pool, thing, call, what):

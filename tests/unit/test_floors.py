@@ -26,6 +26,7 @@ FLOORS = {
     "sql": 4,
     "client": 5,
     "tuning": 6,
+    "compat": 6,
     "cli": 7,
     "": 7,
 }  # fmt: skip
