@@ -28,6 +28,7 @@ _KNOWN: Final = frozenset(
 _lock = threading.RLock()
 _settings: dict[str, Any] = {}
 _worker: AsyncWorker | None = None
+_is_pool_worker = False
 
 
 class NotStarted(ConfigurationError):
@@ -86,6 +87,8 @@ def configure(**settings: Any) -> None:
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ConfigurationError(f"unknown setting {unknown[0]!r}{hint}; there are: {', '.join(sorted(_KNOWN))}")
     with _lock:
+        if _is_pool_worker:  # an application's module that a job has imported: the pool runs with its settings
+            return
         if _worker is not None:
             raise ConfigurationError("the worker was started already; call configure() before start_async_worker()")
         _settings.update(settings)
@@ -156,11 +159,12 @@ def _describe() -> str:
 
 def set_up_worker(facts: str) -> None:
     """Make a worker process one that jobs find their application in; the pool's initializer."""
-    global _worker
+    global _worker, _is_pool_worker
     described = json.loads(facts)
     if "procjobs.compat.asyncjob.as_tgext" in described["settings"]["preload"]:
         alias.install()
     with _lock:
+        _is_pool_worker = True
         _worker = AsyncWorker(facts)  # a job hands jobs to the pool that it runs in
     application.set_up(described["application"])
 
