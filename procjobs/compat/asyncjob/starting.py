@@ -20,7 +20,7 @@ from procjobs.host import observe
 if TYPE_CHECKING:
     from procjobs.client.pool import Pool
 
-_DEFAULTS: Final = {"name": "asyncjob", "workers": "auto", "preload": ()}
+_AS_TGEXT: Final = "procjobs.compat.asyncjob.as_tgext"
 _KNOWN: Final = frozenset(
     {"name", "workers", "preload", "session", "timeout", "max_rss", "nice", "linger", "directory", "version"}
 )
@@ -146,13 +146,12 @@ def plugme(configurator: Any, options: dict[str, Any] | None = None) -> dict[str
 
 def _describe() -> str:
     """Return as JSON what a pool and its workers are started with; the same in all processes of the application."""
-    settings = {**_DEFAULTS, **application.settings(_KNOWN), **_settings}
-    preload = list(settings["preload"])
+    settings = {"name": "asyncjob", **application.settings(_KNOWN), **_settings}
     if alias.is_installed():
-        preload.insert(0, "procjobs.compat.asyncjob.as_tgext")
+        settings["preload"] = [_AS_TGEXT, *settings.get("preload", ())]
     facts = application.describe(settings.get("session"))
     try:
-        return json.dumps({"settings": {**settings, "preload": preload}, "application": facts}, sort_keys=True)
+        return json.dumps({"settings": settings, "application": facts}, sort_keys=True)
     except TypeError as error:
         raise ConfigurationError(f"the settings of asyncjob are plain values, such as texts and numbers: {error}") from None
 
@@ -161,7 +160,7 @@ def set_up_worker(facts: str) -> None:
     """Make a worker process one that jobs find their application in; the pool's initializer."""
     global _worker, _is_pool_worker
     described = json.loads(facts)
-    if "procjobs.compat.asyncjob.as_tgext" in described["settings"]["preload"]:
+    if _AS_TGEXT in described["settings"].get("preload", ()):
         alias.install()
     with _lock:
         _is_pool_worker = True
