@@ -76,6 +76,24 @@ def test_soft_timeout_in_the_middle_of_a_statement_ends_the_statement(postgres_u
         pool.stop()
 
 
+def test_soft_timeout_is_the_jobs_and_not_the_commits(postgres_url):
+    from tests.sql.models import Database
+
+    database = Database(postgres_url)
+    with database.engine.begin() as connection:
+        body = "BEGIN IF NEW.name = 'slow' THEN PERFORM pg_sleep(5); END IF; RETURN NULL; END"
+        connection.execute(sa.text(f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $${body}$$"))
+        trigger = "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON things DEFERRABLE INITIALLY DEFERRED"
+        connection.execute(sa.text(f"{trigger} FOR EACH ROW EXECUTE FUNCTION slow()"))
+    pool = procjobs.Pool(workers=1, database=postgres_url)
+    try:
+        pool.submit(db_jobs.add, 1, "imports and connects").result(30)
+        pool.options(soft_timeout=2.5).submit(db_jobs.add, 2, "slow").result(30)
+        assert [1, 2] == list(database.names())
+    finally:
+        pool.stop()
+
+
 def test_retry_has_a_session_of_its_own(pool, database, tmp_path):
     started = tmp_path / "started"
     job = pool.options(retries=1, backoff=0).submit(db_jobs.add_and_wait_once, 1, str(started))
