@@ -20,6 +20,8 @@ ORM: Final = "sqlalchemy.orm"
 """Where this module is not loaded, there are no such objects."""
 _STATE: Final = "_sa_instance_state"  # SQLAlchemy: InstanceState is found under this name in the __dict__ of mapped objects
 _MOST_ITEMS: Final = 100
+_CONTAINERS: Final = (list, tuple, set, frozenset, dict)
+_PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None)})
 
 
 def refuse(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -27,14 +29,18 @@ def refuse(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 
     Deeper it is not looked: that would take longer than to pickle the call.
     """
-    for value in (*args, *kwargs.values()):
-        if _is_attached(value) or (isinstance(value, list | tuple | set | frozenset | dict) and _has_attached(value)):
+    for value in (*args, *kwargs.values()) if kwargs else args:
+        if type(value) in _PLAIN:
+            continue
+        if _is_attached(value) or (isinstance(value, _CONTAINERS) and _has_attached(value)):
             _complain(fn, args, kwargs)
-    if _has_attached(_bound_to(fn)):
+    if (type(fn) is not FunctionType or fn.__closure__) and _has_attached(_bound_to(fn)):
         _complain(fn, args, kwargs)
 
 
 def _is_attached(value: Any) -> bool:
+    if type(value) in _PLAIN:
+        return False
     try:
         return _STATE in value.__dict__ and sys.modules[ORM].object_session(value) is not None
     except (AttributeError, TypeError):
@@ -72,7 +78,7 @@ def _complain(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoRetur
     named += [("what is bound to it", value) for value in _bound_to(fn)]
     for what, value in named:
         found = value
-        if not _is_attached(value) and isinstance(value, list | tuple | set | frozenset | dict):
+        if not _is_attached(value) and isinstance(value, _CONTAINERS):
             found = next(filter(_is_attached, islice(_items(value), _MOST_ITEMS)), None)
             what = f"an item of {what}"  # noqa: PLW2901
         if _is_attached(found):
