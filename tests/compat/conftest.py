@@ -10,14 +10,19 @@ from procjobs.compat.asyncjob.progress import asyncjobs_progress_status
 from tests.databases import database_url, postgres_server, postgres_url, redis_server, sqlite_url  # noqa: F401
 
 
-@pytest.fixture
-def fresh_asyncjob(pool_name):
-    """asyncjob as it is before anything has started it; afterwards the same."""
-    yield pool_name
+def stop_asyncjob():
+    """Stop the pool, and forget that it was started."""
     if starting._worker is not None and starting._worker._pool is not None:
         starting._worker.pool.stop()
     starting._worker = asyncjobs_progress_status._tracker = None
     starting._settings.clear()
+
+
+@pytest.fixture
+def fresh_asyncjob(pool_name):
+    """asyncjob as it is before anything has started it; afterwards the same."""
+    yield pool_name
+    stop_asyncjob()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from procjobs.compat.asyncjob.progress import asyncjobs_progress_status
 from procjobs.compat.asyncjob.trackers.memory import MemoryProgressTracker
 from procjobs.compat.asyncjob.trackers.redisdb import RedisProgressTracker
 from tests.compat.asyncjob_model import DBSession, Part, Thing
+from tests.compat.conftest import stop_asyncjob
 from tests.conftest import wait_until
 from tests.process.jobs import wait_for_file
 from tests.sql.models import Database
@@ -40,6 +41,7 @@ def tracker(request):
         return
     tracker = RedisProgressTracker(port=request.getfixturevalue("redis_server").port)
     yield tracker
+    stop_asyncjob()  # with the last answer the entry is removed, over a connection that may be new
     tracker.redis.close()
 
 
@@ -313,6 +315,7 @@ def test_tracker_can_be_replaced_after_the_start(start_asyncjob, redis_server, t
     open(go, "w").close()
     wait_for_end(uid)
     wait_until(lambda: tracker.get_progress(uid) is None)
+    stop_asyncjob()
     tracker.redis.close()
 
 
