@@ -381,13 +381,17 @@ def test_failed_commit_is_a_failed_job(application, database):
     assert "CommitFailed" in application.pool.status(uid).error
 
 
-def test_timed_query_waits_for_the_row_of_the_request(application, database):
+def test_timed_query_waits_for_the_row_of_the_request(application, database, tmp_path):
+    looked = str(tmp_path / "looked")
+
     def change():
+        assert None is DBSession.query(Thing).first()
+        open(looked, "w").close()
         thing = asyncjob_timed_query(DBSession.query(Thing).filter_by(id=1)).first()
         thing.name += " changed"
 
     uid = asyncjob_perform(change)
-    wait_until(lambda: application.pool.status(uid).state == "running")
+    wait_until((tmp_path / "looked").exists)
     database.add(1, "late")
     wait_for_end(uid)
     assert {1: "late changed"} == database.names()
