@@ -34,4 +34,4 @@ config.update_blueprint(
 )
 asyncjob.plugme(config, {"name": os.environ.get("FILMS_POOL", "films"), "workers": 2, "preload": ["controllers"]})
 application = config.make_wsgi_app()
-model.Base.metadata.create_all(model.DBSession.get_bind())
+model.create_tables(model.DBSession.get_bind())

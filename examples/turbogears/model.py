@@ -2,6 +2,7 @@
 
 import zope.sqlalchemy
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, scoped_session, sessionmaker
 
 DBSession = scoped_session(sessionmaker(autoflush=True))
@@ -24,3 +25,11 @@ def init_model(engine: Engine):
     """Bind the sessions to the database of the configuration; TurboGears calls it."""
     DBSession.configure(bind=engine)
     return DBSession
+
+
+def create_tables(engine: Engine) -> None:
+    """Create what is missing; the web workers all do it, at the same moment."""
+    try:
+        Base.metadata.create_all(engine)
+    except DBAPIError:  # another one was faster, and has committed by now
+        Base.metadata.create_all(engine)
