@@ -65,9 +65,9 @@ def set_up(described: dict[str, Any]) -> None:
 
         registry.configure(bind=make_engine(described["url"]))
     if registry is not None or manager is not None:
-        from procjobs import sql
+        from procjobs.sql import configure
 
-        sql.configure(registry, transaction_manager=manager)
+        configure(registry, transaction_manager=manager)
 
 
 def _find_session() -> Any:
