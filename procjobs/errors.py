@@ -67,6 +67,10 @@ class TuningFailed(ProcjobsError, RuntimeError):
     """The jobs by which a pool's size was to be found mostly fail, or the pool cannot run any; the message says why."""
 
 
+class OutsideJob(ProcjobsError, RuntimeError):
+    """What was called belongs to the job that is running, and none is running in this process."""
+
+
 # The job's doing -------------------------------------------------------------------------------------
 
 
@@ -161,6 +165,18 @@ class WorkerCrashed(JobError):
 
 class JobQuarantined(WorkerCrashed):
     """The job has killed `max_crashes` workers and is not started again, whatever its retries; see its `history`."""
+
+
+class CommitFailed(JobError):
+    """The job returned, but the transaction around it could not be committed (see `procjobs.sql`); its changes are lost.
+
+    The message has the database's error. `in_doubt` says that the connection broke while the commit was awaited: then the
+    changes may be there.
+    """
+
+    def __init__(self, message: str, *, in_doubt: bool = False, **attributes: Any) -> None:
+        super().__init__(message, **attributes)
+        self.in_doubt = in_doubt
 
 
 # The host's doing ------------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ if _side is not None and os.environ.get("PROCJOBS_TEST_SIDE") != _side:  # not i
 _state = tempfile.TemporaryDirectory(prefix="procjobs-state-")
 os.environ["XDG_STATE_HOME"] = _state.name
 
-settings.register_profile("procjobs", deadline=None)  # no test depends on speed
+# No test depends on speed. In CI, too, new examples are tried each time.
+settings.register_profile("procjobs", settings.get_profile("default"), deadline=None)
 settings.load_profile("procjobs")
 
 DEADLINE = 30.0

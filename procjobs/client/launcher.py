@@ -240,7 +240,7 @@ def wait_for_end(directory: rundir.RunDir, timeout: float) -> bool:
 
 
 def describe_generation(
-    *, preload: Sequence[str], initializer: str | None, version: str | None
+    *, preload: Sequence[str], initializer: str | None, version: str | None, database: str | None = None
 ) -> tuple[str, dict[str, Any]]:
     """Return (key, specification) of the code that this process's jobs run."""
     try:
@@ -249,6 +249,8 @@ def describe_generation(
         cwd = "/"
     sys_path = [os.path.abspath(entry) if entry else cwd for entry in sys.path]
     spec = {"sys_path": sys_path, "cwd": cwd, "preload": list(preload), "initializer": initializer}
+    if database is not None:
+        spec["database"] = database
     marked = {**spec, "executable": interpreter(), "version": fingerprint(preload) if version is None else version}
     return _short(json.dumps(marked)), spec
 

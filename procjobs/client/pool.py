@@ -13,9 +13,9 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from procjobs.client import launcher, settings
+from procjobs.client import attached, launcher, settings
 from procjobs.client.connection import Connection
 from procjobs.client.controls import Controls
 from procjobs.client.job import Job
@@ -39,6 +39,9 @@ from procjobs.shared.aftermath import LastingTable
 from procjobs.shared.ids import from_text, new_id, to_text
 from procjobs.shared.table import ProgressTable
 from procjobs.store import address
+
+if TYPE_CHECKING:
+    from procjobs.sql.configuration import Database
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _STOP_TIMEOUT = 30.0
@@ -65,6 +68,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     max_jobs_per_worker: replace a worker after so many jobs.
     preload: names of modules to import once, before workers are forked; memory is shared.
     initializer, initargs: called in each new worker before its first job.
+    database: a URL, or a function that returns an Engine, sessionmaker or scoped_session: see `procjobs.sql`.
     start_timeout: how long a preload or an initializer may take until it is ended and tried again. Seconds.
     nice: added to the workers' niceness; 10 leaves the CPUs to the web server where it needs them.
     threads: how many threads numeric libraries (BLAS, OpenMP, numba, polars) start in a worker; "auto" is its share of the
@@ -98,6 +102,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         preload: Sequence[str] = UNSET,
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
+        database: Database | None = None,
         start_timeout: float = UNSET,
         nice: int = UNSET,
         threads: Threads = UNSET,
@@ -123,7 +128,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         self._directory = rundir.RunDir(rundir.find_base(directory), self.name or _private_name())
         rundir.check_socket_path(self._directory)
         self._submit_timeout = client.submit_timeout
-        self._key, self._spec = settings.describe_code(client.preload, initializer, initargs, client.version)
+        self._key, self._spec = settings.describe_code(client.preload, initializer, initargs, client.version, database)
         self._changes: Mapping[str, Any] = {}
         self._options_cache: dict[Any, JobOptions] = {}
         self._begin_unconnected()
@@ -283,6 +288,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         """Submit a call with changes to the default options; what `submit` does."""
         if not callable(fn):
             raise TypeError(f"{fn!r} cannot be called; submit() takes a function and its arguments")
+        if attached.ORM in sys.modules:
+            attached.refuse(fn, args, kwargs)
         options = self._job_defaults
         own = getattr(fn, OPTIONS_ATTRIBUTE, None)
         if own or changes:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from procjobs.host.hostinfo import CpuFacts, MemoryFacts
     from procjobs.host.sizing import Footprint, Size
 
+if TYPE_CHECKING:
+    from procjobs.sql.configuration import Database
+
 Kind = Literal["default", "file", "environment", "argument"]
 _STRENGTH: Final[Mapping[str, int]] = {"default": 0, "file": 1, "environment": 2, "argument": 3}
 
@@ -185,11 +188,18 @@ def host_names() -> list[str]:
 
 
 def describe_code(
-    preload: Sequence[str], initializer: Callable[..., Any] | None, initargs: tuple[Any, ...], version: str | None
+    preload: Sequence[str],
+    initializer: Callable[..., Any] | None,
+    initargs: tuple[Any, ...],
+    version: str | None,
+    database: Database | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Return (key, specification) of the code that this process's jobs run; see `launcher.describe_generation`."""
     return launcher.describe_generation(
-        preload=preload, initializer=_dump_initializer(initializer, initargs), version=version
+        preload=preload,
+        initializer=_dump_initializer(initializer, initargs),
+        version=version,
+        database=None if database is None else _dump_database(database),
     )
 
 
@@ -202,3 +212,14 @@ def _dump_initializer(initializer: Callable[..., Any] | None, initargs: tuple[An
         return base64.b64encode(payload.dump_inline((initializer, tuple(initargs)))).decode()
     except Exception as error:
         raise PayloadError(f"the initializer or its arguments cannot be pickled: {error}") from error
+
+
+def _dump_database(database: Database) -> str:
+    from procjobs.sql.configuration import check_portable, configure_worker  # with SQLAlchemy: 150 ms
+
+    try:
+        return base64.b64encode(payload.dump_inline((configure_worker, (check_portable(database),)))).decode()
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise PayloadError(f"the function given as database cannot be pickled: {error}") from error

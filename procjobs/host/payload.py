@@ -19,12 +19,15 @@ since the file has no name and the kernel counts its references.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
 import mmap
 import os
 import pickle
 import struct
 import sys
+import types
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -221,6 +224,51 @@ def dump_function(function: Any) -> bytes:
     """Pickle a function: by name if it can be imported by name elsewhere, else by value."""
     data: bytes = cloudpickle.dumps(function, 5)
     return data
+
+
+class _ByModulePickler(_Pickler):
+    """Takes functions within functions of a module without the module's globals: they find them where they arrive.
+
+    cloudpickle copies the globals that such a function reads, which an engine, a lock or a registry does not survive, and
+    what the function changes there nobody would see.
+    """
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is not types.FunctionType or is_importable(value) or not _is_in_its_module(value):
+            return super().reducer_override(value)
+        parts = (value.__code__, value.__module__, value.__name__)
+        state = {
+            "__closure__": value.__closure__ or (), "__defaults__": value.__defaults__, "__dict__": value.__dict__,
+            "__kwdefaults__": value.__kwdefaults__, "__qualname__": value.__qualname__,
+        }  # fmt: skip
+        return _make_function, parts, state, None, None, _fill_function
+
+
+def _is_in_its_module(function: types.FunctionType) -> bool:
+    module = sys.modules.get(function.__module__)
+    importable = module is not None and module.__name__ != "__main__" and getattr(module, "__spec__", None) is not None
+    return importable and function.__globals__ is module.__dict__
+
+
+def _make_function(code: types.CodeType, module: str, name: str) -> types.FunctionType:
+    closure = tuple(types.CellType() for _ in code.co_freevars)  # filled later: a function may close over itself
+    return types.FunctionType(code, vars(importlib.import_module(module)), name, None, closure)
+
+
+def _fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
+    for own, cell in zip(function.__closure__ or (), state.pop("__closure__"), strict=True):
+        with contextlib.suppress(ValueError):  # a variable without a value
+            own.cell_contents = cell.cell_contents
+    function.__dict__.update(state.pop("__dict__"))
+    for name, value in state.items():
+        setattr(function, name, value)
+
+
+def dump_by_module(value: Any) -> bytes:
+    """Pickle a value; functions of modules that can be imported find their globals in the module where they arrive."""
+    sink = io.BytesIO()
+    _ByModulePickler(sink, 5).dump(value)
+    return sink.getvalue()
 
 
 def is_importable(function: Any) -> bool:

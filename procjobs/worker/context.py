@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from procjobs.shared.ids import to_text
@@ -102,6 +103,18 @@ def track(iterable: Iterable[T], total: float | None = None, message: str | None
     for count, item in enumerate(iterable, 1):
         yield item
         progress(count, total, message)
+
+
+Surroundings = Callable[[], AbstractContextManager[None]]
+
+surroundings: Surroundings | None = None
+"""What each job of this process is run within."""
+
+
+def surround_jobs(with_this: Surroundings | None) -> None:
+    """Have each job run within what this returns: its exception goes through it, and one that it raises is the job's."""
+    global surroundings
+    surroundings = with_this
 
 
 def enter_job(facts: _Facts, writer: ProgressWriter) -> None:

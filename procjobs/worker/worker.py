@@ -44,6 +44,7 @@ from procjobs.shared.wire import (
     limit_text,
     parse_json,
 )
+from procjobs.worker import context
 from procjobs.worker.context import current_job, enter_job, leave_job
 
 _ONE_FD: Final = socket.CMSG_LEN(4)
@@ -59,13 +60,14 @@ assert 6 * (_MAX_TRACEBACK_BYTES + 3 * _MAX_MESSAGE_BYTES) + MAX_INLINE_BYTES < 
 
 
 class WorkerSetup(NamedTuple):
-    """What every worker of a template has in common; `initializer` is base64 of a pickled (function, args) or None."""
+    """What every worker of a template has in common; `initializer`, `database`: base64 of a pickled call, or None."""
 
     table_fd: int
     rows_offset: int
     directory: str
     initializer: str | None
     nice: int
+    database: str | None = None
 
 
 class _Kind:
@@ -234,6 +236,24 @@ class Worker:
                 f"the function or the arguments of {kind.name} could not be unpickled in the worker: {_line(error)}. "
                 "Can the worker import what they are made of?"
             ) from error
+        if context.surroundings is None:
+            return self._perform(kind, function, args, kwargs, started)
+        answer = None
+        try:
+            with context.surroundings():
+                try:
+                    answer = self._perform(kind, function, args, kwargs, started)
+                finally:
+                    self._may_interrupt_at = _NEVER  # the soft limit is the job's own, and is over before the commit
+        except BaseException:
+            if answer is not None and answer[-1] is not None:
+                os.close(answer[-1])
+            raise
+        return answer
+
+    def _perform(
+        self, kind: _Kind, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], started: float
+    ) -> _Answer:
         result = function(*args, **kwargs)
         seconds = monotonic() - started
         try:
@@ -393,15 +413,16 @@ def _multiprocessing_helpers() -> set[int]:
 
 
 def _initialize(setup: WorkerSetup, answers: int) -> bool:
-    if setup.initializer is None:
-        return True
-    try:
-        function, args = payload.loads(base64.b64decode(setup.initializer))
-        function(*args)
-    except Exception as error:  # noqa: BLE001 - the edge around the user's initializer
-        text = f"the initializer failed: {_line(error)}\n{_format(error)}"
-        write_all(answers, frame(Frame.UNFIT, limit_text(text, 32_000).encode()))
-        return False
+    for what, pickled in (("database", setup.database), ("initializer", setup.initializer)):
+        if pickled is None:
+            continue
+        try:
+            function, args = payload.loads(base64.b64decode(pickled))
+            function(*args)
+        except Exception as error:  # noqa: BLE001 - the edge around the user's initializer
+            text = f"the {what} failed: {_line(error)}\n{_format(error)}"
+            write_all(answers, frame(Frame.UNFIT, limit_text(text, 32_000).encode()))
+            return False
     return True
 
 

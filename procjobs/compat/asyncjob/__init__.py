@@ -1,0 +1,23 @@
+"""tgext.asyncjob's interface on a pool: `import procjobs.compat.asyncjob as asyncjob`, or `install()` its name.
+
+Jobs run in the processes of the host's pool "asyncjob", which all web workers share; see docs/coming-from-tgext-asyncjob.md.
+"""
+
+from procjobs.compat.asyncjob.alias import install
+from procjobs.compat.asyncjob.perform import asyncjob_perform
+from procjobs.compat.asyncjob.progress import asyncjob_get_progress, asyncjob_running_uid, asyncjob_set_progress
+from procjobs.compat.asyncjob.queries import asyncjob_timed_query
+from procjobs.compat.asyncjob.starting import AsyncWorker, configure, plugme, start_async_worker
+
+__all__ = [
+    "AsyncWorker",
+    "asyncjob_get_progress",
+    "asyncjob_perform",
+    "asyncjob_running_uid",
+    "asyncjob_set_progress",
+    "asyncjob_timed_query",
+    "configure",
+    "install",
+    "plugme",
+    "start_async_worker",
+]

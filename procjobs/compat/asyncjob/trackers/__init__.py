@@ -1,0 +1,1 @@
+"""Where progress is kept. A tracker has track(id), remove(id), set_progress(id, value, message) and get_progress(id)."""

@@ -1,0 +1,19 @@
+"""Database sessions inside jobs: each job is one transaction, committed when it returns and rolled back when it does not.
+
+    pool = procjobs.Pool("media", database="postgresql+psycopg://app@/app")
+
+    def rename(user_id: int, name: str) -> None:
+        procjobs.sql.session().get(User, user_id).name = name
+
+1. A job's transaction is committed after the job has returned and its result was pickled, and before anybody is told that
+   it has finished. A commit that fails is a failed job.
+2. Whatever else ends the job rolls it back: an exception, a timeout, a cancellation, the death of the process.
+3. A session is made when it is first asked for, belongs to one attempt of one job, and is closed with it.
+4. No process uses a connection that another one has opened (see procjobs.sql.connections).
+"""
+
+from procjobs.sql.configuration import configure
+from procjobs.sql.unit import session, transaction
+from procjobs.sql.waiting import async_wait_for, wait_for
+
+__all__ = ["async_wait_for", "configure", "session", "transaction", "wait_for"]

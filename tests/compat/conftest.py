@@ -1,0 +1,36 @@
+"""Fixtures of the adapters' tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from procjobs.compat import asyncjob
+from procjobs.compat.asyncjob import starting
+from procjobs.compat.asyncjob.progress import asyncjobs_progress_status
+from tests.databases import database_url, postgres_server, postgres_url, redis_server, sqlite_url  # noqa: F401
+
+
+def stop_asyncjob():
+    """Stop the pool, and forget that it was started."""
+    if starting._worker is not None and starting._worker._pool is not None:
+        starting._worker.pool.stop()
+    starting._worker = asyncjobs_progress_status._tracker = None
+    starting._settings.clear()
+
+
+@pytest.fixture
+def fresh_asyncjob(pool_name):
+    """asyncjob as it is before anything has started it; afterwards the same."""
+    yield pool_name
+    stop_asyncjob()
+
+
+@pytest.fixture
+def start_asyncjob(fresh_asyncjob):
+    """Start asyncjob on a pool of this test, with further settings."""
+
+    def start(tracker=None, **settings):
+        asyncjob.configure(**{"name": fresh_asyncjob, "workers": 1, **settings})
+        return asyncjob.start_async_worker(progress_tracker=tracker)
+
+    return start
