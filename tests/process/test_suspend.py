@@ -172,12 +172,18 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "client/job.py": ["__init__"],  # shown as submitted_at until the table has it
         "client/monitor.py": ["stats"],  # uptime
         "cli/bars.py": ["_took"],  # how long a job has been running, beside the time at which it began
+        "cli/history.py": ["history"],  # --since
         "cli/listing.py": ["_facts"],
+        "client/outbox.py": ["_row"],  # shown as submitted_at, and at=
         "cli/sampling.py": ["take"],
         "host/footprints.py": ["remember"],  # when a run ended, as people read it in the file
         "shared/ids.py": ["new_id"],
         "shared/records.py": ["eta"],
         "shared/table.py": ["begin", "count", "report", "__init__", "write_progress"],
+        "store/rescue.py": ["take_back"],  # what a database keeps across reboots: not before, kept until, unique until
+        "supervisor/recording.py": ["start"],  # what the database is told of
+        "supervisor/stored.py": ["take"],  # not before, of a job of another boot
+        "supervisor/unique.py": ["look"],  # unique for so long, also across restarts
         "supervisor/clients.py": ["_on_submit"],  # shown as submitted_at
         "supervisor/crew.py": ["account"],  # shown in the history
         "supervisor/publisher.py": ["publish_slot", "_publish_scaling"],  # shown as started_at, scaled_at

@@ -382,7 +382,7 @@ def test_every_argument_of_a_pool_that_is_a_setting_can_be_told_from_one_not_giv
     assert [] == [
         name
         for name, p in parameters.items()
-        if name not in {*SETTINGS, "self", "name", "max_workers", "initializer", "initargs", "directory"}
+        if name not in {*SETTINGS, "self", "name", "max_workers", "initializer", "initargs", "database", "directory"}
     ]
     assert "<as configured>" in str(inspect.signature(procjobs.Pool))
 
