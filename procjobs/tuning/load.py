@@ -103,11 +103,11 @@ def _run_of(job: Job[Any], ended_at: float) -> Run:
         seconds = max(status.finished_at - status.started_at, 0.0)
     if status.state == "succeeded":
         return Run(ended_at, seconds)
+    if status.reason is None:  # what its supervisor, which has gone, has left of it
+        return Run(ended_at, seconds, type(job.exception()).__name__)
     return Run(ended_at, seconds, _reason(status.reason, status.error))
 
 
-def _reason(reason: str | None, error: str | None) -> str:
+def _reason(reason: str, error: str | None) -> str:
     """Return why a job failed, the same text for the same cause: what it raised, or how it ended."""
-    if reason == "raised" and error:
-        return error.strip().splitlines()[-1][:100]
-    return reason or "failed"
+    return error.strip().splitlines()[-1][:100] if reason == "raised" and error else reason

@@ -66,7 +66,7 @@ def test_soft_timeout_that_is_not_caught_is_the_end_of_the_job_but_not_of_its_wo
         job.result(30)
     assert (job.id, 1) == (caught.value.job_id, caught.value.attempt)
     assert ("failed", "timeout") == (job.status().state, job.status().reason)
-    assert 0.19 <= job.status().finished_at - job.status().started_at < 5
+    assert 0.1 <= job.status().finished_at - job.status().started_at < 5
     assert worker == one.submit(jobs.pid).result(30)
 
 
@@ -75,16 +75,16 @@ def test_soft_timeout_that_is_ignored_leads_to_the_hard_one(one, tmp_path):
     with pytest.raises(procjobs.JobTimeout, match=r"timeout of 0\.6 s"):
         job.result(30)
     assert "ignored" == (tmp_path / "x").read_text()
-    assert 0.59 <= job.status().finished_at - job.status().started_at < 5
+    assert 0.5 <= job.status().finished_at - job.status().started_at < 5
 
 
 def test_soft_timeout_in_c_code_arrives_when_that_returns(one, tmp_path):
     assert 3 == one.submit(jobs.add, 1, 2).result(30)
-    job = one.options(soft_timeout=0.6).submit(limited_jobs.call_c_code, str(tmp_path / "in C"))
+    job = one.options(soft_timeout=1.5).submit(limited_jobs.call_c_code, str(tmp_path / "in C"))
     with pytest.raises(procjobs.JobTimeout, match="soft_timeout"):
         job.result(30)
     assert (tmp_path / "in C").exists()
-    assert job.status().finished_at - job.status().started_at > 1.0
+    assert job.status().finished_at - job.status().started_at > 1.8
 
 
 def test_attempt_that_ended_by_its_soft_timeout_is_a_timeout_in_the_history(one):
@@ -134,23 +134,23 @@ def test_job_that_does_nothing_is_stalled_and_tells_where(one):
         job.result(30)
     assert "in sleep" in caught.value.stack
     assert ("failed", "stalled") == (job.status().state, job.status().reason)
-    assert 0.39 <= job.status().finished_at - job.status().started_at < 5
+    assert 0.3 <= job.status().finished_at - job.status().started_at < 5
 
 
 @pytest.mark.parametrize(
     ("function", "argument", "result"),
     [
         (limited_jobs.call_c_code, None, None),
-        (limited_jobs.compute_in_child, 1.2, "computed"),
-        (limited_jobs.report_without_work, 1.2, "reported"),
-        (limited_jobs.spin, 1.2, 1.2),
+        (limited_jobs.compute_in_child, 2.5, "computed"),
+        (limited_jobs.report_without_work, 2.5, "reported"),
+        (limited_jobs.spin, 2.5, 2.5),
     ],
     ids=["C code with the GIL", "child that computes", "reports without CPU", "Python"],
 )
 def test_job_that_shows_any_sign_of_life_is_not_stalled(one, function, argument, result):
-    job = one.options(stall_timeout=0.4).submit(function, argument)
-    assert result in {None, job.result(20)}
-    assert job.status().finished_at - job.status().started_at > 0.8
+    job = one.options(stall_timeout=1.0).submit(function, argument)
+    assert result in {None, job.result(60)}
+    assert job.status().finished_at - job.status().started_at > 1.5
 
 
 def test_stopped_job_is_stalled(one):
@@ -183,7 +183,7 @@ def test_suspended_supervisor_kills_nobody_and_is_exact_again(pool, tmp_path):
     handles = [pool.options(**{name: 0.3}).submit(limited_jobs.sleep) for name in ("timeout", "soft_timeout")]
     for job in handles:
         assert isinstance(job.exception(30), procjobs.JobTimeout)
-        assert 0.29 <= job.status().finished_at - job.status().started_at < 5
+        assert 0.2 <= job.status().finished_at - job.status().started_at < 5
 
 
 def test_supervisor_that_is_suspended_while_it_is_busy_kills_nobody(one):

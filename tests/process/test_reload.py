@@ -145,6 +145,8 @@ def test_delayed_jobs_and_jobs_in_line_for_their_key_run_the_new_code(code, tmp_
         (tmp_path / "go").touch()
         assert ["one", "two", "two", "two"] == [job.result(30) for job in [first, *in_line]]
         assert "two" == still_delayed.result(90)
+        for job in delayed:
+            job.cancel()
 
 
 def test_reload_of_a_paused_pool(code):
