@@ -80,13 +80,22 @@ def wait_for_process():
 
 def call_c_code(path=None):
     """Be two seconds or more in one call that never lets go of the GIL; return how long that took."""
+    return call_c_code_of(find_size(), path)
+
+
+def find_size():
+    """Return what `call_c_code_of` is two seconds or more of CPU time in."""
     size, seconds = 100_000, 0.0
     while seconds < 0.1:
         size *= 2
         seconds = _time_sum(size)
+    return size * 20
+
+
+def call_c_code_of(size, path=None):
     if path is not None:
         write(path)
-    return _time_sum(size * 20)
+    return _time_sum(size)
 
 
 def _time_sum(size):

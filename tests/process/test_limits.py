@@ -79,8 +79,8 @@ def test_soft_timeout_that_is_ignored_leads_to_the_hard_one(one, tmp_path):
 
 
 def test_soft_timeout_in_c_code_arrives_when_that_returns(one, tmp_path):
-    assert 3 == one.submit(jobs.add, 1, 2).result(30)
-    job = one.options(soft_timeout=1.5).submit(limited_jobs.call_c_code, str(tmp_path / "in C"))
+    size = one.submit(limited_jobs.find_size).result(30)
+    job = one.options(soft_timeout=1.0).submit(limited_jobs.call_c_code_of, size, str(tmp_path / "in C"))
     with pytest.raises(procjobs.JobTimeout, match="soft_timeout"):
         job.result(30)
     assert (tmp_path / "in C").exists()
