@@ -457,7 +457,7 @@ def main():
             file.write(tgext.asyncjob.asyncjob_running_uid())
     uid = asyncjob_perform(job, sys.argv[2])
     while asyncjob_get_progress(uid) is not None:
-        time.sleep(0.01)
+        time.sleep(0.01)  # job
     print(uid)
 """
 
