@@ -66,7 +66,8 @@ from procjobs.errors import (
     UnsupportedPlatform,
     WorkerCrashed,
 )
-from procjobs.shared.records import Attempt, JobRecord, JobStatus, PoolStats, Progress, Run, WorkerInfo
+from procjobs.queues import Queue
+from procjobs.shared.records import Attempt, JobRecord, JobStatus, PoolStats, Progress, QueueInfo, Run, WorkerInfo
 from procjobs.version import __version__
 from procjobs.worker.context import JobContext, current_job, progress, track
 
@@ -100,7 +101,9 @@ __all__ = [
     "PoolStats",
     "ProcjobsError",
     "Progress",
+    "Queue",
     "QueueFull",
+    "QueueInfo",
     "ReloadFailed",
     "RemoteTraceback",
     "Run",

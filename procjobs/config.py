@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from procjobs.errors import ConfigurationError
+from procjobs.queues import Queue, check_queue_name, check_queues
 
 NICE = 10
 """The workers' niceness: jobs leave the CPUs to the web server. Measured (docs/benchmarks, web): the slowest in a hundred
@@ -123,7 +124,8 @@ class JobOptions:
     progress nor used CPU time. `max_rss` bounds, in bytes, the resident memory of all of its processes, less what the
     worker had at its start. `slow_after` writes the job's stack to the log. After `max_crashes` killed workers it is not
     started again. With `cancel_on_disconnect` it is cancelled when no process that waits for it is connected any more.
-    With `keep_children`, what it has started runs on after it returned, until its worker ends.
+    With `keep_children`, what it has started runs on after it returned, until its worker ends. `queue` names the one of the
+    pool's `queues` whose limits it shares.
     """
 
     timeout: float | None = None
@@ -140,6 +142,7 @@ class JobOptions:
     max_crashes: int = 3
     cancel_on_disconnect: bool = False
     keep_children: bool = False
+    queue: str | None = None
 
     def validated(self) -> JobOptions:
         """Return these options with durations as floats; raise ConfigurationError naming the first bad one."""
@@ -155,6 +158,8 @@ class JobOptions:
         timeout, soft_timeout = check_seconds("timeout", self.timeout), check_seconds("soft_timeout", self.soft_timeout)
         if timeout is not None and soft_timeout is not None and soft_timeout >= timeout:
             raise ConfigurationError(f"soft_timeout={soft_timeout:g} must come before timeout={timeout:g}")
+        if self.queue is not None:
+            check_queue_name(self.queue)
         if self.max_rss is not None:
             check_count("max_rss", self.max_rss, minimum=2**20, maximum=2**60)
         return replace(
@@ -202,9 +207,10 @@ class PoolSettings:
     kept in memory for readers by id; what is beyond it goes to files of the pool's directory. `start_timeout` is how long
     a preload or an initializer may take. `worker_idle` is how long a worker beyond the least is kept that is not needed.
     `threads` is how many threads the numeric libraries of a worker start, `affinity` which CPUs it runs on; both are
-    described in docs/tuning.md. `origins` says of those that are not the default where they came from: "file",
-    "environment" or "argument". `store` is the URL of the database in which jobs are kept, None for none, True for a
-    file of the pool's own; jobs that have ended stay there for `history_ttl` seconds, and the newest `history_limit`.
+    described in docs/tuning.md. `queues` are the limits that jobs share, by the names of their queues. `origins` says of
+    those that are not the default where they came from: "file", "environment" or "argument". `store` is the URL of the
+    database in which jobs are kept, None for none, True for a file of the pool's own; jobs that have ended stay there for
+    `history_ttl` seconds, and the newest `history_limit`.
     """
 
     workers: tuple[int, int]
@@ -222,6 +228,7 @@ class PoolSettings:
     history_limit: int = 1_000_000
     threads: Threads = "auto"
     affinity: Affinity = None
+    queues: Mapping[str, Queue] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def validated(self) -> PoolSettings:
@@ -242,6 +249,7 @@ class PoolSettings:
             job_defaults=self.job_defaults.validated(),
             threads=check_threads(self.threads),
             affinity=check_affinity(self.affinity),
+            queues=check_queues(self.queues),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -253,9 +261,9 @@ class PoolSettings:
         """Return the settings that `to_json` described."""
         values = {f.name: values[f.name] for f in fields(cls) if f.name in values}  # another release may say more
         least, most = values.pop("workers")
-        affinity = check_affinity(values.pop("affinity", None))
+        affinity, queues = check_affinity(values.pop("affinity", None)), check_queues(values.pop("queues", {}))
         job_defaults = JobOptions(**values.pop("job_defaults"))
-        return cls(workers=(least, most), job_defaults=job_defaults, affinity=affinity, **values)
+        return cls(workers=(least, most), job_defaults=job_defaults, affinity=affinity, queues=queues, **values)
 
     def flat(self) -> dict[str, Any]:
         """Return every setting by name, those of the job defaults among them."""

@@ -39,6 +39,7 @@ COMMANDS: Final = {
         "jobs": "procjobs.cli.listing",
         "history": "procjobs.cli.history",
         "workers": "procjobs.cli.listing",
+        "queues": "procjobs.cli.listing",
         "top": "procjobs.cli.top",
     },
     "Settings": {

@@ -200,6 +200,23 @@ def _write_jobs(found: list[tuple[str, JobStatus]], *, show_pool: bool) -> None:
     screen.write_rows(["JOB", *pool, "STATE", "SUBMITTED", ">TOOK", "<NAME", "<DETAIL"], rows)
 
 
+@click.command(short_help="The queues of a pool: their limits, what runs, what they hold back.")
+@parameters.name_argument
+@parameters.common
+def queues(name: str, directory: str | None, as_json: bool) -> int:
+    """List the queues of the pool NAME: their limits, how many of their jobs run, and how many wait for these limits."""
+    with finding.open_pool(name, directory) as pool:
+        found = pool.queues()
+    if as_json:
+        screen.write_json([queue._asdict() for queue in found])
+    elif not found:
+        screen.write(f"pool {name} has no queues")
+    else:
+        rows = [[q.name, q.running, q.held, *("-" if limit is None else limit for limit in q[1:5])] for q in found]
+        screen.write_rows(["QUEUE", ">RUNNING", ">HELD", ">LIMIT", ">RATE", ">KEY LIMIT", ">KEY RATE"], rows)
+    return OK
+
+
 @click.command(short_help="The workers of a pool.")
 @parameters.optional_name_argument
 @parameters.common

@@ -167,6 +167,7 @@ _JOB_OPTIONS = (
     click.option("--retries", type=int, metavar="N", help="Start it again, so often, when it fails."),
     click.option("--backoff", type=float, metavar=_SECONDS, help="The pause before the first retry."),
     click.option("--priority", type=int, metavar="N", help="Higher ones start first."),
+    click.option("--queue", metavar="NAME", help="Of the pool's queues the one whose limits it shares."),
     click.option("--key", metavar="TEXT", help="Of the jobs with the same key, one runs at a time."),
     click.option("--delay", type=float, metavar=_SECONDS, help="Do not start it before."),
     click.option("--expires", type=float, metavar=_SECONDS, help="Do not start it any more after."),

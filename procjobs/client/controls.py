@@ -10,6 +10,7 @@ from procjobs.config import Workers, check_workers
 from procjobs.errors import ReloadFailed, UnknownJob
 from procjobs.host import observe, rundir
 from procjobs.shared.ids import from_text
+from procjobs.shared.records import QueueInfo
 
 if TYPE_CHECKING:
     from procjobs.client.connection import Connection
@@ -58,6 +59,10 @@ class Controls:
         return reply
 
     # About the pool ---------------------------------------------------------------------------------------------
+
+    def queues(self) -> list[QueueInfo]:
+        """Return the pool's queues: their limits, how many of their jobs run, and how many wait for these limits."""
+        return [QueueInfo(**values) for values in self._connect().request("queues")["queues"]]
 
     def resize(self, workers: Workers) -> None:
         """Change the number of workers, for everybody: more start at once, fewer remain as jobs end.

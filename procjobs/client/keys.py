@@ -62,7 +62,8 @@ class Setting(NamedTuple):
 def _settings_of(owner: _Owner) -> Iterable[Setting]:
     for field in fields(owner):
         if field.name not in _NO_KEYS:
-            yield Setting(field.name, owner, "auto" if field.default is MISSING else field.default)
+            made = "auto" if field.default_factory is MISSING else field.default_factory()  # `workers` has no default there
+            yield Setting(field.name, owner, made if field.default is MISSING else field.default)
 
 
 @functools.cache

@@ -35,12 +35,14 @@ from procjobs.errors import (
     UnknownJob,
 )
 from procjobs.host import payload, process, rundir
+from procjobs.queues import refuse_queue
 from procjobs.shared.aftermath import LastingTable
 from procjobs.shared.ids import from_text, new_id, to_text
 from procjobs.shared.table import ProgressTable
 from procjobs.store import address
 
 if TYPE_CHECKING:
+    from procjobs.queues import Queue
     from procjobs.sql.configuration import Database
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
@@ -74,6 +76,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     threads: how many threads numeric libraries (BLAS, OpenMP, numba, polars) start in a worker; "auto" is its share of the
         CPUs, and leaves alone what the environment says; None sets nothing.
     affinity: which CPUs a worker runs on: None for all, "spread" for a share of its own, or their numbers, for all workers.
+    queues: limits that jobs share, by the name that they give as `queue`: {"mail": procjobs.Queue(limit=2, rate="100/m")}.
     max_queued: submit raises QueueFull beyond so many waiting jobs.
     result_ttl: seconds for which results are kept for readers by id. result_memory_bytes: how much of them in memory.
     store: keep jobs in a database, so that they survive whatever is killed: a URL (sqlite:///jobs.db,
@@ -108,6 +111,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         threads: Threads = UNSET,
         affinity: Iterable[int] | Literal["spread"] | None = UNSET,
         worker_idle: float = UNSET,
+        queues: Mapping[str, Queue | Mapping[str, Any]] = UNSET,
         max_queued: int = UNSET,
         result_ttl: float = UNSET,
         result_memory_bytes: int = UNSET,
@@ -358,11 +362,20 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
             if len(self._options_cache) > 1000:
                 self._options_cache.clear()
             options = self._options_cache[key] = self._job_defaults.but(merged)
+            self._check_queue(options)
         return options
 
     def check_options(self, changes: Mapping[str, Any]) -> None:
         """Raise ConfigurationError for options that no job can have."""
-        self._job_defaults.but(changes)
+        self._check_queue(self._job_defaults.but(changes))
+
+    def _check_queue(self, options: JobOptions) -> None:
+        """Raise ConfigurationError for a queue that the pool does not have, as far as is known here."""
+        connection = self._connection
+        if options.queue is not None and connection is not None:
+            refusal = refuse_queue(options.queue, connection.welcome["settings"].get("queues", {}), self.name)
+            if refusal:
+                raise ConfigurationError(refusal)
 
     def _check_room(self, connection: Connection) -> None:
         """Raise QueueFull if the pool has as many waiting jobs as it takes.
@@ -404,7 +417,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         priority: higher ones start first. name: what it is called in records.
         delay: seconds to wait before it may start; `at`: a Unix time or datetime instead.
         expires: seconds after which it is not started any more.
-        key: of the jobs with the same key, one runs at a time.
+        queue: the name of one of the pool's `queues`, whose limits it shares.
+        key: of the jobs with the same key, one runs at a time (in a queue: as many as its `key_limit` says).
         unique: of the jobs with the same key, there is one: while it has not ended, or with a number of seconds also for
             so long after its submission, submit returns its handle instead of submitting another one.
         cancel_on_disconnect: cancel it when no process that waits for it is connected any more.

@@ -115,6 +115,7 @@ class JobRecord(NamedTuple):
     state: str
     reason: str | None
     error: str | None
+    queue: str | None
     priority: int
     attempt: int
     cut_off: int
@@ -157,6 +158,21 @@ class PoolStats(NamedTuple):
     most: int
     scaling: str | None
     scaled_at: float | None
+
+
+class QueueInfo(NamedTuple):
+    """A queue of a pool: its limits as in `procjobs.Queue`, how many of its jobs run, and how many wait for these limits.
+
+    Those that wait for a worker are not among the `held`.
+    """
+
+    name: str
+    limit: int | None
+    rate: str | None
+    key_limit: int | None
+    key_rate: str | None
+    running: int
+    held: int
 
 
 class WorkerInfo(NamedTuple):

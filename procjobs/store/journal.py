@@ -83,13 +83,14 @@ def _upsert_attempts(dialect: str) -> Any:
 class KindOf:
     """A kind as the store knows it: `digest` is its key there."""
 
-    __slots__ = ("description", "digest", "function", "is_stored", "name", "priority")
+    __slots__ = ("description", "digest", "function", "is_stored", "name", "priority", "queue")
 
     def __init__(self, pool: str, description: bytes, function: bytes) -> None:
         told = json.loads(description)
         self.digest = blake2b(b"\0".join((pool.encode(), description, function)), digest_size=16).hexdigest()
         self.name = clean(told["name"])
         self.priority: int = told["options"]["priority"]
+        self.queue: str | None = told["options"].get("queue")
         self.description = description
         self.function = function
         self.is_stored = False
@@ -161,10 +162,10 @@ class Journal:
             kind.is_stored = True
         changes.jobs.append({
             "id": to_text(job_id), "pool": self._pool, "owner": self._owner, "name": kind.name, "kind": kind.digest,
-            "priority": kind.priority, "key": key or None, "state": "scheduled" if not_before else "queued",
-            "attempt": 0, "cut_off": 0, "crashes": 0, "submitted_at": submitted_at, "not_before": not_before or None,
-            "expires_at": expires_at or None, "unique_until": unique, "call": inline,
-            "call_data": None if fd is None else read_whole(fd),
+            "queue": kind.queue, "priority": kind.priority, "key": key or None,
+            "state": "scheduled" if not_before else "queued", "attempt": 0, "cut_off": 0, "crashes": 0,
+            "submitted_at": submitted_at, "not_before": not_before or None, "expires_at": expires_at or None,
+            "unique_until": unique, "call": inline, "call_data": None if fd is None else read_whole(fd),
         })  # fmt: skip
 
     @staticmethod
@@ -246,9 +247,9 @@ class Journal:
                 copied = {name: row[name] for name in (
                     "id", "pool", "key", "submitted_at", "not_before", "expires_at", "call", "call_data")}
                 changes.jobs.append({
-                    **copied, "owner": "", "name": kind.name, "kind": kind.digest, "priority": kind.priority,
-                    "unique_until": None, "state": "scheduled" if row["not_before"] else "queued", "attempt": 0,
-                    "cut_off": 0, "crashes": 0,
+                    **copied, "owner": "", "name": kind.name, "kind": kind.digest, "queue": kind.queue,
+                    "priority": kind.priority, "unique_until": None,
+                    "state": "scheduled" if row["not_before"] else "queued", "attempt": 0, "cut_off": 0, "crashes": 0,
                 })  # fmt: skip
             self.write(connection, changes)
             if rows:

@@ -73,6 +73,6 @@ def find_history(
 
 def _record(row: Row[Any], runs: tuple[Run, ...]) -> JobRecord:
     return JobRecord(
-        row.id, row.name, row.state, row.reason, row.error, row.priority, row.attempt, row.cut_off, row.submitted_at,
-        row.started_at, row.finished_at, runs,
+        row.id, row.name, row.state, row.reason, row.error, row.queue, row.priority, row.attempt, row.cut_off,
+        row.submitted_at, row.started_at, row.finished_at, runs,
     )  # fmt: skip

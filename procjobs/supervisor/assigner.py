@@ -4,7 +4,7 @@
 2. Tiny jobs are sent ahead to busy workers, so that none waits for the supervisor between two of them. What a worker
    has not read is taken back when its first job takes longer than expected.
 3. A worker that is being stopped gets no job.
-4. Of the jobs of one key, at most one runs.
+4. Of the jobs that share a limit, no more run or start than it lets.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.endings import Endings
     from procjobs.supervisor.engine import Engine
     from procjobs.supervisor.jobs import Generation, Job
+    from procjobs.supervisor.lines import Place
     from procjobs.supervisor.staff import Staff
     from procjobs.supervisor.waiting import Waiting
 
@@ -46,7 +47,7 @@ class Assigner:
         self._sends_ahead = settings.max_jobs_per_worker is None
         self._staff = staff
         self._waiting = waiting
-        self._keys = waiting.keys
+        self._lines = waiting.lines
         self._endings = endings
         self.guard = Guard(engine, settings.job_defaults.grace_period, self.take_back)
 
@@ -59,22 +60,30 @@ class Assigner:
             job = queue.first()
             if job is None:
                 return
-            if job.key and self._keys.is_taken(job.key):
-                queue.drop_first()
-                self._keys.park(job)
-            elif self._give(idle[-1], job, now):
+            if job.place is not None and self._park_if_closed(job, job.place, now):
+                continue
+            if self._give(idle[-1], job, now):
                 idle.pop()
             else:
                 return
         if queue and self._sends_ahead:
             self._send_ahead(generation, now)
 
-    def park_blocked(self, generation: Generation) -> None:
-        """Let those at the front of the queue wait for their key that would have to: no worker more would help them."""
+    def park_blocked(self, generation: Generation, now: float) -> None:
+        """Let those at the front of the queue wait in their lines that would have to: no worker more would help them."""
         queue = generation.queue
-        while (job := queue.first()) is not None and job.key and self._keys.is_taken(job.key):
-            queue.drop_first()
-            self._keys.park(job)
+        while (job := queue.first()) is not None and job.place is not None and self._park_if_closed(job, job.place, now):
+            pass
+
+    def _park_if_closed(self, job: Job, place: Place, now: float) -> bool:
+        """Move the first job of the queue into the first of its lines that has no room for it, if there is one."""
+        line = self._lines.closed(place, now)
+        if line is None:
+            return False
+        job.generation.queue.drop_first()
+        self._lines.park(job, line)
+        self._waiting.call_held(now)
+        return True
 
     def _give(self, slot: Slot, job: Job, now: float) -> bool:
         """Send a job to a worker and take it out of the queue; False if the worker cannot take it."""
@@ -85,8 +94,8 @@ class Assigner:
         job.generation.queue.drop_first()
         job.state = _RUNNING  # advance(START), without the look-up: this runs for every job
         job.slot = slot
-        if job.key:
-            self._keys.take(job)
+        if job.place is not None:
+            self._lines.take(job.place, job, now)
         slot.jobs.append(job)
         if len(slot.jobs) == 1:
             slot.state = _BUSY
@@ -177,7 +186,7 @@ class Assigner:
                 job.advance(Event.TAKE_BACK)
                 job.attempt -= 1
                 job.slot = None
-                self._waiting.release_key(job)
+                self._lines.release(job, was_started=False)
                 if self._endings.stopping:
                     self._endings.give_up(job)
                 else:
@@ -186,4 +195,4 @@ class Assigner:
 
 def _is_tiny(job: Job) -> bool:
     kind = job.kind
-    return kind.mean_seconds <= TINY_SECONDS and not kind.talks and not job.key
+    return kind.mean_seconds <= TINY_SECONDS and not kind.talks and job.place is None

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 from procjobs.clock import wall
 from procjobs.config import JOB_OPTION_NAMES, JobOptions
 from procjobs.errors import ConfigurationError
+from procjobs.queues import refuse_queue
 from procjobs.shared import wire
 from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.states import FINAL, JobState
@@ -73,6 +74,7 @@ class ClientDesk:
             "claim_key": self._call_claim_key,
             "release_key": self._call_release_key,
             "sweep": self._call_sweep,
+            "queues": self._call_queues,
             "reload": self._call_reload,
         }
 
@@ -152,6 +154,8 @@ class ClientDesk:
             self._kind_count += 1
             kind = self._kinds[key] = Kind(self._kind_count, _short_name(name), checked, function, text)
             kind.is_recorded = self._supervisor.recording is not None
+            if checked.queue is not None:
+                kind.refusal = refuse_queue(checked.queue, self._supervisor.settings.queues, self._supervisor.name)
         return kind
 
     def _on_forget(self, client: ClientLink, _raw: bytes, fd: int | None) -> None:
@@ -188,7 +192,11 @@ class ClientDesk:
         """Take a job that a client has submitted, or answer why not."""
         supervisor, recording, job_id, fd = self._supervisor, self._supervisor.recording, job.id, job.fd
         self._room -= 1
-        refusal = supervisor.refusal(fd) if self._room < 0 or fd is not None or recording is not None else None
+        refusal: tuple[str, str, dict[str, Any]] | None = None
+        if job.kind.refusal:
+            refusal = "ConfigurationError", job.kind.refusal, {}
+        elif self._room < 0 or fd is not None or recording is not None:
+            refusal = supervisor.refusal(fd)
         if refusal is None:
             try:
                 job.row = supervisor.allocate_row(job_id)
@@ -325,6 +333,9 @@ class ClientDesk:
     def _call_release_key(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
         self._supervisor.unique_keys.release(bytes.fromhex(request["id"]))
         return {}
+
+    def _call_queues(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
+        return {"queues": self._supervisor.dispatcher.describe_queues()}
 
     def _call_sweep(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
         if self._supervisor.recording is not None:

@@ -7,11 +7,11 @@ they are the Staff's, how long a job may run the Guard's. What always holds:
 1. A job that was submitted gets exactly one answer, through `Engine.answer`, when it reaches a final state.
 2. A job is started at most 1 + retries times, and again for each run that the pool's end has cut off. A start that is
    taken back before the worker began does not count.
-3. A job with work behind it is in one place: one queue, one timetable, one line of its key, or one slot.
+3. A job with work behind it is in one place: one queue, one timetable, one line of those that share a limit, or one slot.
 4. Higher priority starts first, then first come, first served, within one generation of code.
 5. No worker is idle while a job of its generation waits that may run, unless the pool is paused.
 6. A worker that is being stopped gets no job, and its jobs are settled when it has gone, not before.
-7. Of the jobs of one key, at most one runs.
+7. Of the jobs of one queue, or with one key, no more run, and no more are started in a rate's period, than was set.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Dispatcher:
         self.staff = Staff(engine, settings)
         self.slots = self.staff.slots
         self.generations = self.staff.generations
-        self._waiting = Waiting(self.generations)
+        self._waiting = Waiting(self.generations, settings.queues)
         self._endings = Endings(engine, self._waiting, jitter)
         self._assigner = Assigner(engine, settings, self.staff, self._waiting, self._endings)
         self._guard = self._assigner.guard
@@ -62,7 +62,7 @@ class Dispatcher:
 
     @property
     def queued(self) -> int:
-        """How many jobs could run now, but for their key, and wait for a worker."""
+        """How many jobs could run now, but for the limits that they share with others, and wait for a worker."""
         return self._waiting.queued
 
     @property
@@ -94,6 +94,10 @@ class Dispatcher:
     def stopping(self) -> bool:
         """Whether the queue was closed: nothing is started any more."""
         return self._endings.stopping
+
+    def describe_queues(self) -> list[dict[str, Any]]:
+        """Return the pool's queues: their limits, how many of their jobs run, and wait for these."""
+        return self._waiting.lines.describe()
 
     def estimated_wait(self) -> float:
         """Return about how many seconds a job that is queued now will wait, from the run times of late."""
@@ -251,6 +255,7 @@ class Dispatcher:
 
     def advance(self, now: float) -> None:
         """Do what is due: queue delayed jobs, stop the overdue, kill the stubborn, take back, shrink, expire."""
+        self._waiting.lines.advance(now)
         for job in self._waiting.queue_due(now):
             self._engine.note_state(job, Reason.NONE, "")
         for slot in self.slots:
@@ -264,7 +269,7 @@ class Dispatcher:
     def _scale(self, now: float) -> None:
         if self._scaler.is_due(now):
             for generation in self.generations:
-                self._assigner.park_blocked(generation)
+                self._assigner.park_blocked(generation, now)
         self._scaler.advance(now)
 
     def forgive(self, seconds: float, now: float) -> None:
@@ -280,11 +285,18 @@ class Dispatcher:
         if self.stopping:
             return
         if not self.paused:
+            self._give_out(now)
+        self.staff.spawn_missing(now, paused=self.paused)
+        self._scaler.observe(now, may_grow=not self.paused)
+
+    def _give_out(self, now: float) -> None:
+        self._waiting.call_held(now)
+        calls = -1
+        while calls != self._waiting.calls:  # who waited in a line may have been called for a generation seen already
+            calls = self._waiting.calls
             for generation in self.generations:
                 if generation.queue:
                     self._assigner.assign(generation, now)
-        self.staff.spawn_missing(now, paused=self.paused)
-        self._scaler.observe(now, may_grow=not self.paused)
 
 
 def _pick(slot: Slot, job_id: bytes) -> Job | None:

@@ -59,8 +59,9 @@ class Endings:
 
     def _settle(self, job: Job) -> None:
         job.slot = None
-        if job.key:
-            self._waiting.release_key(job)
+        if job.place is not None:
+            self._waiting.lines.release(job)
+            job.place = None
         job.generation.unfinished -= 1
         self.finished += 1
 
@@ -104,7 +105,7 @@ class Endings:
         if job.transcript is not None:
             job.transcript.begin_attempt()
         follow(job)
-        self._waiting.release_key(job)
+        self._waiting.lines.release(job)
         pause = backoff_pause(job.kind.options, job.attempt, self._jitter())
         self._waiting.add_until(now + pause, job)
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from procjobs.config import JobOptions
 from procjobs.shared.restarts import RestartBudget
 from procjobs.shared.states import Event, JobState, advance_state
-from procjobs.supervisor.queue import JobQueue, KeyTurn
+from procjobs.supervisor.queue import JobQueue
 
 if TYPE_CHECKING:
     from procjobs.supervisor.guard import Limits
+    from procjobs.supervisor.lines import Place
     from procjobs.supervisor.output import Transcript
     from procjobs.supervisor.stored import Durable
 
@@ -24,7 +25,7 @@ class Kind:
 
     `function` is its pickle, empty where each payload carries its own function. `mean_seconds` follows the run times of
     this kind, weighing the last one with an eighth. `talks` says that jobs of it have printed something, `is_recorded` that
-    a store wants to know what they use.
+    a store wants to know what they use, `refusal` why none of them is taken.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class Kind:
         "name",
         "number",
         "options",
+        "refusal",
         "talks",
     )
 
@@ -51,6 +53,7 @@ class Kind:
         self.is_limited = any(limit is not None for limit in limits)
         self.talks = False
         self.is_recorded = False
+        self.refusal = ""
 
     def observe(self, seconds: float) -> None:
         """Take a run time into the mean."""
@@ -96,7 +99,7 @@ class Job:
 
     `queued_at` is when it could have been started first, or again. `unsent` counts the clients that the answer is still to
     be sent to. `history` has an account of each attempt that failed, `stack` where the job was when it was last examined;
-    `durable` is set where the pool has a store.
+    `place` is set where it shares a limit with others, `durable` where the pool has a store.
     """
 
     __slots__ = (
@@ -112,9 +115,8 @@ class Job:
         "id",
         "inline",
         "key",
-        "key_order",
-        "key_turn",
         "kind",
+        "place",
         "queued_at",
         "row",
         "slot",
@@ -144,8 +146,7 @@ class Job:
         self.answer: Any = None
         self.unsent = 0
         self.key = b""
-        self.key_turn = KeyTurn.NONE
-        self.key_order = 0
+        self.place: Place | None = None
         self.crashes = 0
         self.history: list[dict[str, Any]] | None = None
         self.stack = ""

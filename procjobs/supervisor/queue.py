@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections import deque
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from procjobs.shared.states import JobState
@@ -107,87 +106,3 @@ class Timetable:
         if self._heap and self._heap[0][0] <= now:
             return heapq.heappop(self._heap)[2]
         return None
-
-
-class KeyTurn(IntEnum):
-    """Where a job with a `key` is in the line of those that run one at a time."""
-
-    NONE = 0
-    WAITS = 1
-    CALLED = 2  # at the front of its queue again
-    RUNS = 3
-
-
-class KeyLines:
-    """Jobs of one key run one at a time. Who comes to the front of the queue while another one runs waits here.
-
-    When that one ends or pauses, the best of those that wait (by priority, then by age) goes back to the front of its
-    queue; it has its turn when it is started, not before, so that a job of higher priority can still come first.
-    """
-
-    def __init__(self) -> None:
-        self._lines: dict[bytes, list[tuple[int, int, Job]]] = {}
-        self._taken: set[bytes] = set()
-        self._sequence = 0
-        self.waiting = 0
-
-    def is_taken(self, key: bytes) -> bool:
-        """Return whether a job of this key runs."""
-        return key in self._taken
-
-    def take(self, job: Job) -> None:
-        """Let a job have its turn."""
-        self._taken.add(job.key)
-        job.key_turn = KeyTurn.RUNS
-
-    def park(self, job: Job) -> None:
-        """Let a job wait for its turn."""
-        if not job.key_order:
-            self._sequence += 1
-            job.key_order = self._sequence
-        job.key_turn = KeyTurn.WAITS
-        self.waiting += 1
-        heapq.heappush(self._lines.setdefault(job.key, []), (-job.kind.options.priority, job.key_order, job))
-
-    def release(self, job: Job) -> Job | None:
-        """Take note that a job does not run or wait any more; return the one to be put to the front of its queue."""
-        turn, job.key_turn = job.key_turn, KeyTurn.NONE
-        if turn is KeyTurn.RUNS:
-            self._taken.discard(job.key)
-        elif turn is KeyTurn.WAITS:
-            self.waiting -= 1
-        return None if turn in {KeyTurn.NONE, KeyTurn.WAITS} else self._next(job.key)
-
-    def _next(self, key: bytes) -> Job | None:
-        """Return the best of those that wait, unless one runs, whose end will do this."""
-        line = self._lines.get(key)
-        if line is None or key in self._taken:
-            return None
-        following = None
-        while line and following is None:
-            _, _, job = heapq.heappop(line)
-            if job.key_turn is KeyTurn.WAITS:
-                following = job
-                job.key_turn = KeyTurn.CALLED
-                self.waiting -= 1
-        if not line:
-            del self._lines[key]
-        return following
-
-    @staticmethod
-    def holds(job: Job) -> bool:
-        """Return whether a job waits here."""
-        return job.key_turn is KeyTurn.WAITS
-
-    def jobs(self) -> list[Job]:
-        """Return the jobs that wait here."""
-        return [job for line in self._lines.values() for _, _, job in line if job.key_turn is KeyTurn.WAITS]
-
-    def drain(self) -> list[Job]:
-        """Take out all that wait."""
-        jobs = self.jobs()
-        for job in jobs:
-            job.key_turn = KeyTurn.NONE
-        self._lines.clear()
-        self.waiting = 0
-        return jobs

@@ -243,7 +243,8 @@ class Scaler:
         surplus = staff.staying() - staff.least
         ending = spare[: min(surplus, max(1, surplus // 4))]
         self._next_shrinking_at, self._shrank_at = now + SHRINK_SECONDS, now
-        staff.set_size(staff.staying() - len(ending), f"{len(spare)} not needed for {self._keep_seconds:g} s", now)
+        size = min(staff.staying() - len(ending), staff.size)  # after a resize more may stay than there are to be
+        staff.set_size(size, f"{len(spare)} not needed for {self._keep_seconds:g} s", now)
         for slot in ending:
             staff.retire(slot, now)
 

@@ -1,41 +1,45 @@
-"""Jobs that wait: for a worker, for a time, or for the end of another one with the same key. Pure.
+"""Jobs that wait: for a worker, for a time, or for their turn among those that share a limit. Pure.
 
-A job that waits is in one place: the queue of its generation, the timetable, or the line of its key.
+A job that waits is in one place: the queue of its generation, the timetable, or a line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from procjobs.shared.states import FINAL, Event, JobState
-from procjobs.supervisor.queue import KeyLines, Timetable
+from procjobs.supervisor.lines import Lines
+from procjobs.supervisor.queue import Timetable
 
 if TYPE_CHECKING:
+    from procjobs.queues import Queue
     from procjobs.supervisor.jobs import Generation, Job
 
 _NEVER: Final = float("inf")
 
 
 class Waiting:
-    """Everything that waits in one pool; `scheduled` counts what waits for a time."""
+    """Everything that waits in one pool; `scheduled` counts what waits for a time, `calls` those called from lines."""
 
-    def __init__(self, generations: list[Generation]) -> None:
+    def __init__(self, generations: list[Generation], queues: Mapping[str, Queue]) -> None:
         self._generations = generations
         self._delayed = Timetable()
         self._expiring = Timetable()
-        self.keys = KeyLines()
-        self.scheduled = 0
+        self.lines = Lines(queues)
+        self.scheduled = self.calls = 0
 
     @property
     def queued(self) -> int:
-        """How many jobs could run now, but for their key, and wait for a worker."""
-        return sum(len(generation.queue) for generation in self._generations) + self.keys.waiting
+        """How many jobs could run now, but for the limits that they share with others, and wait for a worker."""
+        return sum(len(generation.queue) for generation in self._generations) + self.lines.held
 
     # Coming -----------------------------------------------------------------------------------------------------
 
     def add(self, job: Job, now: float, *, delay: float, expires: float) -> None:
-        """Take a new job: into the queue, or with a delay into the timetable."""
+        """Take a new job: into the queue or a line, or with a delay into the timetable."""
+        if job.key or job.kind.options.queue is not None:
+            self.lines.enter(job)
         if expires:
             job.expires_at = now + expires
             self._expiring.add(job.expires_at, job)
@@ -43,8 +47,15 @@ class Waiting:
             job.state = JobState.SCHEDULED
             self.add_until(now + delay, job)
         else:
-            job.queued_at = now
+            self._queue(job, now)
+
+    def _queue(self, job: Job, now: float) -> None:
+        job.queued_at = now
+        line = None if job.place is None else self.lines.closed_to_newcomer(job, now)
+        if line is None:
             job.generation.queue.push(job)
+        else:
+            self.lines.park(job, line)
 
     def add_until(self, when: float, job: Job) -> None:
         """Let a job wait for a time."""
@@ -60,18 +71,25 @@ class Waiting:
 
     def hand_over(self, old: Generation, new: Generation) -> None:
         """Let what waits for a generation run on its successor."""
-        waiting = list(_drain(old))
-        elsewhere = [job for job in (*self.keys.jobs(), *self._delayed.jobs()) if job.generation is old]
-        for job in waiting:
-            new.queue.push(job)
-        for job in waiting + elsewhere:
+        for job in list(_drain(old)):
             follow(job)
+            self.lines.release(job)
+            new.queue.push(job)
+        for job in self._delayed.jobs():
+            if job.generation is old:
+                follow(job)
+        for job in self.lines.jobs():
+            if job.generation is old and job.place is not None and job.place.line is not None:
+                line = job.place.line
+                self.lines.release(job)
+                follow(job)
+                self.lines.park(job, line)
 
     # Time -------------------------------------------------------------------------------------------------------
 
     def next_time(self) -> float:
-        """Return when a job is to be queued, or expires."""
-        return min(self._delayed.next_time(), self._expiring.next_time())
+        """Return when a job is to be queued, or expires, or a rate lets others start."""
+        return min(self._delayed.next_time(), self._expiring.next_time(), self.lines.next_time())
 
     def queue_due(self, now: float) -> Iterable[Job]:
         """Queue the jobs whose time has come, and yield them."""
@@ -79,8 +97,7 @@ class Waiting:
             if job.state in {JobState.SCHEDULED, JobState.RETRYING}:
                 self.scheduled -= 1
                 job.advance(Event.DUE)
-                job.queued_at = now
-                job.generation.queue.push(job)
+                self._queue(job, now)
                 yield job
 
     def take_expired(self, now: float) -> Iterable[Job]:
@@ -96,20 +113,19 @@ class Waiting:
         """Count out a job that waits in the queue or in the timetable; it is dropped when its turn comes."""
         if job.state is not JobState.QUEUED:
             self.scheduled -= 1
-        elif not self.keys.holds(job):
+        elif not self.lines.holds(job):
             job.generation.queue.forget()
 
-    def release_key(self, job: Job) -> None:
-        """Let the next job of the same key have its turn."""
-        if job.key:
-            called = self.keys.release(job)
-            if called is not None:
-                called.generation.queue.push_front(called)
+    def call_held(self, now: float) -> None:
+        """Put those whose turn has come to the front of their queues."""
+        for job in self.lines.call(now):
+            job.generation.queue.push_front(job)
+            self.calls += 1
 
     def drain(self) -> list[Job]:
         """Take out everything."""
         waiting = [job for generation in self._generations for job in _drain(generation)]
-        waiting += self.keys.drain()
+        waiting += self.lines.drain()
         while (delayed := self._delayed.pop_due(_NEVER)) is not None:
             if delayed.state in {JobState.SCHEDULED, JobState.RETRYING}:
                 self.scheduled -= 1

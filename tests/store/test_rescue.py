@@ -212,3 +212,19 @@ def test_function_that_is_gone_ends_its_job_with_a_payload_error(started, store,
     with pytest.raises(procjobs.PayloadError, match="could not be unpickled in the worker"):
         pool.job(job.id).result(30)
     assert {"failed": 1} == store.states()
+
+
+def test_limits_of_a_queue_hold_for_what_was_rescued(started, store, tmp_path):
+    """And where the pool does not have the queue any more, one of its jobs runs at a time."""
+    trace, go = tmp_path / "trace", tmp_path / "go"
+    pool = started(workers=3, queues={"q": procjobs.Queue(limit=2)})
+    waiting = [pool.options(queue="q").submit(jobs.append_line_and_wait, str(trace), n, str(go)) for n in range(5)]
+    for job in waiting:
+        job.wait_accepted(30)
+    wait_until(lambda: [(2, 3)] == [(queue.running, queue.held) for queue in pool.queues()])
+    pool.stop()
+    again = started(workers=3)
+    wait_until(lambda: [(1, 4)] == [(queue.running, queue.held) for queue in again.queues()])
+    go.touch()
+    assert list(range(5)) == [again.job(job.id).result(30) for job in waiting]
+    assert [("q", 5)] == store.rows("SELECT queue, count(*) FROM procjobs_jobs GROUP BY queue")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,8 @@ from .conftest import stop_process
 pytest.importorskip("click")
 JOB = "01a1fd57-cd2f-7ad2-96aa-13760a4968b6"
 ON_A_POOL = [
-    ["status", "media"], ["jobs", "media"], ["workers", "media"], ["top", "media"], ["stop", "media"], ["drain", "media"],
+    ["status", "media"], ["jobs", "media"], ["workers", "media"], ["queues", "media"],
+    ["top", "media"], ["stop", "media"], ["drain", "media"],
     ["pause", "media"], ["resume", "media"], ["resize", "media", "2"], ["reload", "media"],
     ["cancel", JOB, "--pool", "media"], ["logs", JOB, "--pool", "media"], ["watch", JOB, "--pool", "media"],
 ]  # fmt: skip
@@ -209,3 +211,16 @@ def test_pool_is_found_in_whichever_of_the_usual_places_it_is(cli):
     assert pool.name == json.loads(found.stdout)["pool"]
     there = cli("status", pool.name, PROCJOBS_DIRECTORY="/dev/null")
     assert 3 == there.returncode
+
+
+def test_queues_are_listed_with_what_they_hold_back(cli, tmp_path):
+    come = str(tmp_path / "come")
+    assert "has no queues" in cli("queues", cli.pool("plain").name).stdout
+    pool = cli.pool("limited", workers=2, queues={"video": {"limit": 1}, "mail": {"rate": "100/m"}})
+    for _ in range(3):
+        pool.options(queue="video").submit(cli_jobs.wait_for, come)
+    wait_until(lambda: [(1, 2), (0, 0)] == [(queue.running, queue.held) for queue in pool.queues()])
+    lines = [line.split() for line in cli("queues", "limited").stdout.splitlines()]
+    assert [["video", "1", "2", "1", "-", "1", "-"], ["mail", "0", "0", "-", "100/m", "1", "-"]] == lines[1:]
+    assert 2 == json.loads(cli("queues", "limited", "--json").stdout)[0]["held"]
+    Path(come).touch()

@@ -142,12 +142,13 @@ class Bench:
     def slots(self):
         return self.dispatcher.slots
 
-    def submit(self, *, tiny=False, generation=None, delay=0.0, expires=0.0, **options):
+    def submit(self, *, tiny=False, generation=None, delay=0.0, expires=0.0, key=b"", **options):
         self.jobs += 1
         kind = Kind(self.jobs, b"work", JobOptions(**options), b"", b"")
         if tiny:
             kind.observe(0.000_01)
         job = Job(self.jobs.to_bytes(16, "big"), kind, generation or self.generation, None, b"", None)
+        job.key = key
         self.dispatcher.submit(job, self.now, delay=delay, expires=expires)
         self.turn()
         return job
@@ -162,6 +163,11 @@ class Bench:
         unwanted = self.dispatcher.on_finished(slot or job.slot, answer, b"", fd, self.now)
         self.turn()
         return unwanted
+
+    def finish_all(self):
+        for slot in self.slots:
+            for job in list(slot.jobs):
+                self.finish(job)
 
     def end(self, slot, *, signal=9, unread=()):
         self.dispatcher.on_exit(slot, (signal, None), [job.id for job in unread], self.now)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from procjobs.config import JobOptions, PoolSettings
+from procjobs.queues import Queue, parse_rate
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
 from procjobs.supervisor.assigner import TINY_SECONDS
@@ -21,10 +22,16 @@ from procjobs.supervisor.dispatcher import Dispatcher
 from procjobs.supervisor.engine import Account
 from procjobs.supervisor.guard import Sample
 from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop
-from procjobs.supervisor.queue import KeyTurn
+from procjobs.supervisor.lines import Turn
 from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
 
 NEVER = float("inf")
+QUEUES = {
+    "limited": Queue(limit=2),
+    "rated": Queue(rate="3/s"),
+    "both": Queue(limit=1, rate="2/s", key_limit=None),
+    "keyed": Queue(key_limit=2, key_rate="2/m"),
+}
 CAPACITY = 6
 """How many unread messages a worker's socket holds."""
 
@@ -58,6 +65,7 @@ class World:
         self.reasons = {}
         self.begun = set()
         self.sent_at = {}
+        self.starts = []
         self.cancelled = set()
         self.races = []
         self.can_spawn = True
@@ -88,13 +96,44 @@ class World:
         assert not dispatcher.paused
         assert not dispatcher.stopping
         waiting = [j for j in self.jobs.values() if j.state is JobState.QUEUED and j.generation is job.generation]
-        waiting = [j for j in waiting if j.key not in dispatcher._waiting.keys._taken]
+        waiting = [j for j in waiting if self.has_room_for(j)]
+        assert job in waiting
         assert job.kind.options.priority == max(j.kind.options.priority for j in waiting)
         assert job.attempt <= 1 + job.kind.options.retries
         if len(worker.unread) >= CAPACITY:
             return False
         worker.unread.append(job.id)
         self.sent_at[job.id] = self.now
+        self.starts.append((self.now, job, job.attempt))
+        return True
+
+    def started(self):
+        """Return the starts that were not taken back, with their times."""
+        last = {(job, attempt): when for when, job, attempt in self.starts}
+        return [
+            (when, job)
+            for (job, attempt), when in last.items()
+            if (job.id, attempt) in self.begun or (job.state is JobState.RUNNING and job.attempt == attempt)
+        ]
+
+    def shares(self, job):
+        """Return what a job shares with others: (limit, rate, those that share it)."""
+        name, others = job.kind.options.queue, list(self.jobs.values())
+        queue = QUEUES.get(name, Queue())
+        of_queue = [j for j in others if j.kind.options.queue == name]
+        if name is not None:
+            yield queue.limit, parse_rate(queue.rate), of_queue
+        if job.key:
+            yield queue.key_limit, parse_rate(queue.key_rate), [j for j in of_queue if j.key == job.key]
+
+    def has_room_for(self, job):
+        for limit, rate, others in self.shares(job):
+            if limit is not None and sum(j.state is JobState.RUNNING for j in others) >= limit:
+                return False
+            if rate is not None:
+                recent = [when for when, j in self.started() if j in others and when + rate.period > self.now]
+                if len(recent) >= rate.starts:
+                    return False
         return True
 
     def take_back(self, slot):
@@ -269,6 +308,7 @@ FREQUENT_OPTIONS = st.builds(
     slow_after=st.sampled_from([None, None, 0.1]),
     max_rss=st.sampled_from([None, None, 2**20]),
     max_crashes=st.sampled_from([1, 3]),
+    queue=st.sampled_from([None, None, None, *QUEUES]),
 )
 PICK = st.integers(0, 1_000)
 
@@ -283,7 +323,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         idle=st.sampled_from([0.0, 1.0, 10.0]),
     )
     def begin_world(self, least, more, jobs_per_worker, idle):
-        pool = PoolSettings((least, least + more), max_jobs_per_worker=jobs_per_worker, worker_idle=idle)
+        pool = PoolSettings((least, least + more), max_jobs_per_worker=jobs_per_worker, worker_idle=idle, queues=QUEUES)
         self.world = World(pool)
         self.dispatcher = self.world.dispatcher
         self.generations = []
@@ -530,21 +570,35 @@ class DispatcherMachine(RuleBasedStateMachine):
             assert (job.slot is not None) == (state is JobState.RUNNING)
             assert job.slot is None or job in job.slot.jobs
             if state not in FINAL:  # these are left in place until their turn comes
-                parked = job.key_turn is KeyTurn.WAITS
+                turn = Turn.NONE if job.place is None else job.place.turn
+                parked = turn is Turn.WAITS
                 assert (state is JobState.QUEUED) == queued[job.id] + parked
-                assert (job.key_turn is KeyTurn.RUNS) == (state is JobState.RUNNING and bool(job.key))
+                is_limited = job.key or job.kind.options.queue is not None
+                assert (turn is Turn.RUNS) == (state is JobState.RUNNING and bool(is_limited))
                 assert waits == delayed[job.id]
             assert job.attempt <= 1 + job.kind.options.retries
 
     @invariant()
-    def one_job_of_each_key_runs(self):
-        running = Counter(job.key for job in self.world.jobs.values() if job.key and job.state is JobState.RUNNING)
-        assert set() == {key for key, count in running.items() if count > 1}
-        assert running.keys() == self.dispatcher._waiting.keys._taken
-        waiting = [job for job in self.world.jobs.values() if job.key_turn is KeyTurn.WAITS]
-        assert len(waiting) == self.dispatcher._waiting.keys.waiting
-        called = {job.key for job in self.world.jobs.values() if job.key_turn is KeyTurn.CALLED}
-        assert {job.key for job in waiting} <= running.keys() | called, "who waits is called by somebody's end"
+    def shared_limits_hold(self):
+        world, is_assigning = self.world, not self.dispatcher.paused and not self.dispatcher.stopping
+        held = [job for job in world.jobs.values() if job.place is not None and job.place.turn is Turn.WAITS]
+        assert set(held) == self.dispatcher._waiting.lines._held
+        for job in held if is_assigning else ():
+            line = job.place.line
+            assert line.room(world.now) <= line.called[job.generation], "who waits is called when there is room"
+        called = [j for j in world.jobs.values() if j.place is not None and j.place.turn is Turn.CALLED]
+        assert sum((line.called for line in self.lines()), Counter()) == Counter(job.generation for job in called)
+        started = world.started()
+        for job in {(j.kind.options.queue, j.key): j for j in world.jobs.values()}.values():
+            for limit, rate, others in world.shares(job):
+                assert limit is None or sum(j.state is JobState.RUNNING for j in others) <= limit
+                times = sorted(when for when, j in started if rate is not None and j in others)
+                for first, last in zip(times, times[rate.starts if rate is not None else 0 :], strict=False):
+                    assert last - first >= rate.period * 0.999, "too many starts in one period"
+
+    def lines(self):
+        lines = self.dispatcher._waiting.lines
+        return {*lines._of_queue.values(), *lines._of_key.values()}
 
     @invariant()
     def counters_tell_the_truth(self):

@@ -15,10 +15,10 @@ import procjobs
 
 ROOT = pathlib.Path(procjobs.__file__).parent
 FLOORS = {
-    "errors": 0, "clock": 0, "config": 0, "version": 0,
+    "errors": 0, "clock": 0, "config": 0, "queues": 0, "version": 0,
     "shared": 1,
     "host": 2,
-    "supervisor.queue": 3, "supervisor.jobs": 3, "supervisor.dispatcher": 3,
+    "supervisor.queue": 3, "supervisor.lines": 3, "supervisor.jobs": 3, "supervisor.dispatcher": 3,
     "supervisor.assigner": 3, "supervisor.endings": 3, "supervisor.waiting": 3,
     "supervisor.engine": 3, "supervisor.verdicts": 3, "supervisor.guard": 3, "supervisor.staff": 3, "supervisor.scaling": 3,
     "store.address": 1, "store": 3,

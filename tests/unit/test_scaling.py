@@ -297,8 +297,7 @@ def test_paused_pool_does_not_grow():
 def test_jobs_that_wait_for_their_key_need_no_workers():
     bench = Bench((1, 4))
     for _ in range(9):
-        job = bench.submit()
-        job.key = b"one"
+        bench.submit(key=b"one")
     bench.finish(bench.slots[0].jobs[0])
     run_up(bench, until=30.0)
     assert (1, 0, 7) == (size(bench), bench.looks, bench.dispatcher.queued)

@@ -1,0 +1,178 @@
+"""What a queue may be, and its rules one at a time, at made-up times."""
+
+from __future__ import annotations
+
+import pytest
+
+from procjobs.config import PoolSettings
+from procjobs.errors import ConfigurationError
+from procjobs.queues import Queue, Rate, check_queues, parse_rate, refuse_queue
+from procjobs.shared.wire import Outcome
+from tests.unit.test_dispatcher import Bench
+
+RATES = [("1/s", (1, 1.0)), ("100/m", (100, 60.0)), ("5/h", (5, 3600.0)), ("2/d", (2, 86_400.0))]
+NO_RATES = ["", "5", "/s", "0/s", "-1/s", "1.5/s", "1/week", "1/", 5, True, "²/s", "1000000/s", " 1/s"]
+
+
+@pytest.mark.parametrize(("text", "rate"), RATES)
+def test_rates_are_read(text, rate):
+    assert Rate(*rate) == parse_rate(text)
+
+
+@pytest.mark.parametrize("text", NO_RATES)
+def test_what_is_no_rate_is_refused(text):
+    with pytest.raises(ConfigurationError, match=r"queue 'q': rate=.*expected how many are started"):
+        check_queues({"q": {"rate": text}})
+
+
+@pytest.mark.parametrize(
+    ("queues", "text"),
+    [
+        (5, "expected names with their limits"),
+        ({5: {}}, "queue=5: expected a name"),
+        ({"": {}}, "expected a name"),
+        ({"a\n": {}}, "expected a name"),
+        ({"q": 5}, "queue 'q' is 5: expected procjobs.Queue"),
+        ({"q": {"limits": 2}}, "queue 'q' has no limits; there are: key_limit, key_rate, limit, rate"),
+        ({"q": Queue(limit=0)}, "limit=0: expected how many run at once"),
+        ({"q": Queue(limit=True)}, "limit=True"),
+        ({"q": {"key_limit": "2"}}, "key_limit='2'"),
+        ({"q": Queue(key_rate="often")}, "key_rate='often'"),
+    ],
+)
+def test_bad_queues_are_refused_by_name(queues, text):
+    with pytest.raises(ConfigurationError, match=text):
+        check_queues(queues)
+
+
+def test_queues_travel_as_plain_values():
+    settings = PoolSettings((1, 1), queues={"q": Queue(limit=2, rate="1/s"), "k": Queue(key_limit=None)}).validated()
+    assert settings == PoolSettings.from_json(settings.to_json())
+    assert {"q": Queue(key_limit=None)} == check_queues({"q": {"key_limit": "none"}})
+
+
+def test_refusal_says_what_there_is():
+    assert "" == refuse_queue("a", ["a"], "media")
+    assert "pool 'media' has no queue 'b': it was started without any" in refuse_queue("b", [], "media")
+
+
+# Rules --------------------------------------------------------------------------------------------------------------
+
+
+def bench(workers=(4, 4), **queue):
+    return Bench(workers, queues={"q": Queue(**queue)})
+
+
+def submit(bench, count=1, **options):
+    return [bench.submit(queue="q", **options) for _ in range(count)]
+
+
+def sent(bench, jobs):
+    """Return which of the jobs were sent, by their places, in the order in which they were."""
+    return [jobs.index(job) for job in bench.started() if job in jobs]
+
+
+def test_no_more_than_the_count_start_in_any_period():
+    world = bench(rate="3/s")
+    jobs = submit(world, 2)
+    world.turn(0.5)
+    jobs += submit(world, 4)
+    assert [0, 1, 2] == sent(world, jobs), "two at 0.0 and one at 0.5 s"
+    world.finish_all()
+    world.turn(0.49)
+    assert [0, 1, 2] == sent(world, jobs)
+    world.turn(0.02)
+    assert [0, 1, 2, 3, 4] == sent(world, jobs), "those of 0.0 are a second ago"
+    world.finish_all()
+    world.turn(0.4)
+    assert 5 == len(sent(world, jobs))
+    world.turn(0.2)
+    assert [0, 1, 2, 3, 4, 5] == sent(world, jobs)
+
+
+def test_loop_wakes_when_the_rate_lets_the_next_one_start():
+    world = bench(rate="1/m")
+    begun = world.now
+    submit(world, 3)
+    world.finish_all()
+    assert begun + 60 == world.dispatcher.next_deadline(world.now)
+
+
+def test_rate_counts_a_retry_and_not_what_was_taken_back():
+    world = bench((1, 1), rate="2/h")
+    (job,) = submit(world, retries=1, backoff=0.0)
+    world.unread.add(job)
+    world.dispatcher.pause(world.now)
+    world.dispatcher.paused = False
+    world.turn()
+    assert [0, 0] == sent(world, [job]), "taken back unread, and sent again"
+    world.finish(job, Outcome.RAISED)
+    world.turn(0.1)
+    assert [0, 0, 0] == sent(world, [job]), "the second of its two starts is the second of two in an hour"
+    world.finish_all()
+    assert [] == sent(world, submit(world))
+
+
+def test_higher_priority_comes_first_of_those_that_wait():
+    world = bench(limit=1)
+    jobs = submit(world, 3) + submit(world, priority=5)
+    for _ in jobs:
+        world.finish_all()
+    assert [0, 3, 1, 2] == sent(world, jobs)
+
+
+def test_who_waits_for_a_limit_does_not_pass_through_the_queue_for_workers():
+    """A hundred thousand of them would have to be moved when the first of them comes to the front."""
+    world = bench((1, 1), limit=1)
+    submit(world, 2)
+    world.submit()
+    world.finish_all()
+    before = len(world.generation.queue)
+    submit(world, 5)
+    assert (1, 1) == (before, len(world.generation.queue))
+
+
+def test_key_is_limited_in_its_queue_and_forgotten_when_its_rate_is_over():
+    world = bench(key_limit=None, key_rate="1/s")
+    jobs = [*submit(world, 2, key=b"a"), *submit(world, 1, key=b"b")]
+    assert [0, 2] == sent(world, jobs)
+    world.finish_all()
+    world.turn(1.0)
+    assert [0, 2, 1] == sent(world, jobs)
+    world.finish_all()
+    assert [("q", b"a")] == list(world.dispatcher._waiting.lines._of_key)
+    world.sent.clear()
+    world.answers.clear()
+    jobs.clear()
+    world.turn(1.0)
+    assert [] == list(world.dispatcher._waiting.lines._of_key)
+
+
+def test_jobs_of_a_queue_that_is_not_declared_any_more_run_one_at_a_time():
+    world = Bench((4, 4))
+    jobs = [world.submit(queue="gone") for _ in range(3)]
+    assert [0] == sent(world, jobs)
+    world.finish(jobs[0])
+    assert [0, 1] == sent(world, jobs)
+
+
+def test_code_without_workers_does_not_keep_the_turn_that_it_cannot_take():
+    world = bench((2, 2), limit=1)
+    (running,) = submit(world)
+    broken = world.add_generation()
+    broken.ready = False
+    jobs = [world.submit(queue="q", priority=9, generation=broken), *submit(world)]
+    world.finish(running)
+    assert [1] == sent(world, jobs)
+
+
+def test_size_does_not_grow_when_it_shrinks():
+    """Busy workers stay after a resize to fewer; giving up idle ones must not make their number the size again."""
+    world = Bench((3, 3), worker_idle=1.0)
+    busy = [world.submit() for _ in range(2)]
+    world.dispatcher.resize(1, 1, world.now)
+    world.turn(5.0)
+    assert 1 == world.dispatcher.staff.size
+    for job in busy:
+        world.finish(job)
+    assert 1 == world.dispatcher.staff.size
