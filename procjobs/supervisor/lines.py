@@ -219,7 +219,6 @@ class Lines:
                     heapq.heappop(waiting)
                     self._call(job, line)
                     called.append(job)
-            self._arm(line)
         called.reverse()
         return called
 

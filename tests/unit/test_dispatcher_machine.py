@@ -583,6 +583,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         world, is_assigning = self.world, not self.dispatcher.paused and not self.dispatcher.stopping
         held = [job for job in world.jobs.values() if job.place is not None and job.place.turn is Turn.WAITS]
         assert set(held) == self.dispatcher._waiting.lines._held
+        assert len(held) == sum(line.held for line in self.lines())
         for job in held if is_assigning else ():
             line = job.place.line
             assert line.room(world.now) <= line.called[job.generation], "who waits is called when there is room"

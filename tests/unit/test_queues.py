@@ -91,11 +91,18 @@ def test_no_more_than_the_count_start_in_any_period():
 
 
 def test_loop_wakes_when_the_rate_lets_the_next_one_start():
-    world = bench(rate="1/m")
+    world = bench(rate="2/m")
     begun = world.now
+    submit(world)
+    world.turn(10.0)
     submit(world, 3)
     world.finish_all()
+    assert 2 == world.dispatcher.describe_queues()[0]["held"]
     assert begun + 60 == world.dispatcher.next_deadline(world.now)
+    world.turn(50.0)
+    world.finish_all()
+    assert 1 == world.dispatcher.describe_queues()[0]["held"]
+    assert begun + 70 == world.dispatcher.next_deadline(world.now)
 
 
 def test_rate_counts_a_retry_and_not_what_was_taken_back():
@@ -119,6 +126,25 @@ def test_higher_priority_comes_first_of_those_that_wait():
     for _ in jobs:
         world.finish_all()
     assert [0, 3, 1, 2] == sent(world, jobs)
+
+
+def test_higher_priority_comes_before_one_that_was_called_and_is_not_started_yet():
+    world = bench((1, 1), limit=1)
+    jobs = submit(world, 3)
+    first = world.submit(priority=5)
+    world.finish(jobs[0])
+    assert [first] == world.started()[1:], "the second of the line is called, and its worker is taken"
+    jobs += submit(world, priority=9)
+    world.finish(first)
+    assert [0, 3] == sent(world, jobs)
+
+
+def test_as_many_of_a_key_run_as_its_queue_says():
+    world = bench(key_limit=2)
+    jobs = [*submit(world, 3, key=b"a"), *submit(world, key=b"b")]
+    assert [0, 1, 3] == sent(world, jobs)
+    world.finish(jobs[0])
+    assert [0, 1, 3, 2] == sent(world, jobs)
 
 
 def test_who_waits_for_a_limit_does_not_pass_through_the_queue_for_workers():
