@@ -1,17 +1,19 @@
-"""Participants whose jobs outlive their processes: procjobs with a store, Huey on SQLite, Celery on a Redis that writes."""
+"""Participants whose jobs outlive their processes: procjobs with a store, Huey on SQLite, Celery on a Redis that writes,
+Procrastinate on PostgreSQL."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
+import time
 
 from peers import Peer
-from services import CeleryRedis, Service
+from services import CeleryRedis, PostgresServer, Service
 
 PLAIN, FULL, SERVER = "procjobs, SQLite", "procjobs, SQLite, synchronous=FULL", "procjobs, PostgreSQL"
 HUEY, LATE, EARLY = "Huey, SQLite", "Celery, Redis, acks_late", "Celery, Redis"
-ADDRESS = "PROCJOBS_BENCHMARK_POSTGRESQL"
+PROCRASTINATE = "Procrastinate, PostgreSQL"
 
 
 class Stored(Peer):
@@ -47,10 +49,15 @@ class StoredFull(Stored):
 
 
 class StoredOnServer(Stored):
+    """procjobs on a PostgreSQL server of its own, as Debian's package makes one."""
+
     def address(self):
-        if ADDRESS not in os.environ:
-            raise RuntimeError(f"{ADDRESS} has no URL of a database that may be written")
-        return os.environ[ADDRESS]
+        self.server = PostgresServer()
+        return f"postgresql+psycopg://benchmark@/postgres?host={self.server.directory}"
+
+    def close(self):
+        super().close()
+        self.server.close()
 
 
 class Huey(Service):
@@ -79,8 +86,11 @@ class Huey(Service):
     submit_durably = submit
 
     def wait_all(self, handles):
-        for handle in handles:
-            handle.get(blocking=True, timeout=60, backoff=1.0, max_delay=0.002)
+        """Wait until all results are stored. To ask for each of them, as one would, slows Huey down to a twentieth."""
+        storage = self.tasks["noop"].huey.storage
+        while storage.result_store_size() < len(handles):
+            time.sleep(0.005)
+        storage.flush_results()
 
 
 class CeleryEarly(CeleryRedis):
@@ -98,6 +108,50 @@ class CeleryLate(CeleryEarly):
     acks_late = True
 
 
+class Procrastinate(Service):
+    """Procrastinate with two worker processes, on a server like that of procjobs. It keeps no results."""
+
+    distribution = "procrastinate"
+    module = "procrastinate"
+    scale = 0.1
+
+    def start(self):
+        try:
+            import procrastinate  # noqa: F401 - told as missing here, not by its worker's log
+        except ModuleNotFoundError as error:
+            raise RuntimeError("procrastinate is not installed") from error
+        self.open_directory()
+        self.server = PostgresServer()
+        address = f"host={self.server.directory} user=benchmark dbname=postgres"
+        os.environ["PROCJOBS_BENCHMARK_PROCRASTINATE"] = address
+        import procrastinate_app
+
+        self.app, self.tasks = procrastinate_app.open_app(address)
+        self.app.schema_manager.apply_schema()
+        for _ in range(self.workers):
+            options = ["worker", "--concurrency", "1", "--fetch-job-polling-interval", "0.05"]
+            self.launch(sys.executable, "-m", "procrastinate", "--app", "procrastinate_app.app", *options)
+        self.done = 0
+
+    def submit(self, function, *args):
+        return self.tasks[function.__name__].defer()
+
+    submit_durably = submit
+
+    def wait_all(self, handles):
+        """Wait until all of them have succeeded: the number of those that have is asked for."""
+        self.done += len(handles)
+        while self.app.connector.execute_query_one(query=COUNT)["count"] < self.done:
+            time.sleep(0.005)
+
+    def close(self):
+        super().close()
+        self.app.close()
+        self.server.close()
+
+
+COUNT = "SELECT count(*) AS count FROM procrastinate_jobs WHERE status = 'succeeded'"
 STORES: dict[str, type[Peer]] = {
     PLAIN: Stored, FULL: StoredFull, SERVER: StoredOnServer, HUEY: Huey, EARLY: CeleryEarly, LATE: CeleryLate,
+    PROCRASTINATE: Procrastinate,
 }  # fmt: skip

@@ -6,7 +6,7 @@ import statistics
 import time
 
 import work
-from stores import EARLY, FULL, HUEY, LATE, PLAIN, SERVER, STORES
+from stores import EARLY, FULL, HUEY, LATE, PLAIN, PROCRASTINATE, SERVER, STORES
 
 from measures.base import Measure, Metric
 
@@ -39,7 +39,7 @@ MEASURES = {
             "latency": Metric("submission until acknowledged, median", "us"),
         },
         measure_durable,
-        [PLAIN, FULL, SERVER, HUEY, EARLY, LATE],
+        [PLAIN, FULL, SERVER, HUEY, EARLY, LATE, PROCRASTINATE],
         size=20_000,
         quick_size=5_000,
         timeout=120.0,

@@ -13,71 +13,23 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import bindparam, delete, select, update
 
 from procjobs.shared.ids import to_text
 from procjobs.shared.recording import Event, Op
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import HEADER, Outcome, finished_frame, parse_finished
-from procjobs.store.schema import attempts, jobs, kinds, outbox
+from procjobs.store.schema import jobs, outbox
+from procjobs.store.statements import ACCOUNT, prepare
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-_ACCOUNT: Final = (
-    "outcome", "error", "started_at", "ended_at", "worker", "worker_pid", "signal", "exit_code", "cpu_seconds",
-    "peak_bytes", "progress", "log",
-)  # fmt: skip
 _SLICE: Final = 500
 _STATES: Final = {int(state): state.text for state in JobState}
 _REASONS: Final = {int(reason): reason.text for reason in Reason}
-_ID: Final[Any] = bindparam("b_id")
-_OWNER: Final[Any] = bindparam("b_owner")
-_mine = (jobs.c.id == _ID) & (jobs.c.owner == _OWNER) & jobs.c.finished_at.is_(None)
-
-_INSERT_JOB: Final = insert(jobs)
-_SET_RUNNING: Final = (
-    update(jobs)
-    .where(_mine & (jobs.c.attempt <= bindparam("b_attempt")))
-    .values(
-        state="running", reason=None, attempt=bindparam("b_attempt"),
-        started_at=func.coalesce(jobs.c.started_at, bindparam("b_started_at")),
-        crashes=func.coalesce(bindparam("b_crashes"), jobs.c.crashes),
-    )
-)  # fmt: skip
-_SET_RETRYING: Final = (
-    update(jobs)
-    .where(_mine & (jobs.c.attempt <= bindparam("b_attempt")))
-    .values(
-        state="retrying", attempt=bindparam("b_attempt"), reason=bindparam("b_reason"), error=bindparam("b_error"),
-        not_before=bindparam("b_not_before"), crashes=func.coalesce(bindparam("b_crashes"), jobs.c.crashes),
-    )
-)  # fmt: skip
-_SET_ENDED: Final = (
-    update(jobs)
-    .where(_mine)
-    .values(
-        owner="", call=None, call_data=None,
-        **{name: bindparam(f"b_{name}") for name in (
-            "state", "reason", "attempt", "error", "finished_at", "answer", "answer_data")},
-        started_at=func.coalesce(jobs.c.started_at, bindparam("b_started_at")),
-    )
-)  # fmt: skip
-_SET_FREE: Final = update(jobs).where(_mine).values(owner="", state="queued", attempt=bindparam("b_attempt"))
-_SET_FREE_CUT_OFF: Final = _SET_FREE.values(cut_off=jobs.c.cut_off + 1)
-
-
-def _upsert_attempts(dialect: str) -> Any:
-    """Return the statement that adds what is known of an attempt to what is known already; an end stays an end."""
-    maker: Any = {"sqlite": sqlite, "postgresql": postgresql}[dialect]
-    statement = maker.insert(attempts)
-    new = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=["job_id", "attempt"],
-        set_={name: func.coalesce(new[name], attempts.c[name]) for name in _ACCOUNT},
-        where=attempts.c.ended_at.is_(None),
-    )
+_UNKNOWN: Final = dict.fromkeys(ACCOUNT)
+_TEXTS: Final = ("error", "progress", "log")
 
 
 class KindOf:
@@ -111,12 +63,12 @@ class Changes:
 
     def note_attempt(self, job_id: str, attempt: int, account: Mapping[str, Any]) -> None:
         """Add to what is known of an attempt."""
-        row = self.attempts.get((job_id, attempt))
-        if row is None:
-            row = self.attempts[job_id, attempt] = {"job_id": job_id, "attempt": attempt, **dict.fromkeys(_ACCOUNT)}
-        for name in _ACCOUNT:
-            if (value := account.get(name)) is not None:
-                row[name] = clean(value) if type(value) is str else value
+        known = self.attempts.get((job_id, attempt), _UNKNOWN)
+        row = self.attempts[job_id, attempt] = {**known, "job_id": job_id, "attempt": attempt}
+        row.update((name, value) for name, value in account.items() if value is not None)
+        for name in _TEXTS:
+            if row[name] is not None:
+                row[name] = clean(row[name])
 
 
 class Journal:
@@ -126,7 +78,6 @@ class Journal:
         self._pool = pool
         self._owner = owner
         self._kinds: dict[int, KindOf] = {}
-        self._upserts: dict[str, Any] = {}
 
     def learn_kind(self, number: int, description: bytes, function: bytes) -> None:
         """Note what later events mean by a number."""
@@ -221,18 +172,16 @@ class Journal:
 
     def write(self, connection: Connection, changes: Changes) -> None:
         """Write what was collected; raise IntegrityError where a job is in the store already."""
-        for kind in changes.kinds:
-            self._store_kind(connection, kind)
-        if changes.jobs:
-            connection.execute(_INSERT_JOB, changes.jobs)
-        if changes.attempts:
-            connection.execute(self._upsert(connection), list(changes.attempts.values()))
+        statements = prepare(connection.dialect)
+        statements.add_kinds.execute(connection, [self._row_of(kind) for kind in changes.kinds])
+        statements.add_jobs.execute(connection, changes.jobs)
+        statements.note_attempts.execute(connection, list(changes.attempts.values()))
         for statement, rows in (
-            (_SET_RUNNING, changes.running), (_SET_RETRYING, changes.retrying), (_SET_ENDED, changes.ended),
-            (_SET_FREE, changes.freed), (_SET_FREE_CUT_OFF, changes.cut_off),
+            (statements.set_running, changes.running), (statements.set_retrying, changes.retrying),
+            (statements.set_ended, changes.ended), (statements.set_free, changes.freed),
+            (statements.set_cut_off, changes.cut_off),
         ):  # fmt: skip
-            if rows:
-                connection.execute(statement, [{**row, "b_owner": self._owner} for row in rows.values()])
+            statement.execute(connection, [{**row, "b_owner": self._owner} for row in rows.values()])
 
     def sweep_outbox(self, connection: Connection) -> int:
         """Make jobs of what transactions of users have left in the outbox; return how many."""
@@ -258,19 +207,11 @@ class Journal:
             if len(rows) < _SLICE:
                 return count
 
-    def _upsert(self, connection: Connection) -> Any:
-        dialect = connection.dialect.name
-        if dialect not in self._upserts:
-            self._upserts[dialect] = _upsert_attempts(dialect)
-        return self._upserts[dialect]
-
-    def _store_kind(self, connection: Connection, kind: KindOf) -> None:
-        maker: Any = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
-        row = {
+    def _row_of(self, kind: KindOf) -> dict[str, Any]:
+        return {
             "digest": kind.digest, "pool": self._pool, "name": kind.name, "description": kind.description,
             "function": kind.function,
         }  # fmt: skip
-        connection.execute(maker.insert(kinds).values(row).on_conflict_do_nothing())
 
     def claim_known(self, connection: Connection, changes: Changes) -> dict[str, dict[str, Any]]:
         """Take those submissions out of the changes that are in the store, and return what it knows of them.
@@ -286,14 +227,14 @@ class Journal:
         changes.jobs = [row for row in changes.jobs if row["id"] not in found]
         waiting = [{"b_id": job_id} for job_id, row in found.items() if not row["owner"] and row["pool"] == self._pool]
         if waiting:
-            claim = update(jobs).where(jobs.c.id == _ID, jobs.c.owner == "", jobs.c.finished_at.is_(None))
+            claim = update(jobs).where(jobs.c.id == bindparam("b_id"), jobs.c.owner == "", jobs.c.finished_at.is_(None))
             connection.execute(claim.values(owner=self._owner), waiting)
         return found
 
 
 def _usage(details: bytes) -> dict[str, Any]:
     """Return what a worker has told of the resources that an attempt took."""
-    if not details:
+    if b'"cpu_seconds"' not in details:
         return {}
     values = json.loads(details)
     return {name: values[name] for name in ("cpu_seconds", "peak_bytes") if isinstance(values.get(name), int | float)}

@@ -195,8 +195,10 @@ class ClientDesk:
         refusal: tuple[str, str, dict[str, Any]] | None = None
         if job.kind.refusal:
             refusal = "ConfigurationError", job.kind.refusal, {}
-        elif self._room < 0 or fd is not None or recording is not None:
+        elif self._room < 0 or fd is not None:
             refusal = supervisor.refusal(fd)
+        elif recording is not None:
+            refusal = recording.refusal(None)
         if refusal is None:
             try:
                 job.row = supervisor.allocate_row(job_id)

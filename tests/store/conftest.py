@@ -1,85 +1,17 @@
-"""The databases that the conformance suite runs on: SQLite in a file, PostgreSQL as a server of this run's own."""
+"""The stores that the conformance suite runs on: SQLite in a file, PostgreSQL as a server of this run's own."""
 
 from __future__ import annotations
 
 import contextlib
-import getpass
-import glob
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
-import uuid
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 import procjobs
+from tests.databases import postgres_server, postgres_url, sqlite_url  # noqa: F401
 
 from ..conftest import wait_until
-
-
-def _find(program):
-    found = shutil.which(program) or next(iter(sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{program}"))), None)
-    return None if found is None else os.path.realpath(found)
-
-
-class PostgreSQL:
-    """A server without TCP, in a directory of its own; it refuses to run as root, so as another user where we are."""
-
-    def __init__(self):
-        self.directory = tempfile.mkdtemp(prefix="pg-", dir="/tmp")
-        self.user = getpass.getuser()
-        if os.getuid() == 0:
-            self.user = next(u for u in ("postgres", "nobody") if u in {entry.pw_name for entry in pwd.getpwall()})
-            shutil.chown(self.directory, self.user)
-        os.chmod(self.directory, 0o711)
-        self._run(_find("initdb"), "-D", f"{self.directory}/data", "-U", "procjobs", "-A", "trust", "--no-sync")
-        self.start()
-
-    def _run(self, *command):
-        as_user = {"user": self.user, "group": pwd.getpwnam(self.user).pw_gid} if os.getuid() == 0 else {}
-        environment = {name: value for name, value in os.environ.items() if name != "PROCJOBS_TEST_RUN"}
-        done = subprocess.run(  # the server is no process of a test's, whoever starts it
-            command, cwd=self.directory, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            check=False, **as_user,
-        )
-        assert 0 == done.returncode, done.stderr
-
-    def _control(self, *arguments):
-        self._run(_find("pg_ctl"), "-D", f"{self.directory}/data", "-w", "-l", f"{self.directory}/log", *arguments)
-
-    def start(self):
-        options = f"-k {self.directory} -c listen_addresses= -c fsync=off -c max_connections=50"
-        self._control("start", "-o", options)
-
-    def stop(self, how="immediate"):
-        self._control("stop", "-m", how)
-
-    def url(self, database):
-        return f"postgresql+psycopg://procjobs@/{database}?host={self.directory}"
-
-    def execute(self, statement, database="postgres"):
-        engine = create_engine(self.url(database), poolclass=NullPool, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(statement))
-
-    def close(self):
-        with contextlib.suppress(AssertionError):
-            self.stop()
-        shutil.rmtree(self.directory)
-
-
-@pytest.fixture(scope="session")
-def postgresql():
-    if _find("initdb") is None:
-        assert "CI" not in os.environ, "PostgreSQL is not installed, and tests that need it must run here"
-        pytest.skip("PostgreSQL's initdb is not installed")
-    server = PostgreSQL()
-    yield server
-    server.close()
 
 
 class Store:
@@ -105,16 +37,10 @@ class Store:
         return self.rows(query, id=job.id)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request, tmp_path):
-    if request.param == "sqlite":
-        yield Store(f"sqlite:///{tmp_path}/jobs.db")
-        return
-    server = request.getfixturevalue("postgresql")
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    server.execute(f"CREATE DATABASE {name}")
-    yield Store(server.url(name))
-    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+@pytest.fixture(params=["sqlite_url", "postgres_url"], ids=["sqlite", "postgresql"])
+def store(request):
+    """A store that has nothing yet, once in each kind of database."""
+    return Store(request.getfixturevalue(request.param))
 
 
 @pytest.fixture

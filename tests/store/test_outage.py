@@ -35,7 +35,7 @@ class Away:
 
     def begin(self, _store, server):
         self._server = server()
-        self._server.stop()
+        self._server.stop("immediate")
 
     def end(self):
         self._server.start()
@@ -67,7 +67,7 @@ class Full:
         resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-OUTAGES = {"sqlite": [Locked, Full], "postgresql": [Away, Stuck]}
+OUTAGES = {"sqlite_url": [Locked, Full], "postgres_url": [Away, Stuck]}
 CASES = [(kind, outage) for kind, outages in OUTAGES.items() for outage in outages]
 
 
@@ -80,7 +80,7 @@ def test_outage_is_told_and_survived(started, store, outage, request, tmp_path):
     wait_until(lambda: lines(trace))
     trouble = outage()
     trouble.pool = pool
-    trouble.begin(store, lambda: request.getfixturevalue("postgresql"))
+    trouble.begin(store, lambda: request.getfixturevalue("postgres_server"))
     try:
         waiting = [pool.submit(jobs.append_line, str(trace), n) for n in range(20)]
         wait_until(lambda: (pool.stats().store or "").startswith("unavailable since 20"), dump=lambda: str(pool.stats()))
@@ -97,7 +97,7 @@ def test_outage_is_told_and_survived(started, store, outage, request, tmp_path):
     assert ["running", *map(str, range(20))] == sorted(lines(trace), key=lambda line: (line != "running", line.zfill(5)))
 
 
-@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("store", ["sqlite_url"], indirect=True)
 def test_submissions_that_wait_are_bounded(started, store):
     pool = started(workers=1)
     pool.submit(jobs.add, 1).result(30)
@@ -125,7 +125,7 @@ def test_everything_killed_while_the_database_is_away(started, store, request, t
     running.wait_accepted(30)
     wait_until(lambda: lines(trace))
     outage = Locked() if store.url.startswith("sqlite") else Away()
-    outage.begin(store, lambda: request.getfixturevalue("postgresql"))
+    outage.begin(store, lambda: request.getfixturevalue("postgres_server"))
     try:
         waiting = pool.submit(jobs.append_line, str(trace), "waiting")
         wait_until(lambda: pool.stats().store.startswith("unavailable"))

@@ -8,6 +8,7 @@ from sqlalchemy import inspect
 import procjobs
 from procjobs.store import schema
 from procjobs.store.database import open_engine
+from procjobs.store.statements import prepare
 
 
 def described(connection):
@@ -61,3 +62,19 @@ def test_newer_schema_is_left_alone(store):
         pytest.raises(procjobs.StoreUnavailable, match="Upgrade procjobs"),
     ):
         schema.migrate(connection)
+
+
+@pytest.mark.parametrize("name", ["set_running", "set_retrying", "set_ended", "set_free", "set_cut_off"])
+def test_job_is_found_by_its_id_where_the_planner_has_no_statistics(store, name):
+    """PostgreSQL walked through the index of unfinished jobs for each change of one: 541 jobs a second instead of 9,700."""
+    names = "id", "owner", "state", "reason", "attempt", "error", "not_before", "crashes", "started_at", "finished_at"
+    row = {f"b_{name}": None for name in (*names, "answer", "answer_data")} | {"b_id": "x", "b_owner": "y", "b_attempt": 1}
+    with open_engine(store.url).connect() as connection, connection.begin() as transaction:
+        schema.migrate(connection)
+        statement = getattr(prepare(connection.dialect), name)
+        statement.execute(connection, [row])
+        keyword = "EXPLAIN QUERY PLAN" if connection.dialect.name == "sqlite" else "EXPLAIN"
+        values = row if statement._values is None else statement._values(row)
+        plan = str(connection.exec_driver_sql(f"{keyword} {statement._text}", values).all())
+        transaction.rollback()
+    assert "procjobs_jobs_pkey" in plan or "sqlite_autoindex_procjobs_jobs_1" in plan

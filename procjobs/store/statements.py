@@ -1,0 +1,106 @@
+"""The statements that run for every job, as the driver takes them.
+
+They are SQLAlchemy's, compiled once. To have it look at each row again takes longer than SQLite takes to write the row.
+"""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import bindparam, func, insert, literal_column, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from procjobs.store.schema import attempts, jobs, kinds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy.engine import Connection, Dialect
+
+ACCOUNT: Final = (
+    "outcome", "error", "started_at", "ended_at", "worker", "worker_pid", "signal", "exit_code", "cpu_seconds",
+    "peak_bytes", "progress", "log",
+)  # fmt: skip
+"""What is known of an attempt: columns that are filled one after the other, and not emptied."""
+_JOB: Final = (
+    "id", "pool", "owner", "name", "kind", "queue", "priority", "key", "unique_until", "state", "attempt", "cut_off",
+    "crashes", "submitted_at", "not_before", "expires_at", "call", "call_data",
+)  # fmt: skip
+
+
+_ZERO: Final[Any] = literal_column("0")
+_NULL: Final[Any] = literal_column("NULL")
+_NOBODY: Final[Any] = literal_column("''")
+
+
+class Prepared:
+    """A statement for many rows, each a mapping that has all of its parameters, and perhaps more."""
+
+    def __init__(self, statement: Any, dialect: Dialect, columns: Sequence[str] | None = None) -> None:
+        compiled = statement.compile(dialect=dialect, column_keys=columns)
+        self._text = str(compiled)
+        names = compiled.positiontup
+        self._values = None if names is None else itemgetter(*names)
+
+    def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run it for every row; nothing is done for none."""
+        if rows:
+            values: Any = rows if self._values is None else list(map(self._values, rows))
+            connection.exec_driver_sql(self._text, values)
+
+
+class Statements:
+    """All of them, for one kind of database."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        maker: Any = {"sqlite": sqlite, "postgresql": postgresql}[dialect.name]
+        self.add_kinds = Prepared(maker.insert(kinds).on_conflict_do_nothing(), dialect)
+        self.add_jobs = Prepared(insert(jobs), dialect, _JOB)
+        self.note_attempts = Prepared(_upsert_attempts(maker), dialect)
+        # Of a job that has not ended, and is this supervisor's. Written so that the planner finds it by its id: where the
+        # condition is that of a partial index, PostgreSQL without statistics walks through that, for each row again.
+        mine = (jobs.c.id == bindparam("b_id")) & (jobs.c.owner == bindparam("b_owner"))
+        change = update(jobs).where(mine, func.coalesce(jobs.c.finished_at, _ZERO) == _ZERO)
+        is_newer = jobs.c.attempt <= bindparam("b_attempt")
+        crashes: Any = func.coalesce(bindparam("b_crashes"), jobs.c.crashes)
+        started_at: Any = func.coalesce(jobs.c.started_at, bindparam("b_started_at"))
+        running: dict[str, Any] = {"state": literal_column("'running'"), "reason": _NULL,
+                                   "started_at": started_at, "crashes": crashes, **_given("attempt")}  # fmt: skip
+        retrying = {"state": literal_column("'retrying'"), "crashes": crashes,
+                    **_given("attempt", "reason", "error", "not_before")}  # fmt: skip
+        ended = {"owner": _NOBODY, "call": _NULL, "call_data": _NULL,
+                 "started_at": started_at,
+                 **_given("state", "reason", "attempt", "error", "finished_at", "answer", "answer_data")}  # fmt: skip
+        free = {"owner": _NOBODY, "state": literal_column("'queued'"), **_given("attempt")}
+        self.set_running = Prepared(change.where(is_newer).values(running), dialect)
+        self.set_retrying = Prepared(change.where(is_newer).values(retrying), dialect)
+        self.set_ended = Prepared(change.values(ended), dialect)
+        self.set_free = Prepared(change.values(free), dialect)
+        self.set_cut_off = Prepared(change.values({**free, "cut_off": jobs.c.cut_off + literal_column("1")}), dialect)
+
+
+def _given(*columns: str) -> dict[str, Any]:
+    return {name: bindparam(f"b_{name}", type_=jobs.c[name].type) for name in columns}
+
+
+def _upsert_attempts(maker: Any) -> Any:
+    """Return the statement that adds what is known of an attempt to what is known already; an end stays an end."""
+    statement = maker.insert(attempts)
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=["job_id", "attempt"],
+        set_={name: func.coalesce(new[name], attempts.c[name]) for name in ACCOUNT},
+        where=attempts.c.ended_at.is_(None),
+    )
+
+
+_prepared: dict[str, Statements] = {}
+
+
+def prepare(dialect: Dialect) -> Statements:
+    """Return the statements for a kind of database, compiled when they are first asked for."""
+    found = _prepared.get(dialect.name)
+    if found is None:
+        found = _prepared[dialect.name] = Statements(dialect)
+    return found
