@@ -37,10 +37,20 @@ class Controls:
     def logs(self, job_id: str) -> str:
         """Return the end (16 KiB) of what a job has printed and logged, while it runs or after it. Asks the supervisor.
 
-        Standard output and error of everything that it started are in it, in the order in which they were read. Raise
-        UnknownJob if there is no such job.
+        Standard output and error of everything that it started are in it, in the order in which they were read. Of a job
+        that is in the pool's store alone, return what that has kept: the last 8 KiB of each attempt. Raise UnknownJob if
+        there is no such job, StoreUnavailable if the store cannot be read.
         """
-        return str(self._ask_about(job_id, "logs")["text"])
+        connection = self._connect()
+        reply = connection.request("logs", id=from_text(job_id).hex())
+        if reply["known"]:
+            return str(reply["text"])
+        url = connection.welcome["settings"].get("store")
+        if url is None:
+            raise _unknown(job_id)
+        from procjobs.store.reading import find_log  # with SQLAlchemy, which takes longer to load than all the rest
+
+        return find_log(url, job_id)
 
     def stack(self, job_id: str) -> str | None:
         """Return where a running job is: the Python stacks of its worker's threads, as text, also from C code.
@@ -55,7 +65,7 @@ class Controls:
     def _ask_about(self, job_id: str, call: str) -> dict[str, Any]:
         reply = self._connect().request(call, id=from_text(job_id).hex())
         if not reply["known"]:
-            raise UnknownJob(f"job {job_id} is not known to this pool")
+            raise _unknown(job_id)
         return reply
 
     # About the pool ---------------------------------------------------------------------------------------------
@@ -98,3 +108,7 @@ class Controls:
     def drain(self) -> None:
         """Take no more jobs from anybody; when those there are have ended, the pool ends. Returns at once."""
         self._connect().request("drain")
+
+
+def _unknown(job_id: str) -> UnknownJob:
+    return UnknownJob(f"job {job_id} is not known to this pool")

@@ -37,13 +37,22 @@ def find_status(url: str, job_id: str) -> JobStatus:
     with _reading(url) as connection:
         row = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
         if row is None:
-            raise UnknownJob(f"job {job_id} is not known to this pool, nor to its store")
+            raise _unknown(job_id)
         key = (attempts.c.job_id == job_id) & (attempts.c.attempt == row.attempt)
         pid = connection.scalar(select(attempts.c.worker_pid).where(key))
     return JobStatus(
         row.id, row.name, row.state, row.reason, row.attempt, None, row.submitted_at, row.started_at, row.finished_at, pid,
         row.error,
     )  # fmt: skip
+
+
+def find_log(url: str, job_id: str) -> str:
+    """Return what a store has kept of what a job printed, all attempts together; raise as `find_status` does."""
+    logs = select(attempts.c.log).where(attempts.c.job_id == job_id).order_by(attempts.c.attempt)
+    with _reading(url) as connection:
+        if connection.scalar(select(jobs.c.id).where(jobs.c.id == job_id)) is None:
+            raise _unknown(job_id)
+        return "".join(log for log in connection.scalars(logs) if log)
 
 
 def find_history(
@@ -69,6 +78,10 @@ def find_history(
                     values["peak_bytes"] = int(values["peak_bytes"])
                 runs[row["job_id"]].append(Run(**values))
     return [_record(row, tuple(runs[row.id])) for row in rows]
+
+
+def _unknown(job_id: str) -> UnknownJob:
+    return UnknownJob(f"job {job_id} is not known to this pool, nor to its store")
 
 
 def _record(row: Row[Any], runs: tuple[Run, ...]) -> JobRecord:

@@ -29,19 +29,21 @@ _LONGEST_LINE: Final = 4096
 
 
 class Tail:
-    """The last bytes of a stream."""
+    """The last bytes of a stream; `length` is how many there were in all."""
 
-    __slots__ = ("_data", "_most_bytes")
+    __slots__ = ("_data", "_most_bytes", "length")
 
     def __init__(self, most_bytes: int) -> None:
         self._data = b""
         self._most_bytes = most_bytes
+        self.length = 0
 
     def __len__(self) -> int:
         return len(self._data)
 
     def append(self, data: bytes) -> None:
         """Add to the end; what is too much is lost at the beginning, at a whole line where there is one."""
+        self.length += len(data)
         joined = self._data + data
         if len(joined) > self._most_bytes:
             joined = joined[-self._most_bytes :]
@@ -53,13 +55,19 @@ class Tail:
         """Return the tail as text."""
         return self._data.decode(errors="replace")
 
+    def text_since(self, length: int) -> str:
+        """Return what has come since the stream had this length, as far as it is still here."""
+        count = min(self.length - length, len(self._data))
+        return self._data[len(self._data) - count :].decode(errors="replace")
+
 
 class Transcript:
     """What a job has printed: both streams in the order in which they were read, and standard error alone."""
 
-    __slots__ = ("everything", "stderr")
+    __slots__ = ("_begun_at", "everything", "stderr")
 
     def __init__(self) -> None:
+        self._begun_at = 0
         self.everything = Tail(TAIL_BYTES)
         self.stderr = Tail(STDERR_TAIL_BYTES)
 
@@ -68,7 +76,12 @@ class Transcript:
 
     def begin_attempt(self) -> None:
         """Let standard error be that of the attempt to come."""
+        self._begun_at = self.everything.length
         self.stderr = Tail(STDERR_TAIL_BYTES)
+
+    def text_of_attempt(self) -> str:
+        """Return the tail of what this attempt has printed."""
+        return self.everything.text_since(self._begun_at)
 
 
 class OutputSource:

@@ -188,7 +188,7 @@ class Recording:
         if start is not None and start[2] == job.attempt:
             account |= {"worker": start[3], "worker_pid": start[4], "started_at": start[5]}
         if job.transcript is not None:
-            account["log"] = limit_text(job.transcript.everything.text(), 8192)
+            account["log"] = limit_text(job.transcript.text_of_attempt(), 8192)
         if job.row:
             progress = self._supervisor.table.last_report(job.row, job.id)[1]
             if progress is not None:

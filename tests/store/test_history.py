@@ -117,3 +117,19 @@ def test_command_line_shows_the_history_of_a_pool_that_runs_or_not(started, stor
     (document,) = json.loads(run("--store", store.url, "--json"))
     assert (job.id, ["raised", "succeeded"]) == (document["id"], [run["outcome"] for run in document["attempts"]])
     assert "the store has no such job" in run("--store", store.url, "--state", "failed")
+
+
+def test_log_of_a_job_that_the_pool_has_forgotten_comes_from_the_store(started):
+    pool = started(workers=1)
+    job = pool.options(retries=1, backoff=0).submit(print_and_fail, "its last words")
+    assert job.exception(30)
+    pool.stop()
+    again = started(workers=1)
+    assert ["its last words"] * 2 == again.logs(job.id).splitlines()
+    with pytest.raises(procjobs.UnknownJob, match="nor to its store"):
+        again.logs("01a1fd57-cd2f-7ad2-96aa-13760a4968b6")
+
+
+def print_and_fail(text):
+    print(text)
+    raise ValueError(text)
