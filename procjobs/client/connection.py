@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Final
 from procjobs.client import unacknowledged
 from procjobs.client.job import Job
 from procjobs.client.kinds import KindRegistry, Registered
-from procjobs.client.sender import FrameSender
+from procjobs.client.requests import REQUEST_TIMEOUT, Asker
 from procjobs.client.unacknowledged import Submission, Unacknowledged
 from procjobs.clock import monotonic
 from procjobs.config import JobOptions
-from procjobs.errors import PayloadError, PoolClosed, SubmitTimeout, SupervisorLost, SupervisorRefused
+from procjobs.errors import PayloadError, PoolClosed, SupervisorLost, SupervisorRefused
 from procjobs.host import payload
 from procjobs.shared import wire
 from procjobs.shared.ids import ID_BYTES
@@ -39,10 +39,9 @@ _READ_BYTES: Final = 64 * 1024  # see procjobs.supervisor.links
 _CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 _SUBMIT: Final = int(Frame.SUBMIT)
 _FINISHED: Final = int(Frame.FINISHED)
-REQUEST_TIMEOUT: Final = 30.0
 
 
-class Connection(FrameSender):
+class Connection(Asker):
     """A connection that has said hello. It serves the process that made it; a forked child makes its own."""
 
     def __init__(self, sock: socket.socket, directory: str, *, submit_timeout: float) -> None:
@@ -51,21 +50,15 @@ class Connection(FrameSender):
         self.pid = os.getpid()
         self.welcome: dict[str, Any] = {}
         self.table: LastingTable | None = None
-        self._lock = threading.Lock()
-        self._changed = threading.Condition()
         self._reader = FrameReader()
         self._fds: deque[int] = deque()
         self._kinds = KindRegistry()
         self._jobs: dict[bytes, Job[Any]] = {}
         self._unacknowledged = Unacknowledged()
-        self._replies: dict[int, dict[str, Any] | None] = {}
-        self._requests = 0
         self.sent = 0
-        self._accepted = 0
         self._closing = False
         self._closes_when_idle = False
         self._will_end = self._has_ended = False
-        self._receiver: threading.Thread | None = None
         self.on_notice: Callable[[str | None], None] = _ignore
 
     def say_hello(self, generation: str, spec_fd: int, executable: str) -> None:
@@ -209,37 +202,6 @@ class Connection(FrameSender):
             with contextlib.suppress(SupervisorLost):  # then this connection's own receiver decides about it
                 self._send(wire.frame(Frame.WATCH, job_id))
 
-    def request(self, call: str, *, timeout: float | None = REQUEST_TIMEOUT, **arguments: Any) -> dict[str, Any]:
-        """Ask the supervisor and wait for its reply; raise SupervisorLost if there is none."""
-        number = self._send_request(call, arguments, expected=True)
-        if self._receiver is None:
-            self._start_receiver()
-        with self._changed:
-            answered = self._changed.wait_for(lambda: self._replies[number] is not None or self.lost, timeout)
-            reply = self._replies.pop(number)
-        if reply is not None:
-            return reply
-        what = "went away before it answered" if answered else f"did not answer within {timeout:g} s"
-        raise SupervisorLost(f"the supervisor {what} ({call})")
-
-    def _send_request(self, call: str, arguments: dict[str, Any], *, expected: bool) -> int:
-        with self._lock:
-            number = 0
-            if expected:
-                self._requests = number = self._requests % 0x7FFF_FFFF + 1
-                self._replies[number] = None
-            try:
-                self._send(wire.json_frame(Frame.REQUEST, {"call": call, **arguments}, prefix=wire.U32.pack(number)))
-            except BaseException:
-                self._replies.pop(number, None)
-                raise
-        return number
-
-    def ask_to_stop(self) -> None:
-        """Ask the supervisor to end the pool; nothing is waited for."""
-        with contextlib.suppress(SupervisorLost, SubmitTimeout):
-            self._send_request("stop", {}, expected=False)
-
     def expect(self, job: Job[Any]) -> None:
         """Let others find the handle of a job that is about to be submitted."""
         with self._lock:
@@ -249,17 +211,10 @@ class Connection(FrameSender):
         """Undo that: it will not be submitted."""
         self._jobs.pop(job._job_id, None)  # noqa: SLF001 - see submit
 
-    def sweep_outbox(self) -> None:
-        """Let the pool look into its outbox; nothing is waited for."""
-        self._send_request("sweep", {}, expected=False)
-
     def drop_job(self, job: Job[Any]) -> None:
         """Cancel a job whose handle was cancelled; nothing is waited for."""
         self._jobs.pop(job._job_id, None)  # noqa: SLF001 - see submit
-        try:
-            self._send_request("cancel", {"id": job._job_id.hex()}, expected=False)  # noqa: SLF001 - see submit
-        except (SupervisorLost, SubmitTimeout):
-            return  # with the supervisor, the job goes too; a stopped one has stopped workers' answers as well
+        self.ask_to_cancel(job._job_id)  # noqa: SLF001 - see submit
 
     def watch(self, job: Job[Any]) -> Job[Any]:
         """Ask for the answer of a job that another process submitted; return the handle that will get it."""
@@ -402,11 +357,7 @@ class Connection(FrameSender):
                 self._accepted = accepted
                 self._changed.notify_all()
         elif kind == Frame.REPLY:
-            number, reply = int.from_bytes(raw[BODY : BODY + 4], "little"), wire.parse_json(raw[BODY + 4 :])
-            with self._changed:
-                if number in self._replies:
-                    self._replies[number] = reply
-                    self._changed.notify_all()
+            self._take_reply(int.from_bytes(raw[BODY : BODY + 4], "little"), wire.parse_json(raw[BODY + 4 :]))
         elif kind == Frame.NOTICE:
             with contextlib.suppress(Warning):  # one that is an error in this application; here is nobody to raise it to
                 self.on_notice(wire.parse_json(raw[BODY:]).get("problem"))
@@ -441,22 +392,6 @@ class Connection(FrameSender):
         self._ask_for_acknowledgement(sent)
         with self._changed:
             self._changed.wait_for(lambda: self._accepted >= sent or self.lost, timeout)
-
-    def _ask_for_acknowledgement(self, sequence: int) -> None:
-        """Have the supervisor say at once what it has; by itself it waits a moment for an answer to say it with.
-
-        Nothing is waited for: where the socket takes no more just now, the supervisor says it all the same.
-        """
-        if self._accepted >= sequence or not self._lock.acquire(blocking=False):
-            return
-        try:
-            if not self._unsent and not self.lost:
-                data = wire.json_frame(Frame.REQUEST, {"call": "acknowledge"}, prefix=wire.U32.pack(0))
-                with contextlib.suppress(OSError):  # it has gone; the receiver sees it too
-                    sent = self._try_send(data, None)
-                    self._unsent = data[sent:] if sent else b""
-        finally:
-            self._lock.release()
 
     def outstanding(self) -> list[Job[Any]]:
         """Return the jobs whose answers are awaited."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from procjobs.client import attached, launcher, settings
 from procjobs.client.connection import Connection
 from procjobs.client.controls import Controls
+from procjobs.client.ending import Ending, abandon
 from procjobs.client.job import Job
 from procjobs.client.kinds import OPTIONS_ATTRIBUTE, function_name
 from procjobs.client.monitor import Monitor
@@ -46,13 +47,12 @@ if TYPE_CHECKING:
     from procjobs.sql.configuration import Database
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-_STOP_TIMEOUT = 30.0
 _UNLOOKED = 100
 """The most submissions between two looks at how many jobs wait."""
 _LOOK_SECONDS = 0.001
 
 
-class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
+class Pool(Submitter, Monitor, Controls, Ending, concurrent.futures.Executor):
     """A pool of worker processes: this process's own, or with a name the host's.
 
     `Pool()` is private: it ends with the process that made it. `Pool("media")` is shared by all processes of this user
@@ -177,7 +177,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
             connection.on_notice = lambda problem: (method := tell()) and method(problem)
             self._finalizer.detach()
             is_owner = self.is_private and os.getpid() == self._owner_pid
-            self._finalizer = weakref.finalize(self, _abandon, connection, self._child_pid, is_owner)
+            self._finalizer = weakref.finalize(self, abandon, connection, self._child_pid, is_owner)
             self._finalizer.atexit = False
             # The table before is not closed: another thread may be reading it. It goes with its last reader.
             self._table = connection.table
@@ -437,100 +437,6 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         job: Job[Any] = Job(self, from_text(job_id), status.name)
         return self._connect().watch(job)
 
-    # Ending ---------------------------------------------------------------------------------------------------
-
-    def stop(self) -> None:
-        """End the pool for everybody: waiting jobs fail with PoolClosed, running ones are stopped. Waits for the end.
-
-        Nothing of the pool remains: no process, no file.
-        """
-        self._end("stop", _STOP_TIMEOUT + self._job_defaults.grace_period)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let go of the pool. A private one ends when its jobs are done; a named one goes on for the others.
-
-        With `wait`, return when the jobs submitted here are done; with `cancel_futures`, cancel those that have not
-        started.
-        """
-        with self._lock:
-            was_closed, self._closed = self._closed, True
-            connection = self._connection
-        if connection is None:
-            return
-        if not was_closed:
-            with contextlib.suppress(SupervisorLost):
-                if cancel_futures:
-                    connection.request("cancel_queued")
-                if self.is_private and os.getpid() == self._owner_pid:
-                    connection.request("drain")
-        if wait:
-            concurrent.futures.wait(connection.outstanding())
-            if self.is_private and os.getpid() == self._owner_pid:
-                connection.wait_for_end(None)
-            self._release(connection)
-        elif not self.is_private:
-            self._finalizer.detach()
-            connection.close_when_idle()
-
-    def _end(self, call: str, timeout: float, **arguments: Any) -> None:
-        with self._lock:
-            connection = self._connect() if not self._closed else self._connection
-            self._closed = True
-        if connection is None:
-            return
-        supervisor = process.try_open_pidfd(connection.welcome["pid"])
-        try:
-            with contextlib.suppress(SupervisorLost):
-                connection.request(call, **arguments)
-            connection.wait_for_end(timeout)
-            self._release(connection)
-            launcher.wait_for_end(self._directory, timeout)
-            if supervisor is not None:  # it removes its files, the lock last, and then still has to end
-                process.wait_for_pidfd(supervisor, timeout)
-        finally:
-            if supervisor is not None:
-                os.close(supervisor)
-
-    def _release(self, connection: Connection) -> None:
-        self._finalizer.detach()
-        connection.close()
-        for former in self._retired:
-            former.wait_for_end(None)
-        self._table = None
-        self._wait_for_child(_STOP_TIMEOUT)
-
-    def _wait_for_child(self, timeout: float | None) -> None:
-        child, self._child_pid = self._child_pid, None
-        if child is not None:
-            process.wait_for_child(child, _STOP_TIMEOUT if timeout is None else timeout)
-            launcher.wait_for_end(self._directory, _STOP_TIMEOUT)
-
-    def _let_child_go(self) -> None:
-        """Reap the private supervisor that was lost."""
-        child, self._child_pid = self._child_pid, None
-        if child is not None:
-            process.wait_for_child(child, _STOP_TIMEOUT)
-
-    def __exit__(self, kind: type[BaseException] | None, value: object, traceback: object) -> None:
-        """Wait for the jobs, or on Ctrl-C and exit, if the pool is private, end it at once."""
-        if kind is not None and not issubclass(kind, Exception) and self.is_private:
-            self._stop_at_once()
-        else:
-            self.shutdown(wait=True)
-
-    def _stop_at_once(self) -> None:
-        if not self._closed:
-            self._end("stop", _STOP_TIMEOUT, at_once=True)
-
-    def finish_at_exit(self) -> None:
-        """Do what has to be done before the interpreter ends: a private pool's jobs are awaited, but for a Ctrl-C."""
-        if not self.is_private or os.getpid() != self._owner_pid:
-            return
-        if getattr(sys, "last_type", None) is KeyboardInterrupt:
-            self._stop_at_once()
-        else:
-            self.shutdown(wait=True)
-
 
 def _private_name() -> str:
     return f"{rundir.PRIVATE_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
@@ -538,15 +444,6 @@ def _private_name() -> str:
 
 def _nothing() -> None:
     pass
-
-
-def _abandon(connection: Connection, child_pid: int | None, is_owner: bool) -> None:
-    """Let go of a pool that was forgotten without a shutdown; nobody holds a handle of its jobs either."""
-    if is_owner:
-        connection.ask_to_stop()
-    connection.close()
-    if child_pid is not None:
-        process.wait_for_child(child_pid, _STOP_TIMEOUT)
 
 
 def _after_fork() -> None:

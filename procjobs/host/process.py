@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import sys
 import time
 import warnings
@@ -101,6 +102,23 @@ def spawn(args: list[str], *, env: Mapping[str, str], stdin: int, passed: Sequen
     finally:
         for fd in safe:
             os.close(fd)
+
+
+def spawn_linked(
+    args: list[str], *, env: Mapping[str, str], kind: int = socket.SOCK_STREAM, passed: Sequence[int] = ()
+) -> tuple[int, socket.socket]:
+    """Start a fresh program in a session of its own; return its pid, and our end of a pair of sockets.
+
+    Its end is its descriptor 3, those `passed` come after it, and it has no input. OSError or ValueError if it cannot be.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    try:
+        with theirs, open(os.devnull, "rb") as null:
+            pid = spawn(args, env=env, stdin=null.fileno(), passed=[theirs.fileno(), *passed], own_session=True)
+    except (OSError, ValueError):
+        ours.close()
+        raise
+    return pid, ours
 
 
 def fork_to_subreaper(child: Callable[[], NoReturn], tell: Callable[[int], None]) -> int:

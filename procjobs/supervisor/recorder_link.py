@@ -49,22 +49,8 @@ class RecorderLink:
     def __init__(self, loop: Loop, source: Any) -> None:
         """Start a recorder; OSError if that cannot be done."""
         self._loop = loop
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self.pid = process.spawn(
-                [sys.executable, "-S", "-E", "-c", _START, "\n".join(sys.path)],
-                env={**os.environ, observe.DETACHED: "1"},
-                stdin=null,
-                passed=[theirs.fileno()],
-                own_session=True,
-            )
-        except (OSError, ValueError):
-            ours.close()
-            raise
-        finally:
-            os.close(null)
-            theirs.close()
+        command = [sys.executable, "-S", "-E", "-c", _START, "\n".join(sys.path)]
+        self.pid, ours = process.spawn_linked(command, env={**os.environ, observe.DETACHED: "1"})
         ours.setblocking(False)
         self.socket = ours
         self.stream = FrameStream(ours)

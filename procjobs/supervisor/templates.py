@@ -224,7 +224,6 @@ class Templates:
                 origin.ready_by = max(origin.ready_by + seconds, now + FORGIVEN_SECONDS)
 
     def _start(self, generation: Generation, origin: _Origin) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         arguments = {
             "path": [os.path.dirname(os.path.dirname(os.path.dirname(__file__)))],
             "supervisor_pid": os.getpid(),
@@ -235,21 +234,12 @@ class Templates:
         }
         environment = {**os.environ, **self._thread_variables(), observe.MARK: self._mark}
         environment.pop(observe.DETACHED, None)  # said of this supervisor, not of what it starts
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            pid = process.spawn(
-                [origin.executable, "-c", _START, json.dumps(arguments)],
-                env=environment,
-                stdin=null,
-                passed=[theirs.fileno(), origin.spec_fd, self._table.fd],
-                own_session=True,
-            )
-        except (OSError, ValueError):
-            ours.close()
-            raise
-        finally:
-            os.close(null)
-            theirs.close()
+        pid, ours = process.spawn_linked(
+            [origin.executable, "-c", _START, json.dumps(arguments)],
+            env=environment,
+            kind=socket.SOCK_SEQPACKET,
+            passed=[origin.spec_fd, self._table.fd],
+        )
         origin.link = TemplateLink(generation, ours, pid)
         origin.ready_by = self._loop.now + self._settings.start_timeout
         self._loop.add(ours.fileno(), self.read_all)
