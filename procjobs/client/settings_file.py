@@ -31,8 +31,8 @@ from procjobs.config import check_pool_name
 from procjobs.errors import ConfigurationError
 
 VARIABLE: Final = "PROCJOBS_CONFIG"
-_OWN_NAME: Final = "procjobs.toml"
-_PROJECT_NAME: Final = "pyproject.toml"
+OWN_NAME: Final = "procjobs.toml"
+PROJECT_NAME: Final = "pyproject.toml"
 _MOST_BYTES: Final = 2**20
 # To parse every project's file costs milliseconds, and most have nothing for us: this finds [tool.procjobs] however written.
 # Not compiled here: see procjobs.client.keys.
@@ -93,6 +93,20 @@ def match_host(pattern: str, names: Sequence[str]) -> tuple[int, int] | None:
     return (1, len(pattern)) if any(fnmatch.fnmatchcase(name, pattern) for name in names) else None
 
 
+def quoted(key: str) -> str:
+    """Return a key as it stands in the header of a table.
+
+    >>> quoted("web-1"), quoted("web-*")
+    ('web-1', '"web-*"')
+    """
+    return key if re.match(_BARE, key) else in_quotes(key)
+
+
+def in_quotes(text: str) -> str:
+    """Return text as a string of TOML, whose basic strings escape what JSON's do."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 # Finding and reading ----------------------------------------------------------------------------------------------
 
 
@@ -112,8 +126,8 @@ def _candidates() -> Iterator[str]:
     except FileNotFoundError:  # it was removed
         return
     while True:
-        yield os.path.join(folder, _OWN_NAME)
-        yield os.path.join(folder, _PROJECT_NAME)
+        yield os.path.join(folder, OWN_NAME)
+        yield os.path.join(folder, PROJECT_NAME)
         if folder == (folder := os.path.dirname(folder)):
             return
 
@@ -126,7 +140,7 @@ def _is_meant(path: str) -> bool:
     # In a directory like /tmp anybody may leave a file for whoever comes along.
     if info.st_uid not in {0, os.getuid()} and os.stat(os.path.dirname(path)).st_mode & stat.S_IWOTH:
         return False
-    if path.endswith(f"/{_OWN_NAME}"):
+    if path.endswith(f"/{OWN_NAME}"):
         return True
     with contextlib.suppress(ConfigurationError):
         return _load(path, info) is not None
@@ -155,7 +169,7 @@ def _load(path: str, info: os.stat_result) -> SettingsFile | None:
 
 def _parse_file(path: str) -> SettingsFile | None:
     content = _read_bytes(path)
-    is_project = os.path.basename(path) == _PROJECT_NAME
+    is_project = os.path.basename(path) == PROJECT_NAME
     found = re.search(_HAS_TABLE, content)
     if is_project and found is None:
         return None
@@ -216,7 +230,7 @@ class _Reader:
         self.problems.append(f"{self._path}: {header} {text}")
 
     def _header(self, *keys: str) -> str:
-        return f"[{self._prefix}{'.'.join(key if re.match(_BARE, key) else json.dumps(key) for key in keys)}]"
+        return f"[{self._prefix}{'.'.join(map(quoted, keys))}]"
 
     def read(self, document: Any) -> None:
         """Read the whole document."""

@@ -3,8 +3,7 @@
     [pool.media.hosts."web1"]
     workers = 4
 
-1. It is written to the file that holds the settings: `$PROCJOBS_CONFIG`, else the nearest `procjobs.toml`, or
-   `pyproject.toml` with a table `[tool.procjobs]`, from the current directory upward. Where there is none, `procjobs.toml`
+1. It is written to the file that holds the settings (procjobs.client.settings_file). Where there is none, `procjobs.toml`
    is made here.
 2. Nothing else in it changes: comments, order and formatting are kept, and what would be written is read again before,
    and compared.
@@ -16,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import stat
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -24,12 +22,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from procjobs.client.settings import host_names
+from procjobs.client.settings_file import OWN_NAME, PROJECT_NAME, VARIABLE, find_file, in_quotes, quoted
 from procjobs.config import check_pool_name
 from procjobs.errors import ConfigurationError
 
-VARIABLE: Final = "PROCJOBS_CONFIG"
-FILE: Final = "procjobs.toml"
-PROJECT_FILE: Final = "pyproject.toml"
 _IN_PROJECT: Final = ("tool", "procjobs")
 
 
@@ -56,33 +52,17 @@ class Change(NamedTuple):
         return f"{'made' if self.is_new_file else 'changed'} {self.path}: {self.table} workers = {self.workers}{was}"
 
 
-def find_place(directory: Path | None = None) -> Place:
-    """Return where this host's settings are to be written, beginning with the current directory.
+def find_place() -> Place:
+    """Return where this host's settings are to be written.
 
-    Raise ConfigurationError if the file that is named is none, such as /dev/null, which stands for having no settings, or
-    if one is not TOML.
+    Raise ConfigurationError if the file that is named is none, such as /dev/null, which stands for having no settings.
     """
-    named = os.environ.get(VARIABLE)
-    if named:
-        path = Path(named).absolute()
-        if not path.is_file():  # where there is none, no pool can be started either
-            raise ConfigurationError(f"{VARIABLE}={named} is no file that can be written; make it, or unset the variable")
-        return Place(path, _IN_PROJECT if path.name == PROJECT_FILE else ())
-    here = (directory or Path.cwd()).absolute()
-    for above in (here, *here.parents):
-        if _is_ours(above / FILE):
-            return Place(above / FILE)
-        if _is_ours(above / PROJECT_FILE) and _has(_read(above / PROJECT_FILE)[1], _IN_PROJECT):
-            return Place(above / PROJECT_FILE, _IN_PROJECT)
-    return Place(here / FILE)
-
-
-def _is_ours(path: Path) -> bool:
-    """Return whether there is a file that counts: in a directory like /tmp anybody may leave one for whoever comes along."""
-    if not path.is_file():
-        return False
-    is_open_to_all = path.parent.stat().st_mode & stat.S_IWOTH
-    return not is_open_to_all or path.stat().st_uid in {0, os.getuid()}
+    path = find_file()
+    if path is not None:
+        return Place(Path(path), _IN_PROJECT if os.path.basename(path) == PROJECT_NAME else ())
+    if named := os.environ.get(VARIABLE):
+        raise ConfigurationError(f"{VARIABLE}={named} is no file that can be written; make it, or unset the variable")
+    return Place(Path.cwd() / OWN_NAME)
 
 
 def choose_pool(place: Place, asked: str | None) -> str:
@@ -117,7 +97,7 @@ def write_workers(place: Place, pool: str, workers: int, host: str | None = None
     keys = (*place.below, "pool", check_pool_name(pool), "hosts", host)
     text, data = _read(place.path)
     _check_tables(place, data, pool, host)
-    header = f"[{'.'.join(map(_quoted, keys[:-1]))}.{_in_quotes(host)}]"
+    header = f"[{'.'.join(map(quoted, keys[:-1]))}.{in_quotes(host)}]"
     there = _at(data, keys) or {}
     if "reserve" in there:  # what workers="auto" leaves free
         raise ConfigurationError(
@@ -182,7 +162,7 @@ def _check_tables(place: Place, data: Mapping[str, Any], pool: str, host: str | 
     for number in range(1, len(keys) + 1):
         value = _at(data, tuple(keys[:number]))
         if value is not None and not isinstance(value, dict):
-            name = ".".join(map(_quoted, keys[:number]))
+            name = ".".join(map(quoted, keys[:number]))
             raise ConfigurationError(f"{place.path}: {name} is {value!r}, and should be a table; mend the file first")
 
 
@@ -194,10 +174,6 @@ def _at(data: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
             return None
         value = value[key]
     return value
-
-
-def _has(data: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
-    return _at(data, keys) is not None
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
@@ -244,14 +220,3 @@ def _mode_of(path: Path) -> int:
         umask = os.umask(0)
         os.umask(umask)
         return 0o666 & ~umask
-
-
-def _quoted(key: str) -> str:
-    is_bare = key.isascii() and key.replace("-", "").replace("_", "").isalnum()
-    return key if is_bare else _in_quotes(key)
-
-
-def _in_quotes(key: str) -> str:
-    import json
-
-    return json.dumps(key, ensure_ascii=False)  # of what a name can have, TOML's basic strings escape the same
