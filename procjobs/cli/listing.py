@@ -115,6 +115,8 @@ def _show_pool(pool: AttachedPool, *, as_json: bool) -> None:
     screen.write(f"done:     {stats.finished}, of these {stats.failed} failed, {stats.crashed} crashed")
     screen.write(f"restarts: {text.count(stats.restarts, 'worker')} replaced after they died")
     screen.write(f"memory:   {text.size(stats.rss)}")
+    if stats.store:
+        screen.write(f"store:    {stats.store}")
     screen.write(f"log:      {pool.log}")
     if running:
         screen.write()

@@ -16,16 +16,29 @@ from typing import Any, Final
 
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from procjobs.errors import StoreUnavailable
+from procjobs.shared.wire import limit_text
 from procjobs.store.address import hide_password, split_options, sqlite_path
 
 _BUSY_SECONDS: Final = 2.0
 """How long another writer of the same SQLite file is waited for. What is longer is told, and tried again."""
 _CONNECT_SECONDS: Final = 5
 _STATEMENT_MILLISECONDS: Final = 60_000
+
+
+def explain(error: Exception) -> str:
+    """Return one line about what a database has said."""
+    told = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    text = " ".join(clean(str(told)).split())
+    return limit_text(text if isinstance(error, StoreUnavailable) else f"{type(told).__name__}: {text}", 1000)
+
+
+def clean(text: str) -> str:
+    """Return text as every database takes it: PostgreSQL has no zero characters, and neither takes lone surrogates."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def open_engine(url: str, *, read_only: bool = False) -> Engine:

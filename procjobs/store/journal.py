@@ -19,6 +19,7 @@ from procjobs.shared.ids import to_text
 from procjobs.shared.recording import Event, Op
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import HEADER, Outcome, finished_frame, parse_finished
+from procjobs.store.database import clean
 from procjobs.store.schema import jobs, outbox
 from procjobs.store.statements import ACCOUNT, prepare
 
@@ -261,8 +262,3 @@ def read_whole(fd: int) -> bytes:
         parts.append(part)
         position += len(part)
     return b"".join(parts)
-
-
-def clean(text: str) -> str:
-    """Return text as every database takes it: PostgreSQL has no zero characters, and neither takes lone surrogates."""
-    return text.replace("\0", "\ufffd").encode(errors="replace").decode()

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from procjobs.errors import StoreUnavailable, UnknownJob
 from procjobs.shared.records import JobRecord, JobStatus, Run
 from procjobs.store.address import hide_password
-from procjobs.store.database import open_engine
+from procjobs.store.database import explain, open_engine
 from procjobs.store.schema import attempts, jobs
 
 if TYPE_CHECKING:
@@ -29,7 +29,16 @@ def _reading(url: str) -> Iterator[Connection]:
         with open_engine(url, read_only=True).connect() as connection:
             yield connection
     except SQLAlchemyError as error:
-        raise StoreUnavailable(f"the store {hide_password(url)} cannot be read: {error}") from error
+        why = "no pool has used it yet: it has no tables of procjobs" if _is_unused(url) else explain(error)
+        raise StoreUnavailable(f"the store {hide_password(url)} cannot be read: {why}") from error
+
+
+def _is_unused(url: str) -> bool:
+    try:
+        with open_engine(url, read_only=True).connect() as connection:
+            return not inspect(connection).has_table(jobs.name)
+    except SQLAlchemyError:
+        return False
 
 
 def find_status(url: str, job_id: str) -> JobStatus:

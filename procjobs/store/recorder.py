@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import select as select_rows
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from procjobs.clock import monotonic
 from procjobs.errors import StoreUnavailable
@@ -34,8 +34,8 @@ from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.recording import LOADED, BatchReader, Event, Op, Said
 from procjobs.shared.states import JobState
 from procjobs.store import rescue
-from procjobs.store.database import Claim, open_engine
-from procjobs.store.journal import Changes, Journal, clean, forgotten_frame, has_data
+from procjobs.store.database import Claim, explain, open_engine
+from procjobs.store.journal import Changes, Journal, forgotten_frame, has_data
 from procjobs.store.schema import jobs, migrate
 
 SOCKET_FD: Final = 3
@@ -304,7 +304,7 @@ class Recorder:
                 answers = act(self._connected())
             except (SQLAlchemyError, StoreUnavailable, OSError) as error:
                 self._disconnect()
-                self._tell(_explain(error))
+                self._tell(explain(error))
                 if self._is_to_give_up(pause):
                     return False
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -379,14 +379,7 @@ class Recorder:
                     self._journal.forget_stored_kinds()
         except (SQLAlchemyError, StoreUnavailable, OSError) as error:
             self._disconnect()
-            self._tell(_explain(error))
-
-
-def _explain(error: Exception) -> str:
-    """Return one line about what a database has said."""
-    told = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    text = " ".join(clean(str(told)).split())
-    return wire.limit_text(text if isinstance(error, StoreUnavailable) else f"{type(told).__name__}: {text}", 1000)
+            self._tell(explain(error))
 
 
 def _memory_file(data: bytes) -> int:

@@ -133,3 +133,15 @@ def test_log_of_a_job_that_the_pool_has_forgotten_comes_from_the_store(started):
 def print_and_fail(text):
     print(text)
     raise ValueError(text)
+
+
+def test_database_that_no_pool_has_used_is_told_from_one_that_cannot_be_read(store):
+    from procjobs.store.reading import find_history
+
+    store.write("CREATE TABLE films (id INTEGER)")
+    wanted = {"state": None, "name": None, "since": None, "limit": 1}
+    with pytest.raises(procjobs.StoreUnavailable, match="cannot be read: no pool has used it yet"):
+        find_history(store.url, "media", **wanted)
+    with pytest.raises(procjobs.StoreUnavailable, match=r"cannot be read: [A-Z][A-Za-z]+Error: ") as caught:
+        find_history("sqlite:////nonexistent/jobs.db", "media", **wanted)
+    assert "SELECT" not in str(caught.value)

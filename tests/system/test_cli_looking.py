@@ -224,3 +224,10 @@ def test_queues_are_listed_with_what_they_hold_back(cli, tmp_path):
     assert [["video", "1", "2", "1", "-", "1", "-"], ["mail", "0", "0", "-", "100/m", "1", "-"]] == lines[1:]
     assert 2 == json.loads(cli("queues", "limited", "--json").stdout)[0]["held"]
     Path(come).touch()
+
+
+def test_state_of_the_store_is_shown(cli, tmp_path):
+    pool = cli.pool("stored", store=f"sqlite:///{tmp_path}/jobs.db")
+    wait_until(lambda: pool.stats().store == "available")
+    assert "store:    available" in cli("status", "stored").stdout
+    assert "store:" not in cli("status", cli.pool("plain").name).stdout
