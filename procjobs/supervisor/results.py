@@ -18,6 +18,7 @@ from zlib import crc32
 from procjobs.shared.wire import Outcome, finished_frame
 
 if TYPE_CHECKING:
+    from procjobs.config import PoolSettings
     from procjobs.supervisor.jobs import Job
 
 MOST_KEPT: Final = 32_768
@@ -115,10 +116,10 @@ class EvictedAnswer:
 class ResultStore:
     """Keeps the answered jobs, the oldest first to go."""
 
-    def __init__(self, directory: str, *, ttl: float, memory_bytes: int, most_fds: int) -> None:
+    def __init__(self, directory: str, settings: PoolSettings, *, most_fds: int) -> None:
         self._directory = directory
-        self._ttl = ttl
-        self._memory_bytes = memory_bytes
+        self._ttl = settings.result_ttl
+        self._memory_bytes = settings.result_memory_bytes
         self._most_fds = most_fds
         self._kept: deque[Job] = deque()
         self._in_memory: deque[Job] = deque()

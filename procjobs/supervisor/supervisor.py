@@ -80,18 +80,11 @@ class Supervisor:
         self._log = log
         self._loop = Loop(signals=(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         self._is_private = owner_pid is not None
-        self._console = Console(self._loop) if self._is_private or in_foreground else None
-        if self._console is not None and in_foreground:
-            log.echo = partial(self._console.write, 2)
+        self._console = self._open_console(in_foreground=in_foreground)
         rows = settings.max_queued + MAX_SLOTS * 16 + MOST_KEPT
         self.table = TableWriter(directory.table, rows=rows, started_at=wall())
         self._most_fds = process.raise_descriptor_limit()
-        self._results = ResultStore(
-            directory.path,
-            ttl=settings.result_ttl,
-            memory_bytes=settings.result_memory_bytes,
-            most_fds=max(self._most_fds // 8, 16),
-        )
+        self._results = ResultStore(directory.path, settings, most_fds=max(self._most_fds // 8, 16))
         self.crew = Crew(self._loop, self.table, log, None if in_foreground else self._console, self.deliver)
         self.crew.surroundings.pool = None if self._is_private else self.name
         self.dispatcher = Dispatcher(self.crew, settings)
@@ -115,6 +108,14 @@ class Supervisor:
         }
         self.recording = self._make_recording(begun or {}) if settings.store is not None else None
         self.crew.recording = self.recording
+
+    def _open_console(self, *, in_foreground: bool) -> Console | None:
+        if not self._is_private and not in_foreground:
+            return None
+        console = Console(self._loop)
+        if in_foreground:
+            self._log.echo = partial(console.write, 2)
+        return console
 
     def _make_recording(self, begun: dict[str, int]) -> Recording:
         from procjobs.supervisor.recording import RecorderSource, Recording  # most pools have no store

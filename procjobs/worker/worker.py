@@ -199,11 +199,9 @@ class Worker:
             )
 
     def _flush_output(self) -> None:
-        try:
+        with contextlib.suppress(Exception):  # the job has closed or replaced them
             sys.stdout.flush()
             sys.stderr.flush()
-        except Exception:  # noqa: BLE001, S110 - the job has closed or replaced them
-            pass
         sys.stdout, sys.stderr = self._streams
 
     def _end_children(self, kind: _Kind) -> None:

@@ -33,7 +33,7 @@ def fill(megabytes, seen):
 
 def fill_in_a_child(megabytes, seen):
     code = "import os, sys, time\nblock = b'1' * (int(sys.argv[1]) << 20)\n"
-    code += "while not os.path.exists(sys.argv[2]): time.sleep(0.005)"
+    code += "while not os.path.exists(sys.argv[2]): time.sleep(0.005)"  # job
     subprocess.run([sys.executable, "-S", "-c", code, str(megabytes), seen], check=True)
 
 
