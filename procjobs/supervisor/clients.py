@@ -208,6 +208,7 @@ class ClientDesk:
         if refusal is not None:
             if recording is not None:
                 recording.acknowledge_in_turn(client)
+            supervisor.unique_keys.release(job_id)
             supervisor.dispatcher.reject(job, *refusal)
             return
         state = JobState.SCHEDULED if delay > 0 else _QUEUED

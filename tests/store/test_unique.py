@@ -96,3 +96,18 @@ def test_job_is_the_only_one_across_restarts(started, store, tmp_path):
     assert done.id == pool.options(key="done", unique=3600).submit(jobs.add, 2).id
     assert "next" == pool.options(**options).submit(jobs.append_line, str(trace), "next").result(30)
     assert {"succeeded": 3} == store.states()
+
+
+def test_key_is_given_back_when_the_supervisor_refuses_its_job(tmp_path, monkeypatch):
+    go = str(tmp_path / "go")
+    monkeypatch.setattr(procjobs.Pool, "_check_room", lambda self, connection: None)  # the counters, which it is ahead of
+    with procjobs.Pool(workers=1, max_queued=1) as pool:
+        blocking = [pool.submit(jobs.wait_for_file, go)]
+        wait_until(lambda: blocking[0].status().state == "running")
+        blocking.append(pool.submit(jobs.wait_for_file, go))
+        only = pool.options(key="film", unique=True)
+        with pytest.raises(procjobs.QueueFull):
+            only.submit(jobs.add, 1).result(30)
+        open(go, "w").close()
+        assert [None, None] == [job.result(30) for job in blocking]
+        assert 2 == only.submit(jobs.add, 2).result(30)
