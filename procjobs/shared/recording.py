@@ -22,7 +22,8 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: w
     CANCEL    (what, job id, token): if it waits in the store, it is cancelled; TOLD is wanted
     KEY       (what, key, token): which job has this key for itself? TOLD is wanted
     SWEEP     (what,): what transactions of users have left in the outbox becomes jobs
-    LOAD      (what, most): so many of those that wait in the store are wanted: LOADED for each, and WINDOW
+    LOAD      (what, most, later): so many of those that wait in the store are wanted, and of those that wait for a time:
+              LOADED for each, and WINDOW
 
     COMMITTED recorder -> supervisor   u64: every event up to this number is in the database
     STATE     recorder -> supervisor   JSON {"problem"}: why the store cannot be written, "" when it can
@@ -31,7 +32,7 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: w
     FOUND     recorder -> supervisor   job id, u32 length of JSON {"state"}, JSON, FINISHED frame where it has ended
     TOLD      recorder -> supervisor   JSON {"token", ...}: the answer to a question that had this token
     LOADED    recorder -> supervisor   LOADED struct, key, description, function, inline
-    WINDOW    recorder -> supervisor   u8: whether more jobs wait in the store
+    WINDOW    recorder -> supervisor   f64: seconds until a job that waits in the store may run, infinity: none does
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ BATCH: Final = struct.Struct("<IIQ")
 LOADED: Final = struct.Struct("<16sHHHdddBII")
 """Job id, attempt, how often it was cut off, crashes, submitted, not before, expires (Unix times, 0: none), length of the
 key, of the description, of the function."""
+WINDOW: Final = struct.Struct("<d")
 MAX_STORED_BYTES: Final = 64 * 2**20
 """The largest descriptor of a job or of an answer that goes into the database: a transaction is held up for 0.3 s by it."""
 MOST_EVENTS: Final = 1000

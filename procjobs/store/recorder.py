@@ -31,7 +31,7 @@ from procjobs.errors import StoreUnavailable
 from procjobs.host import payload, process
 from procjobs.shared import wire
 from procjobs.shared.ids import from_text, to_text
-from procjobs.shared.recording import LOADED, BatchReader, Event, Op, Said
+from procjobs.shared.recording import LOADED, WINDOW, BatchReader, Event, Op, Said
 from procjobs.shared.states import JobState
 from procjobs.store import rescue
 from procjobs.store.database import Claim, explain, open_engine
@@ -247,7 +247,7 @@ class Recorder:
             elif event[0] == Op.SWEEP:
                 answers += self._sweep_outbox(connection)
             elif event[0] == Op.LOAD:
-                answers += self._load(connection, event[1])
+                answers += self._load(connection, event[1], event[2])
         return answers
 
     # What is asked ----------------------------------------------------------------------------------------------
@@ -280,10 +280,10 @@ class Recorder:
         return Said.FOUND, job_id + wire.U32.pack(len(text)) + text + frame, data if frame and has_data(frame) else None
 
     def _sweep_outbox(self, connection: Connection) -> list[Answer]:
-        return [(Said.WINDOW, bytes([True]), None)] if self._journal.sweep_outbox(connection) else []
+        return [(Said.WINDOW, WINDOW.pack(0.0), None)] if self._journal.sweep_outbox(connection) else []
 
-    def _load(self, connection: Connection, most: int) -> list[Answer]:
-        rows, has_more = rescue.load(connection, self._settings.pool, self._settings.owner, most)
+    def _load(self, connection: Connection, most: int, later: int) -> list[Answer]:
+        rows, seconds = rescue.load(connection, self._settings.pool, self._settings.owner, most, later)
         answers: list[Answer] = []
         for row in rows:
             key, description, function, call = row["key"] or b"", row["description"], row["function"], row["call"] or b""
@@ -292,7 +292,7 @@ class Recorder:
                 row["not_before"] or 0.0, row["expires_at"] or 0.0, len(key), len(description), len(function),
             )  # fmt: skip
             answers.append((Said.LOADED, b"".join((head, key, description, function, call)), row["call_data"]))
-        return [*answers, (Said.WINDOW, bytes([has_more]), None)]
+        return [*answers, (Said.WINDOW, WINDOW.pack(seconds), None)]
 
     # The database -----------------------------------------------------------------------------------------------
 

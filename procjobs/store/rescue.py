@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, case, delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from procjobs.clock import wall
 from procjobs.shared.ids import from_text, to_text
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, RowMapping
 
 MOST_CUT_OFF: Final = 10
+_NEVER: Final = float("inf")
 _SLICE: Final = 500
 _DROPPED: Final = 2000
 """How many old jobs are dropped in one transaction, for which others wait."""
@@ -85,19 +86,29 @@ def give_back_unknown(connection: Connection, pool: str, owner: str, known: Coll
         connection.execute(update(jobs).where(mine, jobs.c.id == bindparam("b_id")).values(owner=""), lost)
 
 
-def load(connection: Connection, pool: str, owner: str, most: int) -> tuple[list[RowMapping], bool]:
-    """Claim up to `most` jobs that wait, those that may run first, by priority; return them, and whether there are more."""
+def load(connection: Connection, pool: str, owner: str, most: int, later: int) -> tuple[list[RowMapping], float]:
+    """Claim up to `most` jobs that wait and may run, by priority, and up to `later` of those that wait for a time, by that.
+
+    Return them, and in how many seconds another one may run: 0 for at once, infinity where none is left.
+    """
+    now = wall()
     waiting = (jobs.c.pool == pool) & (jobs.c.owner == "") & jobs.c.finished_at.is_(None)
-    may_run = case((jobs.c.not_before > wall(), 1), else_=0)
-    chosen = select(jobs.c.id).where(waiting).order_by(may_run, jobs.c.priority.desc(), jobs.c.id).limit(most + 1)
+    may_run = jobs.c.not_before.is_(None) | (jobs.c.not_before <= now)
+    chosen = select(jobs.c.id).where(waiting, may_run).order_by(jobs.c.priority.desc(), jobs.c.id).limit(most + 1)
     ids = list(connection.scalars(chosen))
+    seconds = 0.0
+    if len(ids) <= most:
+        of_later = select(jobs.c.id, jobs.c.not_before).where(waiting, jobs.c.not_before > now)
+        others = connection.execute(of_later.order_by(jobs.c.not_before).limit(later + 1)).all()
+        ids += [row.id for row in others[:later]]
+        most, seconds = len(ids), others[later].not_before - now if len(others) > later else _NEVER
     rows: list[RowMapping] = []
     for part in _slices(ids[:most]):
         connection.execute(update(jobs).where(jobs.c.id.in_(part)).values(owner=owner))
         query = select(jobs, kinds.c.description, kinds.c.function).join_from(jobs, kinds, jobs.c.kind == kinds.c.digest)
         found = {row["id"]: row for row in connection.execute(query.where(jobs.c.id.in_(part))).mappings()}
         rows += [found[job_id] for job_id in part if job_id in found]
-    return rows, len(ids) > most
+    return rows, seconds
 
 
 def _slices(ids: list[str]) -> Iterator[list[str]]:

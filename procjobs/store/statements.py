@@ -8,7 +8,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, func, insert, literal_column, update
+from sqlalchemy import bindparam, case, func, insert, literal_column, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from procjobs.store.schema import attempts, jobs, kinds
@@ -72,11 +72,14 @@ class Statements:
         ended = {"owner": _NOBODY, "call": _NULL, "call_data": _NULL,
                  "started_at": started_at,
                  **_given("state", "reason", "attempt", "error", "finished_at", "answer", "answer_data")}  # fmt: skip
-        free = {"owner": _NOBODY, "state": literal_column("'queued'"), **_given("attempt")}
+        queued: Any = literal_column("'queued'")
+        free: dict[str, Any] = {"owner": _NOBODY, "state": queued, **_given("attempt")}
+        # What waits for a time goes on to do so; what was told to be running may have been taken back from its worker.
+        waits = case((jobs.c.state == literal_column("'running'"), queued), else_=jobs.c.state)
         self.set_running = Prepared(change.where(is_newer).values(running), dialect)
         self.set_retrying = Prepared(change.where(is_newer).values(retrying), dialect)
         self.set_ended = Prepared(change.values(ended), dialect)
-        self.set_free = Prepared(change.values(free), dialect)
+        self.set_free = Prepared(change.values({**free, "state": waits}), dialect)
         self.set_cut_off = Prepared(change.values({**free, "cut_off": jobs.c.cut_off + literal_column("1")}), dialect)
 
 

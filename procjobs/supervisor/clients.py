@@ -317,7 +317,7 @@ class ClientDesk:
         job_id, recording = bytes.fromhex(request["id"]), self._supervisor.recording
         job = self.jobs.get(job_id)
         if job is not None:
-            return {"known": True, "cancelled": self._cancel(job)}
+            return {"known": True, "cancelled": self.cancel(job)}
         if recording is None or len(job_id) != ID_BYTES:
             return {"known": False, "cancelled": False}
         recording.stored.cancel(job_id, client, int(request["number"]))
@@ -345,7 +345,7 @@ class ClientDesk:
             self._supervisor.recording.sweep()
         return {}
 
-    def _cancel(self, job: Job) -> bool:
+    def cancel(self, job: Job) -> bool:
         """Cancel a job; one that waits for its commit is cancelled after it, so that the store has it as cancelled."""
         durable = job.durable
         if durable is not None and not durable.is_committed and job.state not in FINAL:
@@ -355,7 +355,7 @@ class ClientDesk:
 
     def _call_cancel_queued(self, client: ClientLink, _request: dict[str, Any]) -> _Reply:
         waiting = [j for j in self.jobs.values() if j.client is client and j.state not in FINAL]
-        count = sum(self._cancel(job) for job in waiting if job.state is not JobState.RUNNING)
+        count = sum(self.cancel(job) for job in waiting if job.state is not JobState.RUNNING)
         return {"cancelled": count}
 
     def _call_resize(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
@@ -388,7 +388,7 @@ class ClientDesk:
         for job in client.tied:
             waiting = [job.client, *(job.watchers or ())]
             if job.state not in FINAL and all(other.closed for other in waiting):
-                self._cancel(job)
+                self.cancel(job)
         client.tied.clear()
         self._supervisor.unique_keys.forget_client(client)
 

@@ -106,8 +106,11 @@ class Dispatcher:
     # What clients want ------------------------------------------------------------------------------------------
 
     def submit(self, job: Job, now: float, *, delay: float = 0.0, expires: float = 0.0) -> None:
-        """Take a job: into the queue, or with a delay into the timetable."""
+        """Take a job: into the queue, or with a delay into the timetable. Less than 0, `expires` was so long ago."""
         job.generation.unfinished += 1
+        if expires < 0:
+            self._endings.expire(job)
+            return
         self._waiting.add(job, now, delay=delay, expires=expires)
 
     def reject(self, job: Job, error: str, message: str, details: dict[str, Any]) -> None:

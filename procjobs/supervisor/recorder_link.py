@@ -16,31 +16,26 @@ _START: Final = "import sys; sys.path[:] = sys.argv[1].split('\\n'); from procjo
 
 
 class Recalled:
-    """An answer from the store on its way to a client; it passes for a job there, and is closed when it is sent."""
+    """An answer from the store on its way to one client; it passes for a job there."""
 
-    __slots__ = ("answer", "attempt", "id", "unsent")
+    __slots__ = ("_unsent", "answer", "attempt", "id")
 
     def __init__(self, job_id: bytes, frame: bytes, fd: int, now: float) -> None:
         self.id = job_id
         self.attempt = 0
-        self.unsent = 0
-        self.answer = _PassingAnswer(frame, fd, now)
-
-
-class _PassingAnswer(Answer):
-    """An answer whose descriptor belongs to the one message."""
-
-    __slots__ = ()
-
-    def fetch(self, _job: Any) -> tuple[bytes, int | None, bool]:
-        """Return the frame and the descriptor, which is given away."""
-        fd, self.fd = self.fd, None
-        return self.frame, fd, fd is not None
+        self._unsent = 1
+        self.answer = Answer(frame, fd, now)
 
     @property
-    def has_descriptor(self) -> bool:
-        """Whether a descriptor goes with the frame."""
-        return True
+    def unsent(self) -> int:
+        """To how many clients it is still to be sent; nobody else will want it, so with the last one it is dropped."""
+        return self._unsent
+
+    @unsent.setter
+    def unsent(self, count: int) -> None:
+        self._unsent = count
+        if not count:
+            self.answer.drop()
 
 
 class RecorderLink:

@@ -25,7 +25,7 @@ from procjobs.host import process
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared import wire
 from procjobs.shared.ids import to_text
-from procjobs.shared.recording import MAX_STORED_BYTES, MOST_EVENTS, Event, Op, Said, pack_batch
+from procjobs.shared.recording import MAX_STORED_BYTES, MOST_EVENTS, WINDOW, Event, Op, Said, pack_batch
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.states import Event as Change
 from procjobs.shared.wire import BODY, U64, Finished, WireError, limit_text
@@ -54,6 +54,10 @@ _RESTART_PAUSE: Final = 1.0
 _END_SECONDS: Final = 6.0
 """How long a recorder may take to end: longer than it tries to reach a database that is away."""
 _BATCH_BYTES: Final = 256 * 1024
+_MOST_LOADED: Final = 5000
+"""About how many jobs that wait in the store are in memory, too."""
+_LOOK_SECONDS: Final = 60.0
+"""How long a time is waited for at most before it is looked up again: the clock by which it was told may be set."""
 
 
 class Wait(IntEnum):
@@ -109,7 +113,7 @@ class Recording:
         self._started_at = self._starts_at = 0.0
         self._heard_at = 0.0
         self._is_open = False
-        self._has_more = True  # jobs in the store, as far as is known
+        self._loads_at = 0.0  # when a job that waits in the store may run, as far as is known
         self._is_loading = False
         self._said_problem = ""
         self._unavailable_since = wall()
@@ -169,7 +173,7 @@ class Recording:
         ended = Ended(job, reason, frame, fd, error)
         self._ends += 1
         if reason is Reason.STOPPED:
-            account = self._account(job) if job.history and job.history[-1]["attempt"] == job.attempt else None
+            account = self._account(job) if _was_cut_off(job) else None
             self._append(((int(Op.FREE), job.id, job.attempt, account), None, None, Wait.ANSWER, ended, len(frame)))
             return
         size = os.fstat(fd).st_size if fd is not None else 0
@@ -239,7 +243,7 @@ class Recording:
     @property
     def is_settled(self) -> bool:
         """Whether everything is committed, and no job is known to wait in the store alone."""
-        return not self._entries and not (self._has_more and self._is_open)
+        return not self._entries and not (self._loads_at < _NEVER and self._is_open)
 
     @property
     def is_quiet(self) -> bool:
@@ -259,7 +263,8 @@ class Recording:
             return self._starts_at
         if self._starts:
             return next(iter(self._starts.values()))[0] + _START_SECONDS
-        return self._heard_at + _SILENCE_SECONDS if self._entries and not self.problem else _NEVER
+        loads_at = self._loads_at if self._loads_at > self._loop.now else _NEVER  # else there was no room for them
+        return min(loads_at, self._heard_at + _SILENCE_SECONDS if self._entries and not self.problem else _NEVER)
 
     def advance(self, now: float) -> None:
         """Start a recorder that is missing, ask for jobs, send what there is to be said."""
@@ -334,15 +339,18 @@ class Recording:
     # Out ------------------------------------------------------------------------------------------------------
 
     def _load_more(self) -> None:
-        """Ask for jobs that wait in the store, as many as there is room for in memory."""
-        supervisor = self._supervisor
-        if self._is_loading or not self._has_more or not self._is_open or not supervisor.dispatcher.generations:
+        """Ask for jobs that wait in the store, as many as there is room for in memory.
+
+        Those that wait here for a time take no room from those that may run, unless they are more than clients may submit.
+        """
+        dispatcher, max_queued = self._supervisor.dispatcher, self._supervisor.settings.max_queued
+        if self._is_loading or self._loads_at > self._loop.now or not self._is_open or not dispatcher.generations:
             return
-        most = min(supervisor.settings.max_queued, _WINDOW)
-        waiting = supervisor.dispatcher.queued + supervisor.dispatcher.scheduled + self.uncommitted
-        if waiting <= most // 2 and not supervisor.dispatcher.stopping:
+        most, scheduled = min(max_queued, _MOST_LOADED), dispatcher.scheduled
+        waiting = dispatcher.queued + self.uncommitted + max(scheduled - max_queued, 0)
+        if waiting <= most // 2 and not dispatcher.stopping:
             self._is_loading = True
-            self._ask((int(Op.LOAD), most - waiting))
+            self._ask((int(Op.LOAD), most - waiting, max(most - scheduled, 0)))
 
     def _send_more(self) -> None:
         link = self._link
@@ -389,7 +397,8 @@ class Recording:
         elif kind == Said.STATE:
             self._on_state(str(wire.parse_json(raw[BODY:])["problem"]))
         elif kind == Said.WINDOW:
-            self._has_more = bool(raw[BODY])
+            (seconds,) = WINDOW.unpack_from(raw, BODY)
+            self._loads_at = self._loop.now + (_NEVER if seconds == _NEVER else min(seconds, _LOOK_SECONDS))
             self._is_loading = False
         else:
             raise WireError(f"an unknown frame of kind {kind}")
@@ -452,7 +461,7 @@ class Recording:
             self.ended(job, Reason.STOPPED, verdict_frame(job.id, "PoolClosed", text), None, text)
             return
         waited = now - durable.submitted_at
-        expires = max(durable.expires - waited, 1e-6) if durable.expires else 0.0
+        expires = (durable.expires - waited or -1.0) if durable.expires else 0.0
         job.generation = self._generation_for(job)
         self._supervisor.dispatcher.submit(job, now, delay=max(durable.delay - waited, 0.0), expires=expires)
         if durable.is_cancelled:
@@ -466,8 +475,11 @@ class Recording:
         generations = self._supervisor.dispatcher.generations
         return generation if generation in generations else generations[-1]
 
-_WINDOW: Final = 5000
-"""About how many jobs that wait in the store are in memory, too."""
+
+def _was_cut_off(job: Job) -> bool:
+    """Return whether a job that is given back was running, and did not wait: for its first start, or for another one."""
+    last = job.history[-1] if job.history else {"attempt": 0, "reason": ""}
+    return last["attempt"] == job.attempt and last["reason"] == Reason.STOPPED.text
 
 
 def _too_large(job_id: bytes, size: int) -> bytes:

@@ -82,7 +82,12 @@ class StoredJobs:
         """Cancel a job that may wait in the store; the reply comes later."""
 
         def reply(told: dict[str, Any]) -> None:
-            self._desk.reply(client, number, {"known": bool(told["known"]), "cancelled": bool(told["cancelled"])})
+            was_cancelled, job = bool(told["cancelled"]), self._desk.jobs.get(job_id)
+            if was_cancelled and job_id in self._awaited:
+                self._ask((int(Op.FIND), job_id))
+            elif not was_cancelled and job is not None:  # it was loaded in the meantime
+                was_cancelled = self._desk.cancel(job)
+            self._desk.reply(client, number, {"known": bool(told["known"]), "cancelled": was_cancelled})
 
         self.question(Op.CANCEL, job_id, reply)
 
@@ -164,7 +169,7 @@ class StoredJobs:
         durable.is_committed = durable.was_loaded = True
         durable.cut_off = cut_off
         job.attempt, job.crashes, job.key = attempt, crashes, key
-        expires = max(expires_at - moment, 1e-6) if expires_at and not attempt else 0.0
+        expires = (expires_at - moment or -1.0) if expires_at and not attempt else 0.0
         delay = max(not_before - moment, 0.0) if not_before else 0.0
         problem = self._supervisor.publish_loaded(job, submitted_at, is_scheduled=delay > 0) or problem
         self._wait_on(job_id, job, self._awaited.pop(job_id, []))
