@@ -1,15 +1,28 @@
-"""Jobs that exist if the caller's own transaction is committed: written through his session, told of after its end."""
+"""Jobs that exist if the caller's own transaction is committed: written through his session, told of after its end.
+
+A job is an object of the outbox's table that is added to the session. That emits no SQL, so it can be done where nothing can
+be awaited, and the session of an AsyncSession takes it like any other. The unit of work then does what is right with it at
+each savepoint: to begin one flushes what was added before, so that it stays when the savepoint is rolled back; to release
+one flushes what was added within; to roll one back expunges that, flushed or not. And it is one of the session's changes
+that others look for: zope.sqlalchemy commits it, and `procjobs.sql.wait_for` does not roll it back. An event before the
+commit would be too early for what a hook after the flush submits.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from sqlalchemy import event, insert
+from sqlalchemy import event
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.orm import Session, registry
 
+from procjobs.client import attached
 from procjobs.client.job import Job
 from procjobs.client.kinds import OPTIONS_ATTRIBUTE
 from procjobs.clock import monotonic, sleep, wall
@@ -22,6 +35,9 @@ from procjobs.store.journal import read_whole
 from procjobs.store.schema import outbox
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+    from sqlalchemy.orm import scoped_session
+
     from procjobs.client.connection import Connection as PoolConnection
     from procjobs.client.pool import Pool
 
@@ -29,18 +45,29 @@ _PATIENCE: Final = 10.0
 _SUBMITTED: Final = "procjobs_submitted"
 """Where a session keeps what was submitted through it: (transaction, pool, job) for each."""
 _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+AnySession: TypeAlias = "Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]"
+
+
+class OutboxRow:
+    """A row of the outbox, for sessions."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
+
+
+registry().map_imperatively(OutboxRow, outbox)
 
 
 def submit_on_commit(
-    pool: Pool, session: Session, call: _Call, changes: Mapping[str, Any], delay: float, expires: float, key: bytes
+    pool: Pool, given: AnySession, call: _Call, changes: Mapping[str, Any], delay: float, expires: float, key: bytes
 ) -> Job[Any]:
     """Write a call into the outbox through a session; what `Submitter.submit_on_commit` does."""
-    if not isinstance(session, Session):
-        raise ConfigurationError(
-            f"submit_on_commit takes an SQLAlchemy Session, not {type(session).__name__}; of an AsyncSession: "
-            "await session.run_sync(lambda session: pool.submit_on_commit(session, fn, ...))"
-        )
+    session = _sync_session(given)
+    if not session.is_active:
+        session.connection()  # raises, before any SQL, what SQLAlchemy has to say of a transaction that has failed or ended
     fn, args, kwargs = call
+    attached.refuse(fn, args, kwargs)
     connection = pool._connect()  # noqa: SLF001 - the pool's own
     _check_database(pool, connection.welcome["settings"].get("store"), session)
     _wait_for_store(pool)
@@ -56,9 +83,21 @@ def submit_on_commit(
         "call": inline, "call_data": data, "key": key or None, "submitted_at": now,
         "not_before": now + delay if delay else None, "expires_at": now + expires if expires else None,
     }  # fmt: skip
-    session.execute(insert(outbox).values(row))
+    session.add(OutboxRow(row))
     _tell_at_end(session, pool, job)
     return job
+
+
+def _sync_session(given: Any) -> Session:
+    """Return the Session that is given, is behind an AsyncSession, or is a registry's at the moment."""
+    session = given() if hasattr(given, "registry") else given
+    session = getattr(session, "sync_session", session)
+    if not isinstance(session, Session):
+        raise ConfigurationError(
+            f"submit_on_commit takes an SQLAlchemy Session or AsyncSession, not {type(given).__name__}; of a Connection: "
+            "Session(bind=connection)"
+        )
+    return session
 
 
 def _dump(job: Job[Any], call: tuple[Any, ...], args: tuple[Any, ...]) -> tuple[bytes, bytes | None]:
@@ -78,7 +117,12 @@ def _check_database(pool: Pool, store: str | None, session: Session) -> None:
     """Refuse a session whose commits the pool's recorder would never see."""
     if store is None:
         raise ConfigurationError(f"{pool!r} has no store: submit_on_commit needs Pool(store=...)")
-    bind = session.get_bind()
+    try:
+        bind = session.get_bind(OutboxRow)
+    except UnboundExecutionError as error:
+        raise ConfigurationError(
+            f"the session has no database for the table {outbox.name}, where submit_on_commit writes; give it a bind="
+        ) from error
     url = (bind.engine if isinstance(bind, Connection) else bind).url
     path = sqlite_path(store)
     if path is not None:
@@ -95,12 +139,26 @@ def _check_database(pool: Pool, store: str | None, session: Session) -> None:
 
 
 def _wait_for_store(pool: Pool) -> None:
-    """Wait until the store's tables are there: the pool may have been started a moment ago."""
+    """Wait until the store's tables are there: the pool may have been started a moment ago. No event loop waits."""
     deadline = monotonic() + _PATIENCE
-    while (state := pool.stats().store) != "available":
+    while (state := pool._read_table().store()) != "available":  # noqa: SLF001 - the pool's own
+        if _in_event_loop():
+            raise StoreUnavailable(
+                f"the store of {pool!r} is {state}, and an event loop cannot wait for it here: await asyncio.sleep() until "
+                "pool.stats().store is 'available', where the application starts, or try again"
+            )
         if monotonic() > deadline:
             raise StoreUnavailable(f"the store of {pool!r} is {state}")
         sleep(0.01)
+
+
+def _in_event_loop() -> bool:
+    """Return whether this thread runs a loop of asyncio; a process that has not loaded that runs none."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio is not None and asyncio.get_running_loop() is not None
+    except RuntimeError:
+        return False
 
 
 def _tell_at_end(session: Session, pool: Pool, job: Job[Any]) -> None:
@@ -114,7 +172,11 @@ def _on_end(session: Session, transaction: Any) -> None:
     submitted = session.info.get(_SUBMITTED, [])
     session.info[_SUBMITTED] = [entry for entry in submitted if entry[0] is not transaction]
     for begun, pool, job in submitted:
-        if begun is transaction:
+        if begun is not transaction:
+            continue
+        if _in_event_loop():
+            _teller.tell(pool, job)
+        else:
             _ask_for_answer(pool, job)
 
 
@@ -127,3 +189,44 @@ def _ask_for_answer(pool: Pool, job: Job[Any]) -> None:
     except ProcjobsError as error:
         text = f"job {job.id} {job.name} runs if its transaction was committed; its answer could not be asked for: {error}"
         job.abandon(SupervisorLost(text))
+
+
+class _Teller:
+    """Tells pools of transactions that have ended in an event loop, which must not wait for a supervisor that is stuck.
+
+    Its thread ends when there is nothing left to tell. The interpreter waits for it; the pool would find the jobs too.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Pool, Job[Any]]] = deque()
+        self._is_telling = False
+
+    def tell(self, pool: Pool, job: Job[Any]) -> None:
+        with self._lock:
+            self._waiting.append((pool, job))
+            begins, self._is_telling = not self._is_telling, True
+        if begins:
+            threading.Thread(target=self._tell_all, name="procjobs-outbox").start()
+
+    def _tell_all(self) -> None:
+        while (entry := self._next()) is not None:
+            _ask_for_answer(*entry)
+
+    def _next(self) -> tuple[Pool, Job[Any]] | None:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._is_telling = False
+            return None
+
+
+_teller = _Teller()
+
+
+def _after_fork_in_child() -> None:
+    global _teller
+    _teller = _Teller()  # the thread is the parent's, and so is what it was to tell
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -16,8 +16,7 @@ from procjobs.config import check_count, check_seconds
 from procjobs.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
+    from procjobs.client.outbox import AnySession
     from procjobs.client.pool import Pool
 
 P = ParamSpec("P")
@@ -55,15 +54,17 @@ class Submitter:
             return self._target().submit_unique(call, self._changes, delay, self._expires, self._job_key, self._unique)
         return self._target().submit_with(fn, args, kwargs, self._changes, delay, self._expires, self._job_key)
 
-    def submit_on_commit(self, session: Session, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+    def submit_on_commit(self, session: AnySession, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
         """Submit a call if, and only if, the transaction of an SQLAlchemy session is committed; return its handle at once.
 
-        The session writes it into a table of the pool's store, so it must be one of the same database. With the commit the
-        job is durable; what is rolled back, a savepoint included, has never been, and its handle raises UnknownJob. Should
-        this process die after the commit, the pool finds the job within 5 seconds, or when it is started.
+        The session is a Session or an AsyncSession, or a registry of them, and takes the call like an object that is added
+        to it: it is written with the next flush, into a table of the pool's store, so the session must be one of the same
+        database. With the commit the job is durable; what is rolled back, a savepoint (`begin_nested`) included, has never
+        been, and its handle raises UnknownJob. Should this process die after the commit, the pool finds the job within 5
+        seconds, or when it is started. In an event loop nothing is awaited.
 
         Raise as `submit` does, ConfigurationError if the pool has no store or the session is of another database, and
-        StoreUnavailable if the pool cannot reach its store.
+        StoreUnavailable if the pool cannot reach its store within 10 seconds, in an event loop at once.
         """
         delay = self._delay
         if self._at is not None:

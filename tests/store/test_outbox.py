@@ -9,11 +9,13 @@ import textwrap
 import threading
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.orm import Session
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 import procjobs
+from procjobs.client import outbox
 from tests.process import jobs
 
 from ..conftest import wait_until
@@ -108,9 +110,78 @@ def test_sessions_that_cannot_do_it_are_refused(started, store, session, tmp_pat
         pytest.raises(procjobs.ConfigurationError, match="same database"),
     ):
         pool.submit_on_commit(other, jobs.add, 1)
-    with pytest.raises(procjobs.ConfigurationError, match="run_sync"):
+    with pytest.raises(procjobs.ConfigurationError, match="takes an SQLAlchemy Session or AsyncSession, not object"):
         pool.submit_on_commit(object(), jobs.add, 1)
     with pytest.raises(procjobs.PayloadError):
         pool.submit_on_commit(session, jobs.add, threading.Lock())
     with procjobs.Pool(workers=1) as plain, pytest.raises(procjobs.ConfigurationError, match="has no store"):
         plain.submit_on_commit(session, jobs.add, 1)
+
+
+def test_registries_of_sessions_are_taken(started, store):
+    pool = started(workers=1)
+    registry = scoped_session(sessionmaker(create_engine(store.url, poolclass=NullPool)))
+    job = pool.submit_on_commit(registry, jobs.add, 1, 2)
+    registry.commit()
+    assert 3 == job.result(30)
+    registry.remove()
+
+
+def test_job_that_a_hook_of_the_commit_submits_is_part_of_it(started, session):
+    pool = started(workers=1)
+    submitted = []
+
+    def submit(*_):
+        if len(submitted) < 2:
+            submitted.append(pool.submit_on_commit(session, jobs.add, len(submitted), 1))
+
+    event.listen(session, "before_commit", submit)
+    event.listen(session, "after_flush", submit)
+    session.commit()
+    assert [1, 2] == [job.result(30) for job in submitted]
+
+
+def test_transaction_that_has_failed_takes_nothing(started, session):
+    pool = started(workers=1)
+    first = pool.submit_on_commit(session, jobs.add, 1, 2)
+    event.listen(session, "after_flush", fail_once := FailOnce())
+    with pytest.raises(ValueError, match="once"):
+        session.flush()
+    assert fail_once.has_failed
+    with pytest.raises(PendingRollbackError):
+        pool.submit_on_commit(session, jobs.add, 1, 2)
+    session.rollback()
+    with pytest.raises(procjobs.UnknownJob):
+        first.result(30)
+
+
+class FailOnce:
+    has_failed = False
+
+    def __call__(self, *_):
+        if not self.has_failed:
+            self.has_failed = True
+            raise ValueError("once")
+
+
+def test_zope_commits_a_transaction_whose_only_change_is_a_job(started, store):
+    zope = pytest.importorskip("zope.sqlalchemy")
+    transaction = pytest.importorskip("transaction")
+    pool = started(workers=1)
+    session = Session(create_engine(store.url, poolclass=NullPool))
+    zope.register(session)
+    job = pool.submit_on_commit(session, jobs.add, 1, 2)
+    transaction.commit()
+    assert 3 == job.result(30)
+    undone = pool.submit_on_commit(session, jobs.add, 1, 2)
+    transaction.abort()
+    with pytest.raises(procjobs.UnknownJob):
+        undone.result(30)
+
+
+def test_object_of_the_session_is_refused_as_an_argument(started, session):
+    pool = started(workers=1)
+    row = outbox.OutboxRow({"id": "7"})
+    session.add(row)
+    with pytest.raises(procjobs.PayloadError, match="pass its primary key"):
+        pool.submit_on_commit(session, print, row)
