@@ -13,26 +13,28 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from sqlalchemy import event
-from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy import event, inspect
+from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import SQLAlchemyError, UnboundExecutionError
 from sqlalchemy.orm import Session, registry
 
 from procjobs.client import attached
 from procjobs.client.job import Job
 from procjobs.client.kinds import OPTIONS_ATTRIBUTE
-from procjobs.clock import monotonic, sleep, wall
+from procjobs.clock import wall
 from procjobs.errors import ConfigurationError, PayloadError, ProcjobsError, StoreUnavailable, SupervisorLost
 from procjobs.host import payload
 from procjobs.shared.ids import new_id
 from procjobs.shared.wire import U32
 from procjobs.store.address import hide_password, split_options, sqlite_path
+from procjobs.store.database import explain
 from procjobs.store.journal import read_whole
-from procjobs.store.schema import outbox
+from procjobs.store.schema import migrate, outbox
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from procjobs.client.connection import Connection as PoolConnection
     from procjobs.client.pool import Pool
 
-_PATIENCE: Final = 10.0
 _SUBMITTED: Final = "procjobs_submitted"
 """Where a session keeps what was submitted through it: (transaction, pool, job) for each."""
 _Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -57,6 +58,30 @@ class OutboxRow:
 
 
 registry().map_imperatively(OutboxRow, outbox)
+_opened: weakref.WeakSet[Engine] = weakref.WeakSet()
+"""The engines in whose databases the tables were seen."""
+
+
+@event.listens_for(OutboxRow, "before_insert")
+def _make_tables(_mapper: Any, connection: Connection, _row: OutboxRow) -> None:
+    """Make the store's tables in the caller's transaction, if the pool's recorder has not come to that yet.
+
+    The caller may have written to the database already: where that is an SQLite file, the recorder waits for the end of his
+    transaction, so he must not wait for the recorder.
+    """
+    engine = connection.engine
+    if engine in _opened:
+        return
+    if inspect(connection).has_table(outbox.name):
+        _opened.add(engine)
+        return
+    try:
+        migrate(connection)
+    except SQLAlchemyError as error:
+        raise StoreUnavailable(
+            f"the tables of the store are not there yet, and this transaction could not make them ({explain(error)}): start "
+            "the pool, and wait until its stats().store is 'available'"
+        ) from error
 
 
 def submit_on_commit(
@@ -70,7 +95,6 @@ def submit_on_commit(
     attached.refuse(fn, args, kwargs)
     connection = pool._connect()  # noqa: SLF001 - the pool's own
     _check_database(pool, connection.welcome["settings"].get("store"), session)
-    _wait_for_store(pool)
     options = pool.merged_options(getattr(fn, OPTIONS_ATTRIBUTE, None) or {}, changes)
     registered = connection.register(fn, options)
     job: Job[Any] = Job(pool, new_id(), registered.name)
@@ -136,20 +160,6 @@ def _check_database(pool: Pool, store: str | None, session: Session) -> None:
             f"the session is one of {shown}, and the store of {pool!r} is {hide_password(store)}: submit_on_commit needs "
             "them to be the same database, so that one commit makes both"
         )
-
-
-def _wait_for_store(pool: Pool) -> None:
-    """Wait until the store's tables are there: the pool may have been started a moment ago. No event loop waits."""
-    deadline = monotonic() + _PATIENCE
-    while (state := pool._read_table().store()) != "available":  # noqa: SLF001 - the pool's own
-        if _in_event_loop():
-            raise StoreUnavailable(
-                f"the store of {pool!r} is {state}, and an event loop cannot wait for it here: await asyncio.sleep() until "
-                "pool.stats().store is 'available', where the application starts, or try again"
-            )
-        if monotonic() > deadline:
-            raise StoreUnavailable(f"the store of {pool!r} is {state}")
-        sleep(0.01)
 
 
 def _in_event_loop() -> bool:

@@ -61,10 +61,9 @@ class Submitter:
         to it: it is written with the next flush, into a table of the pool's store, so the session must be one of the same
         database. With the commit the job is durable; what is rolled back, a savepoint (`begin_nested`) included, has never
         been, and its handle raises UnknownJob. Should this process die after the commit, the pool finds the job within 5
-        seconds, or when it is started. In an event loop nothing is awaited.
+        seconds, or when it is started. Nothing waits for the store: the transaction makes its tables, if it is the first.
 
-        Raise as `submit` does, ConfigurationError if the pool has no store or the session is of another database, and
-        StoreUnavailable if the pool cannot reach its store within 10 seconds, in an event loop at once.
+        Raise as `submit` does, and ConfigurationError if the pool has no store or the session is of another database.
         """
         delay = self._delay
         if self._at is not None:

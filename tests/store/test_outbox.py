@@ -10,7 +10,7 @@ import threading
 
 import pytest
 from sqlalchemy import create_engine, event, text
-from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.exc import OperationalError, PendingRollbackError, ProgrammingError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
@@ -185,3 +185,33 @@ def test_object_of_the_session_is_refused_as_an_argument(started, session):
     session.add(row)
     with pytest.raises(procjobs.PayloadError, match="pass its primary key"):
         pool.submit_on_commit(session, print, row)
+
+
+def test_first_transaction_of_all_makes_the_tables(started, store, session):
+    """The one that has written to an SQLite file keeps the recorder of a new pool from doing it."""
+    session.execute(text("INSERT INTO films VALUES ('one')"))
+    pool = started(workers=1, is_available=False)
+    job = pool.submit_on_commit(session, jobs.add, 1, 2)
+    session.commit()
+    assert 3 == job.result(30)
+    assert [("one",)] == store.rows("SELECT name FROM films")
+
+
+def test_first_transaction_of_all_leaves_no_tables_when_it_is_rolled_back(store, session, pool_name):
+    with procjobs.Pool(pool_name, workers=1, store=store.url) as pool:
+        wait_until(lambda: pool.stats().store == "available")
+        store.write("DROP TABLE procjobs_outbox")
+        store.write("DROP TABLE procjobs_jobs")
+        store.write("DROP TABLE procjobs_kinds")
+        store.write("DROP TABLE procjobs_attempts")
+        store.write("DROP TABLE procjobs_schema")
+        session.execute(text("INSERT INTO films VALUES ('one')"))  # with which sqlite3 begins its transaction
+        pool.submit_on_commit(session, jobs.add, 1, 2)
+        session.flush()
+        session.rollback()
+        with pytest.raises(ProgrammingError if "postgresql" in store.url else OperationalError):
+            store.rows("SELECT * FROM procjobs_jobs")
+        pool.submit_on_commit(session, jobs.add, 1, 2)
+        session.commit()
+        assert [(1,)] == store.rows("SELECT count(*) FROM procjobs_outbox")
+        pool.stop()
