@@ -22,8 +22,8 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: w
     CANCEL    (what, job id, token): if it waits in the store, it is cancelled; TOLD is wanted
     KEY       (what, key, token): which job has this key for itself? TOLD is wanted
     SWEEP     (what,): what transactions of users have left in the outbox becomes jobs
-    LOAD      (what, most, later): so many of those that wait in the store are wanted, and of those that wait for a time:
-              LOADED for each, and WINDOW
+    LOAD      (what, most, later, queues): so many of those that wait in the store are wanted, and of those that wait for
+              a time, but none of these queues: LOADED for each, and WINDOW
 
     COMMITTED recorder -> supervisor   u64: every event up to this number is in the database
     STATE     recorder -> supervisor   JSON {"problem"}: why the store cannot be written, "" when it can

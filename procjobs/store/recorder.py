@@ -247,7 +247,7 @@ class Recorder:
             elif event[0] == Op.SWEEP:
                 answers += self._sweep_outbox(connection)
             elif event[0] == Op.LOAD:
-                answers += self._load(connection, event[1], event[2])
+                answers += self._load(connection, *event[1:])
         return answers
 
     # What is asked ----------------------------------------------------------------------------------------------
@@ -282,8 +282,8 @@ class Recorder:
     def _sweep_outbox(self, connection: Connection) -> list[Answer]:
         return [(Said.WINDOW, WINDOW.pack(0.0), None)] if self._journal.sweep_outbox(connection) else []
 
-    def _load(self, connection: Connection, most: int, later: int) -> list[Answer]:
-        rows, seconds = rescue.load(connection, self._settings.pool, self._settings.owner, most, later)
+    def _load(self, connection: Connection, most: int, later: int, left_out: list[str]) -> list[Answer]:
+        rows, seconds = rescue.load(connection, self._settings.pool, self._settings.owner, most, later, left_out)
         answers: list[Answer] = []
         for row in rows:
             key, description, function, call = row["key"] or b"", row["description"], row["function"], row["call"] or b""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_CUT_OFF: Final = 10
 _NEVER: Final = float("inf")
+_LEFT_OUT_SECONDS: Final = 5.0
+"""When to ask again for jobs of a queue of which many wait in memory."""
 _SLICE: Final = 500
 _DROPPED: Final = 2000
 """How many old jobs are dropped in one transaction, for which others wait."""
@@ -86,13 +88,17 @@ def give_back_unknown(connection: Connection, pool: str, owner: str, known: Coll
         connection.execute(update(jobs).where(mine, jobs.c.id == bindparam("b_id")).values(owner=""), lost)
 
 
-def load(connection: Connection, pool: str, owner: str, most: int, later: int) -> tuple[list[RowMapping], float]:
+def load(
+    connection: Connection, pool: str, owner: str, most: int, later: int, left_out: Collection[str]
+) -> tuple[list[RowMapping], float]:
     """Claim up to `most` jobs that wait and may run, by priority, and up to `later` of those that wait for a time, by that.
 
-    Return them, and in how many seconds another one may run: 0 for at once, infinity where none is left.
+    Jobs of the queues `left_out` stay. Return those that were claimed, and in how many seconds another one may run: 0 for at
+    once, infinity where none is left.
     """
     now = wall()
-    waiting = (jobs.c.pool == pool) & (jobs.c.owner == "") & jobs.c.finished_at.is_(None)
+    unclaimed = (jobs.c.pool == pool) & (jobs.c.owner == "") & jobs.c.finished_at.is_(None)
+    waiting = unclaimed & (jobs.c.queue.is_(None) | jobs.c.queue.not_in(left_out)) if left_out else unclaimed
     may_run = jobs.c.not_before.is_(None) | (jobs.c.not_before <= now)
     chosen = select(jobs.c.id).where(waiting, may_run).order_by(jobs.c.priority.desc(), jobs.c.id).limit(most + 1)
     ids = list(connection.scalars(chosen))
@@ -102,6 +108,8 @@ def load(connection: Connection, pool: str, owner: str, most: int, later: int) -
         others = connection.execute(of_later.order_by(jobs.c.not_before).limit(later + 1)).all()
         ids += [row.id for row in others[:later]]
         most, seconds = len(ids), others[later].not_before - now if len(others) > later else _NEVER
+    if left_out and connection.execute(select(jobs.c.id).where(unclaimed, jobs.c.queue.in_(left_out)).limit(1)).first():
+        seconds = min(seconds, _LEFT_OUT_SECONDS)
     rows: list[RowMapping] = []
     for part in _slices(ids[:most]):
         connection.execute(update(jobs).where(jobs.c.id.in_(part)).values(owner=owner))

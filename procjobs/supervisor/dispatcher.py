@@ -95,6 +95,10 @@ class Dispatcher:
         """Whether the queue was closed: nothing is started any more."""
         return self._endings.stopping
 
+    def crowded_queues(self, most: int) -> dict[str, int]:
+        """Return the queues whose limits so many of their jobs wait for, and how many these are."""
+        return self._waiting.lines.crowded(most)
+
     def describe_queues(self) -> list[dict[str, Any]]:
         """Return the pool's queues: their limits, how many of their jobs run, and wait for these."""
         return self._waiting.lines.describe()

@@ -96,6 +96,7 @@ class Lines:
         self._of_queue = {name: Line(queue.limit, parse_rate(queue.rate)) for name, queue in queues.items()}
         self._of_key: WeakValueDictionary[tuple[str | None, bytes], Line] = WeakValueDictionary()
         self._held: set[Job] = set()
+        self._held_of: Counter[str | None] = Counter()
         self._changed: dict[Line, None] = {}  # those that may have room for some that wait
         self._clock: list[tuple[float, int, Line]] = []
         self._sequence = 0
@@ -131,6 +132,10 @@ class Lines:
         """How many jobs wait here."""
         return len(self._held)
 
+    def crowded(self, most: int) -> dict[str, int]:
+        """Return the queues so many of whose jobs wait here, and how many these are."""
+        return {name: count for name in self._of_queue if (count := self._held_of[name]) >= most}
+
     @staticmethod
     def closed(place: Place, now: float) -> Line | None:
         """Return the first line that has no room for one that belongs to it, None if it may start."""
@@ -162,9 +167,17 @@ class Lines:
         place.turn, place.line, place.generation = Turn.WAITS, line, job.generation
         line.held += 1
         self._held.add(job)
+        self._held_of[job.kind.options.queue] += 1
         waiting = line.waiting.setdefault(job.generation, [])
         heapq.heappush(waiting, (-job.kind.options.priority, place.order, job))
         self._arm(line)
+
+    def join_again(self, job: Job) -> None:
+        """Let a job that was not started after all wait where its age says; the line is about to call the best."""
+        assert job.place is not None
+        line = job.place.lines[0]
+        self.park(job, line)
+        self._note_room(line)
 
     def take(self, place: Place, job: Job, now: float) -> None:
         """Note that a job is started."""
@@ -198,6 +211,7 @@ class Lines:
         if place.turn is Turn.WAITS:
             line.held -= 1
             self._held.discard(job)
+            self._held_of[job.kind.options.queue] -= 1
         elif place.turn is Turn.CALLED and place.generation is not None:
             line.called[place.generation] -= 1
             if not line.called[place.generation]:
@@ -219,6 +233,7 @@ class Lines:
                     heapq.heappop(waiting)
                     self._call(job, line)
                     called.append(job)
+            self._arm(line)
         called.reverse()
         return called
 
@@ -282,7 +297,7 @@ class Lines:
                 "name": name,
                 **{field: getattr(self._queues[name], field) for field in Queue.__slots__},
                 "running": line.running,
-                "held": line.held + sum(of_key.held for key, of_key in list(self._of_key.items()) if key[0] == name),
+                "held": self._held_of[name],
             }
             for name, line in self._of_queue.items()
         ]

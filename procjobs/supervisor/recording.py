@@ -341,16 +341,19 @@ class Recording:
     def _load_more(self) -> None:
         """Ask for jobs that wait in the store, as many as there is room for in memory.
 
-        Those that wait here for a time take no room from those that may run, unless they are more than clients may submit.
+        Those that wait here for a time, or many for the limits of their queue, take no room from those that may run, unless
+        they are more than clients may submit. Of such a queue no more are asked for.
         """
         dispatcher, max_queued = self._supervisor.dispatcher, self._supervisor.settings.max_queued
         if self._is_loading or self._loads_at > self._loop.now or not self._is_open or not dispatcher.generations:
             return
         most, scheduled = min(max_queued, _MOST_LOADED), dispatcher.scheduled
-        waiting = dispatcher.queued + self.uncommitted + max(scheduled - max_queued, 0)
+        crowded = dispatcher.crowded_queues(max(most // 4, 1))
+        aside = scheduled + sum(crowded.values())
+        waiting = dispatcher.queued - sum(crowded.values()) + self.uncommitted + max(aside - max_queued, 0)
         if waiting <= most // 2 and not dispatcher.stopping:
             self._is_loading = True
-            self._ask((int(Op.LOAD), most - waiting, max(most - scheduled, 0)))
+            self._ask((int(Op.LOAD), most - waiting, max(most - scheduled, 0), list(crowded)))
 
     def _send_more(self) -> None:
         link = self._link

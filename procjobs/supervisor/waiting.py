@@ -63,9 +63,12 @@ class Waiting:
         self.scheduled += 1
 
     def add_again(self, job: Job) -> None:
-        """Return a job that was not started after all to the front of its queue, on the newest code of its clients."""
+        """Return a job that was not started after all to where it was before, on the newest code of its clients."""
         follow(job)
-        job.generation.queue.push_front(job)
+        if job.place is None:
+            job.generation.queue.push_front(job)
+        else:
+            self.lines.join_again(job)
         if job.expires_at and not job.attempt:
             self._expiring.add(job.expires_at, job)  # its turn may have come while it lay before a worker
 

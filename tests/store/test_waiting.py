@@ -24,7 +24,7 @@ from .test_rescue import lines
 
 def leave_waiting(started, count, **options):
     """Submit to a pool that starts nothing, and stop it: the jobs wait in the store."""
-    pool = started(workers=1)
+    pool = started(workers=1, queues={"one": procjobs.Queue(limit=1)})
     pool.pause()
     handles = [pool.options(**options).submit(jobs.echo, n) for n in range(count)]
     handles[-1].wait_accepted(30)
@@ -131,3 +131,23 @@ def test_results_from_the_store_for_a_client_that_does_not_take_them(started, st
         wait_until(lambda: supervisor.num_fds() > before + 50)
         assert data == pool.job(handles[0].id).result(30)
     wait_until(lambda: supervisor.num_fds() <= before, dump=lambda: str(supervisor.num_fds() - before))
+
+
+def test_job_that_may_run_does_not_wait_behind_those_that_its_queue_holds_back(started, store):
+    pool = started(workers=2, max_queued=4, queues={"mail": procjobs.Queue(rate="1/d")})
+    mails = [pool.options(queue="mail").submit(jobs.echo, n) for n in range(4)]
+    assert 0 == mails[0].result(30)
+    wait_until(lambda: [3] == [queue.held for queue in pool.queues()])
+    with Session(create_engine(store.url, poolclass=NullPool)) as session:
+        job = pool.submit_on_commit(session, jobs.echo, "passes by")
+        more = pool.options(queue="mail").submit_on_commit(session, jobs.echo, "waits in the store")
+        session.commit()
+    assert "passes by" == job.result(30)
+    assert "queued" == pool.status(more.id).state
+    assert [3] == [queue.held for queue in pool.queues()]
+
+
+def test_jobs_of_a_crowded_queue_are_loaded_as_it_empties(started, store):
+    waiting = leave_waiting(started, 9, queue="one")
+    pool = started(workers=2, max_queued=4, queues={"one": procjobs.Queue(limit=1)})
+    assert list(range(9)) == [pool.job(job.id).result(60) for job in waiting]

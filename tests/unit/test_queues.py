@@ -105,6 +105,22 @@ def test_loop_wakes_when_the_rate_lets_the_next_one_start():
     assert begun + 70 == world.dispatcher.next_deadline(world.now)
 
 
+def test_loop_wakes_again_where_the_start_that_it_woke_for_was_taken_back():
+    world = bench((1, 1), rate="1/s")
+    begun = world.now
+    jobs = submit(world, 2)
+    world.turn(0.5)
+    world.unread.add(jobs[0])
+    world.dispatcher.pause(world.now)
+    world.dispatcher.paused = False
+    world.turn()
+    world.finish(jobs[0])
+    world.turn(0.5)
+    assert begun + 1.5 == world.dispatcher.next_deadline(world.now)
+    world.turn(0.5)
+    assert [0, 0, 1] == sent(world, jobs)
+
+
 def test_rate_counts_a_retry_and_not_what_was_taken_back():
     world = bench((1, 1), rate="2/h")
     (job,) = submit(world, retries=1, backoff=0.0)
