@@ -124,7 +124,7 @@ def test_jobs_that_are_lost_with_their_supervisor_are_failures_and_it_goes_on():
 
     def tell(moment):
         if moment.stage == "measuring" and moment.jobs >= 15 and not supervisors:
-            supervisors.extend(child for child in psutil.Process().children() if "-c" in child.cmdline())
+            supervisors.extend(child for child in psutil.Process().children() if child.name() == "procjobs-super")
             supervisors[0].kill()
 
     (measured,) = tune(nap, [(0.02,)], sizes=[2], seconds=0.1, jobs=40, tell=tell).measurements
