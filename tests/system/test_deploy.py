@@ -136,7 +136,6 @@ def rundir_pid(pool_name):
     return table.supervisor_pid
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="open: on 3.13, in the whole suite, its template stays")
 def test_old_generation_ends_when_its_last_client_has_gone(package, pool_name):
     old = WebWorker(package, pool_name)
     assert ("one", "one") == old.ask("version")
