@@ -21,7 +21,7 @@ class Rate(NamedTuple):
     period: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Queue:
     """What the jobs of one queue may take together, for instance `Pool(queues={"mail": Queue(limit=2, rate="100/m")})`.
 
@@ -35,6 +35,10 @@ class Queue:
     key_limit: int | None = 1
     key_rate: str | None = None
 
+    def __repr__(self) -> str:
+        given = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return f"Queue({', '.join(f'{n}={v!r}' for n, v in given if v != getattr(_DEFAULT, n))})"
+
     def validated(self, name: str) -> Queue:
         """Return this; raise ConfigurationError naming queue `name` and what is out of range."""
         for field in ("limit", "key_limit"):
@@ -46,6 +50,7 @@ class Queue:
         return self
 
 
+_DEFAULT: Final = Queue()
 _FIELDS: Final = frozenset(field.name for field in fields(Queue))
 
 

@@ -51,6 +51,11 @@ def test_queues_travel_as_plain_values():
     assert {"q": Queue(key_limit=None)} == check_queues({"q": {"key_limit": "none"}})
 
 
+def test_queue_is_shown_by_what_is_not_the_default():
+    assert "Queue(limit=2)" == repr(Queue(limit=2, key_limit=1))
+    assert ["Queue()", "Queue(key_limit=None)"] == [repr(Queue()), repr(Queue(key_limit=None))]
+
+
 def test_refusal_says_what_there_is():
     assert "" == refuse_queue("a", ["a"], "media")
     assert "pool 'media' has no queue 'b': it was started without any" in refuse_queue("b", [], "media")
