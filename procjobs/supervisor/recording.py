@@ -31,6 +31,7 @@ from procjobs.shared.states import Event as Change
 from procjobs.shared.wire import BODY, U64, Finished, WireError, limit_text
 from procjobs.supervisor.recorder_link import RecorderLink
 from procjobs.supervisor.stored import Durable, StoredJobs, verdict_frame
+from procjobs.supervisor.verdicts import job_name
 
 if TYPE_CHECKING:
     from procjobs.supervisor.clients import ClientDesk
@@ -114,7 +115,7 @@ class Recording:
         self._heard_at = 0.0
         self._is_open = False
         self._loads_at = 0.0  # when a job that waits in the store may run, as far as is known
-        self._is_loading = False
+        self._is_loading = self._is_abandoned = False
         self._said_problem = ""
         self._unavailable_since = wall()
         self.problem = "it has not been opened yet"
@@ -247,8 +248,8 @@ class Recording:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether everything is committed."""
-        return not self._entries
+        """Whether everything is committed, or nobody waits for it any more."""
+        return not self._entries or self._is_abandoned
 
     @property
     def is_too_far_behind(self) -> bool:
@@ -321,6 +322,20 @@ class Recording:
     def pids(self) -> set[int]:
         """Return the pid of the recorder."""
         return set() if self._link is None else {self._link.pid}
+
+    def abandon(self) -> None:
+        """Answer what waits for a commit that does not come before the pool ends; it is still written if that can be."""
+        self._is_abandoned = True
+        for entry in self._entries:
+            job = entry[4].job if isinstance(entry[4], Ended) else entry[4]
+            if job is None or job.answer is not None:
+                continue
+            text = (
+                f"{job_name(job)} was not answered when the pool was stopped, for its store is {self.describe() or 'slow'}; "
+                "if the store has it, it runs when the pool is started again"
+            )
+            self._supervisor.answer(job, Reason.STOPPED, verdict_frame(job.id, "PoolClosed", text), None, text)
+        self._entries = deque((*entry[:3], Wait.NOTHING, *entry[4:]) for entry in self._entries)
 
     def close(self) -> None:
         """Let the recorder write what it has, and end."""
