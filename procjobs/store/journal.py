@@ -63,8 +63,10 @@ class Changes:
         self.cut_off: dict[str, dict[str, Any]] = {}
 
     def note_attempt(self, job_id: str, attempt: int, account: Mapping[str, Any]) -> None:
-        """Add to what is known of an attempt."""
+        """Add to what is known of an attempt; its end stays its end."""
         known = self.attempts.get((job_id, attempt), _UNKNOWN)
+        if known["ended_at"] is not None:
+            return
         row = self.attempts[job_id, attempt] = {**known, "job_id": job_id, "attempt": attempt}
         row.update((name, value) for name, value in account.items() if value is not None)
         for name in _TEXTS:
