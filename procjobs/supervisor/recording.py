@@ -55,6 +55,8 @@ _RESTART_PAUSE: Final = 1.0
 _END_SECONDS: Final = 6.0
 """How long a recorder may take to end: longer than it tries to reach a database that is away."""
 _BATCH_BYTES: Final = 256 * 1024
+_MOST_KINDS: Final = 1000
+"""How many kinds the recorder knows by their numbers, about, before it is to forget them."""
 _MOST_LOADED: Final = 5000
 """About how many jobs that wait in the store are in memory, too."""
 _LOOK_SECONDS: Final = 60.0
@@ -375,6 +377,9 @@ class Recording:
         while link is not None and not link.stream.ended and not link.rest and self._sent < len(self._entries):
             events: list[Event] = []
             size, fd = 0, None
+            if len(self._kinds_sent) >= _MOST_KINDS:  # each closure is one: neither side may keep them all
+                self._kinds_sent.clear()
+                events.append((int(Op.FORGET),))
             while self._sent < len(self._entries) and len(events) < MOST_EVENTS and size < _BATCH_BYTES and fd is None:
                 event, fd, kind, _, _, event_bytes = self._entries[self._sent]
                 if kind is not None and kind not in self._kinds_sent:

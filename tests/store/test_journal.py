@@ -169,6 +169,16 @@ def test_a_job_has_begun_when_its_first_attempt_did(book):
     assert NOW == book.row(job, "started_at")
 
 
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_first_start_counts_however_much_comes_in_one_batch(book, count):
+    job = new_id()
+    events = submit(job), start(job, 1), retry(job, 1), start(job, 2, now=NOW + 10), end(job, 2, now=NOW + 20)
+    book.tell(*events[:count])
+    assert NOW == book.row(job, "started_at")
+    book.tell(*events[count:])
+    assert NOW == book.row(job, "started_at")
+
+
 def test_running_job_has_no_reason_of_the_attempt_before(book):
     job = new_id()
     book.tell(submit(job), start(job, 1), retry(job, 1))

@@ -59,6 +59,23 @@ def test_everything_can_be_said_twice(store):
     assert [(1, "raised", 77), (2, "succeeded", 78)] == rows
 
 
+def test_kinds_are_forgotten_after_what_refers_to_them_was_written(store):
+    ours, theirs = socket.socketpair()
+    recorder = Recorder(SupervisorLink(theirs), Settings(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {}))
+
+    def take(*events):
+        assert recorder._take([((int(event[0]), *event[1:]), None) for event in events])
+
+    with ours, theirs:
+        take((Op.KIND, 1, KIND, b"1"), (Op.KIND, 2, KIND, b"2"))
+        take(submission(new_id()), (Op.FORGET,), (Op.KIND, 1, KIND, b"1"), submission(new_id()))
+        assert {1} == recorder._journal.known_kinds
+        take((Op.FORGET,))
+        assert set() == recorder._journal.known_kinds
+        recorder.close()
+    assert {"queued": 2} == store.states()
+
+
 def test_what_a_killed_recorder_had_claimed_and_not_said_waits_again(store):
     job_id = new_id()
     record(store, (Op.KIND, 1, KIND, b""), submission(job_id), owner="before")
