@@ -7,7 +7,7 @@ import os
 import time
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 
 from procjobs.config import JobOptions
 from procjobs.shared import wire
@@ -17,7 +17,7 @@ from procjobs.shared.states import JobState, Reason
 from procjobs.store import rescue
 from procjobs.store.database import open_engine
 from procjobs.store.journal import Journal
-from procjobs.store.schema import migrate, outbox
+from procjobs.store.schema import jobs, migrate, outbox
 
 NOW = time.time()
 
@@ -59,7 +59,7 @@ class Book:
         return self.store.rows(query, id=to_text(job_id))
 
     def load(self, most=100, later=100):
-        rows, seconds = self.do(rescue.load, "pool", self.owner, most, later)
+        rows, seconds = self.do(rescue.load, "pool", self.owner, most, later, [])
         return [row["id"] for row in rows], seconds
 
     def close(self):
@@ -312,6 +312,18 @@ def test_what_its_own_supervisor_runs_is_not_taken_over(book):
     assert ("me", "running", 0) == book.row(job, "owner", "state", "cut_off")
 
 
+def test_run_that_another_one_has_counted_is_not_counted_again(book):
+    job = new_id()
+    book.tell(submit(job), start(job, 1))
+    (seen,) = book.do(lambda connection: connection.execute(select(jobs)).all())
+    for _ in range(2):
+        book.do(rescue._count_cut_off, seen, 1, NOW)
+    assert ("queued", 1) == book.row(job, "state", "cut_off")
+    book.tell(start(job, 2))
+    book.do(rescue._count_cut_off, seen, 1, NOW)
+    assert 1 == book.row(job, "cut_off")
+
+
 def test_attempt_whose_end_was_lost_is_told_from_one_that_was_cut_off(book):
     job = new_id()
     book.tell(submit(job), start(job, 1))
@@ -358,7 +370,7 @@ def test_oldest_jobs_go_where_there_are_too_many_or_they_are_too_old(book):
     rows = "SELECT id FROM procjobs_jobs ORDER BY id"
     book.do(rescue.drop_jobs, "pool", 1e6, 4)
     assert sorted(map(to_text, [running, *ended[2:]])) == [job for (job,) in book.store.rows(rows)]
-    book.do(rescue.drop_jobs, "pool", 650.0, 4)
+    book.do(rescue.drop_jobs, "pool", 650.0, 3)
     assert sorted(map(to_text, [running, *ended[4:]])) == [job for (job,) in book.store.rows(rows)]
     book.do(rescue.drop_jobs, "pool", 1e6, 0)
     assert [to_text(running)] == [job for (job,) in book.store.rows(rows)]

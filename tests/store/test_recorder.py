@@ -79,11 +79,11 @@ def test_kinds_are_forgotten_after_what_refers_to_them_was_written(store):
 def test_what_a_killed_recorder_had_claimed_and_not_said_waits_again(store):
     job_id = new_id()
     record(store, (Op.KIND, 1, KIND, b""), submission(job_id), owner="before")
-    loaded = record(store, (Op.LOAD, 10, 10), owner="me")
+    loaded = record(store, (Op.LOAD, 10, 10, []), owner="me")
     assert [Said.STATE, Said.LOADED, Said.WINDOW, Said.COMMITTED] == [kind for kind, _ in loaded]
-    again = record(store, (Op.LOAD, 10, 10), owner="me", is_first=False)
+    again = record(store, (Op.LOAD, 10, 10, []), owner="me", is_first=False)
     assert Said.LOADED in [kind for kind, _ in again]
-    known = record(store, (Op.LOAD, 10, 10), owner="me", is_first=False, known=[job_id])
+    known = record(store, (Op.LOAD, 10, 10, []), owner="me", is_first=False, known=[job_id])
     assert Said.LOADED not in [kind for kind, _ in known]
 
 
@@ -92,7 +92,7 @@ def test_late_word_of_a_supervisor_that_was_taken_over_changes_nothing(store):
     start = Op.START, job_id, 1, 0, 77, time.time()
     record(store, (Op.KIND, 1, KIND, b""), submission(job_id), owner="before")
     record(store, start, owner="before", is_first=False, known=[job_id])
-    record(store, (Op.LOAD, 10, 10), owner="after")
+    record(store, (Op.LOAD, 10, 10, []), owner="after")
     frame = wire.finished_frame(job_id, wire.Outcome.RETURNED, 0, 1, 0.5)
     record(store, (Op.END, job_id, 1, 5, 0, frame, False, time.time(), "", None), owner="before", is_first=False)
     assert [("queued", "after", 1)] == store.rows("SELECT state, owner, cut_off FROM procjobs_jobs")
