@@ -329,7 +329,8 @@ class Connection(Asker):
             if self._closing:
                 job.abandon(PoolClosed(f"the pool was shut down while job {job.id} was awaited"))
             else:
-                job.abandon(unacknowledged.describe_loss(job, self.welcome["pid"], problem))
+                has_store = self.welcome["settings"].get("store") is not None
+                job.abandon(unacknowledged.describe_loss(job, self.welcome["pid"], problem, has_store=has_store))
 
     def _take_answer(self, raw: bytes, has_descriptor: bool) -> None:
         if len(raw) < FINISHED_FRAME.size:

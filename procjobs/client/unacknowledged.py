@@ -114,16 +114,20 @@ def renew(data: bytes, number: int, elapsed: float) -> bytes:
     return data[: HEADER.size] + head + data[HEADER.size + SUBMIT.size :]
 
 
-def describe_loss(job: Job[Any], supervisor_pid: int, problem: Exception | None) -> SupervisorLost:
+def describe_loss(
+    job: Job[Any], supervisor_pid: int, problem: Exception | None, *, has_store: bool = False
+) -> SupervisorLost:
     """Return what the handle of a lost job raises; `problem` is why it could not be sent to a successor."""
     who = f"the supervisor (pid {supervisor_pid}) went away before"
     if problem is None:
         return SupervisorLost(
             f"{who} job {job.id} {job.name} was answered; whether it ran is not known. Submit it again if that does no harm"
         )
-    error = SupervisorLost(
-        f"{who} it took job {job.id} {job.name}, which could not be sent to a successor: {problem}. The job has not run"
-    )
+    what, then = f"it took job {job.id} {job.name}, which could not be sent to", "The job has not run"
+    if has_store:
+        what = f"job {job.id} {job.name} was answered, about which nothing is heard from"
+        then = f"If the store has it, it runs when the pool is started again, and pool.job({job.id!r}) has its answer"
+    error = SupervisorLost(f"{who} {what} a successor: {problem}. {then}")
     error.__cause__ = problem
     return error
 

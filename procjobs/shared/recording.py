@@ -13,6 +13,7 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: w
 
     OPEN      (what, settings): the first batch of a recorder; numbered 0
     KIND      (what, number, description, function): what later events call kind `number`; has the number of the next event
+    FORGET    (what,): the kinds that were told of before are told of again where they are needed
     SUBMIT    (what, job id, kind, inline, has descriptor, submitted, not before, expires, key, unique until)
     START     (what, job id, attempt, worker, pid, time)
     RETRY     (what, job id, attempt, account of the attempt, not before)
@@ -73,6 +74,7 @@ class Op(IntEnum):
     LOAD = 9
     KEY = 10
     SWEEP = 11
+    FORGET = 12
 
 
 class Said(IntEnum):

@@ -62,9 +62,17 @@ class Changes:
         self.freed: dict[str, dict[str, Any]] = {}
         self.cut_off: dict[str, dict[str, Any]] = {}
 
+    def replace(self, job_id: str, started_at: float | None) -> float | None:
+        """Take back what was to be written of a job; return when it was first started, if it was not at `started_at`."""
+        before = self.running.pop(job_id, None), self.retrying.pop(job_id, None)
+        known = [change["b_started_at"] for change in before if change is not None]
+        return next((moment for moment in known if moment is not None), started_at)
+
     def note_attempt(self, job_id: str, attempt: int, account: Mapping[str, Any]) -> None:
-        """Add to what is known of an attempt."""
+        """Add to what is known of an attempt; its end stays its end."""
         known = self.attempts.get((job_id, attempt), _UNKNOWN)
+        if known["ended_at"] is not None:
+            return
         row = self.attempts[job_id, attempt] = {**known, "job_id": job_id, "attempt": attempt}
         row.update((name, value) for name, value in account.items() if value is not None)
         for name in _TEXTS:
@@ -83,6 +91,16 @@ class Journal:
     def learn_kind(self, number: int, description: bytes, function: bytes) -> None:
         """Note what later events mean by a number."""
         self._kinds[number] = KindOf(self._pool, description, function)
+
+    @property
+    def known_kinds(self) -> set[int]:
+        """The numbers that kinds are known by."""
+        return set(self._kinds)
+
+    def forget_kinds(self, numbers: set[int]) -> None:
+        """Let go of kinds that no event refers to any more."""
+        for number in numbers:
+            self._kinds.pop(number, None)
 
     def forget_stored_kinds(self) -> None:
         """Write every kind again when it is needed: the transaction that had written it may not have been committed."""
@@ -126,28 +144,28 @@ class Journal:
         job_id = to_text(raw_id)
         account = {"outcome": "running", "started_at": now, "worker": worker, "worker_pid": pid}
         changes.note_attempt(job_id, attempt, account)
-        before = changes.retrying.pop(job_id, None)
+        before = changes.retrying.get(job_id)
         crashes = before["b_crashes"] if before is not None else None
-        changes.running[job_id] = {"b_id": job_id, "b_attempt": attempt, "b_started_at": now, "b_crashes": crashes}
+        started_at = changes.replace(job_id, now)
+        changes.running[job_id] = {"b_id": job_id, "b_attempt": attempt, "b_started_at": started_at, "b_crashes": crashes}
 
     @staticmethod
     def _retry(changes: Changes, event: Event) -> None:
         _, raw_id, attempt, account, not_before = event
         job_id = to_text(raw_id)
         changes.note_attempt(job_id, attempt, {**_usage(account.get("details", b"")), **account})
-        changes.running.pop(job_id, None)
+        started_at = changes.replace(job_id, account.get("started_at"))
         changes.retrying[job_id] = {
             "b_id": job_id, "b_attempt": attempt, "b_reason": account["outcome"], "b_error": clean(account["error"]),
-            "b_not_before": not_before, "b_crashes": account["crashes"],
+            "b_not_before": not_before, "b_crashes": account["crashes"], "b_started_at": started_at,
         }  # fmt: skip
 
     @staticmethod
     def _end(changes: Changes, event: Event, fd: int | None) -> None:
         _, raw_id, attempt, state, reason, frame, has_descriptor, now, error, account = event
         job_id = to_text(raw_id)
-        changes.running.pop(job_id, None)
-        changes.retrying.pop(job_id, None)
         finished = parse_finished(frame)
+        started_at = changes.replace(job_id, now - finished.seconds if attempt else None)
         if attempt:
             ended = {"outcome": _REASONS[reason] or "succeeded", "error": error or None, "ended_at": now}
             if finished.seconds:
@@ -157,7 +175,7 @@ class Journal:
         changes.ended[job_id] = {
             "b_id": job_id, "b_state": _STATES[state], "b_reason": _REASONS[reason], "b_attempt": attempt,
             "b_error": clean(error) or None, "b_finished_at": now, "b_answer": frame, "b_answer_data": data,
-            "b_started_at": now - finished.seconds if attempt else None,
+            "b_started_at": started_at,
         }  # fmt: skip
 
     @staticmethod
@@ -166,8 +184,7 @@ class Journal:
         job_id = to_text(raw_id)
         if account is not None:
             changes.note_attempt(job_id, attempt, account)
-        changes.running.pop(job_id, None)
-        changes.retrying.pop(job_id, None)
+        changes.replace(job_id, None)
         freed = changes.freed if account is None else changes.cut_off
         freed[job_id] = {"b_id": job_id, "b_attempt": attempt}
 
@@ -228,7 +245,7 @@ class Journal:
         changes.jobs = [row for row in changes.jobs if row["id"] not in found]
         waiting = [{"b_id": job_id} for job_id, row in found.items() if not row["owner"] and row["pool"] == self._pool]
         if waiting:
-            claim = update(jobs).where(jobs.c.id == bindparam("b_id"), jobs.c.owner == "", jobs.c.finished_at.is_(None))
+            claim = update(jobs).where(jobs.c.id == bindparam("b_id"), jobs.c.finished_at.is_(None))
             connection.execute(claim.values(owner=self._owner), waiting)
         return found
 

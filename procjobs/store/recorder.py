@@ -52,6 +52,8 @@ _FAREWELL_SECONDS: Final = 5.0
 _SWEEP_SECONDS: Final = 5.0
 """How often the outbox is looked into: what nobody has told of was left by a process that died after its commit."""
 _DROP_SECONDS: Final = 30.0
+_DROP_KINDS_SECONDS: Final = 3600.0
+"""Functions are dropped less often than jobs: it takes a look at every job."""
 _NOT_TAKEN: Final = (IntegrityError, DataError, LookupError, TypeError, ValueError)
 """What events raise that are known, that a database does not take, or that are nonsense by a bug: one such event must
 not keep all others out of the database for ever."""
@@ -166,10 +168,9 @@ class Recorder:
         self._is_first = settings.is_first
         self._is_busy = False
         self._is_opened = False
-        self._has_dropped_kinds = False
         self._problem: str | None = None  # nothing has been said yet
         self._gives_up_at: float | None = None
-        self._sweeps_at = self._drops_at = 0.0
+        self._sweeps_at = self._drops_at = self._drops_kinds_at = 0.0
 
     def run(self, batches: list[Numbered]) -> None:
         """Serve until the supervisor has gone, and what it had said is written; `batches` came with the first one."""
@@ -196,12 +197,17 @@ class Recorder:
 
     def _take(self, events: list[tuple[Event, int | None]]) -> bool:
         """Write events and answer questions; return False where the supervisor has gone and the database cannot be had."""
+        forgotten: set[int] = set()  # after this, for events that came before may refer to them
         for event, _ in events:
             if event[0] == Op.KIND:
                 self._journal.learn_kind(*event[1:])
+                forgotten.discard(event[1])
+            elif event[0] == Op.FORGET:
+                forgotten = self._journal.known_kinds
         try:
             return self._persist(lambda connection: self._apply(connection, events))
         finally:
+            self._journal.forget_kinds(forgotten)
             for _, fd in events:
                 if fd is not None:
                     os.close(fd)
@@ -373,8 +379,8 @@ class Recorder:
                 rescue.drop_results(connection, settings.pool, settings.result_ttl)
                 if rescue.drop_jobs(connection, settings.pool, settings.history_ttl, settings.history_limit):
                     self._sweeps_at = self._drops_at = monotonic()  # a slice at a time: others have to be written in between
-                elif not self._has_dropped_kinds:
-                    self._has_dropped_kinds = True
+                elif monotonic() >= self._drops_kinds_at:
+                    self._drops_kinds_at = monotonic() + _DROP_KINDS_SECONDS
                     rescue.drop_kinds(connection, settings.pool)
                     self._journal.forget_stored_kinds()
         except (SQLAlchemyError, StoreUnavailable, OSError) as error:

@@ -26,6 +26,8 @@ _NEVER: Final = float("inf")
 _LEFT_OUT_SECONDS: Final = 5.0
 """When to ask again for jobs of a queue of which many wait in memory."""
 _SLICE: Final = 500
+_SENT_AGAIN_SECONDS: Final = 60.0
+"""How long what has ended stays in any case: a client that has not heard of its commit sends it again, by its id."""
 _DROPPED: Final = 2000
 """How many old jobs are dropped in one transaction, for which others wait."""
 
@@ -157,6 +159,7 @@ def drop_jobs(connection: Connection, pool: str, history_ttl: float, history_lim
     surplus = connection.execute(ended.order_by(jobs.c.finished_at.desc()).offset(history_limit).limit(1)).first()
     if surplus is not None:
         before = max(before, surplus.finished_at)
+    before = min(before, wall() - _SENT_AGAIN_SECONDS)
     old = ended.where(jobs.c.finished_at <= before).order_by(jobs.c.finished_at).limit(_DROPPED)
     ids = list(connection.scalars(old))
     for part in _slices(ids):

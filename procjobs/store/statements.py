@@ -29,7 +29,6 @@ _JOB: Final = (
 )  # fmt: skip
 
 
-_ZERO: Final[Any] = literal_column("0")
 _NULL: Final[Any] = literal_column("NULL")
 _NOBODY: Final[Any] = literal_column("''")
 
@@ -58,16 +57,15 @@ class Statements:
         self.add_kinds = Prepared(maker.insert(kinds).on_conflict_do_nothing(), dialect)
         self.add_jobs = Prepared(insert(jobs), dialect, _JOB)
         self.note_attempts = Prepared(_upsert_attempts(maker), dialect)
-        # Of a job that has not ended, and is this supervisor's. Written so that the planner finds it by its id: where the
-        # condition is that of a partial index, PostgreSQL without statistics walks through that, for each row again.
+        # Of a job that is this supervisor's; one that has ended is nobody's.
         mine = (jobs.c.id == bindparam("b_id")) & (jobs.c.owner == bindparam("b_owner"))
-        change = update(jobs).where(mine, func.coalesce(jobs.c.finished_at, _ZERO) == _ZERO)
+        change = update(jobs).where(mine)
         is_newer = jobs.c.attempt <= bindparam("b_attempt")
         crashes: Any = func.coalesce(bindparam("b_crashes"), jobs.c.crashes)
         started_at: Any = func.coalesce(jobs.c.started_at, bindparam("b_started_at"))
         running: dict[str, Any] = {"state": literal_column("'running'"), "reason": _NULL,
                                    "started_at": started_at, "crashes": crashes, **_given("attempt")}  # fmt: skip
-        retrying = {"state": literal_column("'retrying'"), "crashes": crashes,
+        retrying = {"state": literal_column("'retrying'"), "crashes": crashes, "started_at": started_at,
                     **_given("attempt", "reason", "error", "not_before")}  # fmt: skip
         ended = {"owner": _NOBODY, "call": _NULL, "call_data": _NULL,
                  "started_at": started_at,

@@ -31,6 +31,7 @@ from procjobs.shared.states import Event as Change
 from procjobs.shared.wire import BODY, U64, Finished, WireError, limit_text
 from procjobs.supervisor.recorder_link import RecorderLink
 from procjobs.supervisor.stored import Durable, StoredJobs, verdict_frame
+from procjobs.supervisor.verdicts import job_name
 
 if TYPE_CHECKING:
     from procjobs.supervisor.clients import ClientDesk
@@ -54,6 +55,8 @@ _RESTART_PAUSE: Final = 1.0
 _END_SECONDS: Final = 6.0
 """How long a recorder may take to end: longer than it tries to reach a database that is away."""
 _BATCH_BYTES: Final = 256 * 1024
+_MOST_KINDS: Final = 1000
+"""How many kinds the recorder knows by their numbers, about, before it is to forget them."""
 _MOST_LOADED: Final = 5000
 """About how many jobs that wait in the store are in memory, too."""
 _LOOK_SECONDS: Final = 60.0
@@ -114,7 +117,7 @@ class Recording:
         self._heard_at = 0.0
         self._is_open = False
         self._loads_at = 0.0  # when a job that waits in the store may run, as far as is known
-        self._is_loading = False
+        self._is_loading = self._is_abandoned = False
         self._said_problem = ""
         self._unavailable_since = wall()
         self.problem = "it has not been opened yet"
@@ -247,8 +250,8 @@ class Recording:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether everything is committed."""
-        return not self._entries
+        """Whether everything is committed, or nobody waits for it any more."""
+        return not self._entries or self._is_abandoned
 
     @property
     def is_too_far_behind(self) -> bool:
@@ -322,6 +325,20 @@ class Recording:
         """Return the pid of the recorder."""
         return set() if self._link is None else {self._link.pid}
 
+    def abandon(self) -> None:
+        """Answer what waits for a commit that does not come before the pool ends; it is still written if that can be."""
+        self._is_abandoned = True
+        for entry in self._entries:
+            job = entry[4].job if isinstance(entry[4], Ended) else entry[4]
+            if job is None or job.answer is not None:
+                continue
+            text = (
+                f"{job_name(job)} was not answered when the pool was stopped, for its store is {self.describe() or 'slow'}; "
+                "if the store has it, it runs when the pool is started again"
+            )
+            self._supervisor.answer(job, Reason.STOPPED, verdict_frame(job.id, "PoolClosed", text), None, text)
+        self._entries = deque((*entry[:3], Wait.NOTHING, *entry[4:]) for entry in self._entries)
+
     def close(self) -> None:
         """Let the recorder write what it has, and end."""
         link = self._link
@@ -360,6 +377,9 @@ class Recording:
         while link is not None and not link.stream.ended and not link.rest and self._sent < len(self._entries):
             events: list[Event] = []
             size, fd = 0, None
+            if len(self._kinds_sent) >= _MOST_KINDS:  # each closure is one: neither side may keep them all
+                self._kinds_sent.clear()
+                events.append((int(Op.FORGET),))
             while self._sent < len(self._entries) and len(events) < MOST_EVENTS and size < _BATCH_BYTES and fd is None:
                 event, fd, kind, _, _, event_bytes = self._entries[self._sent]
                 if kind is not None and kind not in self._kinds_sent:

@@ -93,14 +93,15 @@ class StoredJobs:
 
     def _on_refused(self, raw: bytes) -> None:
         job_id, text = raw[BODY : BODY + ID_BYTES], raw[BODY + ID_BYTES :].decode(errors="replace")
-        job = self._desk.jobs[job_id]
+        job = self._desk.jobs.get(job_id)
+        if job is None or job.state in FINAL:
+            return  # said again by a recorder whose predecessor was killed before the commit was told
         self._conclude(job, JobState.FAILED, Reason.REJECTED, verdict_frame(job_id, "StoreUnavailable", text), None, text)
 
     def _on_held(self, raw: bytes) -> None:
         """Take over what the store knew of a job that was sent again: its attempts."""
         job, told = self._desk.jobs[raw[BODY : BODY + ID_BYTES]], wire.parse_json(raw[BODY + ID_BYTES :])
-        assert job.durable is not None
-        job.attempt, job.durable.cut_off, job.crashes = (int(told[name]) for name in ("attempt", "cut_off", "crashes"))
+        _take_over(job, int(told["attempt"]), int(told["cut_off"]), int(told["crashes"]))
 
     def _on_found(self, raw: bytes, fd: int | None) -> None:
         job_id = raw[BODY : BODY + ID_BYTES]
@@ -109,7 +110,7 @@ class StoredJobs:
         state, frame = wire.parse_json(raw[start : start + length])["state"], raw[start + length :]
         job = self._desk.jobs.get(job_id)
         waiting = self._awaited.pop(job_id, [])
-        if state is None:
+        if state is None and job is None:
             frame = verdict_frame(job_id, "UnknownJob", f"job {to_text(job_id)} is not known to this pool, nor to its store")
         elif not frame:
             self._wait_on(job_id, job, waiting)
@@ -149,7 +150,9 @@ class StoredJobs:
 
     def _on_told(self, raw: bytes) -> None:
         told = wire.parse_json(raw[BODY:])
-        self._questions.pop(int(told["token"]))(told)
+        then = self._questions.pop(int(told["token"]), None)
+        if then is not None:  # not said again, see _on_refused
+            then(told)
 
     def _on_loaded(self, raw: bytes, fd: int | None) -> None:
         fields = LOADED.unpack_from(raw, BODY)
@@ -159,7 +162,9 @@ class StoredJobs:
             parts.append(raw[position : position + length])
             position += length
         key, description, function = parts
-        if job_id in self._desk.jobs:
+        known = self._desk.jobs.get(job_id)
+        if known is not None:  # sent again by its client before this was read
+            _take_over(known, attempt, cut_off, crashes)
             if fd is not None:
                 os.close(fd)
             return
@@ -177,6 +182,12 @@ class StoredJobs:
             self._supervisor.dispatcher.reject(job, "PayloadError", problem, {})
         else:
             self._supervisor.dispatcher.submit(job, now, delay=delay, expires=expires)
+
+
+def _take_over(job: Job, attempt: int, cut_off: int, crashes: int) -> None:
+    """Let a job that waits for its commit go on from what the store knows of it."""
+    if job.durable is not None and not job.durable.is_committed:
+        job.attempt, job.durable.cut_off, job.crashes = attempt, cut_off, crashes
 
 
 def verdict_frame(job_id: bytes, error: str, text: str) -> bytes:

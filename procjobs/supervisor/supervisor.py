@@ -171,6 +171,10 @@ class Supervisor:
             return False
         if self._end_at == _NEVER:
             self._end_at = self.now + (_FAREWELL_SECONDS if self.recording is None else _STORE_FAREWELL_SECONDS)
+        if self.now >= self._end_at and self.recording is not None and not self.recording.is_quiet:
+            self.recording.abandon()
+            self._end_at, self._looks_again_at = self.now + _FAREWELL_SECONDS, self.now
+            return False
         is_told = (self._console is None or self._console.is_empty) and (self.recording is None or self.recording.is_quiet)
         return self.now >= self._end_at or (is_told and not any(client.waits_to_write for client in self._clients))
 

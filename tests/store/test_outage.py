@@ -138,6 +138,29 @@ def test_everything_killed_while_the_database_is_away(started, store, request, t
     assert ["running", "running", "waiting"] == sorted(lines(trace))
 
 
+def test_pool_is_stopped_while_the_database_is_away(started, store, request, tmp_path):
+    trace, go = tmp_path / "trace", tmp_path / "go"
+    pool = started(workers=1)
+    running = pool.submit(jobs.append_line_and_wait, str(trace), "running", str(go))
+    running.wait_accepted(30)
+    wait_until(lambda: lines(trace))
+    outage = Locked() if store.url.startswith("sqlite") else Away()
+    outage.begin(store, lambda: request.getfixturevalue("postgres_server"))
+    try:
+        late = pool.submit(jobs.append_line, str(trace), "late")
+        wait_until(lambda: pool.stats().store.startswith("unavailable"))
+        pool.stop()
+        for job in (running, late):
+            with pytest.raises(procjobs.PoolClosed, match="its store is unavailable since"):
+                job.result(30)
+    finally:
+        outage.end()
+    go.touch()
+    pool = started(workers=1)
+    assert "running" == pool.job(running.id).result(30)
+    assert ["running", "running"] == lines(trace)
+
+
 def test_schema_of_a_newer_version_is_refused(started, store, pool_name):
     started().stop()
     store.write("UPDATE procjobs_schema SET version = 99")

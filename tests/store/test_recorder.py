@@ -8,18 +8,18 @@ import time
 
 from procjobs.config import JobOptions
 from procjobs.shared import wire
-from procjobs.shared.ids import new_id
+from procjobs.shared.ids import new_id, to_text
 from procjobs.shared.recording import Op, Said, pack_batch
 from procjobs.store.recorder import Recorder, Settings, SupervisorLink
 
 KIND = json.dumps({"name": "work", "options": {"priority": JobOptions().priority}}).encode()
 
 
-def record(store, *events, owner="me", is_first=True, known=()):
+def record(store, *events, owner="me", is_first=True, known=(), pool="pool"):
     """Let a recorder take these events in one batch; return (kind, body) of what it has said to them."""
     ours, theirs = socket.socketpair()
     ours.shutdown(socket.SHUT_WR)
-    settings = Settings(store.url, "pool", owner, 3600.0, 86_400.0, 1000, is_first, list(known), {})
+    settings = Settings(store.url, pool, owner, 3600.0, 86_400.0, 1000, is_first, list(known), {})
     recorder = Recorder(SupervisorLink(theirs), settings)
     try:
         recorder.run([([((int(event[0]), *event[1:]), None) for event in events], len(events))])
@@ -59,14 +59,31 @@ def test_everything_can_be_said_twice(store):
     assert [(1, "raised", 77), (2, "succeeded", 78)] == rows
 
 
+def test_kinds_are_forgotten_after_what_refers_to_them_was_written(store):
+    ours, theirs = socket.socketpair()
+    recorder = Recorder(SupervisorLink(theirs), Settings(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {}))
+
+    def take(*events):
+        assert recorder._take([((int(event[0]), *event[1:]), None) for event in events])
+
+    with ours, theirs:
+        take((Op.KIND, 1, KIND, b"1"), (Op.KIND, 2, KIND, b"2"))
+        take(submission(new_id()), (Op.FORGET,), (Op.KIND, 1, KIND, b"1"), submission(new_id()))
+        assert {1} == recorder._journal.known_kinds
+        take((Op.FORGET,))
+        assert set() == recorder._journal.known_kinds
+        recorder.close()
+    assert {"queued": 2} == store.states()
+
+
 def test_what_a_killed_recorder_had_claimed_and_not_said_waits_again(store):
     job_id = new_id()
     record(store, (Op.KIND, 1, KIND, b""), submission(job_id), owner="before")
-    loaded = record(store, (Op.LOAD, 10), owner="me")
+    loaded = record(store, (Op.LOAD, 10, 10, []), owner="me")
     assert [Said.STATE, Said.LOADED, Said.WINDOW, Said.COMMITTED] == [kind for kind, _ in loaded]
-    again = record(store, (Op.LOAD, 10), owner="me", is_first=False)
+    again = record(store, (Op.LOAD, 10, 10, []), owner="me", is_first=False)
     assert Said.LOADED in [kind for kind, _ in again]
-    known = record(store, (Op.LOAD, 10), owner="me", is_first=False, known=[job_id])
+    known = record(store, (Op.LOAD, 10, 10, []), owner="me", is_first=False, known=[job_id])
     assert Said.LOADED not in [kind for kind, _ in known]
 
 
@@ -75,7 +92,7 @@ def test_late_word_of_a_supervisor_that_was_taken_over_changes_nothing(store):
     start = Op.START, job_id, 1, 0, 77, time.time()
     record(store, (Op.KIND, 1, KIND, b""), submission(job_id), owner="before")
     record(store, start, owner="before", is_first=False, known=[job_id])
-    record(store, (Op.LOAD, 10), owner="after")
+    record(store, (Op.LOAD, 10, 10, []), owner="after")
     frame = wire.finished_frame(job_id, wire.Outcome.RETURNED, 0, 1, 0.5)
     record(store, (Op.END, job_id, 1, 5, 0, frame, False, time.time(), "", None), owner="before", is_first=False)
     assert [("queued", "after", 1)] == store.rows("SELECT state, owner, cut_off FROM procjobs_jobs")
@@ -93,3 +110,45 @@ def test_what_a_killed_supervisor_had_said_is_read_though_it_had_not_read_all():
         assert ([((int(Op.FIND), b"x"), None)], 7) == (events, last)
         assert [] == link.read(None)
         assert link.has_ended
+
+
+def found(body):
+    """Return the id, the state and the answer of a FOUND."""
+    (length,) = wire.U32.unpack_from(body, 16)
+    return body[:16], json.loads(body[20 : 20 + length])["state"], body[20 + length :]
+
+
+def succeeded(job_id, *, has_data=False):
+    frame = bytearray(wire.finished_frame(job_id, wire.Outcome.RETURNED, 0, 1, 0.5))
+    frame[5] = has_data
+    return Op.END, job_id, 1, 5, 0, bytes(frame), False, time.time(), "", None
+
+
+def test_submission_that_is_sent_again_is_answered_by_what_the_store_knows(store):
+    ran, ended, written, foreign, new = (new_id() for _ in range(5))
+    kind = Op.KIND, 1, KIND, b""
+    record(store, kind, submission(foreign), owner="elsewhere", pool="other pool")
+    record(store, kind, submission(ran), submission(ended), (Op.START, ran, 1, 0, 77, time.time()), owner="before")
+    record(store, succeeded(ended), owner="before", is_first=False, known=[ran, ended])
+    record(store, kind, submission(written))
+    again = record(
+        store, kind, *map(submission, (ran, ended, written, foreign, new)), is_first=False, known=[written],
+    )  # fmt: skip
+    told = {(kind, body[:16]): body for kind, body in again if kind not in {Said.STATE, Said.COMMITTED}}
+    assert {(Said.HELD, ran), (Said.FOUND, ended), (Said.REFUSED, foreign)} == set(told)
+    assert {"attempt": 1, "cut_off": 1, "crashes": 0} == json.loads(told[Said.HELD, ran][16:])
+    assert (ended, 5) == found(told[Said.FOUND, ended])[:2]
+    assert b"as one of pool other pool" in told[Said.REFUSED, foreign]
+    assert [("me",)] == store.rows("SELECT owner FROM procjobs_jobs WHERE id = :id", id=to_text(new))
+
+
+def test_job_is_found_with_its_answer_where_that_is_whole_and_of_this_pool(store):
+    ended, lost, foreign = new_id(), new_id(), new_id()
+    kind = Op.KIND, 1, KIND, b""
+    record(store, kind, submission(foreign), succeeded(foreign), pool="other pool")
+    record(store, kind, submission(ended), submission(lost), succeeded(ended), succeeded(lost, has_data=True))
+    said = record(store, *((Op.FIND, job_id) for job_id in (ended, lost, foreign)), is_first=False)
+    answers = {job_id: (state, frame) for job_id, state, frame in (found(body) for kind, body in said if kind == Said.FOUND)}
+    assert (5, succeeded(ended)[5]) == answers[ended]
+    assert b"result_ttl" in answers[lost][1]
+    assert (None, b"") == answers[foreign]

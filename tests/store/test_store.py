@@ -126,6 +126,15 @@ def test_sqlite_file_belongs_to_one_pool(started, store):
     assert 1 == first.submit(jobs.add, 1).result(30)
 
 
+@pytest.mark.parametrize("store", ["sqlite_url"], indirect=True)
+def test_functions_may_be_more_than_are_remembered(started, store):
+    pool = started()
+    handles = [pool.submit(lambda n=n: n) for n in range(2500)]
+    assert list(range(2500)) == [job.result(60) for job in handles]
+    assert [(2500,)] == store.rows("SELECT count(*) FROM procjobs_kinds")
+    assert pool.submit(len, "x").result(30)
+
+
 def test_text_that_no_database_takes_is_made_fit(started, store):
     pool = started(workers=1)
     pool.submit(jobs.add, 1).result(30)

@@ -1,0 +1,406 @@
+"""What events come to as rows, and what is found of them afterwards: journal and rescue on a database, without processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+from sqlalchemy import insert, select
+
+from procjobs.config import JobOptions
+from procjobs.shared import wire
+from procjobs.shared.ids import new_id, to_text
+from procjobs.shared.recording import Op
+from procjobs.shared.states import JobState, Reason
+from procjobs.store import rescue
+from procjobs.store.database import open_engine
+from procjobs.store.journal import Journal
+from procjobs.store.schema import jobs, migrate, outbox
+
+NOW = time.time()
+
+
+def description(name="work", **options):
+    return json.dumps({"name": name, "options": {"priority": JobOptions().priority, **options}}).encode()
+
+
+class Book:
+    """A database that one pool's supervisors write, one after the other."""
+
+    def __init__(self, store):
+        self.store = store
+        self._connection = open_engine(store.url).connect()
+        self.take_office("me")
+        self.do(migrate)
+
+    def take_office(self, owner, pool="pool"):
+        self.journal, self.owner = Journal(pool, owner), owner
+        for number, priority in ((1, 0), (2, 5)):
+            self.journal.learn_kind(number, description(priority=priority), b"f%d" % number)
+
+    def do(self, act, *arguments):
+        with self._connection.begin():
+            return act(self._connection, *arguments)
+
+    def tell(self, *events):
+        """Write events as one batch."""
+        with self._connection.begin():
+            self.journal.write(self._connection, self.journal.collect([((int(e[0]), *e[1:]), None) for e in events]))
+
+    def row(self, job_id, *columns):
+        ((*values,),) = self.store.rows(f"SELECT {', '.join(columns)} FROM procjobs_jobs WHERE id = :id", id=to_text(job_id))
+        return values[0] if len(columns) == 1 else tuple(values)
+
+    def runs(self, job_id):
+        columns = "attempt, outcome, worker_pid"
+        query = f"SELECT {columns} FROM procjobs_attempts WHERE job_id = :id ORDER BY attempt"
+        return self.store.rows(query, id=to_text(job_id))
+
+    def load(self, most=100, later=100):
+        rows, seconds = self.do(rescue.load, "pool", self.owner, most, later, [])
+        return [row["id"] for row in rows], seconds
+
+    def close(self):
+        self._connection.close()
+
+
+@pytest.fixture
+def book(store):
+    book = Book(store)
+    yield book
+    book.close()
+
+
+def submit(job_id, kind=1, *, not_before=0.0, expires_at=0.0, key=b"", unique_until=None):
+    return Op.SUBMIT, job_id, kind, b"call", False, NOW, not_before, expires_at, key, unique_until
+
+
+def start(job_id, attempt, pid=77, now=NOW):
+    return Op.START, job_id, attempt, 0, pid, now
+
+
+def retry(job_id, attempt, *, crashes=0, not_before=0.0, outcome="raised"):
+    account = {"outcome": outcome, "error": "no", "ended_at": NOW, "crashes": crashes}
+    return Op.RETRY, job_id, attempt, account, not_before
+
+
+def end(job_id, attempt=1, state=JobState.SUCCEEDED, reason=Reason.NONE, *, now=NOW, account=None):
+    frame = wire.finished_frame(job_id, wire.Outcome.RETURNED, 0, attempt, 0.5)
+    return Op.END, job_id, attempt, int(state), int(reason), frame, False, now, "", account
+
+
+def test_submission_is_a_row_with_all_that_was_said(book):
+    now, later, expiring = new_id(), new_id(), new_id()
+    book.tell(submit(now, 2), submit(later, not_before=NOW + 50, key=b"k"), submit(expiring, expires_at=NOW + 9))
+    assert ("me", "work", "queued", 5, 0, None, None) == book.row(
+        now, "owner", "name", "state", "priority", "attempt", "not_before", "unique_until"
+    )
+    assert ("scheduled", NOW + 50) == book.row(later, "state", "not_before")
+    assert b"k" == bytes(book.row(later, '"key"'))
+    assert ("queued", NOW + 9) == book.row(expiring, "state", "expires_at")
+    assert [(2,)] == book.store.rows("SELECT count(*) FROM procjobs_kinds")
+
+
+def test_kinds_are_written_once_and_again_where_it_is_not_certain_that_they_are_there(book):
+    book.tell(submit(new_id()))
+    book.store.write("DELETE FROM procjobs_kinds")
+    book.tell(submit(new_id()))
+    assert [(0,)] == book.store.rows("SELECT count(*) FROM procjobs_kinds")
+    book.journal.forget_stored_kinds()
+    book.tell(submit(new_id()))
+    assert [(1,)] == book.store.rows("SELECT count(*) FROM procjobs_kinds")
+
+
+@pytest.mark.parametrize("is_one_batch", [True, False])
+def test_retries_and_crashes_are_counted(book, is_one_batch):
+    job = new_id()
+    events = submit(job), start(job, 1), retry(job, 1, crashes=1, outcome="crashed"), start(job, 2, 78)
+    for batch in [events] if is_one_batch else [[event] for event in events]:
+        book.tell(*batch)
+    assert ("running", None, 2, 1) == book.row(job, "state", "reason", "attempt", "crashes")
+    assert [(1, "crashed", 77), (2, "running", 78)] == book.runs(job)
+    assert NOW == book.row(job, "started_at")
+
+
+def test_retry_in_one_batch_with_its_start_is_the_last_word(book):
+    job = new_id()
+    book.tell(submit(job), start(job, 1), retry(job, 1, crashes=1, not_before=NOW + 5))
+    assert ("retrying", "raised", 1, 1, NOW + 5) == book.row(job, "state", "reason", "attempt", "crashes", "not_before")
+
+
+def test_end_in_one_batch_with_what_was_before_it_is_the_last_word(book):
+    job, other = new_id(), new_id()
+    book.tell(submit(job), start(job, 1), end(job))
+    book.tell(submit(other), start(other, 1), retry(other, 1), end(other, 1, JobState.CANCELLED, Reason.CANCELLED))
+    assert ("succeeded", "", None, None, NOW) == book.row(job, "state", "owner", "call", "reason", "finished_at")
+    assert ("cancelled", "cancelled") == book.row(other, "state", "reason")
+    assert [(1, "succeeded", 77)] == book.runs(job)
+    assert [(1, "raised", 77)] == book.runs(other)
+
+
+def test_what_comes_after_the_end_changes_nothing(book):
+    job = new_id()
+    book.tell(submit(job), end(job))
+    book.tell(start(job, 1, 99), retry(job, 1), end(job, 1, JobState.FAILED, Reason.RAISED))
+    assert ("succeeded", None, 1) == book.row(job, "state", "reason", "attempt")
+    assert [(1, "succeeded")] == [run[:2] for run in book.runs(job)]
+
+
+def test_starts_and_retries_of_earlier_attempts_change_nothing(book):
+    job = new_id()
+    book.tell(submit(job), start(job, 1), retry(job, 1), start(job, 2))
+    book.tell(start(job, 1))
+    assert ("running", 2) == book.row(job, "state", "attempt")
+    book.tell(retry(job, 1, crashes=3))
+    assert ("running", 2, 0) == book.row(job, "state", "attempt", "crashes")
+    book.tell(retry(job, 2, crashes=1))
+    assert ("retrying", 2, 1) == book.row(job, "state", "attempt", "crashes")
+
+
+def test_a_job_has_begun_when_its_first_attempt_did(book):
+    job = new_id()
+    book.tell(submit(job), start(job, 1))
+    book.tell(retry(job, 1))
+    book.tell(start(job, 2, now=NOW + 10))
+    assert NOW == book.row(job, "started_at")
+    book.tell(end(job, 2, now=NOW + 20))
+    assert NOW == book.row(job, "started_at")
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_first_start_counts_however_much_comes_in_one_batch(book, count):
+    job = new_id()
+    events = submit(job), start(job, 1), retry(job, 1), start(job, 2, now=NOW + 10), end(job, 2, now=NOW + 20)
+    book.tell(*events[:count])
+    assert NOW == book.row(job, "started_at")
+    book.tell(*events[count:])
+    assert NOW == book.row(job, "started_at")
+
+
+def test_running_job_has_no_reason_of_the_attempt_before(book):
+    job = new_id()
+    book.tell(submit(job), start(job, 1), retry(job, 1))
+    assert "raised" == book.row(job, "reason")
+    book.tell(start(job, 2))
+    assert None is book.row(job, "reason")
+
+
+def test_what_is_given_back_waits_as_it_did_and_keeps_its_attempts(book):
+    late, taken_back, cut_off, retried = (new_id() for _ in range(4))
+    book.tell(submit(late, not_before=NOW + 99), *map(submit, (taken_back, cut_off, retried)))
+    book.tell(start(taken_back, 1), start(cut_off, 1), retry(retried, 1, not_before=NOW + 99))
+    account = {"outcome": "stopped", "ended_at": NOW}
+    book.tell((Op.FREE, late, 0, None), (Op.FREE, taken_back, 0, None), (Op.FREE, cut_off, 1, account))
+    book.tell((Op.FREE, retried, 1, None))
+    columns = "owner", "state", "attempt", "cut_off", "not_before"
+    assert ("", "scheduled", 0, 0, NOW + 99) == book.row(late, *columns)
+    assert ("", "queued", 0, 0, None) == book.row(taken_back, *columns)
+    assert ("", "queued", 1, 1, None) == book.row(cut_off, *columns)
+    assert ("", "retrying", 1, 0, NOW + 99) == book.row(retried, *columns)
+    assert [(1, "stopped", 77)] == book.runs(cut_off)
+    book.tell((Op.FREE, cut_off, 1, account))
+    assert 1 == book.row(cut_off, "cut_off")
+
+
+def test_owner_alone_changes_a_row(book):
+    job = new_id()
+    book.tell(submit(job))
+    book.take_office("other")
+    book.tell(start(job, 1), retry(job, 1), end(job), (Op.FREE, job, 0, None))
+    assert ("me", "queued", 0) == book.row(job, "owner", "state", "attempt")
+
+
+def test_submission_that_is_there_is_claimed_if_it_waits_in_this_pool(book):
+    mine, waiting, ended, foreign, new = (new_id() for _ in range(5))
+    book.tell(*map(submit, (mine, waiting, ended)))
+    book.tell((Op.FREE, waiting, 0, None), end(ended))
+    book.take_office("elsewhere", "other pool")
+    book.tell(submit(foreign), (Op.FREE, foreign, 0, None))
+    book.take_office("me")
+    events = [((int(Op.SUBMIT), *submit(job)[1:]), None) for job in (mine, waiting, ended, foreign, new)]
+    changes = book.journal.collect(events)
+    known = book.do(book.journal.claim_known, changes)
+    assert {mine, waiting, ended, foreign} == {bytes.fromhex(job_id.replace("-", "")) for job_id in known}
+    assert [to_text(new)] == [row["id"] for row in changes.jobs]
+    assert ["me", "me", "", ""] == [book.row(job, "owner") for job in (mine, waiting, ended, foreign)]
+
+
+def leave_in_outbox(book, count, pool="pool", **values):
+    rows = [{"id": to_text(new_id()), "pool": pool, "description": description(priority=3), "function": b"f", "call": b"c",
+             "call_data": None, "key": b"k", "submitted_at": NOW, "not_before": None, "expires_at": None, **values}
+            for _ in range(count)]  # fmt: skip
+    book.do(lambda connection: connection.execute(insert(outbox), rows))
+    return [row["id"] for row in rows]
+
+
+def test_outbox_is_emptied_into_jobs_that_wait_of_this_pool_alone(book):
+    leave_in_outbox(book, 2, "other pool")
+    ids = leave_in_outbox(book, 1001) + leave_in_outbox(book, 1, not_before=NOW + 9, expires_at=NOW + 10)
+    assert 1002 == book.do(book.journal.sweep_outbox)
+    assert 0 == book.do(book.journal.sweep_outbox)
+    assert [("other pool", 2)] == book.store.rows("SELECT pool, count(*) FROM procjobs_outbox GROUP BY pool")
+    assert {"queued": 1001, "scheduled": 1} == book.store.states()
+    columns = "SELECT owner, state, priority, not_before, expires_at FROM procjobs_jobs WHERE id = :id"
+    assert [("", "queued", 3, None, None)] == book.store.rows(columns, id=ids[0])
+    assert [("", "scheduled", 3, NOW + 9, NOW + 10)] == book.store.rows(columns, id=ids[-1])
+
+
+def test_jobs_are_loaded_by_priority_and_time_and_once(book):
+    low, high, past, soon, late = (new_id() for _ in range(5))
+    book.tell(submit(low), submit(high, 2), submit(past, not_before=NOW - 5))
+    book.tell(submit(late, not_before=NOW + 7200), submit(soon, not_before=NOW + 3600))
+    book.tell(*((Op.FREE, job, 0, None) for job in (low, high, past, soon, late)))
+    assert ([to_text(high)], 0.0) == book.load(1, 1)
+    assert "me" == book.row(high, "owner")
+    ids, seconds = book.load(2, 1)
+    assert [to_text(low), to_text(past), to_text(soon)] == ids
+    assert 7000 < seconds <= 7200
+    assert ([], seconds) == (book.load(5, 0)[0], pytest.approx(book.load(5, 0)[1], abs=60))
+    assert ([to_text(late)], float("inf")) == book.load()
+    assert ([], float("inf")) == book.load()
+
+
+def test_only_what_waits_in_the_store_is_cancelled_there(book):
+    mine, waiting, ended = new_id(), new_id(), new_id()
+    book.tell(*map(submit, (mine, waiting, ended)))
+    book.tell((Op.FREE, waiting, 0, None), end(ended))
+    told = [book.do(rescue.cancel, "pool", to_text(job)) for job in (mine, waiting, waiting, ended, new_id())]
+    assert [(True, False), (True, True), (True, False), (True, False), (False, False)] == told
+    assert (False, False) == book.do(rescue.cancel, "other pool", to_text(mine))
+    assert ["queued", "cancelled", "succeeded"] == [book.row(job, "state") for job in (mine, waiting, ended)]
+
+
+def test_holder_of_a_key_is_a_unique_job_that_has_not_ended_or_whose_time_is_not_over(book):
+    plain, ended, old, new = (new_id() for _ in range(4))
+    book.tell(submit(plain, key=b"plain"), submit(ended, key=b"k", unique_until=NOW - 1))
+    assert to_text(ended) == book.do(rescue.find_holder, "pool", b"k")
+    assert None is book.do(rescue.find_holder, "pool", b"plain")
+    assert None is book.do(rescue.find_holder, "other pool", b"k")
+    book.tell(end(ended))
+    assert None is book.do(rescue.find_holder, "pool", b"k")
+    book.tell(submit(old, key=b"k", unique_until=NOW + 3600), end(old))
+    assert to_text(old) == book.do(rescue.find_holder, "pool", b"k")
+    book.tell(submit(new, key=b"k", unique_until=NOW))
+    assert to_text(new) == book.do(rescue.find_holder, "pool", b"k")
+
+
+def test_what_a_dead_supervisor_has_left_waits_and_its_runs_are_counted_once(book):
+    ran, waited, begun, late, foreign = (new_id() for _ in range(5))
+    book.tell(*map(submit, (ran, waited, begun)), submit(late, not_before=NOW + 99))
+    book.tell(start(ran, 1), start(begun, 1))
+    book.tell(retry(begun, 1))
+    book.take_office("elsewhere", "other pool")
+    book.tell(submit(foreign), start(foreign, 1))
+    assert 2 == book.do(rescue.take_over, "pool", "next", {to_text(begun): 3, to_text(foreign): 1})
+    columns = "owner", "state", "attempt", "cut_off"
+    assert ("", "queued", 1, 1) == book.row(ran, *columns)
+    assert ("", "queued", 0, 0) == book.row(waited, *columns)
+    assert ("", "queued", 3, 1) == book.row(begun, *columns)
+    assert ("", "scheduled", 0, 0) == book.row(late, *columns)
+    assert ("elsewhere", "running", 1, 0) == book.row(foreign, *columns)
+    assert [(1, "cut off", 77)] == book.runs(ran)
+    assert [(1, "raised", 77), (3, "cut off", None)] == book.runs(begun)
+    assert 0 == book.do(rescue.take_over, "pool", "third", {to_text(begun): 3, to_text(ran): 1})
+
+
+def test_what_its_own_supervisor_runs_is_not_taken_over(book):
+    job = new_id()
+    book.tell(submit(job), start(job, 1))
+    assert 0 == book.do(rescue.take_over, "pool", "me", {})
+    assert ("me", "running", 0) == book.row(job, "owner", "state", "cut_off")
+
+
+def test_run_that_another_one_has_counted_is_not_counted_again(book):
+    job = new_id()
+    book.tell(submit(job), start(job, 1))
+    (seen,) = book.do(lambda connection: connection.execute(select(jobs)).all())
+    for _ in range(2):
+        book.do(rescue._count_cut_off, seen, 1, NOW)
+    assert ("queued", 1) == book.row(job, "state", "cut_off")
+    book.tell(start(job, 2))
+    book.do(rescue._count_cut_off, seen, 1, NOW)
+    assert 1 == book.row(job, "cut_off")
+
+
+def test_attempt_whose_end_was_lost_is_told_from_one_that_was_cut_off(book):
+    job = new_id()
+    book.tell(submit(job), start(job, 1))
+    book.do(rescue.take_over, "pool", "next", {to_text(job): 2})
+    assert [(1, "unknown", 77), (2, "cut off", None)] == book.runs(job)
+
+
+@pytest.mark.parametrize(("cut_off", "state"), [(8, "queued"), (9, "failed")])
+def test_tenth_run_that_is_cut_off_is_the_last(book, cut_off, state):
+    job = new_id()
+    book.tell(submit(job), start(job, 1))
+    book.store.write("UPDATE procjobs_jobs SET cut_off = :n", n=cut_off)
+    book.do(rescue.take_over, "pool", "next", {})
+    assert (state, cut_off + 1) == book.row(job, "state", "cut_off")
+    assert ("quarantined" if state == "failed" else None) == book.row(job, "reason")
+
+
+def test_claims_that_a_killed_recorder_has_not_told_of_are_given_back(book):
+    known, lost, ended = new_id(), new_id(), new_id()
+    book.tell(*map(submit, (known, lost, ended)))
+    book.tell(end(ended))
+    book.do(rescue.give_back_unknown, "pool", "me", [known])
+    assert ["me", "", ""] == [book.row(job, "owner") for job in (known, lost, ended)]
+
+
+def test_results_go_before_their_jobs_and_those_of_others_stay(book):
+    old, new, foreign = new_id(), new_id(), new_id()
+    book.tell(submit(old), submit(new), end(old, now=NOW - 100), end(new))
+    book.take_office("elsewhere", "other pool")
+    book.tell(submit(foreign), end(foreign, now=NOW - 100))
+    book.do(rescue.drop_results, "pool", 50.0)
+    assert [True, False, False] == [book.row(job, "answer") is None for job in (old, new, foreign)]
+    assert not book.do(rescue.drop_jobs, "pool", 90.0, 1000)
+    assert [(to_text(job),) for job in sorted((new, foreign))] == book.store.rows("SELECT id FROM procjobs_jobs ORDER BY id")
+    assert [] == book.runs(old)
+    assert 1 == len(book.runs(new))
+
+
+def test_oldest_jobs_go_where_there_are_too_many_or_they_are_too_old(book):
+    ended = [new_id() for _ in range(6)]
+    running = new_id()
+    book.tell(submit(running), start(running, 1), *map(submit, ended))
+    book.tell(*(end(job, now=NOW - 1000 + 100 * n) for n, job in enumerate(ended)))
+    rows = "SELECT id FROM procjobs_jobs ORDER BY id"
+    book.do(rescue.drop_jobs, "pool", 1e6, 4)
+    assert sorted(map(to_text, [running, *ended[2:]])) == [job for (job,) in book.store.rows(rows)]
+    book.do(rescue.drop_jobs, "pool", 650.0, 3)
+    assert sorted(map(to_text, [running, *ended[4:]])) == [job for (job,) in book.store.rows(rows)]
+    book.do(rescue.drop_jobs, "pool", 1e6, 0)
+    assert [to_text(running)] == [job for (job,) in book.store.rows(rows)]
+
+
+def test_job_that_has_just_ended_is_kept_for_a_client_that_may_send_it_again(book):
+    job = new_id()
+    book.tell(submit(job), end(job, now=time.time()))
+    book.do(rescue.drop_jobs, "pool", 0.0, 0)
+    assert "succeeded" == book.row(job, "state")
+
+
+def test_functions_without_jobs_are_dropped(book):
+    job, other = new_id(), new_id()
+    book.tell(submit(job, 1), submit(other, 2))
+    book.take_office("elsewhere", "other pool")
+    book.tell(submit(new_id(), 1))
+    book.store.write("DELETE FROM procjobs_jobs WHERE id <> :id", id=to_text(job))
+    book.do(rescue.drop_kinds, "pool")
+    kinds = book.store.rows("SELECT pool, function FROM procjobs_kinds ORDER BY pool")
+    assert [("other pool", b"f1"), ("pool", b"f1")] == [(pool, bytes(function)) for pool, function in kinds]
+
+
+def test_data_of_a_call_is_read_as_a_whole(book):
+    job, data = new_id(), os.urandom(200_000)
+    fd = os.memfd_create("data")
+    try:
+        os.write(fd, data)  # and its position is at its end now
+        changes = book.journal.collect([((*submit(job)[:4], True, *submit(job)[5:]), fd)])
+        book.do(book.journal.write, changes)
+    finally:
+        os.close(fd)
+    assert data == bytes(book.row(job, "call_data"))

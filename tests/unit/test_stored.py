@@ -1,0 +1,87 @@
+"""What a recorder says about single jobs, twice or late: its predecessor was killed before the commit was told."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+from procjobs.config import JobOptions
+from procjobs.shared import wire
+from procjobs.shared.ids import new_id
+from procjobs.shared.recording import LOADED, Op, Said
+from procjobs.shared.states import JobState
+from procjobs.supervisor.jobs import Generation, Job, Kind
+from procjobs.supervisor.stored import Durable, StoredJobs
+
+KIND = Kind(1, b"work", JobOptions(), b"", b"{}")
+
+
+class World:
+    """Stands for the supervisor and its desk, and remembers what they were told."""
+
+    def __init__(self, *known):
+        self.jobs = {job.id: job for job in known}
+        self.asked, self.answered, self.watched = [], [], []
+        self.stored = StoredJobs(self, self, self.asked.append)
+        self.now = 0.0
+
+    def answer(self, job, _reason, frame, _fd, _error):
+        self.answered.append((job, frame))
+
+    def watch(self, client, job):
+        self.watched.append((client, job))
+
+    def say(self, kind, body):
+        data = wire.HEADER.pack(wire.HEADER.size + len(body), kind, False, 0) + body
+        ((kind, raw, _),) = wire.FrameReader().feed(data)
+        assert self.stored.take(kind, raw, None)
+
+
+def submitted():
+    """Return a job that waits for its commit."""
+    job = Job(new_id(), KIND, Generation(1, ""), SimpleNamespace(closed=False), b"", None)
+    job.durable = Durable()
+    return job
+
+
+def test_answer_to_a_question_counts_once():
+    world, told = World(), []
+    world.stored.question(Op.KEY, b"key", told.append)
+    answer = json.dumps({"token": world.asked[0][2], "id": None}).encode()
+    world.say(Said.TOLD, answer)
+    world.say(Said.TOLD, answer)
+    assert 1 == len(told)
+
+
+def test_submission_is_refused_once():
+    job = submitted()
+    world = World(job)
+    world.say(Said.REFUSED, job.id + b"no")
+    world.say(Said.REFUSED, job.id + b"no")
+    assert [job] == [answered for answered, _ in world.answered]
+    del world.jobs[job.id]  # its answer was not kept
+    world.say(Said.REFUSED, job.id + b"no")
+
+
+def test_attempts_of_a_job_that_is_loaded_and_sent_again_at_the_same_time_count():
+    job = submitted()
+    world = World(job)
+    head = LOADED.pack(job.id, 3, 2, 1, 0.0, 0.0, 0.0, 0, 2, 0)
+    world.say(Said.LOADED, head + b"{}")
+    assert (3, 2, 1) == (job.attempt, job.durable.cut_off, job.crashes)
+    job.durable.is_committed = True
+    job.attempt = 4
+    world.say(Said.LOADED, head + b"{}")
+    assert 4 == job.attempt
+
+
+def test_job_that_is_sent_again_while_it_is_looked_for_is_not_unknown():
+    job, client = submitted(), SimpleNamespace(closed=False, outgoing=[])
+    world = World()
+    world.stored.find(job.id, client)
+    world.jobs[job.id] = job
+    text = json.dumps({"state": None}).encode()
+    world.say(Said.FOUND, job.id + wire.U32.pack(len(text)) + text)
+    assert [(client, job)] == world.watched
+    assert [] == client.outgoing
+    assert JobState.QUEUED is job.state
