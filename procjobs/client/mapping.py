@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from procjobs.client.job import Job
 from procjobs.clock import monotonic
 from procjobs.errors import ConfigurationError
+from procjobs.shared.coroutines import is_coroutine_function
 
 if TYPE_CHECKING:
     from procjobs.client.submitter import Submitter
@@ -35,11 +36,16 @@ def submit_chunks(
     if size == 1:
         return (pool.submit(fn, *call) for call in calls)
     chunks = iter(lambda: list(itertools.islice(calls, size)), [])
-    return (pool.submit(_run_chunk, fn, chunk) for chunk in chunks)
+    run: Callable[..., Any] = _await_chunk if is_coroutine_function(fn) else _run_chunk
+    return (pool.submit(run, fn, chunk) for chunk in chunks)
 
 
 def _run_chunk(fn: Callable[..., T], calls: list[tuple[Any, ...]]) -> list[T]:
     return [fn(*call) for call in calls]
+
+
+async def _await_chunk(fn: Callable[..., Awaitable[T]], calls: list[tuple[Any, ...]]) -> list[T]:
+    return [await fn(*call) for call in calls]
 
 
 # Chunks that find their size ------------------------------------------------------------------------------------
@@ -88,6 +94,7 @@ def submit_paced(
 ) -> Iterator[Job[Any]]:
     """Submit jobs of a size that follows the pace, as the iterator is advanced; each returns (seconds, results)."""
     iterators = [iter(iterable) for iterable in iterables]
+    run: Callable[..., Any] = _await_timed if is_coroutine_function(fn) else _run_timed
     while True:
         columns = _gather(iterators, pace.next_size())
         count = min(map(len, columns), default=0)
@@ -95,7 +102,7 @@ def submit_paced(
             return
         pace.take(count)
         begun = monotonic()
-        job = pool.submit(_run_timed, fn, columns)
+        job = pool.submit(run, fn, columns)
         pace.observe_submission(count, monotonic() - begun)
         yield job
 
@@ -119,6 +126,12 @@ def _gather(iterators: list[Iterator[Any]], size: int) -> list[list[Any]]:
 def _run_timed(fn: Callable[..., T], columns: list[list[Any]]) -> tuple[float, list[T]]:
     begun = monotonic()
     results = list(map(fn, *columns))
+    return monotonic() - begun, results
+
+
+async def _await_timed(fn: Callable[..., Awaitable[T]], columns: list[list[Any]]) -> tuple[float, list[T]]:
+    begun = monotonic()
+    results = [await fn(*call) for call in zip(*columns, strict=True)]
     return monotonic() - begun, results
 
 

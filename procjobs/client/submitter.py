@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
 from procjobs.client import mapping
 from procjobs.client.job import Job
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_Awaited: TypeAlias = Callable[P, Coroutine[Any, Any, T]]
 _MOST_KEY_BYTES: Final = 200
 
 
@@ -39,8 +40,17 @@ class Submitter:
     def _target(self) -> Pool:
         """Return the pool that is submitted to."""
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+    @overload
+    def submit(self, fn: _Awaited[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]: ...
+
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]: ...
+
+    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Job[Any]:
         """Hand a call to the pool and return its handle at once.
+
+        The worker calls the function; of a coroutine function (`async def`) it runs the coroutine, in an event loop of its
+        own. In that, `soft_timeout` raises JobTimeout where it awaits.
 
         Function and arguments are pickled here, in the calling thread; nothing is waited for but, at most
         `submit_timeout` seconds, a supervisor that takes no bytes. Raise PayloadError if the call cannot be pickled,
@@ -54,7 +64,19 @@ class Submitter:
             return self._target().submit_unique(call, self._changes, delay, self._expires, self._job_key, self._unique)
         return self._target().submit_with(fn, args, kwargs, self._changes, delay, self._expires, self._job_key)
 
-    def submit_on_commit(self, session: AnySession, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+    @overload
+    def submit_on_commit(
+        self, session: AnySession, fn: _Awaited[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]: ...
+
+    @overload
+    def submit_on_commit(
+        self, session: AnySession, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[T]: ...
+
+    def submit_on_commit(
+        self, session: AnySession, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[Any]:
         """Submit a call if, and only if, the transaction of an SQLAlchemy session is committed; return its handle at once.
 
         The session is a Session or an AsyncSession, or a registry of them, and takes the call like an object that is added
@@ -75,30 +97,48 @@ class Submitter:
         call = fn, args, kwargs
         return submit_on_commit(self._target(), session, call, self._changes, delay, self._expires, self._job_key)
 
-    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    @overload
+    async def run(self, fn: _Awaited[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    @overload
+    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    async def run(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Submit a call and await its result. Cancelling the awaiting task cancels the job, running or not."""
         import asyncio  # see procjobs.client.job
 
         return await asyncio.wrap_future(self.submit(fn, *args, **kwargs))
 
+    @overload
+    def map(
+        self, fn: _Awaited[..., T], *iterables: Iterable[Any], timeout: float | None = ...,
+        chunksize: int | Literal["auto"] = ..., ordered: bool = ..., progress: bool = ..., buffersize: int | None = ...,
+    ) -> Iterator[T]: ...  # fmt: skip
+
+    @overload
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = ...,
+        chunksize: int | Literal["auto"] = ..., ordered: bool = ..., progress: bool = ..., buffersize: int | None = ...,
+    ) -> Iterator[T]: ...  # fmt: skip
+
     def map(
         self,
-        fn: Callable[..., T],
+        fn: Callable[..., Any],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int | Literal["auto"] = 1,
         ordered: bool = True,
         progress: bool = False,
         buffersize: int | None = None,
-    ) -> Iterator[T]:
+    ) -> Iterator[Any]:
         """Call `fn` with the items of the iterables side by side, and yield the results.
 
-        `chunksize` items travel as one job. With "auto" the first jobs take one item each and later ones as many as take
-        10 ms: for many tiny items that is 20 times as fast, and a job that raises takes the results of its chunk along.
-        With `ordered=False` results come as they are ready. `timeout` seconds after this call the iterator raises
-        TimeoutError. `progress=True` shows a bar on standard error (needs `procjobs[cli]`). At most `buffersize` jobs are
-        submitted ahead of the results taken: 10,000 by default, with "auto" two for each worker. When the iterator is
-        closed or a job fails, jobs that have not been answered are cancelled.
+        `chunksize` items travel as one job, in which coroutines are awaited one after the other. With "auto" the first jobs
+        take one item each and later ones as many as take 10 ms: for many tiny items that is 20 times as fast, and a job that
+        raises takes the results of its chunk along. With `ordered=False` results come as they are ready. `timeout` seconds
+        after this call the iterator raises TimeoutError. `progress=True` shows a bar on standard error (needs
+        `procjobs[cli]`). At most `buffersize` jobs are submitted ahead of the results taken: 10,000 by default, with "auto"
+        two for each worker. When the iterator is closed or a job fails, jobs that have not been answered are cancelled.
         """
         check_seconds("timeout", timeout, zero=True)
         deadline = None if timeout is None else monotonic() + timeout

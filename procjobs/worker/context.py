@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar
 
 from procjobs.shared.ids import to_text
@@ -106,15 +106,18 @@ def track(iterable: Iterable[T], total: float | None = None, message: str | None
 
 
 Surroundings = Callable[[], AbstractContextManager[None]]
+AsyncSurroundings = Callable[[], AbstractAsyncContextManager[None, None]]
 
 surroundings: Surroundings | None = None
 """What each job of this process is run within."""
+async_surroundings: AsyncSurroundings | None = None
+"""What the coroutine of a job is run within, in its event loop; the others are around that."""
 
 
-def surround_jobs(with_this: Surroundings | None) -> None:
+def surround_jobs(with_this: Surroundings | None, in_loop: AsyncSurroundings | None = None) -> None:
     """Have each job run within what this returns: its exception goes through it, and one that it raises is the job's."""
-    global surroundings
-    surroundings = with_this
+    global surroundings, async_surroundings
+    surroundings, async_surroundings = with_this, in_loop
 
 
 def enter_job(facts: _Facts, writer: ProgressWriter) -> None:

@@ -21,11 +21,13 @@ import socket
 import struct
 import sys
 import traceback
-from typing import Any, Final, NamedTuple, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from procjobs.clock import monotonic
 from procjobs.errors import JobTimeout
 from procjobs.host import observe, payload, process
+from procjobs.shared.coroutines import is_coroutine_function
 from procjobs.shared.ids import to_text
 from procjobs.shared.states import Reason
 from procjobs.shared.table import ProgressWriter
@@ -47,6 +49,9 @@ from procjobs.shared.wire import (
 from procjobs.worker import context
 from procjobs.worker.context import current_job, enter_job, leave_job
 
+if TYPE_CHECKING:
+    from procjobs.worker.awaiting import AwaitedJob
+
 _ONE_FD: Final = socket.CMSG_LEN(4)
 _MAX_TRACEBACK_BYTES: Final = 16 * 1024
 _MAX_MESSAGE_BYTES: Final = 4096
@@ -55,6 +60,8 @@ _QUICKEST_FORK: Final = 20e-6
 """In less than this no job starts a process (a fork takes 100 us and more); to look for one costs 1.1 us."""
 _NEVER: Final = float("inf")
 _RETURNED, _NO_REASON = int(Outcome.RETURNED), int(Reason.NONE)
+_ON_THE_WAY: Final = {__file__}
+"""The files of the frames between this module's and the job's own."""
 # JSON may make six bytes of one, and all of it has to fit into a frame beside the inline part of a payload.
 assert 6 * (_MAX_TRACEBACK_BYTES + 3 * _MAX_MESSAGE_BYTES) + MAX_INLINE_BYTES < MAX_FRAME_BYTES
 
@@ -71,9 +78,12 @@ class WorkerSetup(NamedTuple):
 
 
 class _Kind:
-    """Name, limits and function of a kind of jobs; the function is unpickled when it is first called."""
+    """Name, limits and function of a kind of jobs; the function is unpickled when it is first called.
 
-    __slots__ = ("function", "keeps_children", "measures", "name", "pickled", "records", "soft_timeout", "timeout")
+    `awaits` says of the function that was loaded last whether it is a coroutine function.
+    """
+
+    __slots__ = ("awaits", "function", "keeps_children", "measures", "name", "pickled", "records", "soft_timeout", "timeout")
 
     def __init__(self, description: dict[str, Any], pickled: bytes) -> None:
         self.name: str = description["name"]
@@ -84,13 +94,18 @@ class _Kind:
         self.records: bool = description.get("records", False)
         self.pickled = pickled
         self.function: Any = None
+        self.awaits = False
 
     def load_call(self, inline: bytes, received: payload.Received | None) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         """Return (function, args, kwargs); runs whatever code their unpickling runs."""
         if self.pickled and self.function is None:
             self.function = payload.loads(self.pickled)
+            self.awaits = is_coroutine_function(self.function)
         call = payload.loads(inline) if received is None else received.load()
-        return (self.function, *call) if self.pickled else call
+        if self.pickled:
+            return (self.function, *call)
+        self.awaits = is_coroutine_function(call[0])
+        return call  # type: ignore[no-any-return]
 
 
 _Answer = tuple[int, int, float, bytes, bytes, int | None]
@@ -115,6 +130,7 @@ class Worker:
         self._kinds: dict[int, _Kind] = {}
         self._kept_children = observe.own_children() if process.has_children() else set()
         self._may_interrupt_at = _NEVER
+        self._awaited: AwaitedJob | None = None
         self._received: payload.Received | None = None  # until the answer is sent: 100 MB take 6 ms to give back
         self._streams = sys.stdout, sys.stderr
         self._nice = setup.nice
@@ -186,17 +202,20 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 - the edge around the user's job: everything it raises is its answer
             return self._describe_exception(job_id, attempt, error, monotonic() - started)
 
-    def _on_soft_timeout(self, _number: int, _frame: object) -> None:
+    def _on_soft_timeout(self, _number: int, frame: FrameType | None) -> None:
         """Raise JobTimeout in the job; one that was sent for the job before is too early for this one, and ignored."""
         if monotonic() >= self._may_interrupt_at and os.getpid() == self._pid:
             self._may_interrupt_at = _NEVER
             job = current_job()
             assert job is not None
-            raise JobTimeout(
+            error = JobTimeout(
                 f"job {job.id} {job.name} ran longer than its soft_timeout (attempt {job.attempt})",
                 job_id=job.id,
                 attempt=job.attempt,
             )
+            if self._awaited is None:
+                raise error
+            self._awaited.interrupt(error, frame)
 
     def _flush_output(self) -> None:
         with contextlib.suppress(Exception):  # the job has closed or replaced them
@@ -252,7 +271,19 @@ class Worker:
     def _perform(
         self, kind: _Kind, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], started: float
     ) -> _Answer:
-        result = function(*args, **kwargs)
+        if not kind.awaits:
+            return self._answer_with(kind, function(*args, **kwargs), started)
+        from procjobs.worker import awaiting  # with asyncio, which ordinary functions do without
+
+        _ON_THE_WAY.update(awaiting.FILES)
+        job = awaiting.AwaitedJob(lambda: function(*args, **kwargs))
+        self._awaited = job
+        try:
+            return job.run(lambda result: self._answer_with(kind, result, started), context.async_surroundings)
+        finally:
+            self._awaited = None
+
+    def _answer_with(self, kind: _Kind, result: Any, started: float) -> _Answer:
         seconds = monotonic() - started
         try:
             result_inline, result_fd = payload.dump(result, self._directory, (result,))
@@ -318,11 +349,11 @@ def _line(error: BaseException) -> str:
 
 
 def _format(error: BaseException | None) -> str:
-    """Return the traceback from the first frame that is not this module's."""
+    """Return the traceback from the first frame that is the job's."""
     if error is None:
         return ""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+    while trace is not None and trace.tb_frame.f_code.co_filename in _ON_THE_WAY:
         trace = trace.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, trace))

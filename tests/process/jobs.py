@@ -20,6 +20,10 @@ def echo(value):
     return value
 
 
+def has_loaded(name):
+    return name in sys.modules
+
+
 def pid():
     return os.getpid()
 
