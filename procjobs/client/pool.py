@@ -70,7 +70,8 @@ class Pool(Submitter, Monitor, Controls, Ending, concurrent.futures.Executor):
     max_jobs_per_worker: replace a worker after so many jobs.
     preload: names of modules to import once, before workers are forked; memory is shared.
     initializer, initargs: called in each new worker before its first job.
-    database: a URL, or a function that returns an Engine, sessionmaker or scoped_session: see `procjobs.sql`.
+    database: a URL, or a function that returns an Engine, sessionmaker, scoped_session, AsyncEngine or async_sessionmaker:
+        see `procjobs.sql`.
     start_timeout: how long a preload or an initializer may take until it is ended and tried again. Seconds.
     nice: added to the workers' niceness; 10 leaves the CPUs to the web server where it needs them.
     threads: how many threads numeric libraries (BLAS, OpenMP, numba, polars) start in a worker; "auto" is its share of the

@@ -9,11 +9,13 @@
    it has finished. A commit that fails is a failed job.
 2. Whatever else ends the job rolls it back: an exception, a timeout, a cancellation, the death of the process.
 3. A session is made when it is first asked for, belongs to one attempt of one job, and is closed with it.
-4. No process uses a connection that another one has opened (see procjobs.sql.connections).
+4. A coroutine that is a job has an AsyncSession, `async_session()`: the same, within its event loop.
+5. No process uses a connection that another one has opened (see procjobs.sql.connections).
 """
 
+from procjobs.sql.async_unit import async_session, async_transaction
 from procjobs.sql.configuration import configure
 from procjobs.sql.unit import session, transaction
 from procjobs.sql.waiting import async_wait_for, wait_for
 
-__all__ = ["async_wait_for", "configure", "session", "transaction", "wait_for"]
+__all__ = ["async_session", "async_transaction", "async_wait_for", "configure", "session", "transaction", "wait_for"]

@@ -1,4 +1,7 @@
-"""Where sessions come from: an engine or sessionmaker, which makes one for each job, or an application's scoped_session."""
+"""Where sessions come from: an engine or sessionmaker, which makes one for each job, or an application's scoped_session.
+
+Those for coroutines are in procjobs.sql.async_sources; a URL such as postgresql+psycopg is good for both.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from procjobs.errors import ConfigurationError
 from procjobs.sql import connections
+from procjobs.sql.async_sources import AsyncSessions, is_async, make_async_source
+from procjobs.sql.urls import has_async_driver, has_sync_driver, show
 
 if TYPE_CHECKING:
-    from procjobs.sql.configuration import Database
+    from procjobs.sql.configuration import Database, Sessions
 
 
 class Source(Protocol):
@@ -93,38 +98,66 @@ def make_engine(url: URL | str) -> Engine:
     return create_engine(url, pool_pre_ping=True)
 
 
-def make_source(database: Database) -> Source:
-    """Return where the sessions of jobs come from; calls the function of a user who gave one."""
-    sessions: Any = database
-    if isinstance(sessions, URL):
-        sessions = make_engine(sessions)
-    elif not isinstance(sessions, Engine | sessionmaker | scoped_session):
-        sessions = sessions()
+def make_source(database: Sessions | URL) -> Source:
+    """Return where the Sessions of jobs come from."""
+    sessions: Any = make_engine(database) if isinstance(database, URL) else database
     if isinstance(sessions, Engine):
         sessions = sessionmaker(sessions)
-    if isinstance(sessions, scoped_session):
-        return ScopedSessions(sessions)
-    if isinstance(sessions, sessionmaker):
-        return OwnSessions(sessions)
-    raise ConfigurationError(
-        f"the function given as database returned {sessions!r}: expected an Engine, a sessionmaker or a scoped_session"
-    )
+    return ScopedSessions(sessions) if isinstance(sessions, scoped_session) else OwnSessions(sessions)
 
 
 class LateSource:
-    """A source that is made when it is needed: a user's function may do what a fork would break."""
+    """Sources that are made when they are needed: a user's function may do what a fork would break."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
-        self._source = make_source(database) if isinstance(database, Engine | sessionmaker | scoped_session) else None
+        self._database: Any = database
+        self._source: Source | None = None
+        self._async_source: AsyncSessions | None = None
+        if _is_sync(database):
+            self.resolve()
+        elif is_async(database):
+            self.resolve_async()
 
-    def resolve(self) -> Source:
-        """Return the source."""
+    def __str__(self) -> str:
+        """Return what it is in a message."""
+        return show(self._database) if isinstance(self._database, URL) else repr(self._database)
+
+    def resolve(self) -> Source | None:
+        """Return the source of Sessions, None where the database is for asyncio."""
         if self._source is None:
-            self._source = make_source(self._database)
+            database = self._called()
+            if has_sync_driver(database) if isinstance(database, URL) else _is_sync(database):
+                self._source = make_source(database)
         return self._source
+
+    def resolve_async(self) -> AsyncSessions | None:
+        """Return the source of AsyncSessions, None where the database is not for asyncio."""
+        if self._async_source is None:
+            database = self._called()
+            if has_async_driver(database) if isinstance(database, URL) else is_async(database):
+                self._async_source = make_async_source(database)
+        return self._async_source
+
+    def _called(self) -> Any:
+        """Return the database; of a function, what it returns when it is first called."""
+        database = self._database
+        if isinstance(database, URL) or _is_sync(database) or is_async(database):
+            return database
+        made = database()
+        if not _is_sync(made) and not is_async(made):
+            raise ConfigurationError(
+                f"the function given as database returned {made!r}: expected an Engine, a sessionmaker, a scoped_session, "
+                "an AsyncEngine or an async_sessionmaker"
+            )
+        self._database = made
+        return made
 
     def give_up_inherited(self) -> None:
         """Do that in a process that was just forked."""
-        if self._source is not None:
-            self._source.give_up_inherited()
+        for source in (self._source, self._async_source):
+            if source is not None:
+                source.give_up_inherited()
+
+
+def _is_sync(database: object) -> bool:
+    return isinstance(database, Engine | sessionmaker | scoped_session)

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final
 
@@ -40,10 +41,15 @@ def use(database: LateSource | None, manager: Any) -> None:
     _database, _manager = database, manager
 
 
+def configured() -> LateSource | None:
+    """Return the database of this process."""
+    return _database
+
+
 def prepare() -> None:
     """Make the source of sessions now; raise what the user's function raises."""
-    if _database is not None:
-        _database.resolve()
+    if _database is not None and _database.resolve() is None:
+        _database.resolve_async()
 
 
 def try_unit_of(session: Session) -> _Unit | None:
@@ -125,6 +131,11 @@ class _Unit:
             manager.begin()
 
     def session(self) -> Session:
+        if self._source is None and _database is not None:
+            raise ConfigurationError(
+                f"{name_job()} asked for session(), but its database {_database} is for asyncio; make it an `async def` "
+                "that uses async_session(), or give a URL with a driver that blocks, such as postgresql+psycopg or sqlite"
+            )
         if self._source is None:
             raise ConfigurationError("a transaction_manager was configured, but no database: there is no session to ask for")
         return self._source.open()
@@ -153,7 +164,7 @@ class _Unit:
                 session.commit()
         except Exception as error:
             self.roll_back()
-            raise _describe_failure(error) from error
+            raise describe_failure(error) from error
         except BaseException:
             self.roll_back()
             raise
@@ -162,7 +173,7 @@ class _Unit:
         """Roll back; never raise, for there is an error already that is to be told."""
         manager = self._manager()
         if manager is not None:
-            with _logged("the transaction manager could not abort"):
+            with logged("the transaction manager could not abort"):
                 manager.abort()
         session = self._opened()
         if session is None or not session.in_transaction():
@@ -170,13 +181,13 @@ class _Unit:
         try:
             session.rollback()
         except Exception as error:  # noqa: BLE001 - the job's own error is what is told; this connection is not used again
-            _log.warning("a session could not roll back, and its connections are closed: %s", error)
-            with _logged("they could not even be closed"):
+            warn("a session could not roll back, and its connections are closed", error)
+            with logged("they could not even be closed"):
                 session.invalidate()
 
     def close(self) -> None:
         if self._source is not None:
-            with _logged("a session could not be closed"):
+            with logged("a session could not be closed"):
                 self._source.close()
 
     def _opened(self) -> Session | None:
@@ -192,16 +203,28 @@ class _Unit:
 
 
 @contextlib.contextmanager
-def _logged(what: str) -> Any:
+def logged(what: str) -> Iterator[None]:
+    """Log an exception instead of raising it."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - the end of a job that is told of otherwise
-        _log.warning("%s: %s", what, error)
+        warn(what, error)
 
 
-def _describe_failure(error: Exception) -> CommitFailed:
+def warn(what: str, error: Exception) -> None:
+    """Log what has gone wrong at the end of a job beside what is told of it."""
+    _log.warning("%s: %s", what, error)
+
+
+def name_job() -> str:
+    """Return what a message calls the code within the transaction."""
     job = current_job()
-    name = f"job {job.id} {job.name}" if job is not None else "the block"
+    return f"job {job.id} {job.name}" if job is not None else "the block"
+
+
+def describe_failure(error: Exception) -> CommitFailed:
+    """Return the error of a job whose commit has failed."""
+    job = current_job()
     in_doubt = isinstance(error, DBAPIError) and error.connection_invalidated
     outcome = (
         "The connection broke meanwhile, so look whether it has been applied."
@@ -209,7 +232,7 @@ def _describe_failure(error: Exception) -> CommitFailed:
         else "Nothing of it is in the database."
     )
     return CommitFailed(
-        f"{name} returned, but its transaction could not be committed: {type(error).__name__}: {error}\n{outcome}",
+        f"{name_job()} returned, but its transaction could not be committed: {type(error).__name__}: {error}\n{outcome}",
         job_id=job.id if job is not None else None,
         attempt=job.attempt if job is not None else None,
         in_doubt=in_doubt,

@@ -20,19 +20,29 @@ def check_url(text: str | URL) -> URL:
             "the database is not a URL that SQLAlchemy understands; expected one such as 'sqlite:////var/lib/app.db' "
             "or 'postgresql+psycopg://user:password@host/name'"
         ) from None
-    shown = url.render_as_string(hide_password=True)
+    shown = show(url)
     try:
-        dialect = url.get_dialect()
+        url.get_dialect()
     except NoSuchModuleError:
         raise ConfigurationError(f"database {shown}: SQLAlchemy knows no {url.drivername!r}{_suggest(url)}") from None
-    if dialect.is_async:
-        raise ConfigurationError(
-            f"database {shown}: {url.drivername} is for asyncio, and jobs are ordinary functions; give the URL with a "
-            "driver that blocks, such as postgresql+psycopg or sqlite"
-        )
     if url.get_backend_name() == "sqlite" and url.database in _SQLITE_IN_MEMORY:
         raise ConfigurationError(f"database {shown}: each worker would have an empty one of its own in memory; name a file")
     return url
+
+
+def show(url: URL) -> str:
+    """Return the URL without its password."""
+    return url.render_as_string(hide_password=True)
+
+
+def has_sync_driver(url: URL) -> bool:
+    """Return whether ordinary functions can use it."""
+    return not url.get_dialect().is_async
+
+
+def has_async_driver(url: URL) -> bool:
+    """Return whether coroutines can use it: its driver is for asyncio, or, such as psycopg, for both."""
+    return url.get_dialect().get_async_dialect_cls(url).is_async
 
 
 def _suggest(url: URL) -> str:

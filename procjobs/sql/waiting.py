@@ -11,7 +11,7 @@ from sqlalchemy.orm import Query, Session
 from procjobs.clock import monotonic, sleep
 from procjobs.config import check_seconds
 from procjobs.errors import ConfigurationError
-from procjobs.sql import changes, unit
+from procjobs.sql import async_unit, changes, unit
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession  # needs greenlet, which is not there everywhere
@@ -60,10 +60,12 @@ def look_for(query: Query[Any] | Executable, timeout: float, *, session: Session
     return next(iter(_look(session, query)), None)
 
 
-async def async_wait_for(query: Executable, timeout: float = 60.0, *, session: AsyncSession) -> Any:
-    """Do what `wait_for` does with a session of asyncio: other tasks go on between the looks."""
+async def async_wait_for(query: Executable, timeout: float = 60.0, *, session: AsyncSession | None = None) -> Any:
+    """Do what `wait_for` does with a session of asyncio, in a job its own: other tasks go on between the looks."""
     import asyncio
 
+    if session is None:
+        session = async_unit.async_session()
     changes.watch()
     _refuse_changes(session.sync_session)
     for pause in _pauses(timeout):

@@ -23,11 +23,19 @@ FILES: Final = frozenset({__file__, runners.__file__, base_events.__file__})
 """What a traceback passes through on its way to the job's own lines."""
 
 
-class SoftTimeout(JobTimeout, asyncio.CancelledError):
-    """The JobTimeout that is raised inside a coroutine.
+class _ToAwait(type):
+    """Leaves out of a class what the libraries that a coroutine awaits take for a failure of their own."""
 
-    It is a CancelledError too, so that a task group that waits for its tasks ends them and passes it on, instead of leaving
-    them behind.
+    def mro(cls) -> list[type]:
+        return [base for base in super().mro() if base not in {TimeoutError, OSError, Exception}]
+
+
+class SoftTimeout(JobTimeout, asyncio.CancelledError, metaclass=_ToAwait):
+    """The JobTimeout that is raised inside a coroutine: for whoever does not know that, a cancellation and nothing else.
+
+    It is raised in the middle of what the job awaits. A task group ends its tasks for a CancelledError before it passes that
+    on, and a driver its statement. An OSError, which JobTimeout is as well, psycopg takes for a lost connection, and a loop
+    around `asyncio.wait_for` for one to be tried again. Python: `type.mro`, "can be overridden by a metaclass".
     """
 
     def __reduce__(self) -> tuple[Any, ...]:

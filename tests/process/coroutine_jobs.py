@@ -136,6 +136,17 @@ async def time_out_in_group_body(path):
             Path(path).write_text("body left")
 
 
+async def time_out_among_handlers():
+    """Await within what would keep any failure from the job."""
+    while True:
+        try:
+            await asyncio.sleep(600)
+        except (OSError, TimeoutError):
+            return "taken for a failure of the network"
+        except Exception as error:  # noqa: BLE001 - that it is none is what is tested
+            return repr(error)
+
+
 async def compute(path):
     """Never await anything."""
     try:

@@ -177,6 +177,12 @@ def test_soft_timeout_goes_through_task_groups_whose_tasks_have_ended_then(one, 
     assert worker == one.submit(jobs.pid).result(30)
 
 
+def test_soft_timeout_is_no_failure_for_those_in_between(one):
+    with pytest.raises(procjobs.JobTimeout, match="soft_timeout") as caught:
+        one.options(soft_timeout=1.0).submit(coroutine_jobs.time_out_among_handlers).result(30)
+    assert isinstance(caught.value, TimeoutError)
+
+
 def test_traceback_of_a_soft_timeout_shows_where_the_coroutine_was(one):
     with pytest.raises(procjobs.JobTimeout) as caught:
         one.options(soft_timeout=1.0).submit(coroutine_jobs.sleep, 600).result(30)

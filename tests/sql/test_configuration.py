@@ -7,6 +7,7 @@ import traceback
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import procjobs
@@ -123,7 +124,11 @@ def test_function_that_fails_is_told_and_keeps_the_queue():
         ("no url", "not a URL that SQLAlchemy understands"),
         ("postgres://x:secret@h/d", r"knows no 'postgres' \(did you mean 'postgresql'\?\)"),
         ("sqlite://", "in memory; name a file"),
-        ("postgresql+asyncpg://x:secret@h/d", "asyncpg is for asyncio"),
+        ("sqlite+aiosqlite://", "in memory; name a file"),
+        (create_async_engine("sqlite+aiosqlite://"), "cannot go to the workers' processes"),
+        (async_sessionmaker(), "cannot go to the workers' processes"),
+        (async_scoped_session(async_sessionmaker(), int), "give its session_factory"),
+        (AsyncSession(), "is one session"),
         (17, "expected a URL"),
         (sa.create_engine("sqlite://"), "cannot go to the workers' processes"),
         (scoped_session(sessionmaker()), "cannot go to the workers' processes"),
