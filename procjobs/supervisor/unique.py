@@ -110,7 +110,8 @@ class UniqueKeys:
         holder = self._holders.get(job.key)
         if not job.key or holder is None or holder.job_id != job.id:
             return None
-        holder.until = now + holder.seconds
+        # Without a time of its own it is held until the job has ended, also where the clock is set back meanwhile.
+        holder.until = now + holder.seconds if holder.seconds else 0.0
         holder.expected_by = 0.0
         self._expected.pop(job.id, None)
         for watcher in holder.watchers:

@@ -96,6 +96,8 @@ def test_job_is_the_only_one_across_restarts(started, store, tmp_path):
     assert done.id == pool.options(key="done", unique=3600).submit(jobs.add, 2).id
     assert "next" == pool.options(**options).submit(jobs.append_line, str(trace), "next").result(30)
     assert {"succeeded": 3} == store.states()
+    until = [until for (until,) in store.rows("SELECT unique_until FROM procjobs_jobs ORDER BY id")]
+    assert [True, False, True] == [moment == 0 for moment in until]  # which the clock cannot come before
 
 
 def test_key_is_given_back_when_the_supervisor_refuses_its_job(tmp_path, monkeypatch):
