@@ -1,6 +1,7 @@
 """The runtime directory of a pool: where it is, who may use it, who owns it now.
 
     BASE/NAME.lock    held (flock) by the supervisor as long as it lives, and by whoever starts one before that
+    BASE/NAME.begun   what a killed supervisor's workers had begun, until the pool's store has counted it
     BASE/NAME/        mode 0700
         socket        where clients connect
         table         the shared table
@@ -50,6 +51,11 @@ class RunDir(NamedTuple):
     def lock(self) -> str:
         """The pool's lock file."""
         return f"{self.base}/{self.name}.lock"
+
+    @property
+    def begun(self) -> str:
+        """The file that says what a killed supervisor's workers had begun."""
+        return f"{self.base}/{self.name}.begun"
 
     @property
     def socket(self) -> str:
@@ -235,10 +241,10 @@ def remove(rundir: RunDir) -> None:
             os.rmdir(rundir.base)
 
 
-def sweep_stale(base: str, end_processes: Callable[[str], None]) -> None:
+def sweep_stale(base: str, end_processes: Callable[[str], None], keep: Callable[[RunDir], None]) -> None:
     """Remove what pools whose supervisors were killed have left: perhaps nobody will ever take those names over.
 
-    `end_processes(mark)` is called for those that left a mark.
+    `end_processes(mark)` is called for those that left a mark, `keep(rundir)` before anything is removed.
     """
     for entry in os.listdir(base):
         if entry.endswith(".lock"):
@@ -249,5 +255,6 @@ def sweep_stale(base: str, end_processes: Callable[[str], None]) -> None:
                     mark = read_mark(rundir)
                     if mark is not None:
                         end_processes(mark)
+                    keep(rundir)
                     remove(rundir)
                     os.close(fd)

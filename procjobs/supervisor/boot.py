@@ -22,6 +22,7 @@ from typing import Any
 from procjobs.config import PoolSettings
 from procjobs.host import process, rundir
 from procjobs.host.notify import notify_manager
+from procjobs.supervisor import begun
 from procjobs.supervisor.log import Log
 from procjobs.supervisor.supervisor import Supervisor
 
@@ -76,7 +77,7 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
     if mark is not None:  # its supervisor and template were killed together, and nobody has ended what jobs had started
         process.kill_marked(mark)
     settings = PoolSettings.from_json(boot["settings"])
-    begun = _look_back(directory) if settings.store is not None else {}
+    attempts = begun.look_back(directory) if settings.store is not None else {}
     rundir.make_fresh(directory)
     log = Log(directory.log)
     code = boot.get("code")
@@ -93,25 +94,12 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
         log=log,
         listener=listener,
         in_foreground=code is not None,
-        begun=begun,
+        begun=attempts,
     )
     listener.listen(BACKLOG)
     log.write(f"pool {directory.name}: supervisor {os.getpid()} is ready")
     rundir.write_mark(directory, supervisor.crew.mark)
-    rundir.sweep_stale(directory.base, process.kill_marked)
+    rundir.sweep_stale(directory.base, process.kill_marked, begun.keep)
     if code is not None:
         supervisor.templates.join(code["key"], code["executable"], CODE_FD).clients -= 1
     return supervisor, log
-
-
-def _look_back(directory: rundir.RunDir) -> dict[str, int]:
-    """Return the attempts that workers of a killed supervisor had begun; none where it has left no readable table."""
-    from procjobs.shared.aftermath import LastingTable
-
-    try:
-        table = LastingTable(directory.table, loads=bytes)
-    except (OSError, ValueError):
-        return {}
-    begun = table.begun_attempts()
-    table.close()
-    return begun

@@ -431,6 +431,7 @@ class Recording:
             self._is_open = True
             self._is_first = False
             self._begun = {}
+            self._supervisor.forget_begun()
         self._set_problem(problem)
 
     def _set_problem(self, problem: str) -> None:

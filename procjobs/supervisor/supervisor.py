@@ -29,6 +29,7 @@ from procjobs.shared.states import JobState, Reason
 from procjobs.shared.table import TableFull, TableWriter
 from procjobs.shared.wire import Frame, WireError
 from procjobs.store.address import store_name
+from procjobs.supervisor import begun
 from procjobs.supervisor.clients import ClientDesk, newest_generation
 from procjobs.supervisor.crew import AnswerSource, Crew
 from procjobs.supervisor.dispatcher import Dispatcher
@@ -383,6 +384,10 @@ class Supervisor:
         state = JobState.SCHEDULED if is_scheduled else JobState.QUEUED
         self.table.publish(job.row, job.id, state, job.attempt, submitted_at, job.kind.name)
         return ""
+
+    def forget_begun(self) -> None:
+        """Take note that the store has counted what the workers of a killed supervisor had begun."""
+        begun.forget(self._directory)
 
     def write_log(self, line: str) -> None:
         """Write a line to the pool's log."""

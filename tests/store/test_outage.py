@@ -7,6 +7,7 @@ import resource
 import signal
 import sqlite3
 import subprocess
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from tests.process import jobs
 
 from ..conftest import wait_until
 from .conftest import recorder_of
-from .test_rescue import kill, lines
+from .test_rescue import kill, kill_all, lines
 
 
 class Locked:
@@ -136,6 +137,38 @@ def test_everything_killed_while_the_database_is_away(started, store, request, t
         outage.end()
     assert ["running", "waiting"] == [running.result(60), waiting.result(60)]
     assert ["running", "running", "waiting"] == sorted(lines(trace))
+
+
+@pytest.mark.parametrize("is_swept_up", [False, True], ids=["killed again", "swept up"])
+def test_runs_are_counted_though_their_supervisor_could_not_tell(started, store, request, tmp_path, is_swept_up):
+    trace, go = tmp_path / "trace", tmp_path / "go"
+    pool = started(workers=1)
+    pool.pause()
+    job = pool.submit(jobs.append_line_and_wait, str(trace), "ran", str(go))
+    job.wait_accepted(30)
+    outage = Locked() if store.url.startswith("sqlite") else Away()
+    outage.begin(store, lambda: request.getfixturevalue("postgres_server"))
+    try:
+        pool.resume()
+        wait_until(lambda: lines(trace))
+        stats = pool.stats()
+        if is_swept_up:
+            pool.shutdown(wait=False)
+            kill_all(SimpleNamespace(stats=lambda: stats))
+            procjobs.Pool(workers=1).stop()  # it sweeps up what is left of others
+            assert not os.path.exists(pool._directory.path)
+        else:
+            kill_all(pool)
+            wait_until(lambda: pool.stats().supervisor_pid not in {0, stats.supervisor_pid} and pool.stats().store)
+            kill_all(pool)
+        go.touch()
+    finally:
+        outage.end()
+    pool = started(workers=1)
+    assert "ran" == pool.job(job.id).result(60)
+    assert ["ran", "ran"] == lines(trace)
+    assert [(1, "cut off"), (2, "succeeded")] == store.attempts(job)
+    assert not os.path.exists(pool._directory.begun)
 
 
 def test_pool_is_stopped_while_the_database_is_away(started, store, request, tmp_path):
