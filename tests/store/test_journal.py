@@ -20,6 +20,8 @@ from procjobs.store.journal import Journal
 from procjobs.store.schema import jobs, migrate, outbox
 
 NOW = time.time()
+DAY = 86_400.0
+"""However long the tests take, they take less."""
 
 
 def description(name="work", **options):
@@ -250,14 +252,14 @@ def test_outbox_is_emptied_into_jobs_that_wait_of_this_pool_alone(book):
 def test_jobs_are_loaded_by_priority_and_time_and_once(book):
     low, high, past, soon, late = (new_id() for _ in range(5))
     book.tell(submit(low), submit(high, 2), submit(past, not_before=NOW - 5))
-    book.tell(submit(late, not_before=NOW + 7200), submit(soon, not_before=NOW + 3600))
+    book.tell(submit(late, not_before=NOW + 5 * DAY), submit(soon, not_before=NOW + 3 * DAY))
     book.tell(*((Op.FREE, job, 0, None) for job in (low, high, past, soon, late)))
     assert ([to_text(high)], 0.0) == book.load(1, 1)
     assert "me" == book.row(high, "owner")
     ids, seconds = book.load(2, 1)
     assert [to_text(low), to_text(past), to_text(soon)] == ids
-    assert 7000 < seconds <= 7200
-    assert ([], seconds) == (book.load(5, 0)[0], pytest.approx(book.load(5, 0)[1], abs=60))
+    assert 4 * DAY < seconds <= 5 * DAY
+    assert ([], seconds) == (book.load(5, 0)[0], pytest.approx(book.load(5, 0)[1], abs=DAY))
     assert ([to_text(late)], float("inf")) == book.load()
     assert ([], float("inf")) == book.load()
 
@@ -280,7 +282,7 @@ def test_holder_of_a_key_is_a_unique_job_that_has_not_ended_or_whose_time_is_not
     assert None is book.do(rescue.find_holder, "other pool", b"k")
     book.tell(end(ended))
     assert None is book.do(rescue.find_holder, "pool", b"k")
-    book.tell(submit(old, key=b"k", unique_until=NOW + 3600), end(old))
+    book.tell(submit(old, key=b"k", unique_until=NOW + 3 * DAY), end(old))
     assert to_text(old) == book.do(rescue.find_holder, "pool", b"k")
     book.tell(submit(new, key=b"k", unique_until=NOW))
     assert to_text(new) == book.do(rescue.find_holder, "pool", b"k")
@@ -351,12 +353,12 @@ def test_claims_that_a_killed_recorder_has_not_told_of_are_given_back(book):
 
 def test_results_go_before_their_jobs_and_those_of_others_stay(book):
     old, new, foreign = new_id(), new_id(), new_id()
-    book.tell(submit(old), submit(new), end(old, now=NOW - 100), end(new))
+    book.tell(submit(old), submit(new), end(old, now=NOW - 3 * DAY), end(new))
     book.take_office("elsewhere", "other pool")
-    book.tell(submit(foreign), end(foreign, now=NOW - 100))
-    book.do(rescue.drop_results, "pool", 50.0)
+    book.tell(submit(foreign), end(foreign, now=NOW - 3 * DAY))
+    book.do(rescue.drop_results, "pool", DAY)
     assert [True, False, False] == [book.row(job, "answer") is None for job in (old, new, foreign)]
-    assert not book.do(rescue.drop_jobs, "pool", 90.0, 1000)
+    assert not book.do(rescue.drop_jobs, "pool", 2 * DAY, 1000)
     assert [(to_text(job),) for job in sorted((new, foreign))] == book.store.rows("SELECT id FROM procjobs_jobs ORDER BY id")
     assert [] == book.runs(old)
     assert 1 == len(book.runs(new))
@@ -366,13 +368,13 @@ def test_oldest_jobs_go_where_there_are_too_many_or_they_are_too_old(book):
     ended = [new_id() for _ in range(6)]
     running = new_id()
     book.tell(submit(running), start(running, 1), *map(submit, ended))
-    book.tell(*(end(job, now=NOW - 1000 + 100 * n) for n, job in enumerate(ended)))
+    book.tell(*(end(job, now=NOW + (n - 10) * DAY) for n, job in enumerate(ended)))
     rows = "SELECT id FROM procjobs_jobs ORDER BY id"
-    book.do(rescue.drop_jobs, "pool", 1e6, 4)
+    book.do(rescue.drop_jobs, "pool", 100 * DAY, 4)
     assert sorted(map(to_text, [running, *ended[2:]])) == [job for (job,) in book.store.rows(rows)]
-    book.do(rescue.drop_jobs, "pool", 650.0, 3)
+    book.do(rescue.drop_jobs, "pool", 6.5 * DAY, 3)
     assert sorted(map(to_text, [running, *ended[4:]])) == [job for (job,) in book.store.rows(rows)]
-    book.do(rescue.drop_jobs, "pool", 1e6, 0)
+    book.do(rescue.drop_jobs, "pool", 100 * DAY, 0)
     assert [to_text(running)] == [job for (job,) in book.store.rows(rows)]
 
 
