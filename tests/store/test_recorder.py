@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 
 from procjobs.config import JobOptions
 from procjobs.shared import wire
 from procjobs.shared.ids import new_id, to_text
 from procjobs.shared.recording import Op, Said, pack_batch
+from procjobs.store.database import open_engine
 from procjobs.store.recorder import Recorder, Settings, SupervisorLink
 
 KIND = json.dumps({"name": "work", "options": {"priority": JobOptions().priority}}).encode()
@@ -74,6 +80,32 @@ def test_kinds_are_forgotten_after_what_refers_to_them_was_written(store):
         assert set() == recorder._journal.known_kinds
         recorder.close()
     assert {"queued": 2} == store.states()
+
+
+def test_kind_of_a_transaction_that_failed_is_written_with_the_next(store):
+    ours, theirs = socket.socketpair()
+    recorder = Recorder(SupervisorLink(theirs), Settings(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {}))
+    with ours, theirs, ThreadPoolExecutor(1) as thread:
+        recorder._connected()
+        store.write("ALTER TABLE procjobs_jobs RENAME TO hidden")
+        taken = thread.submit(recorder._take, [((int(Op.KIND), 1, KIND, b""), None), ((*submission(new_id()),), None)])
+        assert b"procjobs_jobs" in ours.recv(10_000)  # the kind was written before that, and has gone with it
+        store.write("ALTER TABLE hidden RENAME TO procjobs_jobs")
+        assert taken.result(30)
+        recorder.close()
+    assert [(1,)] == store.rows("SELECT count(*) FROM procjobs_kinds")
+
+
+@pytest.mark.parametrize("store", ["sqlite_url"], indirect=True)
+def test_transaction_has_the_file_from_its_beginning(store):
+    """One that reads first could not write any more when another process had written in between."""
+    with (
+        open_engine(store.url).connect() as connection,
+        connection.begin(),
+        contextlib.closing(sqlite3.connect(store.url.removeprefix("sqlite:///"), timeout=0)) as other,
+        pytest.raises(sqlite3.OperationalError, match="locked"),
+    ):
+        other.execute("CREATE TABLE films (name TEXT)")
 
 
 def test_what_a_killed_recorder_had_claimed_and_not_said_waits_again(store):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
+import psutil
 import pytest
 
 import procjobs
@@ -55,6 +57,17 @@ def test_large_arguments_and_results_pass_through_the_store(started, store):
     assert data == pool.submit(jobs.echo, data).result(30)
     sizes = store.rows("SELECT length(answer_data) FROM procjobs_jobs")
     assert sizes[0][0] >= len(data)
+
+
+def test_recorder_lets_go_of_what_it_has_written(started):
+    pool = started()
+    data = os.urandom(100_000)
+    assert data == pool.submit(jobs.echo, data).result(30)
+    recorder = psutil.Process(recorder_of(pool))
+    before = recorder.num_fds()
+    for _ in range(5):
+        assert data == pool.submit(jobs.echo, data).result(30)
+    assert before == recorder.num_fds()
 
 
 def test_what_is_too_large_for_the_store_is_refused_with_a_way_out(started):
@@ -119,10 +132,12 @@ def test_store_true_is_a_file_in_the_state_directory(pool_name, tmp_path, monkey
 def test_sqlite_file_belongs_to_one_pool(started, store):
     if not store.url.startswith("sqlite"):
         pytest.skip("a PostgreSQL database has room for many")
+    with open(store.url.removeprefix("sqlite:///") + ".lock", "w") as lock:
+        lock.write("somebody else, with a longer name" * 5)
     first = started()
     first.submit(jobs.add, 1).result(30)
     with procjobs.Pool(workers=1, store=store.url) as second:
-        wait_until(lambda: "in use by pool" in (second.stats().store or ""))
+        wait_until(lambda: re.search(r"in use by pool \S+ \(recorder \d+\)\. An", second.stats().store or ""))
     assert 1 == first.submit(jobs.add, 1).result(30)
 
 
