@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -49,6 +51,22 @@ def test_every_attempt_has_its_account(started):
         assert 0 == run.worker
         assert run.worker_pid
         assert before <= run.started_at <= run.ended_at
+
+
+def compute_and_crash(file):
+    if os.path.exists(file):
+        return
+    open(file, "w").close()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_account_of_a_run_that_crashed_has_nothing_of_the_one_before_it(started, tmp_path):
+    pool = started(workers=1)
+    pool.options(retries=1, backoff=0).submit(compute_and_report).result(30)
+    pool.options(retries=1, backoff=0).submit(compute_and_crash, str(tmp_path / "crashed")).result(30)
+    crashed, returned = pool.history(limit=1)[0].attempts
+    assert ("crashed", 9, None, None) == (crashed.outcome, crashed.signal, crashed.cpu_seconds, crashed.peak_bytes)
+    assert ("succeeded", None) == (returned.outcome, returned.signal)
 
 
 def test_history_is_filtered(started):

@@ -17,6 +17,7 @@ from procjobs.shared.states import JobState, Reason
 from procjobs.store import rescue
 from procjobs.store.database import open_engine
 from procjobs.store.journal import Journal
+from procjobs.store.reading import find_history
 from procjobs.store.schema import jobs, migrate, outbox
 
 NOW = time.time()
@@ -383,6 +384,15 @@ def test_job_that_has_just_ended_is_kept_for_a_client_that_may_send_it_again(boo
     book.tell(submit(job), end(job, now=time.time()))
     book.do(rescue.drop_jobs, "pool", 0.0, 0)
     assert "succeeded" == book.row(job, "state")
+
+
+def test_history_is_that_of_one_pool(book):
+    job = new_id()
+    book.tell(submit(job))
+    book.take_office("elsewhere", "other pool")
+    book.tell(submit(new_id()))
+    (record,) = find_history(book.store.url, "pool", state=None, name=None, since=None, limit=10)
+    assert to_text(job) == record.id
 
 
 def test_functions_without_jobs_are_dropped(book):

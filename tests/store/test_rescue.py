@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 
 import procjobs
 from procjobs.host.process import wait_for_pidfd
+from procjobs.shared.ids import from_text
 from tests.process import jobs
 
 from ..conftest import wait_until
@@ -164,6 +166,43 @@ def test_a_stopped_pool_goes_on_when_it_is_started_again(started, store, tmp_pat
     assert ["running", "waiting"] == [pool.job(job.id).result(30) for job in (running, waiting)]
     assert ["running", "running", "waiting"] == lines(trace)
     assert [(1, "stopped"), (2, "succeeded")] == store.attempts(running)
+
+
+def test_job_that_has_ended_and_is_sent_again_does_not_run_again(started, store, tmp_path):
+    """Its client has not heard of it: the supervisor was killed between the commit and its answer."""
+    trace = str(tmp_path / "trace")
+    pool = started(workers=1)
+    done = pool.submit(jobs.append_line, trace, "ran")
+    large = pool.submit(jobs.echo, os.urandom(100_000))
+    assert "ran" == done.result(30)
+    data = large.result(30)
+    pool.stop()
+    pool = started(workers=1)
+    for job, fn, args, result in ((done, jobs.append_line, (trace, "ran"), "ran"), (large, jobs.echo, (b"",), data)):
+        again = procjobs.Job(pool, from_text(job.id), job.name)
+        pool.submit_with(fn, args, {}, {}, 0.0, 0.0, b"", again)
+        assert result == again.result(30)
+        assert result == pool.job(job.id).result(30)
+    assert 1 == pool.submit(jobs.add, 1).result(30)
+    wait_until(lambda: 0 == pool.stats().queued)
+    assert ["ran"] == lines(tmp_path / "trace")
+    assert {"succeeded": 3} == store.states()
+
+
+def test_job_whose_submission_is_committed_when_the_pool_is_stopping_waits(started, store):
+    pool = started(workers=1)
+    recorder = psutil.Process(recorder_of(pool))
+    recorder.suspend()
+    job = pool.submit(jobs.add, 1)
+    with ThreadPoolExecutor(1) as thread:
+        stopped = thread.submit(pool.stop)
+        wait_until(lambda: not os.path.exists(pool._directory.socket))
+        recorder.resume()
+        with pytest.raises(procjobs.PoolClosed, match="the store keeps it until"):
+            job.result(30)
+        stopped.result(30)
+    assert [("", "queued")] == store.rows("SELECT owner, state FROM procjobs_jobs")
+    assert 1 == started(workers=1).job(job.id).result(30)
 
 
 def test_what_waits_in_the_store_is_loaded_in_windows(started, store, tmp_path):

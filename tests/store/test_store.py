@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 import procjobs
+from procjobs.shared.ids import from_text
 from tests.process import jobs
 
 from ..conftest import wait_until
@@ -27,6 +28,24 @@ def test_job_is_in_the_database_when_it_is_acknowledged(started, store, tmp_path
     assert [("shrink", "queued", 0, 3)] == row
     open(go, "w").close()
     assert ["running", 20] == [running.result(30), waiting.result(30)]
+
+
+def test_submission_is_not_acknowledged_by_that_of_another_one_that_was_known(started):
+    """Clients count acknowledgements; they come in the order of the submissions."""
+    pool = started()
+    known = pool.submit(jobs.add, 1)
+    known.result(30)
+    recorder = psutil.Process(recorder_of(pool))
+    recorder.suspend()
+    try:
+        job = pool.submit(jobs.add, 2)
+        again = procjobs.Job(pool, from_text(known.id), known.name)
+        assert 1 == pool.submit_with(jobs.add, (1,), {}, {}, 0.0, 0.0, b"", again).result(30)
+        with pytest.raises(TimeoutError):
+            job.wait_accepted(0.2)
+    finally:
+        recorder.resume()
+    assert 2 == job.result(30)
 
 
 def test_answer_comes_after_its_commit(started, store):
