@@ -97,6 +97,26 @@ def test_what_is_too_large_for_the_store_is_refused_with_a_way_out(started):
     assert 2 == pool.submit(jobs.add, 2).result(30)
 
 
+@pytest.mark.parametrize("store", ["sqlite_url"], indirect=True)
+def test_result_that_is_too_large_for_the_store_goes_to_who_waits_for_it(started, store):
+    pool = started(workers=1)
+    size = 65 * 2**20
+    job = pool.submit(bytes, size)
+    assert size == len(job.result(30))
+    pool.stop()
+    with pytest.raises(procjobs.UnknownJob, match="larger than what the store keeps"):
+        started(workers=1).job(job.id).result(30)
+    assert {"succeeded": 1} == store.states()
+
+
+@pytest.mark.parametrize("store", ["sqlite_url"], indirect=True)
+def test_large_arguments_count_until_they_are_committed(started, store):
+    """They may take 256 MiB together while they wait for that."""
+    pool = started(workers=1)
+    data = bytes(60 * 2**20)
+    assert [len(data)] * 5 == [pool.submit(len, data).result(30) for _ in range(5)]
+
+
 def test_cancelled_jobs_are_cancelled_in_the_database(started, store, tmp_path):
     pool = started(workers=1)
     go = str(tmp_path / "go")
