@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from procjobs.config import JobOptions
+from procjobs.errors import StoreUnavailable
 from procjobs.shared import wire
 from procjobs.shared.ids import new_id, to_text
 from procjobs.shared.recording import Op
@@ -393,6 +394,12 @@ def test_history_is_that_of_one_pool(book):
     book.tell(submit(new_id()))
     (record,) = find_history(book.store.url, "pool", state=None, name=None, since=None, limit=10)
     assert to_text(job) == record.id
+
+
+def test_nothing_is_made_where_there_is_no_database_to_read(tmp_path):
+    with pytest.raises(StoreUnavailable):
+        find_history(f"sqlite:///{tmp_path}/none.db", "pool", state=None, name=None, since=None, limit=10)
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_functions_without_jobs_are_dropped(book):

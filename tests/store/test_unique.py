@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 import procjobs
 from tests.process import jobs
 
 from ..conftest import wait_until
+from .conftest import recorder_of
 from .test_rescue import kill, lines
 
 
@@ -113,3 +115,16 @@ def test_key_is_given_back_when_the_supervisor_refuses_its_job(tmp_path, monkeyp
         open(go, "w").close()
         assert [None, None] == [job.result(30) for job in blocking]
         assert 2 == only.submit(jobs.add, 2).result(30)
+
+
+def test_two_that_ask_for_a_key_before_the_store_has_answered_get_one_job(started):
+    pool = started(workers=1)
+    pool.submit(jobs.add, 1).result(30)
+    recorder = psutil.Process(recorder_of(pool))
+    recorder.suspend()
+    with ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(pool.options(key="film", unique=60).submit, jobs.add, 1) for _ in range(2)]
+        assert [] == pool.queues()  # another question to the supervisor
+        wait_until(lambda: not recorder.resume() and all(one.done() for one in asked))
+    assert 1 == len({one.result().id for one in asked})
+    assert [1, 1] == [one.result().result(30) for one in asked]
