@@ -100,6 +100,7 @@ class Supervisor:
         self._spent_fds: list[int] = []
         self._owner = None if owner_pid is None else process.try_open_pidfd(owner_pid)
         self._accepting = True
+        self._has_answers = False
         self._accepts_again_at = self._tells_at = self._stop_at = self._end_at = self._looks_again_at = _NEVER
         self._lingers_until = self._loop.now + max(settings.linger, 5.0)
         self._readers: dict[type, Callable[[Any, int], None]] = {
@@ -153,6 +154,8 @@ class Supervisor:
             self._handle_signals(ready.signals)
             self._read(ready.sources)
             self.crew.reap(self._on_other_exit)
+            if self._has_answers:  # who waits for one is the first to know: the rest of the turn takes longer than this
+                self._tell_clients()
             self._advance()
             if self.recording is None or not self.recording.is_too_far_behind:
                 self.dispatcher.assign(self.now)
@@ -160,9 +163,7 @@ class Supervisor:
             self._tell_problem()
             if self.recording is not None:
                 self.recording.advance(self.now)
-                self._publisher.uncommitted = self.recording.uncommitted
-            self._publisher.publish_counters(accepting=self._accepting)  # before the acknowledgements go out
-            self._flush_clients()
+            self._tell_clients()
             self._close_spent_fds()
             self._publisher.publish_slots(self.now)
             self.crew.end_orphans()
@@ -304,6 +305,13 @@ class Supervisor:
             client.close()
             self._desk.forget_client(client)
 
+    def _tell_clients(self) -> None:
+        self._has_answers = False
+        if self.recording is not None:
+            self._publisher.uncommitted = self.recording.uncommitted
+        self._publisher.publish_counters(accepting=self._accepting)  # before the acknowledgements go out
+        self._flush_clients()
+
     def _flush_clients(self) -> None:
         """Send what is to be sent. An acknowledgement alone can wait a moment for an answer that goes with it.
 
@@ -422,6 +430,7 @@ class Supervisor:
         if job.row:
             self.table.write_state(job.row, job.state, reason, job.attempt, wall(), error)
         self._results.keep(job, frame, fd, self._loop.now)
+        self._has_answers = True
         client, watchers = job.client, job.watchers
         job.client = None
         if not client.closed:
