@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, delete, select, update
 
-from procjobs.shared.ids import to_text
+from procjobs.errors import UnknownJob
+from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.recording import Event, Op
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import HEADER, Outcome, finished_frame, parse_finished
@@ -24,7 +25,7 @@ from procjobs.store.schema import jobs, outbox
 from procjobs.store.statements import ACCOUNT, prepare
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, RowMapping
 
 _SLICE: Final = 500
 _STATES: Final = {int(state): state.text for state in JobState}
@@ -208,7 +209,7 @@ class Journal:
             chosen = select(outbox).where(outbox.c.pool == self._pool).order_by(outbox.c.id).limit(_SLICE)
             rows = connection.execute(chosen).mappings().all()
             changes = Changes()
-            for row in rows:
+            for row in self._new_ones(connection, rows):
                 kind = KindOf(self._pool, row["description"], row["function"])
                 changes.kinds.append(kind)
                 copied = {name: row[name] for name in (
@@ -224,6 +225,19 @@ class Journal:
             count += len(rows)
             if len(rows) < _SLICE:
                 return count
+
+    def _new_ones(self, connection: Connection, rows: Sequence[RowMapping]) -> Iterator[RowMapping]:
+        """Yield the rows of the outbox that can become jobs. One that cannot must not keep the others there."""
+        known = set(connection.scalars(select(jobs.c.id).where(jobs.c.id.in_([row["id"] for row in rows]))))
+        for row in rows:
+            try:
+                from_text(row["id"])
+                KindOf(self._pool, row["description"], row["function"])
+            except (UnknownJob, LookupError, TypeError, ValueError) as error:
+                print(f"recorder: what is in {outbox.name} as {row['id']!r:.100} is no job: {error!r}", flush=True)  # noqa: T201 - the log
+            else:
+                if row["id"] not in known:
+                    yield row
 
     def _row_of(self, kind: KindOf) -> dict[str, Any]:
         return {

@@ -17,25 +17,25 @@ from __future__ import annotations
 import os
 import struct
 from collections import deque
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import wall
 from procjobs.host import process
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared import wire
 from procjobs.shared.ids import to_text
-from procjobs.shared.recording import MAX_STORED_BYTES, MOST_EVENTS, WINDOW, Event, Op, Said, pack_batch
+from procjobs.shared.recording import MAX_STORED_BYTES, WINDOW, Event, Op, Said, pack_batch
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.states import Event as Change
 from procjobs.shared.wire import BODY, U64, Finished, WireError, limit_text
+from procjobs.supervisor.backlog import Backlog, Ended, Wait
 from procjobs.supervisor.recorder_link import RecorderLink
 from procjobs.supervisor.stored import Durable, StoredJobs, verdict_frame
 from procjobs.supervisor.verdicts import job_name
 
 if TYPE_CHECKING:
     from procjobs.supervisor.clients import ClientDesk
-    from procjobs.supervisor.jobs import Job, Kind
+    from procjobs.supervisor.jobs import Job
     from procjobs.supervisor.links import ClientLink
     from procjobs.supervisor.supervisor import Supervisor
 
@@ -54,41 +54,16 @@ _SHORTEST_LIFE: Final = 1.0
 _RESTART_PAUSE: Final = 1.0
 _END_SECONDS: Final = 6.0
 """How long a recorder may take to end: longer than it tries to reach a database that is away."""
-_BATCH_BYTES: Final = 256 * 1024
-_MOST_KINDS: Final = 1000
-"""How many kinds the recorder knows by their numbers, about, before it is to forget them."""
 _MOST_LOADED: Final = 5000
 """About how many jobs that wait in the store are in memory, too."""
 _LOOK_SECONDS: Final = 60.0
 """How long a time is waited for at most before it is looked up again: the clock by which it was told may be set."""
 
 
-class Wait(IntEnum):
-    """What an entry is kept for, and so what its commit leads to."""
-
-    NOTHING = 0
-    SUBMISSION = 1
-    ANSWER = 2
-
-
-class Ended(NamedTuple):
-    """An answer that waits for its commit."""
-
-    job: Job
-    reason: Reason
-    frame: bytes
-    fd: int | None
-    error: str
-
-
 class RecorderSource:
     """What the loop hands out when a recorder has said something, or takes more."""
 
     __slots__ = ()
-
-
-Entry = tuple[Event, "int | None", "Kind | None", Wait, "Job | Ended | None", int]
-"""An event, its descriptor, the kind that it refers to, what its commit leads to and for whom, its bytes of payload."""
 
 
 class Recording:
@@ -102,16 +77,10 @@ class Recording:
         self._owner = os.urandom(16).hex()
         self._link: RecorderLink | None = None
         self._is_first = True
-        self._entries: deque[Entry] = deque()
-        self._first = 1  # the number of the first entry
-        self._sent = 0  # how many of the entries were sent to this recorder
-        self._kinds_sent: set[Kind] = set()
+        self._backlog = Backlog()
         self._acknowledgements: deque[tuple[int, ClientLink]] = deque()
         self.stored = StoredJobs(supervisor, desk, self._ask)
         self._starts: dict[Job, tuple[float, Event]] = {}
-        self._bytes = 0
-        self._ends = 0
-        self.uncommitted = 0
         self.last_answer: Finished | None = None  # what a worker has said of its attempt, which may be retried
         self._started_at = self._starts_at = 0.0
         self._heard_at = 0.0
@@ -137,9 +106,8 @@ class Recording:
             self._supervisor.unique_keys.settle(job, moment),
         )  # fmt: skip
         size = len(job.inline) + (os.fstat(job.fd).st_size if job.fd is not None else 0)
-        self.uncommitted += 1
-        self._append((event, job.fd, job.kind, Wait.SUBMISSION, job, size))
-        self._acknowledgements.append((self._first + len(self._entries) - 1, client))
+        self._backlog.append((event, job.fd, job.kind, Wait.SUBMISSION, job, size))
+        self._acknowledgements.append((self._backlog.last_number, client))
 
     def acknowledge_in_turn(self, client: ClientLink) -> None:
         """Acknowledge a submission that needs no commit, once those before it are acknowledged."""
@@ -169,15 +137,14 @@ class Recording:
         answer = self.last_answer
         if answer is not None and (answer.job_id, answer.attempt) == (job.id, job.attempt):
             account["details"] = answer.details
-        self._append(((int(Op.RETRY), job.id, job.attempt, account, not_before), None, None, Wait.NOTHING, None, 0))
+        self._backlog.append(((int(Op.RETRY), job.id, job.attempt, account, not_before), None, None, Wait.NOTHING, None, 0))
 
     def ended(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
         """Take an answer, which goes out when it is committed; that of a job which is only given back to the store, too."""
         ended = Ended(job, reason, frame, fd, error)
-        self._ends += 1
         if reason is Reason.STOPPED:
             account = self._account(job) if _was_cut_off(job) else None
-            self._append(((int(Op.FREE), job.id, job.attempt, account), None, None, Wait.ANSWER, ended, len(frame)))
+            self._backlog.append(((int(Op.FREE), job.id, job.attempt, account), None, None, Wait.ANSWER, ended, len(frame)))
             return
         size = os.fstat(fd).st_size if fd is not None else 0
         kept_frame, kept_fd = (frame, fd) if size <= MAX_STORED_BYTES else (_too_large(job.id, size), None)
@@ -186,7 +153,7 @@ class Recording:
             int(Op.END), job.id, job.attempt, int(job.state), int(reason), kept_frame, kept_fd is not None, wall(), error,
             account,
         )  # fmt: skip
-        self._append((event, kept_fd, None, Wait.ANSWER, ended, len(frame) + size))
+        self._backlog.append((event, kept_fd, None, Wait.ANSWER, ended, len(frame) + size))
 
     def _account(self, job: Job) -> dict[str, Any]:
         """Return what is known of the attempt that has ended, by the names of the store's columns."""
@@ -211,11 +178,7 @@ class Recording:
         self._ask((int(Op.SWEEP),))
 
     def _ask(self, question: Event) -> None:
-        self._append((question, None, None, Wait.NOTHING, None, 0))
-
-    def _append(self, entry: Entry) -> None:
-        self._entries.append(entry)
-        self._bytes += entry[5]
+        self._backlog.append((question, None, None, Wait.NOTHING, None, 0))
 
     # What is asked --------------------------------------------------------------------------------------------
 
@@ -228,7 +191,7 @@ class Recording:
             )
             return "PayloadError", text, {}
         is_far_behind = bool(self.problem) and self.uncommitted >= _MOST_BEHIND
-        if not is_far_behind and self._bytes < _MOST_BYTES:
+        if not is_far_behind and self._backlog.bytes < _MOST_BYTES:
             return None
         why = self.describe() or "it is slow"
         text = (
@@ -244,19 +207,24 @@ class Recording:
         return f"unavailable since {_time_text(self._unavailable_since)}: {self.problem}"
 
     @property
+    def uncommitted(self) -> int:
+        """How many submissions wait for their commit."""
+        return self._backlog.submissions
+
+    @property
     def is_settled(self) -> bool:
         """Whether everything is committed, and no job is known to wait in the store alone."""
-        return not self._entries and not (self._loads_at < _NEVER and self._is_open)
+        return not self._backlog.entries and not (self._loads_at < _NEVER and self._is_open)
 
     @property
     def is_quiet(self) -> bool:
         """Whether everything is committed, or nobody waits for it any more."""
-        return not self._entries or self._is_abandoned
+        return not self._backlog.entries or self._is_abandoned
 
     @property
     def is_too_far_behind(self) -> bool:
         """Whether no more jobs should start, since their answers could not be kept."""
-        return self._ends >= _MOST_ENDS or self._bytes >= _MOST_BYTES
+        return self._backlog.answers >= _MOST_ENDS or self._backlog.bytes >= _MOST_BYTES
 
     # The process ------------------------------------------------------------------------------------------------
 
@@ -267,13 +235,13 @@ class Recording:
         if self._starts:
             return next(iter(self._starts.values()))[0] + _START_SECONDS
         loads_at = self._loads_at if self._loads_at > self._loop.now else _NEVER  # else there was no room for them
-        return min(loads_at, self._heard_at + _SILENCE_SECONDS if self._entries and not self.problem else _NEVER)
+        return min(loads_at, self._heard_at + _SILENCE_SECONDS if self._backlog.entries and not self.problem else _NEVER)
 
     def advance(self, now: float) -> None:
         """Start a recorder that is missing, ask for jobs, send what there is to be said."""
         if self._link is None and self._starts_at <= now:
             self._start(now)
-        if not self._entries:
+        if not self._backlog.entries:
             self._heard_at = now
         elif not self.problem and self._heard_at + _SILENCE_SECONDS <= now:
             self._set_problem(f"the recorder has said nothing for {_SILENCE_SECONDS:g} s: the database hangs")
@@ -298,8 +266,7 @@ class Recording:
             settings.history_limit, self._is_first, known, self._begun,
         )  # fmt: skip
         self._is_open = False
-        self._sent = 0
-        self._kinds_sent.clear()
+        self._backlog.begin_anew()
         self._heard_at = now
         link.send(pack_batch([(int(Op.OPEN), opening)], 0), None)
 
@@ -328,16 +295,14 @@ class Recording:
     def abandon(self) -> None:
         """Answer what waits for a commit that does not come before the pool ends; it is still written if that can be."""
         self._is_abandoned = True
-        for entry in self._entries:
-            job = entry[4].job if isinstance(entry[4], Ended) else entry[4]
-            if job is None or job.answer is not None:
+        for job in self._backlog.abandon():
+            if job.answer is not None:
                 continue
             text = (
                 f"{job_name(job)} was not answered when the pool was stopped, for its store is {self.describe() or 'slow'}; "
                 "if the store has it, it runs when the pool is started again"
             )
             self._supervisor.answer(job, Reason.STOPPED, verdict_frame(job.id, "PoolClosed", text), None, text)
-        self._entries = deque((*entry[:3], Wait.NOTHING, *entry[4:]) for entry in self._entries)
 
     def close(self) -> None:
         """Let the recorder write what it has, and end."""
@@ -348,10 +313,7 @@ class Recording:
             if not process.wait_for_child(link.pid, _END_SECONDS):
                 process.kill_process(link.pid, 9)
                 process.wait_for_child(link.pid, _END_SECONDS)
-        for entry in self._entries:
-            if isinstance(entry[4], Ended) and entry[4].fd is not None:
-                os.close(entry[4].fd)
-        self._entries.clear()
+        self._backlog.close()
 
     # Out ------------------------------------------------------------------------------------------------------
 
@@ -374,21 +336,8 @@ class Recording:
 
     def _send_more(self) -> None:
         link = self._link
-        while link is not None and not link.stream.ended and not link.rest and self._sent < len(self._entries):
-            events: list[Event] = []
-            size, fd = 0, None
-            if len(self._kinds_sent) >= _MOST_KINDS:  # each closure is one: neither side may keep them all
-                self._kinds_sent.clear()
-                events.append((int(Op.FORGET),))
-            while self._sent < len(self._entries) and len(events) < MOST_EVENTS and size < _BATCH_BYTES and fd is None:
-                event, fd, kind, _, _, event_bytes = self._entries[self._sent]
-                if kind is not None and kind not in self._kinds_sent:
-                    self._kinds_sent.add(kind)
-                    events.append((int(Op.KIND), kind.number, kind.description, kind.function))
-                events.append(event)
-                size += event_bytes
-                self._sent += 1
-            link.send(pack_batch(events, self._first + self._sent - 1, descriptors=int(fd is not None)), fd)
+        while link is not None and not link.stream.ended and not link.rest and (batch := self._backlog.next_batch()):
+            link.send(*batch)
 
     # In -------------------------------------------------------------------------------------------------------
 
@@ -451,23 +400,14 @@ class Recording:
             self._supervisor.table.write_store(shown)
 
     def _on_committed(self, number: int) -> None:
-        count = number + 1 - self._first
-        if not 0 <= count <= self._sent:
-            raise WireError(f"events up to {number} are said to be committed, and {self._sent} were sent")
         now = self._supervisor.now
-        for _ in range(count):
-            _, _, _, wait, subject, size = self._entries.popleft()
-            self._bytes -= size
+        for wait, subject in self._backlog.take_committed(number):
             if wait is Wait.SUBMISSION:
-                self.uncommitted -= 1
                 self._admit(subject, now)  # type: ignore[arg-type]
             elif wait is Wait.ANSWER:
-                self._ends -= 1
                 self._supervisor.answer(*subject)  # type: ignore[misc]
-        self._first += count
-        self._sent -= count
         waiting = self._acknowledgements
-        while waiting and waiting[0][0] < self._first:
+        while waiting and waiting[0][0] <= number:
             waiting.popleft()[1].accepted += 1
         if self.problem:
             self._set_problem("")

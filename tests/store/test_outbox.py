@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 
 import procjobs
 from procjobs.client import outbox
+from procjobs.shared.ids import new_id, to_text
 from tests.process import jobs
 
 from ..conftest import wait_until
@@ -215,3 +216,24 @@ def test_first_transaction_of_all_leaves_no_tables_when_it_is_rolled_back(store,
         session.commit()
         assert [(1,)] == store.rows("SELECT count(*) FROM procjobs_outbox")
         pool.stop()
+
+
+def test_row_that_is_no_job_and_one_that_is_there_twice_keep_no_other_in_the_outbox(started, store, session, tmp_path):
+    pool = started(workers=1)
+    twice = pool.submit_on_commit(session, jobs.append_line, str(tmp_path / "trace"), "once")
+    session.commit()
+    assert "once" == twice.result(30)
+    columns = "id, pool, description, function, call, submitted_at"
+    for job_id, description in (("no id", b"{}"), (new_text(), b"\xff"), (new_text(), b"{}"), (twice.id, b"{}")):
+        values = {"i": job_id, "p": pool._connection.welcome["store_name"], "d": description}
+        store.write(f"INSERT INTO procjobs_outbox ({columns}) VALUES (:i, :p, :d, :d, :d, 0)", **values)
+    good = pool.submit_on_commit(session, jobs.add, 1, 2)
+    session.commit()
+    assert 3 == good.result(30)
+    assert [(0,)] == store.rows("SELECT count(*) FROM procjobs_outbox")
+    assert ["once"] == lines(tmp_path / "trace")
+    assert "available" == pool.stats().store
+
+
+def new_text():
+    return to_text(new_id())
