@@ -24,14 +24,14 @@ class JobQueue:
     """
 
     def __init__(self) -> None:
-        self._levels: dict[int, deque[Job]] = {}
-        self._order: list[int] = []  # negated priorities, ascending
+        self._levels: dict[float, deque[Job]] = {}
+        self._order: list[float] = []  # negated priorities, ascending
         self._waiting = 0
 
     def __len__(self) -> int:
         return self._waiting
 
-    def _level(self, priority: int) -> deque[Job]:
+    def _level(self, priority: float) -> deque[Job]:
         level = self._levels.get(priority)
         if level is None:
             level = self._levels[priority] = deque()
@@ -44,6 +44,11 @@ class JobQueue:
         if level is None:
             level = self._level(job.kind.options.priority)
         level.append(job)
+        self._waiting += 1
+
+    def push_older(self, job: Job) -> None:
+        """Put a job before all of its priority that did not come by this way: it is older, and comes behind who is older."""
+        self._level(job.kind.options.priority + 0.5).append(job)
         self._waiting += 1
 
     def push_front(self, job: Job) -> None:

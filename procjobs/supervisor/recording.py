@@ -118,6 +118,7 @@ class Recording:
 
     def started(self, job: Job, worker: int, pid: int) -> None:
         """Note that a job was given to a worker. It is told in a moment, if the job has not ended, or been taken back."""
+        self.stored.count_out(job)
         self._starts.pop(job, None)
         self._starts[job] = self._supervisor.now, (int(Op.START), job.id, job.attempt, worker, pid, wall())
 
@@ -141,6 +142,7 @@ class Recording:
 
     def ended(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
         """Take an answer, which goes out when it is committed; that of a job which is only given back to the store, too."""
+        self.stored.count_out(job)
         ended = Ended(job, reason, frame, fd, error)
         if reason is Reason.STOPPED:
             account = self._account(job) if _was_cut_off(job) else None
@@ -320,8 +322,9 @@ class Recording:
     def _load_more(self) -> None:
         """Ask for jobs that wait in the store, as many as there is room for in memory.
 
-        Those that wait here for a time, or many for the limits of their queue, take no room from those that may run, unless
-        they are more than clients may submit. Of such a queue no more are asked for.
+        What clients have submitted since takes no room from those, which are older. Nor do those that wait here for a time,
+        or many for the limits of their queue, unless they are more than clients may submit. Of such a queue no more are
+        asked for.
         """
         dispatcher, max_queued = self._supervisor.dispatcher, self._supervisor.settings.max_queued
         if self._is_loading or self._loads_at > self._loop.now or not self._is_open or not dispatcher.generations:
@@ -329,7 +332,8 @@ class Recording:
         most, scheduled = min(max_queued, _MOST_LOADED), dispatcher.scheduled
         crowded = dispatcher.crowded_queues(max(most // 4, 1))
         aside = scheduled + sum(crowded.values())
-        waiting = dispatcher.queued - sum(crowded.values()) + self.uncommitted + max(aside - max_queued, 0)
+        loaded = self.stored.waiting
+        waiting = loaded.total() - sum(loaded[queue] for queue in crowded) + max(aside - max_queued, 0)
         if waiting <= most // 2 and not dispatcher.stopping:
             self._is_loading = True
             self._ask((int(Op.LOAD), most - waiting, max(most - scheduled, 0), list(crowded)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class Durable:
     """What a job in the store has more than others: how often a supervisor's end cut it off, and what it waits for."""
 
-    __slots__ = ("cut_off", "delay", "expires", "is_cancelled", "is_committed", "submitted_at", "was_loaded")
+    __slots__ = ("cut_off", "delay", "expires", "is_cancelled", "is_committed", "is_counted", "submitted_at")
 
     def __init__(self, *, delay: float = 0.0, expires: float = 0.0, submitted_at: float = 0.0) -> None:
         self.cut_off = 0
@@ -32,8 +33,7 @@ class Durable:
         self.expires = expires
         self.submitted_at = submitted_at
         self.is_committed = False
-        self.is_cancelled = False
-        self.was_loaded = False
+        self.is_cancelled = self.is_counted = False
 
 
 class StoredJobs:
@@ -46,6 +46,19 @@ class StoredJobs:
         self._awaited: dict[bytes, list[ClientLink]] = {}
         self._questions: dict[int, Callable[[dict[str, Any]], None]] = {}
         self._tokens = 0
+        self._began_at = wall()
+        self.waiting: Counter[str | None] = Counter()  # by queue: those that were loaded, and have not been started
+
+    def _count_in(self, job: Job) -> None:
+        assert job.durable is not None
+        job.durable.is_counted = True
+        self.waiting[job.kind.options.queue] += 1
+
+    def count_out(self, job: Job) -> None:
+        """Note that a job is started, or has ended: one that was loaded makes room for another one."""
+        if job.durable is not None and job.durable.is_counted:
+            job.durable.is_counted = False
+            self.waiting[job.kind.options.queue] -= 1
 
     def take(self, kind: int, raw: bytes, fd: int | None) -> bool:
         """Act on a frame of the recorder; return False if it is about no single job."""
@@ -171,7 +184,7 @@ class StoredJobs:
         job, problem = self._desk.take_loaded(job_id, description, function, raw[position:], fd)
         moment, now = wall(), self._supervisor.now
         job.durable = durable = Durable()
-        durable.is_committed = durable.was_loaded = True
+        durable.is_committed = True
         durable.cut_off = cut_off
         job.attempt, job.crashes, job.key = attempt, crashes, key
         expires = (expires_at - moment or -1.0) if expires_at and not attempt else 0.0
@@ -181,7 +194,10 @@ class StoredJobs:
         if problem:
             self._supervisor.dispatcher.reject(job, "PayloadError", problem, {})
         else:
-            self._supervisor.dispatcher.submit(job, now, delay=delay, expires=expires)
+            if not delay:
+                self._count_in(job)
+            is_older = submitted_at < self._began_at
+            self._supervisor.dispatcher.submit(job, now, delay=delay, expires=expires, is_older=is_older)
 
 
 def _take_over(job: Job, attempt: int, cut_off: int, crashes: int) -> None:

@@ -151,3 +151,21 @@ def test_jobs_of_a_crowded_queue_are_loaded_as_it_empties(started, store):
     waiting = leave_waiting(started, 9, queue="one")
     pool = started(workers=2, max_queued=4, queues={"one": procjobs.Queue(limit=1)})
     assert list(range(9)) == [pool.job(job.id).result(60) for job in waiting]
+
+
+def test_what_was_left_in_the_store_comes_before_what_clients_go_on_to_submit(started, store, tmp_path):
+    """A client that submits more than is done kept the jobs of the pool's last life in the store as long as it did."""
+    trace, go = tmp_path / "trace", tmp_path / "go"
+    pool = started(workers=1)
+    pool.pause()
+    old = [pool.submit(jobs.append_line, str(trace), n) for n in range(2)]
+    old[-1].wait_accepted(30)
+    pool.stop()
+    pool = started(workers=1, max_queued=4, is_available=False)
+    first = pool.submit(jobs.append_line_and_wait, str(trace), "first", str(go))
+    new = [pool.submit(jobs.append_line, str(trace), "new") for _ in range(3)]
+    wait_until(lambda: (1, 5) == (pool.stats().busy, pool.stats().queued), dump=lambda: str(pool.stats()))
+    go.touch()
+    assert ["first", "new", "new", "new"] == [job.result(30) for job in [first, *new]]
+    assert [0, 1] == [pool.job(job.id).result(30) for job in old]
+    assert ["first", "0", "1", "new", "new", "new"] == lines(trace)
