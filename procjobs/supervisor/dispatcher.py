@@ -109,18 +109,13 @@ class Dispatcher:
 
     # What clients want ------------------------------------------------------------------------------------------
 
-    def submit(
-        self, job: Job, now: float, *, delay: float = 0.0, expires: float = 0.0, is_older: bool = False
-    ) -> None:
-        """Take a job: into the queue, or with a delay into the timetable. Less than 0, `expires` was so long ago.
-
-        One that `is_older` than what clients have submitted comes before that, within its priority.
-        """
+    def submit(self, job: Job, now: float, *, delay: float = 0.0, expires: float = 0.0) -> None:
+        """Take a job: into the queue, or with a delay into the timetable. Less than 0, `expires` was so long ago."""
         job.generation.unfinished += 1
         if expires < 0:
             self._endings.expire(job)
             return
-        self._waiting.add(job, now, delay=delay, expires=expires, is_older=is_older)
+        self._waiting.add(job, now, delay=delay, expires=expires)
 
     def reject(self, job: Job, error: str, message: str, details: dict[str, Any]) -> None:
         """Answer a submission that is not taken."""

@@ -97,7 +97,8 @@ class Generation:
 class Job:
     """One submission. `client` is whoever wants the answer, opaque to the scheduling core.
 
-    `queued_at` is when it could have been started first, or again. `unsent` counts the clients that the answer is still to
+    `queued_at` is when it could have been started first, or again. `rank` is its priority, and a half more for one that is
+    older than all that clients submit. `unsent` counts the clients that the answer is still to
     be sent to. `history` has an account of each attempt that failed, `stack` where the job was when it was last examined;
     `place` is set where it shares a limit with others, `durable` where the pool has a store.
     """
@@ -118,6 +119,7 @@ class Job:
         "kind",
         "place",
         "queued_at",
+        "rank",
         "row",
         "slot",
         "stack",
@@ -142,6 +144,7 @@ class Job:
         self.slot: Slot | None = None
         self.expires_at = 0.0
         self.queued_at = 0.0
+        self.rank: float = kind.options.priority
         self.watchers: list[Any] | None = None
         self.answer: Any = None
         self.unsent = 0

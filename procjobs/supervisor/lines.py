@@ -49,7 +49,7 @@ class Line:
         self.running = self.held = 0
         self.called: Counter[Generation] = Counter()
         self.starts: deque[float] = deque()
-        self.waiting: dict[Generation, list[tuple[int, int, Job]]] = {}  # heaps; who has gone is dropped on coming up
+        self.waiting: dict[Generation, list[tuple[float, int, Job]]] = {}  # heaps; who has gone is dropped on coming up
         self.wakes_at = _NEVER
 
     def room(self, now: float) -> float:
@@ -150,10 +150,10 @@ class Lines:
 
         It has no room and nobody was called, or others wait in it that come before this one.
         """
-        generation, priority = job.generation, job.kind.options.priority
+        generation = job.generation
         for line in () if job.place is None else job.place.lines:
             best = line.best(generation) if line.held else None
-            if best is not None and best.kind.options.priority >= priority:
+            if best is not None and best.rank >= job.rank:
                 return line
             if line.room(now) <= 0 and not line.called[generation]:
                 return line
@@ -169,7 +169,7 @@ class Lines:
         self._held.add(job)
         self._held_of[job.kind.options.queue] += 1
         waiting = line.waiting.setdefault(job.generation, [])
-        heapq.heappush(waiting, (-job.kind.options.priority, place.order, job))
+        heapq.heappush(waiting, (-job.rank, place.order, job))
         self._arm(line)
 
     def join_again(self, job: Job) -> None:

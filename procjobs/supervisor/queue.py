@@ -40,20 +40,15 @@ class JobQueue:
 
     def push(self, job: Job) -> None:
         """Put a job behind those of its priority."""
-        level = self._levels.get(job.kind.options.priority)
+        level = self._levels.get(job.rank)
         if level is None:
-            level = self._level(job.kind.options.priority)
+            level = self._level(job.rank)
         level.append(job)
-        self._waiting += 1
-
-    def push_older(self, job: Job) -> None:
-        """Put a job before all of its priority that did not come by this way: it is older, and comes behind who is older."""
-        self._level(job.kind.options.priority + 0.5).append(job)
         self._waiting += 1
 
     def push_front(self, job: Job) -> None:
         """Put a job before those of its priority: it had been at the front already."""
-        self._level(job.kind.options.priority).appendleft(job)
+        self._level(job.rank).appendleft(job)
         self._waiting += 1
 
     def first(self) -> Job | None:

@@ -196,8 +196,9 @@ class StoredJobs:
         else:
             if not delay:
                 self._count_in(job)
-            is_older = submitted_at < self._began_at
-            self._supervisor.dispatcher.submit(job, now, delay=delay, expires=expires, is_older=is_older)
+            if submitted_at < self._began_at:
+                job.rank += 0.5
+            self._supervisor.dispatcher.submit(job, now, delay=delay, expires=expires)
 
 
 def _take_over(job: Job, attempt: int, cut_off: int, crashes: int) -> None:

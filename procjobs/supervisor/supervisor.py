@@ -154,7 +154,9 @@ class Supervisor:
             self._handle_signals(ready.signals)
             self._read(ready.sources)
             self.crew.reap(self._on_other_exit)
-            if self._has_answers:  # who waits for one is the first to know: the rest of the turn takes longer than this
+            # Who waits for an answer is the first to know: the rest of the turn takes longer than this. But the last answer
+            # of a pool that is drained goes out when it is closed to new clients: they start its successor.
+            if self._has_answers and self._accepting:
                 self._tell_clients()
             self._advance()
             if self.recording is None or not self.recording.is_too_far_behind:

@@ -36,8 +36,8 @@ class Waiting:
 
     # Coming -----------------------------------------------------------------------------------------------------
 
-    def add(self, job: Job, now: float, *, delay: float, expires: float, is_older: bool = False) -> None:
-        """Take a new job: into the queue or a line, or with a delay into the timetable. One that is older comes first."""
+    def add(self, job: Job, now: float, *, delay: float, expires: float) -> None:
+        """Take a new job: into the queue or a line, or with a delay into the timetable."""
         if job.key or job.kind.options.queue is not None:
             self.lines.enter(job)
         if expires:
@@ -47,14 +47,12 @@ class Waiting:
             job.state = JobState.SCHEDULED
             self.add_until(now + delay, job)
         else:
-            self._queue(job, now, is_older=is_older)
+            self._queue(job, now)
 
-    def _queue(self, job: Job, now: float, *, is_older: bool = False) -> None:
+    def _queue(self, job: Job, now: float) -> None:
         job.queued_at = now
         line = None if job.place is None else self.lines.closed_to_newcomer(job, now)
-        if line is None and is_older:
-            job.generation.queue.push_older(job)
-        elif line is None:
+        if line is None:
             job.generation.queue.push(job)
         else:
             self.lines.park(job, line)

@@ -161,7 +161,7 @@ def test_what_was_left_in_the_store_comes_before_what_clients_go_on_to_submit(st
     old = [pool.submit(jobs.append_line, str(trace), n) for n in range(2)]
     old[-1].wait_accepted(30)
     pool.stop()
-    pool = started(workers=1, max_queued=4, is_available=False)
+    pool = started(workers=1, max_queued=6, max_jobs_per_worker=1000, is_available=False)
     first = pool.submit(jobs.append_line_and_wait, str(trace), "first", str(go))
     new = [pool.submit(jobs.append_line, str(trace), "new") for _ in range(3)]
     wait_until(lambda: (1, 5) == (pool.stats().busy, pool.stats().queued), dump=lambda: str(pool.stats()))
