@@ -154,9 +154,7 @@ class Supervisor:
             self._handle_signals(ready.signals)
             self._read(ready.sources)
             self.crew.reap(self._on_other_exit)
-            # Who waits for an answer is the first to know: the rest of the turn takes longer than this. But the last answer
-            # of a pool that is drained goes out when it is closed to new clients: they start its successor.
-            if self._has_answers and self._accepting:
+            if self._has_answers and self._accepting:  # who waits is told first: the rest of the turn takes longer
                 self._tell_clients()
             self._advance()
             if self.recording is None or not self.recording.is_too_far_behind:
@@ -308,6 +306,7 @@ class Supervisor:
             self._desk.forget_client(client)
 
     def _tell_clients(self) -> None:
+        """Send answers. The last one of a drained pool goes out when it is closed: new clients start its successor."""
         self._has_answers = False
         if self.recording is not None:
             self._publisher.uncommitted = self.recording.uncommitted

@@ -68,6 +68,12 @@ class Full:
         resource.prlimit(self._pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+def begin_outage(store, request):
+    outage = Locked() if store.url.startswith("sqlite") else Away()
+    outage.begin(store, lambda: request.getfixturevalue("postgres_server"))
+    return outage
+
+
 OUTAGES = {"sqlite_url": [Locked, Full], "postgres_url": [Away, Stuck]}
 CASES = [(kind, outage) for kind, outages in OUTAGES.items() for outage in outages]
 
@@ -125,8 +131,7 @@ def test_everything_killed_while_the_database_is_away(started, store, request, t
     running = pool.submit(jobs.append_line_and_wait, str(trace), "running", str(go))
     running.wait_accepted(30)
     wait_until(lambda: lines(trace))
-    outage = Locked() if store.url.startswith("sqlite") else Away()
-    outage.begin(store, lambda: request.getfixturevalue("postgres_server"))
+    outage = begin_outage(store, request)
     try:
         waiting = pool.submit(jobs.append_line, str(trace), "waiting")
         wait_until(lambda: pool.stats().store.startswith("unavailable"))
@@ -146,8 +151,7 @@ def test_runs_are_counted_though_their_supervisor_could_not_tell(started, store,
     pool.pause()
     job = pool.submit(jobs.append_line_and_wait, str(trace), "ran", str(go))
     job.wait_accepted(30)
-    outage = Locked() if store.url.startswith("sqlite") else Away()
-    outage.begin(store, lambda: request.getfixturevalue("postgres_server"))
+    outage = begin_outage(store, request)
     try:
         pool.resume()
         wait_until(lambda: lines(trace))
@@ -177,8 +181,7 @@ def test_pool_is_stopped_while_the_database_is_away(started, store, request, tmp
     running = pool.submit(jobs.append_line_and_wait, str(trace), "running", str(go))
     running.wait_accepted(30)
     wait_until(lambda: lines(trace))
-    outage = Locked() if store.url.startswith("sqlite") else Away()
-    outage.begin(store, lambda: request.getfixturevalue("postgres_server"))
+    outage = begin_outage(store, request)
     try:
         late = pool.submit(jobs.append_line, str(trace), "late")
         wait_until(lambda: pool.stats().store.startswith("unavailable"))
