@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py [--chart docs/benchmarks/scaling.svg]
 
-Nothing is measured: it is the rules of procjobs.supervisor.scaling at work in simulated_day.
+Nothing is measured: it is the rules of procjobs.dispatch.scaling at work in simulated_day.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from procjobs.config import JobOptions, PoolSettings
+from procjobs.dispatch.dispatcher import Dispatcher
+from procjobs.dispatch.model import Generation, Job, Kind, SlotState
+from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
 from procjobs.shared.wire import Finished, Outcome
-from procjobs.supervisor.dispatcher import Dispatcher
-from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState
-from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
 
 DAY = 86_400.0
 START_SECONDS = 0.05

@@ -15,8 +15,8 @@ from procjobs.shared.recording import MOST_EVENTS, Event, Op, pack_batch
 from procjobs.shared.wire import WireError
 
 if TYPE_CHECKING:
+    from procjobs.dispatch.model import Job, Kind
     from procjobs.shared.states import Reason
-    from procjobs.supervisor.jobs import Job, Kind
 
 _BATCH_BYTES: Final = 256 * 1024
 _MOST_KINDS: Final = 1000

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from procjobs.clock import wall
 from procjobs.config import JOB_OPTION_NAMES, JobOptions
+from procjobs.dispatch.model import Generation, Job, Kind
 from procjobs.errors import ConfigurationError
 from procjobs.queues import refuse_queue
 from procjobs.shared import wire
@@ -21,7 +22,6 @@ from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.states import FINAL, JobState
 from procjobs.shared.table import TableFull
 from procjobs.shared.wire import BODY, Frame, WireError
-from procjobs.supervisor.jobs import Generation, Job, Kind
 from procjobs.version import __version__
 
 if TYPE_CHECKING:

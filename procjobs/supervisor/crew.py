@@ -13,29 +13,29 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import wall
+from procjobs.dispatch.completion import backoff_pause
+from procjobs.dispatch.model import Job, Slot, SlotState, Stop
+from procjobs.dispatch.ports import Account
+from procjobs.dispatch.watchdog import Sample
 from procjobs.host import cpus, observe, process
 from procjobs.host.loop import READ, Loop
 from procjobs.shared import wire
 from procjobs.shared.states import JobState
 from procjobs.shared.table import TableWriter
 from procjobs.shared.wire import BODY, Frame, Outcome, WireError
-from procjobs.supervisor.endings import backoff_pause
-from procjobs.supervisor.engine import Account
-from procjobs.supervisor.guard import Sample
-from procjobs.supervisor.jobs import Job, Slot, SlotState, Stop
 from procjobs.supervisor.output import Console, Outputs, OutputSource
 from procjobs.supervisor.stacks import Stacks, StackSource, without_own_frames
 from procjobs.supervisor.surroundings import Surroundings
 from procjobs.supervisor.worker_link import WorkerLink
 
 if TYPE_CHECKING:
+    from procjobs.dispatch.dispatcher import Dispatcher
+    from procjobs.dispatch.model import Generation
+    from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
     from procjobs.shared.states import Reason
-    from procjobs.supervisor.dispatcher import Dispatcher
-    from procjobs.supervisor.jobs import Generation
     from procjobs.supervisor.log import Log
     from procjobs.supervisor.publisher import Publisher
     from procjobs.supervisor.recording import Recording
-    from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
     from procjobs.supervisor.templates import Templates
 
 _TICK: Final = 0.02

@@ -20,7 +20,7 @@ from procjobs.host.loop import READ
 from procjobs.shared.wire import U64, Frame, FrameReader, WireError, frame, parse_json
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.jobs import Generation, Job, Kind
+    from procjobs.dispatch.model import Generation, Job, Kind
 
 READ_BYTES: Final = 64 * 1024
 """Read at once. From 128 KiB on, malloc maps fresh pages for every call, which costs 15 us (Linux, glibc 2.36)."""

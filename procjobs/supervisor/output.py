@@ -10,9 +10,9 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from procjobs.dispatch.model import Job, Slot
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared.ids import to_text
-from procjobs.supervisor.jobs import Job, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable

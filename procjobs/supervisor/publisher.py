@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from procjobs.clock import wall
+from procjobs.dispatch.model import Slot, SlotState
 from procjobs.shared.table import Counters, Scaling, SlotRecord, TableWriter
-from procjobs.supervisor.jobs import Slot, SlotState
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.dispatcher import Dispatcher
+    from procjobs.dispatch.dispatcher import Dispatcher
 
 
 class Publisher:

@@ -20,6 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import wall
+from procjobs.dispatch.failures import job_name
 from procjobs.host import process
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared import wire
@@ -31,11 +32,10 @@ from procjobs.shared.wire import BODY, U64, Finished, WireError, limit_text
 from procjobs.supervisor.backlog import Backlog, Ended, Wait
 from procjobs.supervisor.recorder_link import RecorderLink
 from procjobs.supervisor.stored import Durable, StoredJobs, verdict_frame
-from procjobs.supervisor.verdicts import job_name
 
 if TYPE_CHECKING:
+    from procjobs.dispatch.model import Job
     from procjobs.supervisor.clients import ClientDesk
-    from procjobs.supervisor.jobs import Job
     from procjobs.supervisor.links import ClientLink
     from procjobs.supervisor.supervisor import Supervisor
 

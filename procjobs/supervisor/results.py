@@ -19,7 +19,7 @@ from procjobs.shared.wire import Outcome, finished_frame
 
 if TYPE_CHECKING:
     from procjobs.config import PoolSettings
-    from procjobs.supervisor.jobs import Job
+    from procjobs.dispatch.model import Job
 
 MOST_KEPT: Final = 32_768
 _SLICE_BYTES: Final = 1024 * 1024

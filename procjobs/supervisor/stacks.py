@@ -15,13 +15,13 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from procjobs.dispatch.watchdog import EXAMINE_SECONDS
 from procjobs.host import observe, process
 from procjobs.host.loop import Loop
 from procjobs.shared.wire import limit_text
-from procjobs.supervisor.guard import EXAMINE_SECONDS
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.jobs import Job, Slot
+    from procjobs.dispatch.model import Job, Slot
     from procjobs.supervisor.worker_link import WorkerLink
 
 MOST_STACK_BYTES: Final = 16 * 1024

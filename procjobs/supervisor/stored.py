@@ -16,8 +16,8 @@ from procjobs.shared.wire import BODY, HEADER, U32, Frame, WireError, finished_f
 from procjobs.supervisor.recorder_link import Recalled
 
 if TYPE_CHECKING:
+    from procjobs.dispatch.model import Job
     from procjobs.supervisor.clients import ClientDesk
-    from procjobs.supervisor.jobs import Job
     from procjobs.supervisor.links import ClientLink
     from procjobs.supervisor.supervisor import Supervisor
 

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import wall
 from procjobs.config import MAX_SLOTS, PoolSettings
+from procjobs.dispatch.dispatcher import Dispatcher
+from procjobs.dispatch.model import Job, SlotState
 from procjobs.host import process, rundir
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared import wire
@@ -32,8 +34,6 @@ from procjobs.store.address import store_name
 from procjobs.supervisor import begun
 from procjobs.supervisor.clients import ClientDesk, newest_generation
 from procjobs.supervisor.crew import AnswerSource, Crew
-from procjobs.supervisor.dispatcher import Dispatcher
-from procjobs.supervisor.jobs import Job, SlotState
 from procjobs.supervisor.links import ClientLink
 from procjobs.supervisor.log import Log
 from procjobs.supervisor.output import Console, OutputSource

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from procjobs.dispatch.model import SlotState
+from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
 from procjobs.host import hostinfo, observe, pressure
-from procjobs.supervisor.jobs import SlotState
-from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.jobs import Slot
+    from procjobs.dispatch.model import Slot
 
 
 class Surroundings:

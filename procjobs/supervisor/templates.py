@@ -12,19 +12,19 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from procjobs.dispatch.model import Generation
+from procjobs.dispatch.watchdog import FORGIVEN_SECONDS
 from procjobs.host import cpus, hostinfo, observe, process
 from procjobs.host.loop import Loop
 from procjobs.host.rundir import RunDir
 from procjobs.shared.wire import ANY_CODE, WireError
-from procjobs.supervisor.guard import FORGIVEN_SECONDS
-from procjobs.supervisor.jobs import Generation
 from procjobs.supervisor.links import TemplateLink
 
 if TYPE_CHECKING:
     from procjobs.config import PoolSettings
+    from procjobs.dispatch.dispatcher import Dispatcher
     from procjobs.shared.table import TableWriter
     from procjobs.supervisor.crew import Crew
-    from procjobs.supervisor.dispatcher import Dispatcher
     from procjobs.supervisor.log import Log
 
 _NEVER: Final = float("inf")

@@ -17,8 +17,8 @@ from procjobs.shared.states import FINAL
 from procjobs.supervisor.stored import verdict_frame
 
 if TYPE_CHECKING:
+    from procjobs.dispatch.model import Job
     from procjobs.supervisor.clients import ClientDesk
-    from procjobs.supervisor.jobs import Job
     from procjobs.supervisor.links import ClientLink
     from procjobs.supervisor.supervisor import Supervisor
 

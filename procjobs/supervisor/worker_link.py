@@ -33,7 +33,7 @@ from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.wire import JOB, JOB_ASIDE, MAX_JOB_BYTES, MAX_PACKET_BYTES, FrameReader, WireError
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.jobs import Job, Kind
+    from procjobs.dispatch.model import Job, Kind
 
 _PIPE_BYTES: Final = 64 * 4096
 _READ_BYTES: Final = 64 * 1024

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 import procjobs
+from procjobs.dispatch.model import Slot, SlotState
 from procjobs.host import footprints, observe
-from procjobs.supervisor.jobs import Slot, SlotState
 from procjobs.supervisor.surroundings import Surroundings
 from tests.process import jobs, tuned_jobs
 

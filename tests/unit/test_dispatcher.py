@@ -8,16 +8,16 @@ import math
 import pytest
 
 from procjobs.config import JobOptions, PoolSettings
+from procjobs.dispatch.assigner import AHEAD, BEGIN_SECONDS, TAKE_BACK_SECONDS
+from procjobs.dispatch.completion import backoff_pause
+from procjobs.dispatch.dispatcher import Dispatcher
+from procjobs.dispatch.model import Generation, Job, Kind, SlotState, Stop
+from procjobs.dispatch.ports import Account
+from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
+from procjobs.dispatch.watchdog import Sample
 from procjobs.shared import wire
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
-from procjobs.supervisor.assigner import AHEAD, BEGIN_SECONDS, TAKE_BACK_SECONDS
-from procjobs.supervisor.dispatcher import Dispatcher
-from procjobs.supervisor.endings import backoff_pause
-from procjobs.supervisor.engine import Account
-from procjobs.supervisor.guard import Sample
-from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop
-from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
 
 DETAILS = b'{"type": "ValueError", "message": "no\\nmore"}'
 

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from procjobs.config import JobOptions, PoolSettings
+from procjobs.dispatch.assigner import TINY_SECONDS
+from procjobs.dispatch.dispatcher import Dispatcher
+from procjobs.dispatch.limiters import Turn
+from procjobs.dispatch.model import Generation, Job, Kind, SlotState, Stop
+from procjobs.dispatch.ports import Account
+from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
+from procjobs.dispatch.watchdog import Sample
 from procjobs.queues import Queue, parse_rate
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
-from procjobs.supervisor.assigner import TINY_SECONDS
-from procjobs.supervisor.dispatcher import Dispatcher
-from procjobs.supervisor.engine import Account
-from procjobs.supervisor.guard import Sample
-from procjobs.supervisor.jobs import Generation, Job, Kind, SlotState, Stop
-from procjobs.supervisor.lines import Turn
-from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
 
 NEVER = float("inf")
 QUEUES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from procjobs.config import JobOptions
-from procjobs.supervisor.guard import EXAMINE_SECONDS, FORGIVEN_SECONDS, Guard, Limits, Sample, keeps_too_much
-from procjobs.supervisor.jobs import Generation, Job, Kind, Slot, SlotState, Stop
+from procjobs.dispatch.model import Generation, Job, Kind, Slot, SlotState, Stop
+from procjobs.dispatch.watchdog import EXAMINE_SECONDS, FORGIVEN_SECONDS, Guard, Limits, Sample, keeps_too_much
 
 NEVER = float("inf")
 MIB = 2**20

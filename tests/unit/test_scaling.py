@@ -7,10 +7,9 @@ import math
 
 import pytest
 
-from procjobs.shared.states import JobState
-from procjobs.supervisor import scaling
-from procjobs.supervisor.jobs import SlotState
-from procjobs.supervisor.scaling import (
+from procjobs.dispatch import scaling
+from procjobs.dispatch.model import SlotState
+from procjobs.dispatch.scaling import (
     HOLD_SECONDS,
     LOOK_SECONDS,
     MEASURE_SECONDS,
@@ -24,6 +23,7 @@ from procjobs.supervisor.scaling import (
     growth_by_cpus,
     growth_by_memory,
 )
+from procjobs.shared.states import JobState
 
 from .test_dispatcher import Bench
 

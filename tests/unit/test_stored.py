@@ -6,11 +6,11 @@ import json
 from types import SimpleNamespace
 
 from procjobs.config import JobOptions
+from procjobs.dispatch.model import Generation, Job, Kind
 from procjobs.shared import wire
 from procjobs.shared.ids import new_id
 from procjobs.shared.recording import LOADED, Op, Said
 from procjobs.shared.states import JobState
-from procjobs.supervisor.jobs import Generation, Job, Kind
 from procjobs.supervisor.stored import Durable, StoredJobs
 
 KIND = Kind(1, b"work", JobOptions(), b"", b"{}")

@@ -12,18 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from procjobs.dispatch.model import Slot, SlotState, Stop
+from procjobs.dispatch.watchdog import Guard
 from procjobs.shared.states import Event, JobState
-from procjobs.supervisor.guard import Guard
-from procjobs.supervisor.jobs import Slot, SlotState, Stop
 
 if TYPE_CHECKING:
     from procjobs.config import PoolSettings
-    from procjobs.supervisor.endings import Endings
-    from procjobs.supervisor.engine import Engine
-    from procjobs.supervisor.jobs import Generation, Job
-    from procjobs.supervisor.lines import Place
-    from procjobs.supervisor.staff import Staff
-    from procjobs.supervisor.waiting import Waiting
+    from procjobs.dispatch.completion import Endings
+    from procjobs.dispatch.limiters import Place
+    from procjobs.dispatch.model import Generation, Job
+    from procjobs.dispatch.pending import Waiting
+    from procjobs.dispatch.ports import Engine
+    from procjobs.dispatch.slots import Staff
 
 _NEVER: Final = float("inf")
 

@@ -20,21 +20,21 @@ import random
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from procjobs.dispatch.assigner import Assigner
+from procjobs.dispatch.completion import Endings
+from procjobs.dispatch.failures import job_name
+from procjobs.dispatch.model import Generation, Job, Slot, SlotState, Stop
+from procjobs.dispatch.pending import Waiting
+from procjobs.dispatch.scaling import Scaler
+from procjobs.dispatch.slots import Staff
+from procjobs.dispatch.watchdog import keeps_too_much
 from procjobs.shared.states import FINAL, Reason
-from procjobs.supervisor.assigner import Assigner
-from procjobs.supervisor.endings import Endings
-from procjobs.supervisor.guard import keeps_too_much
-from procjobs.supervisor.jobs import Generation, Job, Slot, SlotState, Stop
-from procjobs.supervisor.scaling import Scaler
-from procjobs.supervisor.staff import Staff
-from procjobs.supervisor.verdicts import job_name
-from procjobs.supervisor.waiting import Waiting
 
 if TYPE_CHECKING:
     from procjobs.config import PoolSettings
+    from procjobs.dispatch.failures import How
+    from procjobs.dispatch.ports import Engine
     from procjobs.shared.wire import Finished
-    from procjobs.supervisor.engine import Engine
-    from procjobs.supervisor.verdicts import How
 
 _NOT_STOPPED = Stop.NONE  # looking up a member of an enum costs 40 ns; this is looked up for every job
 _DECIDED = frozenset({Stop.TIMEOUT, Stop.CANCEL, Stop.SHUTDOWN, Stop.STALL, Stop.MEMORY})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from procjobs.shared.states import JobState
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.jobs import Job
+    from procjobs.dispatch.model import Job
 
 _QUEUED: Final = JobState.QUEUED
 _NEVER: Final = float("inf")

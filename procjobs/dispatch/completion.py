@@ -9,18 +9,18 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from procjobs.dispatch.failures import Verdict, describe_attempt, first_line, job_name, judge, quarantine
+from procjobs.dispatch.model import Stop
+from procjobs.dispatch.pending import follow
 from procjobs.shared.states import Event, JobState, Reason
 from procjobs.shared.wire import Finished, Outcome, finished_frame
-from procjobs.supervisor.jobs import Stop
-from procjobs.supervisor.verdicts import Verdict, describe_attempt, first_line, job_name, judge, quarantine
-from procjobs.supervisor.waiting import follow
 
 if TYPE_CHECKING:
     from procjobs.config import JobOptions
-    from procjobs.supervisor.engine import Engine
-    from procjobs.supervisor.jobs import Job, Slot
-    from procjobs.supervisor.verdicts import How
-    from procjobs.supervisor.waiting import Waiting
+    from procjobs.dispatch.failures import How
+    from procjobs.dispatch.model import Job, Slot
+    from procjobs.dispatch.pending import Waiting
+    from procjobs.dispatch.ports import Engine
 
 # Looking up a member of an enum costs 40 ns; these are looked up for every job.
 _NO_REASON, _SUCCEEDED, _RETURNED = Reason.NONE, JobState.SUCCEEDED, Outcome.RETURNED

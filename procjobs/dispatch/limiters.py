@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from procjobs.queues import Queue, Rate, parse_rate
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.jobs import Generation, Job
+    from procjobs.dispatch.model import Generation, Job
 
 _NEVER: Final = float("inf")
 _NO_QUEUE: Final = Queue()

@@ -22,11 +22,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from procjobs.supervisor.jobs import SlotState
+from procjobs.dispatch.model import SlotState
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.engine import Engine
-    from procjobs.supervisor.staff import Staff
+    from procjobs.dispatch.ports import Engine
+    from procjobs.dispatch.slots import Staff
 
 _NEVER: Final = float("inf")
 _MEBIBYTE: Final = 2**20

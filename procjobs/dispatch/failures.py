@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from procjobs.dispatch.model import Stop
 from procjobs.errors import describe_signal
 from procjobs.shared.ids import to_text
 from procjobs.shared.states import Reason
 from procjobs.shared.wire import WireError, limit_text, parse_json
-from procjobs.supervisor.jobs import Stop
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.engine import Account
-    from procjobs.supervisor.jobs import Job, Slot
+    from procjobs.dispatch.model import Job, Slot
+    from procjobs.dispatch.ports import Account
 
 How = tuple[int | None, int | None]
 """How a process ended: (signal, exit code), one of them None."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from procjobs.dispatch.limiters import Lines
+from procjobs.dispatch.queue import Timetable
 from procjobs.shared.states import FINAL, Event, JobState
-from procjobs.supervisor.lines import Lines
-from procjobs.supervisor.queue import Timetable
 
 if TYPE_CHECKING:
+    from procjobs.dispatch.model import Generation, Job
     from procjobs.queues import Queue
-    from procjobs.supervisor.jobs import Generation, Job
 
 _NEVER: Final = float("inf")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from procjobs.dispatch.model import Job, Slot
+    from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
+    from procjobs.dispatch.watchdog import Sample
     from procjobs.shared.states import Reason
-    from procjobs.supervisor.guard import Sample
-    from procjobs.supervisor.jobs import Job, Slot
-    from procjobs.supervisor.scaling import CpuFacts, MemoryFacts
 
 
 class Account(NamedTuple):

@@ -7,13 +7,13 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from procjobs.config import JobOptions
+from procjobs.dispatch.queue import JobQueue
 from procjobs.shared.restarts import RestartBudget
 from procjobs.shared.states import Event, JobState, advance_state
-from procjobs.supervisor.queue import JobQueue
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.guard import Limits
-    from procjobs.supervisor.lines import Place
+    from procjobs.dispatch.limiters import Place
+    from procjobs.dispatch.watchdog import Limits
     from procjobs.supervisor.output import Transcript
     from procjobs.supervisor.stored import Durable
 

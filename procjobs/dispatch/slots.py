@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from procjobs.supervisor.guard import FORGIVEN_SECONDS, Guard
-from procjobs.supervisor.jobs import Generation, Slot, SlotState, Stop
-from procjobs.supervisor.verdicts import describe_end
+from procjobs.dispatch.failures import describe_end
+from procjobs.dispatch.model import Generation, Slot, SlotState, Stop
+from procjobs.dispatch.watchdog import FORGIVEN_SECONDS, Guard
 
 if TYPE_CHECKING:
     from procjobs.config import PoolSettings
-    from procjobs.supervisor.engine import Engine
+    from procjobs.dispatch.ports import Engine
 
 _NEVER: Final = float("inf")
 

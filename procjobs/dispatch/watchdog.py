@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from procjobs.supervisor.jobs import Slot, SlotState, Stop
+from procjobs.dispatch.model import Slot, SlotState, Stop
 
 if TYPE_CHECKING:
     from procjobs.config import JobOptions
-    from procjobs.supervisor.engine import Engine
+    from procjobs.dispatch.ports import Engine
 
 _NEVER: Final = float("inf")
 EXAMINE_SECONDS: Final = 0.5
