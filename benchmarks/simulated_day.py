@@ -13,10 +13,10 @@ import random
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from procjobs.config import JobOptions, PoolSettings
 from procjobs.dispatch.dispatcher import Dispatcher
 from procjobs.dispatch.model import Generation, Job, Kind, SlotState
 from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
+from procjobs.shared.config import JobOptions, PoolSettings
 from procjobs.shared.wire import Finished, Outcome
 
 DAY = 86_400.0

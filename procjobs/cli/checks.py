@@ -15,9 +15,9 @@ from procjobs.cli import text
 from procjobs.client import settings_file
 from procjobs.client.attach import AttachedPool, find_pools
 from procjobs.client.settings import make_plan
-from procjobs.config import NICE
 from procjobs.errors import ProcjobsError
 from procjobs.host import hostinfo, process, rundir, sizing
+from procjobs.shared.config import NICE
 from procjobs.version import __version__
 
 OK, WARN, FAIL = "ok", "warn", "fail"

@@ -8,8 +8,8 @@ import click
 
 from procjobs.cli import finding, parameters, screen
 from procjobs.cli.problems import FAILED, OK, Problem
-from procjobs.config import Workers
 from procjobs.errors import ReloadFailed
+from procjobs.shared.config import Workers
 
 
 def _answer(line: str, document: dict[str, Any], *, as_json: bool) -> int:

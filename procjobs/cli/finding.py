@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from procjobs.cli.problems import NOT_RUNNING, UNKNOWN_JOB, USAGE, Problem
 from procjobs.client.attach import AttachedPool, find_pool, find_pools
-from procjobs.config import check_pool_name
 from procjobs.errors import ProcjobsError, UnknownJob
 from procjobs.host.rundir import PRIVATE_PREFIX, RunDir, is_held
+from procjobs.shared.config import check_pool_name
 from procjobs.shared.records import JobStatus
 
 _WHOLE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")

@@ -9,8 +9,8 @@ import click
 from procjobs.cli import finding, parameters, screen, text
 from procjobs.cli.problems import OK
 from procjobs.clock import wall
+from procjobs.shared import store_address as address
 from procjobs.shared.states import JobState
-from procjobs.store import address
 
 if TYPE_CHECKING:
     from procjobs.shared.records import JobRecord, Run

@@ -11,8 +11,8 @@ from click.shell_completion import CompletionItem
 
 from procjobs.client import keys
 from procjobs.client.attach import AttachedPool, find_pools
-from procjobs.config import NICE, Affinity, Threads, Workers
 from procjobs.errors import ConfigurationError, ProcjobsError
+from procjobs.shared.config import NICE, Affinity, Threads, Workers
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -14,12 +14,12 @@ from procjobs.client.attach import AttachedPool, find_pool
 from procjobs.client.keys import SETTINGS
 from procjobs.client.settings import Plan, host_names, is_unused, make_plan
 from procjobs.client.settings_file import SettingsFile
-from procjobs.config import check_pool_name
 from procjobs.errors import ConfigurationError, ProcjobsError
 from procjobs.host import footprints, hostinfo, observe, rundir
 from procjobs.host.hostinfo import CpuFacts, MemoryFacts
 from procjobs.host.sizing import Footprint
-from procjobs.store.address import hide_password
+from procjobs.shared.config import check_pool_name
+from procjobs.shared.store_address import hide_password
 
 _COLUMNS = ("SETTING", "VALUE", "FROM")
 

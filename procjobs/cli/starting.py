@@ -15,8 +15,8 @@ from procjobs.client import launcher, settings
 from procjobs.client.attach import AttachedPool, find_pool
 from procjobs.client.pool import Pool
 from procjobs.clock import monotonic, sleep
-from procjobs.config import check_pool_name
 from procjobs.host import process, rundir
+from procjobs.shared.config import check_pool_name
 from procjobs.shared.records import PoolStats
 
 _FOR_EVER: Final = 100 * 366 * 86_400.0

@@ -12,8 +12,8 @@ import click
 from procjobs.cli import calls, output, parameters, screen, text, tuning_calls, tuning_view
 from procjobs.cli.problems import FAILED, INTERRUPTED, OK, Problem
 from procjobs.cli.starting import use_working_directory
-from procjobs.config import NICE
 from procjobs.errors import TuningFailed
+from procjobs.shared.config import NICE
 from procjobs.tuning import Tuning
 
 if TYPE_CHECKING:

@@ -24,15 +24,15 @@ from procjobs.client.kinds import KindRegistry, Registered
 from procjobs.client.requests import REQUEST_TIMEOUT, Asker
 from procjobs.client.unacknowledged import Submission, Unacknowledged
 from procjobs.clock import monotonic
-from procjobs.config import JobOptions
 from procjobs.errors import PayloadError, PoolClosed, SupervisorLost, SupervisorRefused
 from procjobs.host import payload
 from procjobs.shared import wire
+from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.wire import BODY, FINISHED_FRAME, SUBMIT_FRAME, Frame, FrameReader, WireError
 
 if TYPE_CHECKING:
-    from procjobs.shared.aftermath import LastingTable
+    from procjobs.shared.table.post_mortem import LastingTable
 
 _FD_SPACE: Final = socket.CMSG_SPACE(253 * 4)
 _READ_BYTES: Final = 64 * 1024  # see procjobs.supervisor.links

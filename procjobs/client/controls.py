@@ -6,9 +6,9 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from procjobs.client.settings import make_plan
-from procjobs.config import Workers, check_workers
 from procjobs.errors import ReloadFailed, UnknownJob
 from procjobs.host import observe, rundir
+from procjobs.shared.config import Workers, check_workers
 from procjobs.shared.ids import from_text
 from procjobs.shared.records import QueueInfo
 

@@ -17,9 +17,9 @@ from procjobs.host import process
 
 if TYPE_CHECKING:
     from procjobs.client.connection import Connection
-    from procjobs.config import JobOptions
     from procjobs.host.rundir import RunDir
-    from procjobs.shared.table import ProgressTable
+    from procjobs.shared.config import JobOptions
+    from procjobs.shared.table.state_writer import ProgressTable
 
 _STOP_TIMEOUT: Final = 30.0
 

@@ -1,4 +1,4 @@
-"""Every setting of a pool by its name: what may be its value, and what a text stands for. Derived from procjobs.config."""
+"""Every setting of a pool by its name: what may be its value, and what a text stands for. Derived from procjobs.shared.config."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from dataclasses import MISSING, fields
 from types import MappingProxyType, NoneType
 from typing import Any, Final, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from procjobs.config import Affinity, ClientSettings, JobOptions, PoolSettings, Workers, check_affinity, check_workers
 from procjobs.errors import ConfigurationError
+from procjobs.shared.config import (
+    Affinity,
+    ClientSettings,
+    JobOptions,
+    PoolSettings,
+    Workers,
+    check_affinity,
+    check_workers,
+)
 
 _Owner = type[PoolSettings] | type[JobOptions] | type[ClientSettings]
 
@@ -35,7 +43,7 @@ _WORDS: Final = {
 
 
 class Setting(NamedTuple):
-    """A setting: the class in procjobs.config that has it, and its default."""
+    """A setting: the class in procjobs.shared.config that has it, and its default."""
 
     name: str
     owner: _Owner
@@ -84,7 +92,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         for setting in _settings_of(owner)
     }
 )
-"""All settings by name. What is added to a class of procjobs.config is one of them."""
+"""All settings by name. What is added to a class of procjobs.shared.config is one of them."""
 
 
 def check_setting(name: str, value: Any) -> Any:

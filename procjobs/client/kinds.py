@@ -12,10 +12,10 @@ import types
 from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
-from procjobs.config import JobOptions
 from procjobs.errors import PayloadError
 from procjobs.host import payload
 from procjobs.shared import wire
+from procjobs.shared.config import JobOptions
 from procjobs.shared.wire import Frame
 
 MOST_KINDS: Final = 4096

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 from procjobs.clock import monotonic, sleep
-from procjobs.config import PoolSettings
 from procjobs.errors import SupervisorError
 from procjobs.host import cpus, observe, payload, process, rundir
+from procjobs.shared.config import PoolSettings
 
 _MOST_KEY: Final = 8192
 START_TIMEOUT: Final = 30.0

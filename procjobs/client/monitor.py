@@ -7,13 +7,13 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from procjobs.clock import wall
-from procjobs.config import check_count, check_seconds, suggest
 from procjobs.errors import ConfigurationError, PoolClosed, UnknownJob
 from procjobs.host import observe, payload
+from procjobs.shared.config import check_count, check_seconds, suggest
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.records import JobRecord, JobStatus, PoolStats, Progress, WorkerInfo
 from procjobs.shared.states import JobState
-from procjobs.shared.table import SLOT_STATES, ProgressTable
+from procjobs.shared.table.state_writer import SLOT_STATES, ProgressTable
 
 if TYPE_CHECKING:
     import threading

@@ -30,8 +30,8 @@ from procjobs.clock import wall
 from procjobs.errors import ConfigurationError, PayloadError, ProcjobsError, StoreUnavailable, SupervisorLost
 from procjobs.host import payload
 from procjobs.shared.ids import new_id
+from procjobs.shared.store_address import hide_password, split_options, sqlite_path
 from procjobs.shared.wire import U32
-from procjobs.store.address import hide_password, split_options, sqlite_path
 from procjobs.store.database import explain
 from procjobs.store.journal import read_whole
 from procjobs.store.schema import migrate, outbox

@@ -25,7 +25,6 @@ from procjobs.client.monitor import Monitor
 from procjobs.client.submitter import Submitter, WithOptions
 from procjobs.client.unacknowledged import Unacknowledged
 from procjobs.clock import monotonic
-from procjobs.config import UNSET, JobOptions, PoolSettings, Threads, Workers, check_pool_name
 from procjobs.errors import (
     ConfigurationError,
     PoolClosed,
@@ -36,14 +35,15 @@ from procjobs.errors import (
     UnknownJob,
 )
 from procjobs.host import payload, process, rundir
-from procjobs.queues import refuse_queue
-from procjobs.shared.aftermath import LastingTable
+from procjobs.shared import store_address as address
+from procjobs.shared.config import UNSET, JobOptions, PoolSettings, Threads, Workers, check_pool_name
 from procjobs.shared.ids import from_text, new_id, to_text
-from procjobs.shared.table import ProgressTable
-from procjobs.store import address
+from procjobs.shared.queues import refuse_queue
+from procjobs.shared.table.post_mortem import LastingTable
+from procjobs.shared.table.state_writer import ProgressTable
 
 if TYPE_CHECKING:
-    from procjobs.queues import Queue
+    from procjobs.shared.queues import Queue
     from procjobs.sql.configuration import Database
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()

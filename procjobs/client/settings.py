@@ -15,10 +15,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from procjobs.client import environment, launcher, settings_file
 from procjobs.client.keys import SETTINGS
-from procjobs.config import MAX_SLOTS, UNSET, ClientSettings, JobOptions, PoolSettings, check_count, check_workers
 from procjobs.errors import ConfigurationError, PayloadError
 from procjobs.host import payload
-from procjobs.store import address
+from procjobs.shared import store_address as address
+from procjobs.shared.config import (
+    MAX_SLOTS,
+    UNSET,
+    ClientSettings,
+    JobOptions,
+    PoolSettings,
+    check_count,
+    check_workers,
+)
 
 if TYPE_CHECKING:
     from procjobs.host.hostinfo import CpuFacts, MemoryFacts

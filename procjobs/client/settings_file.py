@@ -27,8 +27,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from procjobs.client.keys import SETTINGS, check_written, parse_text_in_file, suggest
-from procjobs.config import check_pool_name
 from procjobs.errors import ConfigurationError
+from procjobs.shared.config import check_pool_name
 
 VARIABLE: Final = "PROCJOBS_CONFIG"
 OWN_NAME: Final = "procjobs.toml"

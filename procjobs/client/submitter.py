@@ -12,8 +12,8 @@ from procjobs.client import mapping
 from procjobs.client.job import Job
 from procjobs.client.kinds import OPTIONS_ATTRIBUTE
 from procjobs.clock import monotonic, wall
-from procjobs.config import check_count, check_seconds
 from procjobs.errors import ConfigurationError
+from procjobs.shared.config import check_count, check_seconds
 
 if TYPE_CHECKING:
     from procjobs.client.outbox import AnySession
@@ -220,7 +220,7 @@ def job(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
     >>> render(3)
     'page 3'
     """
-    from procjobs.config import JobOptions
+    from procjobs.shared.config import JobOptions
 
     JobOptions().but(options)
 

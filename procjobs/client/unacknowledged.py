@@ -26,7 +26,7 @@ from procjobs.shared.wire import HEADER, SUBMIT
 if TYPE_CHECKING:
     from procjobs.client.job import Job
     from procjobs.client.kinds import Registered
-    from procjobs.shared.aftermath import LastingTable
+    from procjobs.shared.table.post_mortem import LastingTable
 
 Submission = tuple["Job[Any]", "Registered", bytes, int | None, float]
 """(handle, kind, whole frame, descriptor kept for it, when it was sent). A plain tuple: `submit` makes one for each job."""

@@ -17,13 +17,13 @@ from procjobs.dispatch.watchdog import Guard
 from procjobs.shared.states import Event, JobState
 
 if TYPE_CHECKING:
-    from procjobs.config import PoolSettings
     from procjobs.dispatch.completion import Endings
     from procjobs.dispatch.limiters import Place
     from procjobs.dispatch.model import Generation, Job
     from procjobs.dispatch.pending import Waiting
     from procjobs.dispatch.ports import Engine
     from procjobs.dispatch.slots import Staff
+    from procjobs.shared.config import PoolSettings
 
 _NEVER: Final = float("inf")
 

@@ -16,11 +16,11 @@ from procjobs.shared.states import Event, JobState, Reason
 from procjobs.shared.wire import Finished, Outcome, finished_frame
 
 if TYPE_CHECKING:
-    from procjobs.config import JobOptions
     from procjobs.dispatch.failures import How
     from procjobs.dispatch.model import Job, Slot
     from procjobs.dispatch.pending import Waiting
     from procjobs.dispatch.ports import Engine
+    from procjobs.shared.config import JobOptions
 
 # Looking up a member of an enum costs 40 ns; these are looked up for every job.
 _NO_REASON, _SUCCEEDED, _RETURNED = Reason.NONE, JobState.SUCCEEDED, Outcome.RETURNED

@@ -31,9 +31,9 @@ from procjobs.dispatch.watchdog import keeps_too_much
 from procjobs.shared.states import FINAL, Reason
 
 if TYPE_CHECKING:
-    from procjobs.config import PoolSettings
     from procjobs.dispatch.failures import How
     from procjobs.dispatch.ports import Engine
+    from procjobs.shared.config import PoolSettings
     from procjobs.shared.wire import Finished
 
 _NOT_STOPPED = Stop.NONE  # looking up a member of an enum costs 40 ns; this is looked up for every job

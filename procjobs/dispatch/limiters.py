@@ -18,7 +18,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-from procjobs.queues import Queue, Rate, parse_rate
+from procjobs.shared.queues import Queue, Rate, parse_rate
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Generation, Job

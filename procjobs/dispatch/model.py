@@ -6,8 +6,8 @@ from collections import deque
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from procjobs.config import JobOptions
 from procjobs.dispatch.queue import JobQueue
+from procjobs.shared.config import JobOptions
 from procjobs.shared.restarts import RestartBudget
 from procjobs.shared.states import Event, JobState, advance_state
 

@@ -14,7 +14,7 @@ from procjobs.shared.states import FINAL, Event, JobState
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Generation, Job
-    from procjobs.queues import Queue
+    from procjobs.shared.queues import Queue
 
 _NEVER: Final = float("inf")
 

@@ -13,8 +13,8 @@ from procjobs.dispatch.model import Generation, Slot, SlotState, Stop
 from procjobs.dispatch.watchdog import FORGIVEN_SECONDS, Guard
 
 if TYPE_CHECKING:
-    from procjobs.config import PoolSettings
     from procjobs.dispatch.ports import Engine
+    from procjobs.shared.config import PoolSettings
 
 _NEVER: Final = float("inf")
 

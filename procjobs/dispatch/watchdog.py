@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from procjobs.dispatch.model import Slot, SlotState, Stop
 
 if TYPE_CHECKING:
-    from procjobs.config import JobOptions
     from procjobs.dispatch.ports import Engine
+    from procjobs.shared.config import JobOptions
 
 _NEVER: Final = float("inf")
 EXAMINE_SECONDS: Final = 0.5

@@ -23,8 +23,8 @@ from __future__ import annotations
 import math
 from typing import Final, Literal, NamedTuple
 
-from procjobs.config import MAX_SLOTS
 from procjobs.host.hostinfo import CpuFacts, MemoryFacts, usable_cpus, usable_memory_bytes
+from procjobs.shared.config import MAX_SLOTS
 
 Reserve = int | Literal["auto"]
 

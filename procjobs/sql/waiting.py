@@ -9,8 +9,8 @@ from sqlalchemy import Executable, GenerativeSelect
 from sqlalchemy.orm import Query, Session
 
 from procjobs.clock import monotonic, sleep
-from procjobs.config import check_seconds
 from procjobs.errors import ConfigurationError
+from procjobs.shared.config import check_seconds
 from procjobs.sql import async_unit, changes, unit
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from procjobs.errors import StoreUnavailable
+from procjobs.shared.store_address import hide_password, split_options, sqlite_path
 from procjobs.shared.wire import limit_text
-from procjobs.store.address import hide_password, split_options, sqlite_path
 
 _BUSY_SECONDS: Final = 2.0
 """How long another writer of the same SQLite file is waited for. What is longer is told, and tried again."""

@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, delete, select, update
 
 from procjobs.errors import UnknownJob
 from procjobs.shared.ids import from_text, to_text
-from procjobs.shared.recording import Event, Op
+from procjobs.shared.recorder_wire import Event, Op
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import HEADER, Outcome, finished_frame, parse_finished
 from procjobs.store.database import clean

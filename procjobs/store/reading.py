@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from procjobs.errors import StoreUnavailable, UnknownJob
 from procjobs.shared.records import JobRecord, JobStatus, Run
-from procjobs.store.address import hide_password
+from procjobs.shared.store_address import hide_password
 from procjobs.store.database import explain, open_engine
 from procjobs.store.schema import attempts, jobs
 

@@ -31,7 +31,7 @@ from procjobs.errors import StoreUnavailable
 from procjobs.host import payload, process
 from procjobs.shared import wire
 from procjobs.shared.ids import from_text, to_text
-from procjobs.shared.recording import LOADED, WINDOW, BatchReader, Event, Op, Said
+from procjobs.shared.recorder_wire import LOADED, WINDOW, BatchReader, Event, Op, Said
 from procjobs.shared.states import JobState
 from procjobs.store import rescue
 from procjobs.store.database import Claim, explain, open_engine

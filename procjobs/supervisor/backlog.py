@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from procjobs.shared.recording import MOST_EVENTS, Event, Op, pack_batch
+from procjobs.shared.recorder_wire import MOST_EVENTS, Event, Op, pack_batch
 from procjobs.shared.wire import WireError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import json
 import os
 
 from procjobs.host.rundir import PRIVATE_PREFIX, RunDir
-from procjobs.shared.aftermath import LastingTable
+from procjobs.shared.table.post_mortem import LastingTable
 
 
 def look_back(directory: RunDir) -> dict[str, int]:

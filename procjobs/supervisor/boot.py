@@ -19,9 +19,9 @@ import socket
 import traceback
 from typing import Any
 
-from procjobs.config import PoolSettings
 from procjobs.host import process, rundir
 from procjobs.host.notify import notify_manager
+from procjobs.shared.config import PoolSettings
 from procjobs.supervisor import begun
 from procjobs.supervisor.log import Log
 from procjobs.supervisor.supervisor import Supervisor

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 from procjobs.clock import wall
-from procjobs.config import JOB_OPTION_NAMES, JobOptions
 from procjobs.dispatch.model import Generation, Job, Kind
 from procjobs.errors import ConfigurationError
-from procjobs.queues import refuse_queue
 from procjobs.shared import wire
+from procjobs.shared.config import JOB_OPTION_NAMES, JobOptions
 from procjobs.shared.ids import ID_BYTES
+from procjobs.shared.queues import refuse_queue
 from procjobs.shared.states import FINAL, JobState
-from procjobs.shared.table import TableFull
+from procjobs.shared.table.state_writer import TableFull
 from procjobs.shared.wire import BODY, Frame, WireError
 from procjobs.version import __version__
 

@@ -21,7 +21,7 @@ from procjobs.host import cpus, observe, process
 from procjobs.host.loop import READ, Loop
 from procjobs.shared import wire
 from procjobs.shared.states import JobState
-from procjobs.shared.table import TableWriter
+from procjobs.shared.table.state_writer import TableWriter
 from procjobs.shared.wire import BODY, Frame, Outcome, WireError
 from procjobs.supervisor.output import Console, Outputs, OutputSource
 from procjobs.supervisor.stacks import Stacks, StackSource, without_own_frames

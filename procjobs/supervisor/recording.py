@@ -25,7 +25,7 @@ from procjobs.host import process
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared import wire
 from procjobs.shared.ids import to_text
-from procjobs.shared.recording import MAX_STORED_BYTES, WINDOW, Event, Op, Said, pack_batch
+from procjobs.shared.recorder_wire import MAX_STORED_BYTES, WINDOW, Event, Op, Said, pack_batch
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.states import Event as Change
 from procjobs.shared.wire import BODY, U64, Finished, WireError, limit_text

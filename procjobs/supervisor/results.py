@@ -18,8 +18,8 @@ from zlib import crc32
 from procjobs.shared.wire import Outcome, finished_frame
 
 if TYPE_CHECKING:
-    from procjobs.config import PoolSettings
     from procjobs.dispatch.model import Job
+    from procjobs.shared.config import PoolSettings
 
 MOST_KEPT: Final = 32_768
 _SLICE_BYTES: Final = 1024 * 1024

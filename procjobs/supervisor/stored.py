@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from procjobs.clock import wall
 from procjobs.shared import wire
 from procjobs.shared.ids import ID_BYTES, to_text
-from procjobs.shared.recording import LOADED, Event, Op, Said
+from procjobs.shared.recorder_wire import LOADED, Event, Op, Said
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.wire import BODY, HEADER, U32, Frame, WireError, finished_frame
 from procjobs.supervisor.recorder_link import Recalled

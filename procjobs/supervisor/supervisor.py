@@ -21,16 +21,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import wall
-from procjobs.config import MAX_SLOTS, PoolSettings
 from procjobs.dispatch.dispatcher import Dispatcher
 from procjobs.dispatch.model import Job, SlotState
 from procjobs.host import process, rundir
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared import wire
+from procjobs.shared.config import MAX_SLOTS, PoolSettings
 from procjobs.shared.states import JobState, Reason
-from procjobs.shared.table import TableFull, TableWriter
+from procjobs.shared.store_address import store_name
+from procjobs.shared.table.state_writer import TableFull, TableWriter
 from procjobs.shared.wire import Frame, WireError
-from procjobs.store.address import store_name
 from procjobs.supervisor import begun
 from procjobs.supervisor.clients import ClientDesk, newest_generation
 from procjobs.supervisor.crew import AnswerSource, Crew

@@ -21,9 +21,9 @@ from procjobs.shared.wire import ANY_CODE, WireError
 from procjobs.supervisor.links import TemplateLink
 
 if TYPE_CHECKING:
-    from procjobs.config import PoolSettings
     from procjobs.dispatch.dispatcher import Dispatcher
-    from procjobs.shared.table import TableWriter
+    from procjobs.shared.config import PoolSettings
+    from procjobs.shared.table.state_writer import TableWriter
     from procjobs.supervisor.crew import Crew
     from procjobs.supervisor.log import Log
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import wall
 from procjobs.shared.ids import from_text, to_text
-from procjobs.shared.recording import Op
+from procjobs.shared.recorder_wire import Op
 from procjobs.shared.states import FINAL
 from procjobs.supervisor.stored import verdict_frame
 

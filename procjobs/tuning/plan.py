@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from procjobs.config import MAX_SLOTS, check_count
 from procjobs.errors import ConfigurationError
+from procjobs.shared.config import MAX_SLOTS, check_count
 
 _MOST_JOBS: Final = 200
 """So many calls are made once each at every size, unless another number is asked for."""

@@ -23,8 +23,8 @@ from typing import Any, Final, NamedTuple
 
 from procjobs.client.settings import host_names
 from procjobs.client.settings_file import OWN_NAME, PROJECT_NAME, VARIABLE, find_file, in_quotes, quoted
-from procjobs.config import check_pool_name
 from procjobs.errors import ConfigurationError
+from procjobs.shared.config import check_pool_name
 
 _IN_PROJECT: Final = ("tool", "procjobs")
 

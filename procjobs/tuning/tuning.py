@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from procjobs.config import check_count, check_seconds
 from procjobs.host import hostinfo
+from procjobs.shared.config import check_count, check_seconds
 from procjobs.tuning.measure import Moment, Plan, check_settings, measure
 from procjobs.tuning.plan import Call, check_calls, check_sizes, default_sizes, least_jobs
 from procjobs.tuning.report import Measurement, Report, Skipped

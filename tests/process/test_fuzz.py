@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 import procjobs
 from procjobs.client.connection import Connection
 from procjobs.client.job import Job
-from procjobs.config import JobOptions
 from procjobs.host import payload, rundir
 from procjobs.shared import wire
+from procjobs.shared.config import JobOptions
 from procjobs.shared.wire import Frame, Outcome
 from tests.process import jobs
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not can_unshare(), reason="PID namespaces need r
 
 SUPERVISOR = """
 import json, os, sys
-from procjobs.config import PoolSettings
+from procjobs.shared.config import PoolSettings
 from procjobs.host import rundir
 directory = rundir.RunDir(rundir.find_base(), sys.argv[1])
 settings = PoolSettings(workers=(2, 2)).validated().to_json()

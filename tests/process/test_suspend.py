@@ -179,7 +179,7 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "host/footprints.py": ["remember"],  # when a run ended, as people read it in the file
         "shared/ids.py": ["new_id"],
         "shared/records.py": ["eta"],
-        "shared/table.py": ["begin", "count", "report", "__init__", "write_progress"],
+        "shared/table/state_writer.py": ["begin", "count", "report", "__init__", "write_progress"],
         "store/rescue.py": ["take_back"],  # what a database keeps across reboots: not before, kept until, unique until
         "supervisor/recording.py": ["start"],  # what the database is told of
         "supervisor/stored.py": ["take"],  # not before, of a job of another boot

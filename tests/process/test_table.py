@@ -12,7 +12,7 @@ import procjobs
 from procjobs.host import payload
 from procjobs.shared import ids
 from procjobs.shared.states import JobState
-from procjobs.shared.table import Counters, ProgressTable, ProgressWriter, TableFull, TableWriter
+from procjobs.shared.table.state_writer import Counters, ProgressTable, ProgressWriter, TableFull, TableWriter
 from tests.process import jobs
 
 from ..conftest import wait_until

@@ -9,11 +9,11 @@ import time
 import pytest
 from sqlalchemy import insert, select
 
-from procjobs.config import JobOptions
 from procjobs.errors import StoreUnavailable
 from procjobs.shared import wire
+from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id, to_text
-from procjobs.shared.recording import Op
+from procjobs.shared.recorder_wire import Op
 from procjobs.shared.states import JobState, Reason
 from procjobs.store import rescue
 from procjobs.store.database import open_engine

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from procjobs.config import JobOptions
 from procjobs.shared import wire
+from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id, to_text
-from procjobs.shared.recording import Op, Said, pack_batch
+from procjobs.shared.recorder_wire import Op, Said, pack_batch
 from procjobs.store.database import open_engine
 from procjobs.store.recorder import Recorder, Settings, SupervisorLink
 

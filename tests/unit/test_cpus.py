@@ -6,10 +6,10 @@ import doctest
 
 import pytest
 
-from procjobs.config import PoolSettings, check_affinity, check_threads
 from procjobs.errors import ConfigurationError
 from procjobs.host import cpus
 from procjobs.host.cpus import FOLLOW_OPENMP, ON_THEIR_OWN, OPENMP, check_usable, cpus_of_slot, thread_variables
+from procjobs.shared.config import PoolSettings, check_affinity, check_threads
 
 ALL = {OPENMP, *FOLLOW_OPENMP, *ON_THEIR_OWN}
 

@@ -7,7 +7,6 @@ import math
 
 import pytest
 
-from procjobs.config import JobOptions, PoolSettings
 from procjobs.dispatch.assigner import AHEAD, BEGIN_SECONDS, TAKE_BACK_SECONDS
 from procjobs.dispatch.completion import backoff_pause
 from procjobs.dispatch.dispatcher import Dispatcher
@@ -16,6 +15,7 @@ from procjobs.dispatch.ports import Account
 from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
 from procjobs.dispatch.watchdog import Sample
 from procjobs.shared import wire
+from procjobs.shared.config import JobOptions, PoolSettings
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
 

@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from procjobs.config import JobOptions, PoolSettings
 from procjobs.dispatch.assigner import TINY_SECONDS
 from procjobs.dispatch.dispatcher import Dispatcher
 from procjobs.dispatch.limiters import Turn
@@ -21,7 +20,8 @@ from procjobs.dispatch.model import Generation, Job, Kind, SlotState, Stop
 from procjobs.dispatch.ports import Account
 from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
 from procjobs.dispatch.watchdog import Sample
-from procjobs.queues import Queue, parse_rate
+from procjobs.shared.config import JobOptions, PoolSettings
+from procjobs.shared.queues import Queue, parse_rate
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
 

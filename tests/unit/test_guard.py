@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from procjobs.config import JobOptions
 from procjobs.dispatch.model import Generation, Job, Kind, Slot, SlotState, Stop
 from procjobs.dispatch.watchdog import EXAMINE_SECONDS, FORGIVEN_SECONDS, Guard, Limits, Sample, keeps_too_much
+from procjobs.shared.config import JobOptions
 
 NEVER = float("inf")
 MIB = 2**20

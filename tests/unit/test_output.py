@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from procjobs.config import JobOptions
 from procjobs.dispatch.model import Generation, Job, Kind, Slot
 from procjobs.host.loop import Loop
+from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import to_text
 from procjobs.supervisor import output, stacks
 from procjobs.supervisor.output import Console, Outputs, OutputSource, Tail

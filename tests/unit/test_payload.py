@@ -10,8 +10,8 @@ import pytest
 
 import procjobs
 from procjobs.client.kinds import KindRegistry
-from procjobs.config import JobOptions
 from procjobs.host import payload, process
+from procjobs.shared.config import JobOptions
 
 
 def there_and_back(value, directory, parts=()):

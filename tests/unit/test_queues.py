@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from procjobs.config import PoolSettings
 from procjobs.errors import ConfigurationError
-from procjobs.queues import Queue, Rate, check_queues, parse_rate, refuse_queue
+from procjobs.shared.config import PoolSettings
+from procjobs.shared.queues import Queue, Rate, check_queues, parse_rate, refuse_queue
 from procjobs.shared.wire import Outcome
 from tests.unit.test_dispatcher import Bench
 

@@ -17,10 +17,10 @@ import procjobs
 from procjobs.client import environment, keys, settings_file
 from procjobs.client.keys import SETTINGS, check_setting, parse_setting
 from procjobs.client.settings import given_settings, make_plan
-from procjobs.config import NICE, UNSET, ClientSettings, JobOptions, PoolSettings
 from procjobs.errors import ConfigurationError
 from procjobs.host.hostinfo import CpuFacts, MemoryFacts
 from procjobs.host.sizing import Footprint
+from procjobs.shared.config import NICE, UNSET, ClientSettings, JobOptions, PoolSettings
 
 WEB_1 = ["web-1.example.org", "web-1"]
 FILE = """
@@ -376,7 +376,7 @@ def test_settings_are_derived_from_the_classes_of_the_configuration():
 
 
 def test_every_argument_of_a_pool_that_is_a_setting_can_be_told_from_one_not_given():
-    """Else it would always win over a settings file. What is new in procjobs.config has UNSET for its default in Pool."""
+    """Else it would always win over a settings file. What is new in procjobs.shared.config has UNSET for its default in Pool."""
     parameters = inspect.signature(procjobs.Pool.__init__).parameters
     assert [] == [name for name, p in parameters.items() if name in SETTINGS and p.default is not UNSET]
     assert [] == [

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procjobs.config import MAX_SLOTS
 from procjobs.host import sizing
 from procjobs.host.hostinfo import CpuFacts, MemoryFacts
 from procjobs.host.sizing import Footprint, choose_reserve, choose_size, find_bound
+from procjobs.shared.config import MAX_SLOTS
 
 MIB, GIB = 1 << 20, 1 << 30
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
-from procjobs.config import JobOptions
 from procjobs.dispatch.model import Generation, Job, Kind
 from procjobs.shared import wire
+from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id
-from procjobs.shared.recording import LOADED, Op, Said
+from procjobs.shared.recorder_wire import LOADED, Op, Said
 from procjobs.shared.states import JobState
 from procjobs.supervisor.stored import Durable, StoredJobs
 

@@ -8,8 +8,8 @@ import socket
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-from procjobs.config import suggest
 from procjobs.errors import ConfigurationError
+from procjobs.shared.config import suggest
 
 _OPTIONS: Final = {"procjobs_synchronous", "procjobs_host"}
 _SYNCHRONOUS: Final = {"normal", "full"}

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from procjobs.errors import ConfigurationError
-from procjobs.queues import Queue, check_queue_name, check_queues
+from procjobs.shared.queues import Queue, check_queue_name, check_queues
 
 NICE = 10
 """The workers' niceness: jobs leave the CPUs to the web server. Measured (docs/benchmarks, web): the slowest in a hundred

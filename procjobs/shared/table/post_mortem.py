@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from procjobs.config import MAX_SLOTS
-from procjobs.shared import layout
+from procjobs.shared.config import MAX_SLOTS
 from procjobs.shared.ids import to_text
-from procjobs.shared.layout import (
+from procjobs.shared.states import FINAL, JobState
+from procjobs.shared.table.layout import (
     PROGRESS,
     PROGRESS_OFFSET,
     ROW_BYTES,
@@ -20,8 +20,7 @@ from procjobs.shared.layout import (
     STATE,
     try_read_part,
 )
-from procjobs.shared.states import FINAL, JobState
-from procjobs.shared.table import ProgressTable, SlotRecord, bucket_of
+from procjobs.shared.table.state_writer import ProgressTable, SlotRecord, bucket_of, layout
 
 _WAITING = {int(JobState.QUEUED), int(JobState.SCHEDULED)}
 _ENDED = {int(state) for state in FINAL}

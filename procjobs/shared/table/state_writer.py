@@ -16,9 +16,10 @@ from zlib import crc32
 
 from procjobs.clock import wall
 from procjobs.errors import PayloadError, UnknownJob
-from procjobs.shared import layout
 from procjobs.shared.ids import to_text
-from procjobs.shared.layout import (
+from procjobs.shared.records import JobStatus, Progress
+from procjobs.shared.states import JobState, Reason
+from procjobs.shared.table.layout import (
     BUCKETS_OFFSET,
     PROGRESS,
     PROGRESS_OFFSET,
@@ -30,8 +31,7 @@ from procjobs.shared.layout import (
     try_read_part,
     write_part,
 )
-from procjobs.shared.records import JobStatus, Progress
-from procjobs.shared.states import JobState, Reason
+from procjobs.shared.table.state_writer import layout
 
 SEGMENT_ROWS = 2048
 """Rows are given memory one mebibyte at a time, as they are first used."""

@@ -35,7 +35,7 @@ from typing import Any, Final
 from zlib import crc32
 
 from procjobs.clock import sleep
-from procjobs.config import MAX_SLOTS
+from procjobs.shared.config import MAX_SLOTS
 
 MAGIC: Final = b"procjobs table 1"
 
