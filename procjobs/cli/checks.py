@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from procjobs.cli import text
-from procjobs.client import settings_file
 from procjobs.client.attach import AttachedPool, find_pools
-from procjobs.client.settings import make_plan
 from procjobs.errors import ProcjobsError
 from procjobs.host import hostinfo, process, rundir, sizing
+from procjobs.settings import file as settings_file
+from procjobs.settings.plan import make_plan
 from procjobs.shared.config import NICE
 from procjobs.version import __version__
 

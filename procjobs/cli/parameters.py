@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from procjobs.client import keys
 from procjobs.client.attach import AttachedPool, find_pools
 from procjobs.errors import ConfigurationError, ProcjobsError
+from procjobs.settings import keys
 from procjobs.shared.config import NICE, Affinity, Threads, Workers
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -9,15 +9,15 @@ import click
 
 from procjobs.cli import parameters, screen, text
 from procjobs.cli.problems import FAILED, OK, USAGE, Problem
-from procjobs.client import settings_file
 from procjobs.client.attach import AttachedPool, find_pool
-from procjobs.client.keys import SETTINGS
-from procjobs.client.settings import Plan, host_names, is_unused, make_plan
-from procjobs.client.settings_file import SettingsFile
 from procjobs.errors import ConfigurationError, ProcjobsError
 from procjobs.host import footprints, hostinfo, observe, rundir
 from procjobs.host.hostinfo import CpuFacts, MemoryFacts
 from procjobs.host.sizing import Footprint
+from procjobs.settings import file as settings_file
+from procjobs.settings.file import SettingsFile
+from procjobs.settings.keys import SETTINGS
+from procjobs.settings.plan import Plan, host_names, is_unused, make_plan
 from procjobs.shared.config import check_pool_name
 from procjobs.shared.store_address import hide_password
 

@@ -17,8 +17,8 @@ from procjobs.shared.config import NICE
 from procjobs.tuning import Tuning
 
 if TYPE_CHECKING:
+    from procjobs.settings.editor import Change, Place
     from procjobs.tuning import Report
-    from procjobs.tuning.settings_file import Change, Place
 
 _SECONDS: Final = 10.0
 _ABOUT: Final = """
@@ -44,7 +44,7 @@ class _Wishes(NamedTuple):
             charts.check_chart(path)
         if pool is None:
             return cls(path, None, "")
-        from procjobs.tuning import settings_file
+        from procjobs.settings import editor as settings_file
 
         place = settings_file.find_place()
         return cls(path, place, settings_file.choose_pool(place, pool or None))
@@ -60,7 +60,7 @@ class _Wishes(NamedTuple):
         """Write the settings, where that was asked for."""
         if self.place is None:
             return None
-        from procjobs.tuning import settings_file
+        from procjobs.settings import editor as settings_file
 
         return settings_file.write_workers(self.place, self.pool, workers)
 

@@ -8,7 +8,7 @@ import os
 import threading
 from typing import Any, Final, Self, cast
 
-from procjobs.client import launcher, settings
+from procjobs.client import launcher
 from procjobs.client.connection import Connection
 from procjobs.client.controls import Controls
 from procjobs.client.job import Job
@@ -17,6 +17,7 @@ from procjobs.client.pool import Pool
 from procjobs.clock import monotonic, sleep
 from procjobs.errors import PoolNotRunning, SupervisorError, SupervisorLost
 from procjobs.host import observe, payload, process, rundir
+from procjobs.settings import plan as settings
 from procjobs.shared.ids import from_text
 from procjobs.shared.table.state_writer import ProgressTable
 from procjobs.shared.wire import ANY_CODE

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from procjobs.client.settings import make_plan
 from procjobs.errors import ReloadFailed, UnknownJob
 from procjobs.host import observe, rundir
+from procjobs.settings.plan import make_plan
 from procjobs.shared.config import Workers, check_workers
 from procjobs.shared.ids import from_text
 from procjobs.shared.records import QueueInfo

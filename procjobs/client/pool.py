@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from procjobs.client import attached, launcher, settings
+from procjobs.client import attached, launcher
 from procjobs.client.connection import Connection
 from procjobs.client.controls import Controls
 from procjobs.client.ending import Ending, abandon
@@ -35,6 +35,7 @@ from procjobs.errors import (
     UnknownJob,
 )
 from procjobs.host import payload, process, rundir
+from procjobs.settings import plan as settings
 from procjobs.shared import store_address as address
 from procjobs.shared.config import UNSET, JobOptions, PoolSettings, Threads, Workers, check_pool_name
 from procjobs.shared.ids import from_text, new_id, to_text

@@ -10,8 +10,8 @@ import warnings
 import pytest
 
 import procjobs
-from procjobs.client import settings
 from procjobs.host import hostinfo, sizing
+from procjobs.settings import plan as settings
 
 from ..conftest import wait_until
 from . import jobs

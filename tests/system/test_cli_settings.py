@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
-from procjobs.client.settings import host_names
 from procjobs.host import footprints, hostinfo, sizing
 from procjobs.host.observe import WorkerPeaks
+from procjobs.settings.plan import host_names
 
 from ..conftest import wait_until
 from . import cli_jobs

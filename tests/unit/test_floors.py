@@ -43,7 +43,7 @@ OWNERS = {
     r"(from|import) rich\b": {"client/mapping.py", "cli/"},
     r"(from|import) click\b": {"cli/"},
     r"(from|import) matplotlib\b": {"tuning/charts.py"},
-    r"(from|import) tomlkit\b": {"tuning/settings_file.py"},
+    r"(from|import) tomlkit\b": {"settings/editor.py"},
 }
 
 

@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import procjobs
-from procjobs.client import environment, keys, settings_file
-from procjobs.client.keys import SETTINGS, check_setting, parse_setting
-from procjobs.client.settings import given_settings, make_plan
 from procjobs.errors import ConfigurationError
 from procjobs.host.hostinfo import CpuFacts, MemoryFacts
 from procjobs.host.sizing import Footprint
+from procjobs.settings import environment, keys
+from procjobs.settings import file as settings_file
+from procjobs.settings.keys import SETTINGS, check_setting, parse_setting
+from procjobs.settings.plan import given_settings, make_plan
 from procjobs.shared.config import NICE, UNSET, ClientSettings, JobOptions, PoolSettings
 
 WEB_1 = ["web-1.example.org", "web-1"]

@@ -10,11 +10,11 @@ import tomllib
 
 import pytest
 
-from procjobs.client.settings import host_names
-from procjobs.client.settings_file import find_file, load_file
 from procjobs.errors import ConfigurationError
-from procjobs.tuning import settings_file
-from procjobs.tuning.settings_file import Place, choose_pool, find_place, write_workers
+from procjobs.settings import editor as settings_file
+from procjobs.settings.editor import Place, choose_pool, find_place, write_workers
+from procjobs.settings.file import find_file, load_file
+from procjobs.settings.plan import host_names
 
 pytest.importorskip("tomlkit")
 HEADER = '[pool.media.hosts."web1.example.org"]'

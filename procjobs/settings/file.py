@@ -26,8 +26,8 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from procjobs.client.keys import SETTINGS, check_written, parse_text_in_file, suggest
 from procjobs.errors import ConfigurationError
+from procjobs.settings.keys import SETTINGS, check_written, parse_text_in_file, suggest
 from procjobs.shared.config import check_pool_name
 
 VARIABLE: Final = "PROCJOBS_CONFIG"
@@ -35,7 +35,7 @@ OWN_NAME: Final = "procjobs.toml"
 PROJECT_NAME: Final = "pyproject.toml"
 _MOST_BYTES: Final = 2**20
 # To parse every project's file costs milliseconds, and most have nothing for us: this finds [tool.procjobs] however written.
-# Not compiled here: see procjobs.client.keys.
+# Not compiled here: see procjobs.settings.keys.
 _HAS_TABLE: Final = rb"""\btool["']?\s*(\.\s*["']?procjobs\b|[]=])"""
 _BARE: Final = r"[A-Za-z0-9_-]+\Z"
 

@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from procjobs.client import environment, launcher, settings_file
-from procjobs.client.keys import SETTINGS
+from procjobs.client import launcher
 from procjobs.errors import ConfigurationError, PayloadError
 from procjobs.host import payload
+from procjobs.settings import environment
+from procjobs.settings import file as settings_file
+from procjobs.settings.keys import SETTINGS
 from procjobs.shared import store_address as address
 from procjobs.shared.config import (
     MAX_SLOTS,

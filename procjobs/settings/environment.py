@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from procjobs.client.keys import SETTINGS, check_written, parse_setting
 from procjobs.errors import ConfigurationError
+from procjobs.settings.keys import SETTINGS, check_written, parse_setting
 
 PREFIX: Final = "PROCJOBS_"
 _GENERAL: Final = {name.upper(): name for name in SETTINGS}

@@ -3,7 +3,7 @@
     [pool.media.hosts."web1"]
     workers = 4
 
-1. It is written to the file that holds the settings (procjobs.client.settings_file). Where there is none, `procjobs.toml`
+1. It is written to the file that holds the settings (procjobs.settings.file). Where there is none, `procjobs.toml`
    is made here.
 2. Nothing else in it changes: comments, order and formatting are kept, and what would be written is read again before,
    and compared.
@@ -21,9 +21,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from procjobs.client.settings import host_names
-from procjobs.client.settings_file import OWN_NAME, PROJECT_NAME, VARIABLE, find_file, in_quotes, quoted
 from procjobs.errors import ConfigurationError
+from procjobs.settings.file import OWN_NAME, PROJECT_NAME, VARIABLE, find_file, in_quotes, quoted
+from procjobs.settings.plan import host_names
 from procjobs.shared.config import check_pool_name
 
 _IN_PROJECT: Final = ("tool", "procjobs")
