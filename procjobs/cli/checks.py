@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from procjobs.cli import text
-from procjobs.client.attach import AttachedPool, find_pools
+from procjobs.client.running_pool import AttachedPool, find_pools
 from procjobs.errors import ProcjobsError
 from procjobs.host import hostinfo, process, rundir, sizing
 from procjobs.settings import file as settings_file

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from procjobs.cli.problems import NOT_RUNNING, UNKNOWN_JOB, USAGE, Problem
-from procjobs.client.attach import AttachedPool, find_pool, find_pools
+from procjobs.client.running_pool import AttachedPool, find_pool, find_pools
 from procjobs.errors import ProcjobsError, UnknownJob
 from procjobs.host.rundir import PRIVATE_PREFIX, RunDir, is_held
 from procjobs.shared.config import check_pool_name

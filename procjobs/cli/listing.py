@@ -8,7 +8,7 @@ import click
 
 from procjobs.cli import finding, parameters, screen, text
 from procjobs.cli.problems import OK
-from procjobs.client.attach import AttachedPool, find_pools
+from procjobs.client.running_pool import AttachedPool, find_pools
 from procjobs.clock import wall
 from procjobs.errors import ProcjobsError
 from procjobs.shared.states import JobState

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from procjobs.client.attach import AttachedPool, find_pools
+from procjobs.client.running_pool import AttachedPool, find_pools
 from procjobs.errors import ConfigurationError, ProcjobsError
 from procjobs.settings import keys
 from procjobs.shared.config import NICE, Affinity, Threads, Workers

@@ -12,8 +12,8 @@ import click
 from procjobs.cli import bars, calls, output, parameters, screen
 from procjobs.cli.problems import INTERRUPTED, OK
 from procjobs.cli.starting import use_working_directory
-from procjobs.client.attach import find_pool
 from procjobs.client.pool import Pool
+from procjobs.client.running_pool import find_pool
 from procjobs.clock import monotonic, sleep
 
 if TYPE_CHECKING:

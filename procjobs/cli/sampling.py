@@ -11,7 +11,7 @@ from procjobs.host import observe
 from procjobs.shared.records import JobStatus, PoolStats, WorkerInfo
 
 if TYPE_CHECKING:
-    from procjobs.client.attach import AttachedPool
+    from procjobs.client.running_pool import AttachedPool
 
 _LEAST_SPAN: Final = 0.4
 """Rates over a shorter time jump about."""

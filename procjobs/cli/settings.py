@@ -9,7 +9,7 @@ import click
 
 from procjobs.cli import parameters, screen, text
 from procjobs.cli.problems import FAILED, OK, USAGE, Problem
-from procjobs.client.attach import AttachedPool, find_pool
+from procjobs.client.running_pool import AttachedPool, find_pool
 from procjobs.errors import ConfigurationError, ProcjobsError
 from procjobs.host import footprints, hostinfo, observe, rundir
 from procjobs.host.hostinfo import CpuFacts, MemoryFacts

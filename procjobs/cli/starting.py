@@ -12,8 +12,8 @@ from procjobs.cli import parameters, screen
 from procjobs.cli.problems import FAILED, OK, Problem
 from procjobs.cli.text import one_line
 from procjobs.client import launcher
-from procjobs.client.attach import AttachedPool, find_pool
 from procjobs.client.pool import Pool
+from procjobs.client.running_pool import AttachedPool, find_pool
 from procjobs.clock import monotonic, sleep
 from procjobs.host import process, rundir
 from procjobs.settings import plan as settings

@@ -14,7 +14,7 @@ from procjobs.clock import monotonic, sleep
 from procjobs.errors import ProcjobsError
 
 if TYPE_CHECKING:
-    from procjobs.client.attach import AttachedPool
+    from procjobs.client.running_pool import AttachedPool
 
 _MESSAGE_SECONDS: Final = 4.0
 

@@ -13,7 +13,7 @@ from procjobs.shared.ids import from_text
 from procjobs.shared.records import QueueInfo
 
 if TYPE_CHECKING:
-    from procjobs.client.connection import Connection
+    from procjobs.client.connection.connection import Connection
 
 
 class Controls:

@@ -30,9 +30,9 @@ from procjobs.shared.wire import BODY, Outcome, finished_payload, parse_finished
 if TYPE_CHECKING:
     from collections import deque
 
-    from procjobs.client.connection import Connection
+    from procjobs.client.connection.connection import Connection
+    from procjobs.client.connection.unacknowledged import Unacknowledged
     from procjobs.client.pool import Pool
-    from procjobs.client.unacknowledged import Unacknowledged
 
 T = TypeVar("T")
 

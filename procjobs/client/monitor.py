@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import threading
     from datetime import datetime
 
-    from procjobs.client.connection import Connection
+    from procjobs.client.connection.connection import Connection
     from procjobs.host.rundir import RunDir
 
 STATE_TEXTS: Final = [state.text for state in JobState]

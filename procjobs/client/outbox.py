@@ -23,9 +23,9 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError, UnboundExecutionError
 from sqlalchemy.orm import Session, registry
 
-from procjobs.client import attached
+from procjobs.client import orm_arguments as attached
+from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE
 from procjobs.client.job import Job
-from procjobs.client.kinds import OPTIONS_ATTRIBUTE
 from procjobs.clock import wall
 from procjobs.errors import ConfigurationError, PayloadError, ProcjobsError, StoreUnavailable, SupervisorLost
 from procjobs.host import payload
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
     from sqlalchemy.orm import scoped_session
 
-    from procjobs.client.connection import Connection as PoolConnection
+    from procjobs.client.connection.connection import Connection as PoolConnection
     from procjobs.client.pool import Pool
 
 _SUBMITTED: Final = "procjobs_submitted"

@@ -15,15 +15,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from procjobs.client import attached, launcher
-from procjobs.client.connection import Connection
+from procjobs.client import launcher
+from procjobs.client import orm_arguments as attached
+from procjobs.client.connection.connection import Connection
+from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE, function_name
+from procjobs.client.connection.unacknowledged import Unacknowledged
 from procjobs.client.controls import Controls
-from procjobs.client.ending import Ending, abandon
 from procjobs.client.job import Job
-from procjobs.client.kinds import OPTIONS_ATTRIBUTE, function_name
 from procjobs.client.monitor import Monitor
+from procjobs.client.shutdown import Ending, abandon
 from procjobs.client.submitter import Submitter, WithOptions
-from procjobs.client.unacknowledged import Unacknowledged
 from procjobs.clock import monotonic
 from procjobs.errors import (
     ConfigurationError,

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
-from procjobs.client import mapping
+from procjobs.client import map as mapping
+from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE
 from procjobs.client.job import Job
-from procjobs.client.kinds import OPTIONS_ATTRIBUTE
 from procjobs.clock import monotonic, wall
 from procjobs.errors import ConfigurationError
 from procjobs.shared.config import check_count, check_seconds

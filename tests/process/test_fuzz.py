@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import procjobs
-from procjobs.client.connection import Connection
+from procjobs.client.connection.connection import Connection
 from procjobs.client.job import Job
 from procjobs.host import payload, rundir
 from procjobs.shared import wire

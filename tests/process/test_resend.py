@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 import procjobs
-from procjobs.client import launcher, unacknowledged
+from procjobs.client import launcher
+from procjobs.client.connection.connection import unacknowledged
 from procjobs.errors import SupervisorError
 from procjobs.shared.wire import Frame
 from tests.process import jobs
@@ -374,7 +375,7 @@ def test_successor_that_is_killed_while_it_is_sent_to_has_a_successor(tmp_path, 
         handles = [pool.submit(jobs.append_line, str(trace), n) for n in range(10)]
         lost = set()
 
-        def send(connection, data, fd=None, send=procjobs.client.connection.Connection._send):
+        def send(connection, data, fd=None, send=procjobs.client.connection.connection.Connection._send):
             pid = connection.welcome["pid"]
             if pid != supervisor and not lost and connection.unaccepted() == 4:
                 lost.add(stop_supervisor(pool))
@@ -382,7 +383,7 @@ def test_successor_that_is_killed_while_it_is_sent_to_has_a_successor(tmp_path, 
                 wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
             send(connection, data, fd)
 
-        monkeypatch.setattr(procjobs.client.connection.Connection, "_send", send)
+        monkeypatch.setattr(procjobs.client.connection.connection.Connection, "_send", send)
         kill(supervisor)
         results = ends(handles)
         assert 1 == len(lost)

@@ -105,7 +105,7 @@ def test_job_that_is_on_its_way_from_the_store_can_be_cancelled(started, store):
 
 _ASK_AND_READ_NOTHING = """
 import os, sys, procjobs
-from procjobs.client.connection import Connection
+from procjobs.client.connection.connection import Connection
 
 Connection._start_receiver = lambda connection: None
 pool = procjobs.Pool(sys.argv[1], store=sys.argv[2], workers=2)

@@ -40,7 +40,7 @@ OWNERS = {
     r"import termios|import tty": {"cli/keyboard.py"},
     r"(from|import) (sqlalchemy|sqlite3|psycopg)\b": {"store/", "sql/", "client/outbox.py", "client/submitter.py"},
     r"marshal\.loads\(": {"shared/recorder_wire.py"},
-    r"(from|import) rich\b": {"client/mapping.py", "cli/"},
+    r"(from|import) rich\b": {"client/map.py", "cli/"},
     r"(from|import) click\b": {"cli/"},
     r"(from|import) matplotlib\b": {"tuning/charts.py"},
     r"(from|import) tomlkit\b": {"settings/editor.py"},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from procjobs.client import mapping
-from procjobs.client.mapping import Pace
+from procjobs.client import map as mapping
+from procjobs.client.map import Pace
 
 
 def test_chunks_do_not_grow_before_one_was_run():

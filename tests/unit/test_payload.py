@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import procjobs
-from procjobs.client.kinds import KindRegistry
+from procjobs.client.connection.kinds import KindRegistry
 from procjobs.host import payload, process
 from procjobs.shared.config import JobOptions
 

@@ -27,8 +27,8 @@ def asyncjob_perform(what: Any, /, *args: Any, **params: Any) -> str:
     module as the worker imports it; what they close over, and the arguments, are copied. Raise PayloadError for what
     cannot be copied, NotStarted before `start_async_worker()`.
     """
-    from procjobs.client import attached
-    from procjobs.client.kinds import function_name
+    from procjobs.client import orm_arguments as attached
+    from procjobs.client.connection.kinds import function_name
 
     worker = running()
     if not callable(what):

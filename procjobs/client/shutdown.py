@@ -16,7 +16,7 @@ from procjobs.errors import SupervisorLost
 from procjobs.host import process
 
 if TYPE_CHECKING:
-    from procjobs.client.connection import Connection
+    from procjobs.client.connection.connection import Connection
     from procjobs.host.rundir import RunDir
     from procjobs.shared.config import JobOptions
     from procjobs.shared.table.state_writer import ProgressTable

@@ -24,8 +24,8 @@ from procjobs.host import process
 from procjobs.shared.wire import HEADER, SUBMIT
 
 if TYPE_CHECKING:
+    from procjobs.client.connection.kinds import Registered
     from procjobs.client.job import Job
-    from procjobs.client.kinds import Registered
     from procjobs.shared.table.post_mortem import LastingTable
 
 Submission = tuple["Job[Any]", "Registered", bytes, int | None, float]

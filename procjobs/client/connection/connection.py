@@ -18,11 +18,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from procjobs.client import unacknowledged
+from procjobs.client.connection.connection import unacknowledged
+from procjobs.client.connection.kinds import KindRegistry, Registered
+from procjobs.client.connection.requests import REQUEST_TIMEOUT, Asker
+from procjobs.client.connection.unacknowledged import Submission, Unacknowledged
 from procjobs.client.job import Job
-from procjobs.client.kinds import KindRegistry, Registered
-from procjobs.client.requests import REQUEST_TIMEOUT, Asker
-from procjobs.client.unacknowledged import Submission, Unacknowledged
 from procjobs.clock import monotonic
 from procjobs.errors import PayloadError, PoolClosed, SupervisorLost, SupervisorRefused
 from procjobs.host import payload

@@ -8,7 +8,7 @@ import threading
 from abc import abstractmethod
 from typing import Any, Final
 
-from procjobs.client.sender import FrameSender
+from procjobs.client.connection.sender import FrameSender
 from procjobs.errors import SubmitTimeout, SupervisorLost
 from procjobs.shared import wire
 from procjobs.shared.wire import Frame

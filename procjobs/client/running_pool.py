@@ -9,7 +9,7 @@ import threading
 from typing import Any, Final, Self, cast
 
 from procjobs.client import launcher
-from procjobs.client.connection import Connection
+from procjobs.client.connection.connection import Connection
 from procjobs.client.controls import Controls
 from procjobs.client.job import Job
 from procjobs.client.monitor import Monitor

@@ -13,7 +13,7 @@ from itertools import islice
 from types import CellType, FunctionType
 from typing import Any, Final, NoReturn
 
-from procjobs.client.kinds import function_name
+from procjobs.client.connection.kinds import function_name
 from procjobs.errors import PayloadError
 
 ORM: Final = "sqlalchemy.orm"
