@@ -14,8 +14,8 @@ from procjobs.shared.states import Event, JobState, advance_state
 if TYPE_CHECKING:
     from procjobs.dispatch.limiters import Place
     from procjobs.dispatch.watchdog import Limits
-    from procjobs.supervisor.output import Transcript
-    from procjobs.supervisor.stored import Durable
+    from procjobs.supervisor.durable.stored_jobs import Durable
+    from procjobs.supervisor.workers.output import Transcript
 
 _NEVER = float("inf")
 

@@ -32,7 +32,7 @@ FIRST_PASSED_FD: Final = 3
 STACK_SIGNAL: Final = int(signal.SIGRTMIN) + 9
 """Has a worker tell its stack. Real-time signals are used by few; programs that the worker executes do not inherit it."""
 TELL_SIGNAL: Final = int(signal.SIGRTMIN) + 11
-"""The same, from the interpreter's main loop: for a worker with several threads, see procjobs.supervisor.stacks."""
+"""The same, from the interpreter's main loop: for a worker with several threads, see procjobs.supervisor.workers.stacks."""
 STACK_END: Final = b"\0"
 """What a worker writes behind a stack that it has told at TELL_SIGNAL."""
 SOFT_SIGNAL: Final = int(signal.SIGRTMIN) + 10

@@ -22,7 +22,7 @@ from typing import Any
 from procjobs.host import process, rundir
 from procjobs.host.notify import notify_manager
 from procjobs.shared.config import PoolSettings
-from procjobs.supervisor import begun
+from procjobs.supervisor.durable import started_attempts as begun
 from procjobs.supervisor.log import Log
 from procjobs.supervisor.supervisor import Supervisor
 

@@ -31,20 +31,20 @@ from procjobs.shared.states import JobState, Reason
 from procjobs.shared.store_address import store_name
 from procjobs.shared.table.state_writer import TableFull, TableWriter
 from procjobs.shared.wire import Frame, WireError
-from procjobs.supervisor import begun
-from procjobs.supervisor.clients import ClientDesk, newest_generation
-from procjobs.supervisor.crew import AnswerSource, Crew
-from procjobs.supervisor.links import ClientLink
+from procjobs.supervisor.clients.client_link import ClientLink
+from procjobs.supervisor.clients.requests import ClientDesk, newest_generation
+from procjobs.supervisor.clients.unique_keys import UniqueKeys
+from procjobs.supervisor.durable import started_attempts as begun
 from procjobs.supervisor.log import Log
-from procjobs.supervisor.output import Console, OutputSource
 from procjobs.supervisor.publisher import Publisher
 from procjobs.supervisor.results import MOST_KEPT, ResultStore
-from procjobs.supervisor.stacks import StackSource
-from procjobs.supervisor.templates import Templates
-from procjobs.supervisor.unique import UniqueKeys
+from procjobs.supervisor.workers.output import Console, OutputSource
+from procjobs.supervisor.workers.processes import AnswerSource, Crew
+from procjobs.supervisor.workers.stacks import StackSource
+from procjobs.supervisor.workers.templates import Templates
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.recording import Recording
+    from procjobs.supervisor.durable.durable_jobs import Recording
 
 _NEVER: Final = float("inf")
 _ABSENCE_SECONDS: Final = 0.25
@@ -120,7 +120,7 @@ class Supervisor:
         return console
 
     def _make_recording(self, begun: dict[str, int]) -> Recording:
-        from procjobs.supervisor.recording import RecorderSource, Recording  # most pools have no store
+        from procjobs.supervisor.durable.durable_jobs import RecorderSource, Recording  # most pools have no store
 
         recording = Recording(self, self._loop, self._desk, begun)
         self._readers[RecorderSource] = recording.read

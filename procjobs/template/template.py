@@ -31,7 +31,7 @@ from procjobs.shared.wire import limit_text
 from procjobs.worker.worker import WorkerSetup, run_worker
 
 CONTROL_FD, SPEC_FD, TABLE_FD = 3, 4, 5
-_WORKER_FDS: Final = 6  # see procjobs.supervisor.worker_link
+_WORKER_FDS: Final = 6  # see procjobs.supervisor.workers.worker_link
 _MAX_MESSAGE_BYTES: Final = 64 * 1024  # what the supervisor reads at once
 _MAX_PROBLEM_BYTES: Final = 10_000
 _SQL: Final = "procjobs.sql.configuration"

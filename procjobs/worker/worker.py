@@ -366,7 +366,7 @@ def run_worker(setup: WorkerSetup, slot: int, fds: list[int]) -> NoReturn:
     """Run a worker in this freshly forked process, and end the process.
 
     `fds`: its pipe with jobs, the socket beside, its pipe for answers, its standard output and error, and where it tells its
-    stack; see procjobs.supervisor.worker_link.
+    stack; see procjobs.supervisor.workers.worker_link.
     """
     status = 1
     try:

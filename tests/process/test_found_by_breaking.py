@@ -14,7 +14,7 @@ import pytest
 
 import procjobs
 from procjobs.host import rundir
-from procjobs.supervisor.links import ClientLink
+from procjobs.supervisor.clients.client_link import ClientLink
 from tests.process import jobs
 
 from ..conftest import wait_until

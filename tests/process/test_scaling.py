@@ -11,7 +11,7 @@ import pytest
 import procjobs
 from procjobs.dispatch.model import Slot, SlotState
 from procjobs.host import footprints, observe
-from procjobs.supervisor.surroundings import Surroundings
+from procjobs.supervisor.workers.host_load import Surroundings
 from tests.process import jobs, tuned_jobs
 
 from ..conftest import wait_until

@@ -181,11 +181,11 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "shared/records.py": ["eta"],
         "shared/table/state_writer.py": ["begin", "count", "report", "__init__", "write_progress"],
         "store/rescue.py": ["take_back"],  # what a database keeps across reboots: not before, kept until, unique until
-        "supervisor/recording.py": ["start"],  # what the database is told of
-        "supervisor/stored.py": ["take"],  # not before, of a job of another boot
-        "supervisor/unique.py": ["look"],  # unique for so long, also across restarts
-        "supervisor/clients.py": ["_on_submit"],  # shown as submitted_at
-        "supervisor/crew.py": ["account"],  # shown in the history
+        "supervisor/durable/durable_jobs.py": ["start"],  # what the database is told of
+        "supervisor/durable/stored_jobs.py": ["take"],  # not before, of a job of another boot
+        "supervisor/clients/unique_keys.py": ["look"],  # unique for so long, also across restarts
+        "supervisor/clients/requests.py": ["_on_submit"],  # shown as submitted_at
+        "supervisor/workers/processes.py": ["account"],  # shown in the history
         "supervisor/publisher.py": ["publish_slot", "_publish_scaling"],  # shown as started_at, scaled_at
         "supervisor/supervisor.py": ["__init__", "deliver"],  # shown as started_at, ended_at
     }

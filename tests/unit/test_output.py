@@ -10,8 +10,8 @@ from procjobs.dispatch.model import Generation, Job, Kind, Slot
 from procjobs.host.loop import Loop
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import to_text
-from procjobs.supervisor import output, stacks
-from procjobs.supervisor.output import Console, Outputs, OutputSource, Tail
+from procjobs.supervisor.workers import output, stacks
+from procjobs.supervisor.workers.output import Console, Outputs, OutputSource, Tail
 
 
 def test_tail_keeps_the_end_from_a_whole_line_on():

@@ -11,7 +11,7 @@ from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id
 from procjobs.shared.recorder_wire import LOADED, Op, Said
 from procjobs.shared.states import JobState
-from procjobs.supervisor.stored import Durable, StoredJobs
+from procjobs.supervisor.durable.stored_jobs import Durable, StoredJobs
 
 KIND = Kind(1, b"work", JobOptions(), b"", b"{}")
 

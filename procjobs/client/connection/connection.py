@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from procjobs.shared.table.post_mortem import LastingTable
 
 _FD_SPACE: Final = socket.CMSG_SPACE(253 * 4)
-_READ_BYTES: Final = 64 * 1024  # see procjobs.supervisor.links
+_READ_BYTES: Final = 64 * 1024  # see procjobs.supervisor.clients.client_link
 _CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 _SUBMIT: Final = int(Frame.SUBMIT)
 _FINISHED: Final = int(Frame.FINISHED)

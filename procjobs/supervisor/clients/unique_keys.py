@@ -14,12 +14,12 @@ from procjobs.clock import wall
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.recorder_wire import Op
 from procjobs.shared.states import FINAL
-from procjobs.supervisor.stored import verdict_frame
+from procjobs.supervisor.durable.stored_jobs import verdict_frame
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Job
-    from procjobs.supervisor.clients import ClientDesk
-    from procjobs.supervisor.links import ClientLink
+    from procjobs.supervisor.clients.client_link import ClientLink
+    from procjobs.supervisor.clients.requests import ClientDesk
     from procjobs.supervisor.supervisor import Supervisor
 
 _PATIENCE: Final = 30.0

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from procjobs.host import observe, process
 from procjobs.host.loop import READ, WRITE, Loop
-from procjobs.supervisor.links import FrameStream
+from procjobs.supervisor.clients.client_link import FrameStream
 from procjobs.supervisor.results import Answer
 
 _START: Final = "import sys; sys.path[:] = sys.argv[1].split('\\n'); from procjobs.store.recorder import main; main()"

@@ -18,14 +18,14 @@ from procjobs.host import cpus, hostinfo, observe, process
 from procjobs.host.loop import Loop
 from procjobs.host.rundir import RunDir
 from procjobs.shared.wire import ANY_CODE, WireError
-from procjobs.supervisor.links import TemplateLink
+from procjobs.supervisor.clients.client_link import TemplateLink
 
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher
     from procjobs.shared.config import PoolSettings
     from procjobs.shared.table.state_writer import TableWriter
-    from procjobs.supervisor.crew import Crew
     from procjobs.supervisor.log import Log
+    from procjobs.supervisor.workers.processes import Crew
 
 _NEVER: Final = float("inf")
 _START: Final = (

@@ -29,14 +29,14 @@ from procjobs.shared.recorder_wire import MAX_STORED_BYTES, WINDOW, Event, Op, S
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.states import Event as Change
 from procjobs.shared.wire import BODY, U64, Finished, WireError, limit_text
-from procjobs.supervisor.backlog import Backlog, Ended, Wait
-from procjobs.supervisor.recorder_link import RecorderLink
-from procjobs.supervisor.stored import Durable, StoredJobs, verdict_frame
+from procjobs.supervisor.durable.recorder_link import RecorderLink
+from procjobs.supervisor.durable.stored_jobs import Durable, StoredJobs, verdict_frame
+from procjobs.supervisor.durable.uncommitted import Backlog, Ended, Wait
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Job
-    from procjobs.supervisor.clients import ClientDesk
-    from procjobs.supervisor.links import ClientLink
+    from procjobs.supervisor.clients.client_link import ClientLink
+    from procjobs.supervisor.clients.requests import ClientDesk
     from procjobs.supervisor.supervisor import Supervisor
 
 _NEVER: Final = float("inf")

@@ -22,7 +22,7 @@ from procjobs.shared.wire import limit_text
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Job, Slot
-    from procjobs.supervisor.worker_link import WorkerLink
+    from procjobs.supervisor.workers.worker_link import WorkerLink
 
 MOST_STACK_BYTES: Final = 16 * 1024
 _LOOK_AGAIN_SECONDS: Final = 0.001

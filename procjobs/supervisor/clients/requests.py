@@ -25,7 +25,7 @@ from procjobs.shared.wire import BODY, Frame, WireError
 from procjobs.version import __version__
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.links import ClientLink
+    from procjobs.supervisor.clients.client_link import ClientLink
     from procjobs.supervisor.supervisor import Supervisor
 
 _MOST_KINDS: Final = 8192

@@ -23,20 +23,20 @@ from procjobs.shared import wire
 from procjobs.shared.states import JobState
 from procjobs.shared.table.state_writer import TableWriter
 from procjobs.shared.wire import BODY, Frame, Outcome, WireError
-from procjobs.supervisor.output import Console, Outputs, OutputSource
-from procjobs.supervisor.stacks import Stacks, StackSource, without_own_frames
-from procjobs.supervisor.surroundings import Surroundings
-from procjobs.supervisor.worker_link import WorkerLink
+from procjobs.supervisor.workers.host_load import Surroundings
+from procjobs.supervisor.workers.output import Console, Outputs, OutputSource
+from procjobs.supervisor.workers.stacks import Stacks, StackSource, without_own_frames
+from procjobs.supervisor.workers.worker_link import WorkerLink
 
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher
     from procjobs.dispatch.model import Generation
     from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
     from procjobs.shared.states import Reason
+    from procjobs.supervisor.durable.durable_jobs import Recording
     from procjobs.supervisor.log import Log
     from procjobs.supervisor.publisher import Publisher
-    from procjobs.supervisor.recording import Recording
-    from procjobs.supervisor.templates import Templates
+    from procjobs.supervisor.workers.templates import Templates
 
 _TICK: Final = 0.02
 """The kernel knows the starts of processes in ticks of 10 ms."""

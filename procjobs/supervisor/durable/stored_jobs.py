@@ -13,12 +13,12 @@ from procjobs.shared.ids import ID_BYTES, to_text
 from procjobs.shared.recorder_wire import LOADED, Event, Op, Said
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.wire import BODY, HEADER, U32, Frame, WireError, finished_frame
-from procjobs.supervisor.recorder_link import Recalled
+from procjobs.supervisor.durable.recorder_link import Recalled
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Job
-    from procjobs.supervisor.clients import ClientDesk
-    from procjobs.supervisor.links import ClientLink
+    from procjobs.supervisor.clients.client_link import ClientLink
+    from procjobs.supervisor.clients.requests import ClientDesk
     from procjobs.supervisor.supervisor import Supervisor
 
 
