@@ -24,7 +24,7 @@
 - Template (procjobs.template) imports what is preloaded, and forks.
 - Recorder (procjobs.store) writes jobs into the database of a pool that has one.
 - Worker (procjobs.worker) runs one job at a time, and is replaced when it dies.
-- ProgressTable (procjobs.shared.table.state_writer) is one mapped file: any process reads there what a job, a worker or the pool is
+- ProgressTable (procjobs.shared.table) is one mapped file: any process reads there what a job, a worker or the pool is
   doing, whatever state the supervisor is in.
 
 >>> import procjobs

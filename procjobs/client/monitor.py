@@ -13,7 +13,8 @@ from procjobs.shared.config import check_count, check_seconds, suggest
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.records import JobRecord, JobStatus, PoolStats, Progress, WorkerInfo
 from procjobs.shared.states import JobState
-from procjobs.shared.table.state_writer import SLOT_STATES, ProgressTable
+from procjobs.shared.table.layout import SLOT_STATES
+from procjobs.shared.table.reader import ProgressTable
 
 if TYPE_CHECKING:
     import threading

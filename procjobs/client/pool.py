@@ -42,7 +42,7 @@ from procjobs.shared.config import UNSET, JobOptions, PoolSettings, Threads, Wor
 from procjobs.shared.ids import from_text, new_id, to_text
 from procjobs.shared.queues import refuse_queue
 from procjobs.shared.table.post_mortem import LastingTable
-from procjobs.shared.table.state_writer import ProgressTable
+from procjobs.shared.table.reader import ProgressTable
 
 if TYPE_CHECKING:
     from procjobs.shared.queues import Queue

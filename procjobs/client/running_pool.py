@@ -19,7 +19,7 @@ from procjobs.errors import PoolNotRunning, SupervisorError, SupervisorLost
 from procjobs.host import observe, payload, process, rundir
 from procjobs.settings import plan as settings
 from procjobs.shared.ids import from_text
-from procjobs.shared.table.state_writer import ProgressTable
+from procjobs.shared.table.reader import ProgressTable
 from procjobs.shared.wire import ANY_CODE
 
 _APPEARS_WITHIN: Final = 5.0

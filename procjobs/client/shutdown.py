@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from procjobs.client.connection.connection import Connection
     from procjobs.host.rundir import RunDir
     from procjobs.shared.config import JobOptions
-    from procjobs.shared.table.state_writer import ProgressTable
+    from procjobs.shared.table.reader import ProgressTable
 
 _STOP_TIMEOUT: Final = 30.0
 

@@ -1,4 +1,4 @@
-"""Every setting of a pool by its name: what may be its value, and what a text stands for. Derived from procjobs.shared.config."""
+"""Every setting of a pool by its name: what may be its value, and what a text stands for. From procjobs.shared.config."""
 
 from __future__ import annotations
 

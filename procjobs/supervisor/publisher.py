@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from procjobs.clock import wall
 from procjobs.dispatch.model import Slot, SlotState
-from procjobs.shared.table.state_writer import Counters, Scaling, SlotRecord, TableWriter
+from procjobs.shared.table.layout import Counters, Scaling, SlotRecord
+from procjobs.shared.table.state_writer import TableWriter
 
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar
 
 from procjobs.shared.ids import to_text
-from procjobs.shared.table.state_writer import ProgressWriter
+from procjobs.shared.table.progress_writer import ProgressWriter
 
 T = TypeVar("T")
 

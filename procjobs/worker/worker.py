@@ -30,7 +30,7 @@ from procjobs.host import observe, payload, process
 from procjobs.shared.coroutines import is_coroutine_function
 from procjobs.shared.ids import to_text
 from procjobs.shared.states import Reason
-from procjobs.shared.table.state_writer import ProgressWriter
+from procjobs.shared.table.progress_writer import ProgressWriter
 from procjobs.shared.wire import (
     FINISHED_FRAME,
     JOB,

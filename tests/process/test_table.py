@@ -12,7 +12,10 @@ import procjobs
 from procjobs.host import payload
 from procjobs.shared import ids
 from procjobs.shared.states import JobState
-from procjobs.shared.table.state_writer import Counters, ProgressTable, ProgressWriter, TableFull, TableWriter
+from procjobs.shared.table.layout import Counters
+from procjobs.shared.table.progress_writer import ProgressWriter
+from procjobs.shared.table.reader import ProgressTable
+from procjobs.shared.table.state_writer import TableFull, TableWriter
 from tests.process import jobs
 
 from ..conftest import wait_until

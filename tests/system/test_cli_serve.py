@@ -12,7 +12,7 @@ import pytest
 
 import procjobs
 from procjobs.host import rundir
-from procjobs.shared.table.state_writer import layout
+from procjobs.shared.table import layout
 
 from ..conftest import wait_until
 from . import cli_jobs

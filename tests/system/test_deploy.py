@@ -129,7 +129,7 @@ def test_both_versions_run_jobs_at_the_same_time(package, pool_name, tmp_path):
 def rundir_pid(pool_name):
     """Return the pid of a pool's supervisor, from its table, once both generations have a worker in a job."""
     from procjobs.host import payload, rundir
-    from procjobs.shared.table.state_writer import ProgressTable
+    from procjobs.shared.table.reader import ProgressTable
 
     table = ProgressTable(rundir.RunDir(rundir.find_base(), pool_name).table, loads=payload.loads)
     wait_until(lambda: {1, 2} == {record.generation for _, record in table.slots() if any(record.job_id)})

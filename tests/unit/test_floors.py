@@ -1,10 +1,9 @@
-"""The architecture, held by reading the imports: floors go down only, dangerous things have one owner."""
+"""The architecture, held by reading the imports: floors go down only, no circles, dangerous things have one owner."""
 
 from __future__ import annotations
 
 import ast
 import importlib
-import pathlib
 import re
 import subprocess
 import sys
@@ -12,25 +11,32 @@ import sys
 import pytest
 
 import procjobs
+from tests.unit.imports import ROOT, circles, dotted, graph, imports_of, parse, paths
+from tests.unit.unmended import CIRCLES, IMPURE, PRIVATE_TO_FACES, UPWARD, WIRING
 
-ROOT = pathlib.Path(procjobs.__file__).parent
 FLOORS = {
-    "errors": 0, "clock": 0, "config": 0, "queues": 0, "version": 0,
+    "errors": 0, "clock": 0, "version": 0,
     "shared": 1,
     "host": 2,
-    "supervisor.queue": 3, "supervisor.lines": 3, "supervisor.jobs": 3, "supervisor.dispatcher": 3,
-    "supervisor.assigner": 3, "supervisor.endings": 3, "supervisor.waiting": 3,
-    "supervisor.engine": 3, "supervisor.verdicts": 3, "supervisor.guard": 3, "supervisor.staff": 3, "supervisor.scaling": 3,
-    "store.address": 1, "store": 3,
-    "worker": 3, "template": 4,
-    "supervisor": 4,
-    "sql": 4,
-    "client": 5,
-    "tuning": 6,
-    "compat": 6,
-    "cli": 7,
-    "": 7,
+    "schedules": 3, "settings": 4,
+    "worker": 5, "store": 5,
+    "template": 6, "sql": 6,
+    "dispatch": 7,
+    "supervisor": 8, "supervisor.workers": 9, "supervisor.durable": 10, "supervisor.generations": 11,
+    "supervisor.clients": 12, "supervisor.supervisor": 13, "supervisor.boot": 14,
+    "client.connection": 15, "client": 16,
+    "": 17,
+    "compat": 18, "web": 18, "integrations": 18, "tuning": 18, "testing": 18, "metrics": 18,
+    "cli": 19, "__main__": 20,
 }  # fmt: skip
+"""A module imports from its own floor and from those below. `""` is the package itself: the public names."""
+PURE = {"dispatch": {"dispatch", "shared", "errors"}, "schedules": {"schedules", "shared", "errors"}}
+"""Folders without I/O and without a clock, and all that they may import of the package."""
+NO_CLOCK_NO_IO = {
+    "asyncio", "fcntl", "mmap", "os", "select", "selectors", "signal", "socket", "subprocess", "threading", "time"
+}  # fmt: skip
+FACES = ("compat", "web", "integrations")
+"""They stand on the public names alone, as a user's own code would."""
 OWNERS = {
     r"os\.(fork|kill|killpg|waitpid|waitid|wait4|posix_spawn)\(": {"host/process.py", "client/launcher.py"},
     r"\bselectors\b": {"host/loop.py"},
@@ -47,12 +53,9 @@ OWNERS = {
 }
 
 
+
 def modules():
-    return sorted(ROOT.rglob("*.py"))
-
-
-def dotted(path):
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+    return paths()
 
 
 def floor_of(name):
@@ -61,24 +64,82 @@ def floor_of(name):
     return FLOORS[name]
 
 
-def imported_when_run(tree):
-    """Yield what a module imports, but for the imports that only a type checker sees."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("procjobs"):
-            base = node.module.removeprefix("procjobs").lstrip(".")
-            for alias in node.names:
-                below = f"{base}.{alias.name}".lstrip(".")
-                yield below if (ROOT / (below.replace(".", "/") + ".py")).exists() else base
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_imports_go_down_only(path):
+    name = dotted(path)
+    above = {(name, other) for other in imports_of(path) if floor_of(other) > floor_of(name)}
+    assert set() == above - UPWARD
+
+
+def test_nobody_knows_anybody_in_a_circle():
+    assert [] == [group for group in circles(graph()) if group not in CIRCLES]
+
+
+@pytest.mark.parametrize("folder", PURE)
+def test_pure_folders_do_nothing_but_decide(folder):
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        used = {name.partition(".")[0] for name in imports_of(path)} - PURE[folder]
+        assert set() == used | outside_imports(path) & NO_CLOCK_NO_IO or dotted(path) in IMPURE, path
+
+
+def outside_imports(path):
+    found = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module.partition(".")[0])
+    return found
 
 
 @pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_imports_go_down_only(path):
-    own = floor_of(dotted(path))
-    above = [name for name in imported_when_run(ast.parse(path.read_text())) if floor_of(name) > own]
-    assert [] == above
+def test_collaborators_are_given_at_construction(path):
+    """Nobody sets an attribute of a collaborator, nor leaves one of its own for others to set."""
+    found = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Constant):
+            targets = [leaf for target in node.targets for leaf in getattr(target, "elts", [target])]
+            found |= {ast.unparse(target) for target in targets if is_of_a_collaborator(target, node.value)}
+        elif isinstance(node, ast.ClassDef) and not is_record(node):
+            found |= {
+                f"{node.name}.{ast.unparse(statement.target)}"
+                for statement in node.body
+                if isinstance(statement, ast.AnnAssign) and statement.value is None
+            }
+    assert set() == {f"{dotted(path)}: {text}" for text in found} - WIRING
+
+
+def is_of_a_collaborator(target, value):
+    if not isinstance(target, ast.Attribute):
+        return False
+    owner = target.value
+    of_another = isinstance(owner, ast.Attribute) and isinstance(owner.value, ast.Name) and owner.value.id == "self"
+    return of_another or (isinstance(value, ast.Name) and value.id == "self")
+
+
+def is_record(node):
+    """Whether the annotations of a class are its fields: a NamedTuple, a protocol, a dataclass."""
+    names = [ast.unparse(base) for base in node.bases] + [ast.unparse(decorator) for decorator in node.decorator_list]
+    return any(name.startswith(("NamedTuple", "Protocol", "dataclass", "TypedDict")) for name in names)
+
+
+@pytest.mark.parametrize("path", [p for face in FACES for p in sorted((ROOT / face).rglob("*.py"))], ids=dotted)
+def test_faces_stand_on_public_names(path):
+    found = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "procjobs":
+            base = node.module.removeprefix("procjobs").lstrip(".")
+            if base.partition(".")[0] in FACES:
+                continue
+            public = importlib.import_module(node.module).__all__ if base in {"", "sql"} else ()
+            names = {alias.name for alias in node.names} - {"sql", *FACES}
+            private = () if base == "errors" else names - set(public)
+            found |= {(dotted(path), f"{base}.{name}".lstrip(".")) for name in private}
+    assert set() == found - PRIVATE_TO_FACES
+
+
+def test_exceptions_are_none_that_has_been_mended():
+    assert set(map(tuple, CIRCLES)) <= set(map(tuple, circles(graph())))
 
 
 @pytest.mark.parametrize("pattern", OWNERS)
@@ -90,13 +151,13 @@ def test_dangerous_things_have_one_owner(pattern):
 
 def test_command_line_knows_the_clients_side_only():
     for path in (ROOT / "cli").glob("*.py"):
-        used = {name.partition(".")[0] for name in imported_when_run(ast.parse(path.read_text()))}
-        assert set() == used & {"supervisor", "worker", "template"}, path
+        used = {name.partition(".")[0] for name in imports_of(path)}
+        assert set() == used & {"supervisor", "worker", "template", "dispatch"}, path
 
 
 def code_of(path):
     """Return a module's source without its docstrings and strings."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text())  # not that of `parse`, which others read: this one is changed
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             node.value = ""
@@ -104,8 +165,8 @@ def code_of(path):
 
 
 def test_picture_in_the_package_names_what_exists():
-    names = ["client.pool.Pool", "supervisor.supervisor.Supervisor", "supervisor.dispatcher.Dispatcher",
-             "template.template.Template", "worker.worker.Worker", "shared.table.ProgressTable",
+    names = ["client.pool.Pool", "supervisor.supervisor.Supervisor", "dispatch.dispatcher.Dispatcher",
+             "template.template.Template", "worker.worker.Worker", "shared.table.reader.ProgressTable",
              "store.recorder.Recorder"]  # fmt: skip
     for name in names:
         module, _, attribute = name.rpartition(".")

@@ -377,7 +377,7 @@ def test_settings_are_derived_from_the_classes_of_the_configuration():
 
 
 def test_every_argument_of_a_pool_that_is_a_setting_can_be_told_from_one_not_given():
-    """Else it would always win over a settings file. What is new in procjobs.shared.config has UNSET for its default in Pool."""
+    """Else it would always win over a settings file. A new one in procjobs.shared.config has UNSET as default in Pool."""
     parameters = inspect.signature(procjobs.Pool.__init__).parameters
     assert [] == [name for name, p in parameters.items() if name in SETTINGS and p.default is not UNSET]
     assert [] == [

@@ -193,6 +193,6 @@ def test_file_that_cannot_be_written_is_told_with_what_to_write(directory):
 
 
 def test_without_tomlkit_it_says_what_to_install():
-    code = "import sys; sys.modules['tomlkit'] = None; from procjobs.tuning import settings_file as s; s.check_installed()"
+    code = "import sys; sys.modules['tomlkit'] = None; from procjobs.settings import editor as s; s.check_installed()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "writing settings needs tomlkit: pip install 'procjobs[cli]'" in done.stderr

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from procjobs.client.connection.connection import unacknowledged
+from procjobs.client.connection import unacknowledged
 from procjobs.client.connection.kinds import KindRegistry, Registered
 from procjobs.client.connection.requests import REQUEST_TIMEOUT, Asker
 from procjobs.client.connection.unacknowledged import Submission, Unacknowledged

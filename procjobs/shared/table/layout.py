@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import struct
 from mmap import mmap
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from procjobs.clock import sleep
@@ -120,3 +120,54 @@ def clip(text: str, most_bytes: int) -> bytes:
 def unpack_part(layout: struct.Struct, body: bytes) -> tuple[Any, ...]:
     """Return the fields of a part's body."""
     return layout.unpack(body)
+
+
+def bucket_of(job_id: bytes, buckets: int) -> int:
+    """Return the bucket of a job id; its last bytes are random."""
+    return int.from_bytes(job_id[12:], "little") & (buckets - 1)
+
+
+def data_file(directory: str, job_id: bytes) -> str:
+    """Return the path of the file with a job's message and data when they are too big for its row."""
+    return f"{directory}/data-{job_id.hex()}"
+
+
+class Counters(NamedTuple):
+    """The pool's counters as they stand in the table."""
+
+    workers: int = 0
+    busy: int = 0
+    idle: int = 0
+    queued: int = 0
+    scheduled: int = 0
+    finished: int = 0
+    failed: int = 0
+    crashed: int = 0
+    restarts: int = 0
+    rows_used: int = 0
+    accepting: int = 1
+    estimated_wait: float = 0.0
+
+
+class Scaling(NamedTuple):
+    """The pool's size and its bounds as they stand in the table; `change` says what became of it last, at a Unix time."""
+
+    least: int = 0
+    most: int = 0
+    size: int = 0
+    changed_at: float = 0.0
+    change: str = ""
+
+
+class SlotRecord(NamedTuple):
+    """One worker as it stands in the table; `state` indexes SLOT_STATES."""
+
+    pid: int
+    generation: int
+    state: int
+    job_id: bytes
+    jobs_done: int
+    started_at: float
+
+
+SLOT_STATES = ("empty", "starting", "idle", "busy", "stopping")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from procjobs.shared.config import MAX_SLOTS
 from procjobs.shared.ids import to_text
 from procjobs.shared.states import FINAL, JobState
+from procjobs.shared.table import layout
 from procjobs.shared.table.layout import (
     PROGRESS,
     PROGRESS_OFFSET,
@@ -18,9 +19,11 @@ from procjobs.shared.table.layout import (
     SLOT_BYTES,
     SLOTS_OFFSET,
     STATE,
+    SlotRecord,
+    bucket_of,
     try_read_part,
 )
-from procjobs.shared.table.state_writer import ProgressTable, SlotRecord, bucket_of, layout
+from procjobs.shared.table.reader import ProgressTable
 
 _WAITING = {int(JobState.QUEUED), int(JobState.SCHEDULED)}
 _ENDED = {int(state) for state in FINAL}

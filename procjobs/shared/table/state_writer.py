@@ -1,8 +1,6 @@
-"""The shared table: where any process of the host reads what a job, a worker or the pool is doing.
+"""The supervisor's side of the shared table: the states of jobs, the slots of workers, the pool's counters.
 
-`TableWriter` is the supervisor's side, `ProgressWriter` the side of the worker that runs a job, `ProgressTable` the
-readers'. Bytes and protocol are in `layout`. A reader needs no supervisor: the table can be read while the supervisor is
-busy, stopped or dead.
+One `TableWriter` for each table. Bytes and protocol are in `layout`.
 """
 
 from __future__ import annotations
@@ -10,15 +8,9 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
-from zlib import crc32
 
-from procjobs.clock import wall
-from procjobs.errors import PayloadError, UnknownJob
-from procjobs.shared.ids import to_text
-from procjobs.shared.records import JobStatus, Progress
-from procjobs.shared.states import JobState, Reason
+from procjobs.shared.states import JobState
+from procjobs.shared.table import layout
 from procjobs.shared.table.layout import (
     BUCKETS_OFFSET,
     PROGRESS,
@@ -27,72 +19,24 @@ from procjobs.shared.table.layout import (
     SLOT_BYTES,
     SLOTS_OFFSET,
     STATE,
+    Counters,
+    Scaling,
+    SlotRecord,
+    bucket_of,
     clip,
+    data_file,
     try_read_part,
     write_part,
 )
-from procjobs.shared.table.state_writer import layout
 
 SEGMENT_ROWS = 2048
 """Rows are given memory one mebibyte at a time, as they are first used."""
 
 _MASK = 0xFFFF_FFFF
-_RUNNING = int(JobState.RUNNING)
 
 
 class TableFull(Exception):
     """No row is free and the file system has no room for more, or the table is at its size."""
-
-
-def bucket_of(job_id: bytes, buckets: int) -> int:
-    """Return the bucket of a job id; its last bytes are random."""
-    return int.from_bytes(job_id[12:], "little") & (buckets - 1)
-
-
-def data_file(directory: str, job_id: bytes) -> str:
-    """Return the path of the file with a job's message and data when they are too big for its row."""
-    return f"{directory}/data-{job_id.hex()}"
-
-
-class Counters(NamedTuple):
-    """The pool's counters as they stand in the table."""
-
-    workers: int = 0
-    busy: int = 0
-    idle: int = 0
-    queued: int = 0
-    scheduled: int = 0
-    finished: int = 0
-    failed: int = 0
-    crashed: int = 0
-    restarts: int = 0
-    rows_used: int = 0
-    accepting: int = 1
-    estimated_wait: float = 0.0
-
-
-class Scaling(NamedTuple):
-    """The pool's size and its bounds as they stand in the table; `change` says what became of it last, at a Unix time."""
-
-    least: int = 0
-    most: int = 0
-    size: int = 0
-    changed_at: float = 0.0
-    change: str = ""
-
-
-class SlotRecord(NamedTuple):
-    """One worker as it stands in the table; `state` indexes SLOT_STATES."""
-
-    pid: int
-    generation: int
-    state: int
-    job_id: bytes
-    jobs_done: int
-    started_at: float
-
-
-SLOT_STATES = ("empty", "starting", "idle", "busy", "stopping")
 
 
 class TableWriter:
@@ -261,239 +205,3 @@ class TableWriter:
         self._heads.release()
         self._map.close()
         os.close(self.fd)
-
-
-class ProgressWriter:
-    """A worker's side: it marks in a job's row that it has begun it, and writes what the job reports."""
-
-    def __init__(self, fd: int, rows_offset: int, directory: str) -> None:
-        self._map = mmap.mmap(fd, 0)
-        self._rows_offset = rows_offset
-        self._directory = directory
-        self._pid = 0
-        self._count = 0
-        self._offset = 0
-        self._stop = 0
-        self._tag = b""
-        self._attempt = 0
-        self._started_at = 0.0
-        self._sticky = 0
-
-    def begin(self, row: int, job_id: bytes, attempt: int) -> None:
-        """Mark that this process has begun the job. Everything written until the next `begin` is about this job."""
-        self._offset = self._rows_offset + (row - 1) * ROW_BYTES + PROGRESS_OFFSET
-        self._stop = self._offset + 8 + PROGRESS.size
-        self._tag = job_id[8:]
-        self._attempt = attempt
-        self._sticky = layout.MAY_HAVE_FILE if attempt > 1 else 0
-        self._started_at = now = wall()
-        self._pid = self._pid or os.getpid()
-        self._write(0, 0.0, 0.0, now, b"", b"")
-
-    def _write(self, flags: int, value: float, total: float, now: float, message: bytes, data: bytes) -> None:
-        self._count = count = (self._count + 1) & _MASK
-        body = PROGRESS.pack(
-            self._tag, self._attempt, flags | self._sticky, self._pid, self._started_at, value, total, now, message, data
-        )
-        self._map[self._offset : self._stop] = layout.PART_HEAD.pack(crc32(body, count), count) + body
-
-    def is_stopping(self, slot: int) -> bool:
-        """Return whether the supervisor is stopping the worker of this slot."""
-        body = try_read_part(self._map, SLOTS_OFFSET + slot * SLOT_BYTES, layout.SLOT.size)
-        return body is not None and SLOT_STATES[layout.SLOT.unpack(body)[2]] == "stopping"
-
-    def report(self, value: float, total: float | None) -> None:
-        """Write a value without message and data."""
-        if total is None:
-            self._write(1, value, 0.0, wall(), b"", b"")
-        else:
-            self._write(3, value, total, wall(), b"", b"")
-
-    def report_more(self, value: float, total: float | None, message: str | None, data: bytes | None) -> None:
-        """Write a value with message and pickled data; what is too long for the row goes into a file beside it."""
-        flags = layout.REPORTED
-        flags |= layout.HAS_TOTAL if total is not None else 0
-        flags |= layout.HAS_MESSAGE if message is not None else 0
-        flags |= layout.HAS_DATA if data is not None else 0
-        text = (message or "").encode(errors="replace")
-        data = data or b""
-        if len(text) > layout.INLINE_MESSAGE_BYTES or len(data) > layout.INLINE_DATA_BYTES:
-            if not self._sticky:  # said before the file is there, so that it is removed whenever this process dies
-                self._sticky = layout.MAY_HAVE_FILE
-                self._write(0, 0.0, 0.0, wall(), b"", b"")
-            self._write_file(text, data)
-            flags |= layout.IN_FILE
-            text = clip(text.decode(errors="replace"), layout.INLINE_MESSAGE_BYTES)
-            data = b""
-        self._write(flags, value, total or 0.0, wall(), text, data)
-
-    def _write_file(self, text: bytes, data: bytes) -> None:
-        path = data_file(self._directory, self._job_id())
-        fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:
-            file.write(len(text).to_bytes(4, "little") + text + data)
-        os.replace(path + ".new", path)
-
-    def _job_id(self) -> bytes:
-        state = self._offset - PROGRESS_OFFSET + 8
-        return self._map[state : state + 16]
-
-
-class ProgressTable:
-    """Any process's view of the table. Nothing here blocks, locks, or asks the supervisor."""
-
-    def __init__(self, path: str, *, loads: Callable[[bytes], Any]) -> None:
-        """Map the table at `path` (OSError if it is not there); `loads` unpickles what jobs report as data."""
-        self._directory = os.path.dirname(path)
-        self._loads = loads
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._map = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
-            self.file_id = os.fstat(fd).st_ino
-        finally:
-            os.close(fd)
-        identity = try_read_part(self._map, 0, layout.IDENTITY.size)
-        fields = layout.IDENTITY.unpack(identity) if identity else (b"",)
-        if fields[0] != layout.MAGIC:
-            raise OSError(f"{path} is not a table of this version of procjobs")
-        _, _, self.supervisor_pid, self._buckets, _, self._rows_offset, self.started_at = fields
-        self._heads = memoryview(self._map)[BUCKETS_OFFSET : self._rows_offset].cast("I")
-
-    def close(self) -> None:
-        """Unmap the table."""
-        self._heads.release()
-        self._map.close()
-
-    def _state_at(self, row: int) -> bytes | None:
-        return try_read_part(self._map, self._rows_offset + (row - 1) * ROW_BYTES, STATE.size)
-
-    def _find(self, job_id: bytes) -> tuple[int, bytes] | None:
-        """Return the row of a job and its state part.
-
-        While a chain is walked, its rows may be released and used again in another chain. A row that does not belong to
-        the bucket gives that away, and the walk begins again.
-        """
-        bucket = bucket_of(job_id, self._buckets)
-        for _ in range(100):
-            row = self._heads[bucket]
-            while row:
-                body = self._state_at(row)
-                if body is None or bucket_of(body[:16], self._buckets) != bucket:
-                    break
-                if body[:16] == job_id:
-                    return row, body
-                row = int.from_bytes(body[16:20], "little")
-            else:
-                return None
-        return None
-
-    def status(self, job_id: bytes, text: str = "") -> JobStatus:
-        """Return what is known about a job, `text` being its id as text; raise UnknownJob if it has no row."""
-        found = self._find(job_id)
-        if found is None:
-            raise UnknownJob(
-                f"job {to_text(job_id)} is not known to this pool: its supervisor has not received it yet, it was "
-                "evicted some time after it finished, or it belongs to another pool or an earlier supervisor"
-            )
-        return self._status(*found, text)
-
-    def progress(self, job_id: bytes) -> Progress | None:
-        """Return what a job has last reported, None if nothing; raise UnknownJob if it has no row."""
-        return self.status(job_id).progress
-
-    def _status(self, row: int, body: bytes, text: str = "") -> JobStatus:
-        job_id, _, state, reason, attempt, submitted, _, finished, name, error = STATE.unpack(body)
-        offset = self._rows_offset + (row - 1) * ROW_BYTES + PROGRESS_OFFSET
-        report = try_read_part(self._map, offset, PROGRESS.size)
-        progress = started_at = pid = None
-        if report is not None and report[:8] == job_id[8:]:
-            fields = PROGRESS.unpack(report)
-            began, flags, pid, started_at = fields[1:5]
-            if began > attempt:
-                state, reason, attempt, error = _RUNNING, 0, began, b""
-            if flags & layout.REPORTED:
-                progress = self._decode(job_id, fields)
-        return JobStatus(
-            text or to_text(job_id),
-            name.decode(errors="replace"),
-            _STATE_TEXT[state],
-            _REASON_TEXT[reason],
-            attempt,
-            progress,
-            submitted,
-            started_at,
-            finished or None,
-            pid,
-            error.decode(errors="replace") or None,
-        )
-
-    def _decode(self, job_id: bytes, fields: tuple[Any, ...]) -> Progress:
-        _, _, flags, _, started_at, value, total, updated_at, text, data = fields
-        if flags & layout.IN_FILE:
-            try:
-                with open(data_file(self._directory, job_id), "rb") as file:
-                    content = file.read()
-                length = int.from_bytes(content[:4], "little")
-                text, data = content[4 : 4 + length], content[4 + length :]
-            except OSError:  # the pool has stopped, or the row was evicted: the clipped message is left
-                flags &= ~layout.HAS_DATA
-        return Progress(
-            value,
-            total if flags & layout.HAS_TOTAL else None,
-            text.decode(errors="replace") if flags & layout.HAS_MESSAGE else None,
-            self._load(job_id, data) if flags & layout.HAS_DATA else None,
-            updated_at,
-            started_at,
-        )
-
-    def _load(self, job_id: bytes, data: bytes) -> Any:
-        try:
-            return self._loads(data)
-        except Exception as error:  # noqa: BLE001 - the edge around the user's unpickling: the rest can be told all the same
-            what = f"what job {to_text(job_id)} reported as data could not be unpickled here"
-            return PayloadError(f"{what}: {type(error).__name__}: {error}")
-
-    def jobs(self) -> Iterator[JobStatus]:
-        """Yield every job that has a row, in no particular order."""
-        for row in range(1, self.counters().rows_used + 1):
-            body = self._state_at(row)
-            if body is not None and (found := self._find(body[:16])) is not None and found[0] == row:
-                yield self._status(row, found[1])
-
-    def counters(self) -> Counters:
-        """Return the pool's counters as of the supervisor's last turn."""
-        body = try_read_part(self._map, layout.COUNTERS_OFFSET, layout.COUNTERS.size)
-        return Counters._make(layout.COUNTERS.unpack(body)) if body else Counters()
-
-    def problem(self) -> str | None:
-        """Return why the pool cannot run jobs, None when it can."""
-        body = try_read_part(self._map, layout.PROBLEM_OFFSET, layout.PROBLEM.size)
-        text: bytes = layout.PROBLEM.unpack(body)[0] if body else b""
-        return text.decode(errors="replace") or None
-
-    def store(self) -> str | None:
-        """Return what is the matter with the pool's store, None where it has none."""
-        body = try_read_part(self._map, layout.STORE_OFFSET, layout.STORE.size)
-        text: bytes = layout.STORE.unpack(body)[0] if body else b""
-        return text.decode(errors="replace") or None
-
-    def scaling(self) -> Scaling:
-        """Return the pool's size and its bounds."""
-        body = try_read_part(self._map, layout.SCALING_OFFSET, layout.SCALING.size)
-        if body is None:
-            return Scaling()
-        least, most, size, changed_at, change = layout.SCALING.unpack(body)
-        return Scaling(least, most, size, changed_at, change.decode(errors="replace"))
-
-    def slots(self) -> Iterator[tuple[int, SlotRecord]]:
-        """Yield (number, record) of every slot that has a worker."""
-        for slot in range((BUCKETS_OFFSET - SLOTS_OFFSET) // SLOT_BYTES):
-            body = try_read_part(self._map, SLOTS_OFFSET + slot * SLOT_BYTES, layout.SLOT.size)
-            if body is not None:
-                record = SlotRecord._make(layout.SLOT.unpack(body))
-                if record.state:
-                    yield slot, record
-
-
-_STATE_TEXT = {int(state): state.text for state in JobState}
-_REASON_TEXT = {int(reason): reason.text for reason in Reason}

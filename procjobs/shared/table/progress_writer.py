@@ -1,0 +1,99 @@
+"""A worker's side of the shared table: what the job that it runs reports."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from zlib import crc32
+
+from procjobs.clock import wall
+from procjobs.shared.table import layout
+from procjobs.shared.table.layout import (
+    PROGRESS,
+    PROGRESS_OFFSET,
+    ROW_BYTES,
+    SLOT_BYTES,
+    SLOT_STATES,
+    SLOTS_OFFSET,
+    clip,
+    data_file,
+    try_read_part,
+)
+
+_MASK = 0xFFFF_FFFF
+
+
+class ProgressWriter:
+    """A worker's side: it marks in a job's row that it has begun it, and writes what the job reports."""
+
+    def __init__(self, fd: int, rows_offset: int, directory: str) -> None:
+        self._map = mmap.mmap(fd, 0)
+        self._rows_offset = rows_offset
+        self._directory = directory
+        self._pid = 0
+        self._count = 0
+        self._offset = 0
+        self._stop = 0
+        self._tag = b""
+        self._attempt = 0
+        self._started_at = 0.0
+        self._sticky = 0
+
+    def begin(self, row: int, job_id: bytes, attempt: int) -> None:
+        """Mark that this process has begun the job. Everything written until the next `begin` is about this job."""
+        self._offset = self._rows_offset + (row - 1) * ROW_BYTES + PROGRESS_OFFSET
+        self._stop = self._offset + 8 + PROGRESS.size
+        self._tag = job_id[8:]
+        self._attempt = attempt
+        self._sticky = layout.MAY_HAVE_FILE if attempt > 1 else 0
+        self._started_at = now = wall()
+        self._pid = self._pid or os.getpid()
+        self._write(0, 0.0, 0.0, now, b"", b"")
+
+    def _write(self, flags: int, value: float, total: float, now: float, message: bytes, data: bytes) -> None:
+        self._count = count = (self._count + 1) & _MASK
+        body = PROGRESS.pack(
+            self._tag, self._attempt, flags | self._sticky, self._pid, self._started_at, value, total, now, message, data
+        )
+        self._map[self._offset : self._stop] = layout.PART_HEAD.pack(crc32(body, count), count) + body
+
+    def is_stopping(self, slot: int) -> bool:
+        """Return whether the supervisor is stopping the worker of this slot."""
+        body = try_read_part(self._map, SLOTS_OFFSET + slot * SLOT_BYTES, layout.SLOT.size)
+        return body is not None and SLOT_STATES[layout.SLOT.unpack(body)[2]] == "stopping"
+
+    def report(self, value: float, total: float | None) -> None:
+        """Write a value without message and data."""
+        if total is None:
+            self._write(1, value, 0.0, wall(), b"", b"")
+        else:
+            self._write(3, value, total, wall(), b"", b"")
+
+    def report_more(self, value: float, total: float | None, message: str | None, data: bytes | None) -> None:
+        """Write a value with message and pickled data; what is too long for the row goes into a file beside it."""
+        flags = layout.REPORTED
+        flags |= layout.HAS_TOTAL if total is not None else 0
+        flags |= layout.HAS_MESSAGE if message is not None else 0
+        flags |= layout.HAS_DATA if data is not None else 0
+        text = (message or "").encode(errors="replace")
+        data = data or b""
+        if len(text) > layout.INLINE_MESSAGE_BYTES or len(data) > layout.INLINE_DATA_BYTES:
+            if not self._sticky:  # said before the file is there, so that it is removed whenever this process dies
+                self._sticky = layout.MAY_HAVE_FILE
+                self._write(0, 0.0, 0.0, wall(), b"", b"")
+            self._write_file(text, data)
+            flags |= layout.IN_FILE
+            text = clip(text.decode(errors="replace"), layout.INLINE_MESSAGE_BYTES)
+            data = b""
+        self._write(flags, value, total or 0.0, wall(), text, data)
+
+    def _write_file(self, text: bytes, data: bytes) -> None:
+        path = data_file(self._directory, self._job_id())
+        fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(len(text).to_bytes(4, "little") + text + data)
+        os.replace(path + ".new", path)
+
+    def _job_id(self) -> bytes:
+        state = self._offset - PROGRESS_OFFSET + 8
+        return self._map[state : state + 16]
