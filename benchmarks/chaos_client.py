@@ -22,7 +22,7 @@ from chaos_jobs import append, make_plan, open_pool
 import procjobs
 from procjobs.host import process
 
-MOST_PENDING = 60
+MAX_PENDING = 60
 STATES = {"JobCancelled": "cancelled", "JobExpired": "expired", "": "succeeded"}
 
 
@@ -150,7 +150,7 @@ class Desk:
 
 def submit_jobs(desk, rng, until, *, cancels=False):
     while time.monotonic() < until:
-        if len(desk.pending) < MOST_PENDING:
+        if len(desk.pending) < MAX_PENDING:
             for _ in range(rng.choice((1, 1, 2, 5, 30))):
                 desk.submit(make_plan(rng))
         if cancels and desk.pending and rng.random() < 0.6:
@@ -179,7 +179,7 @@ def submit_and_leave(desk, rng, until, _patience):
 async def await_runs(desk, rng, until, patience):
     tasks = set()
     while time.monotonic() < until:
-        if len(tasks) < MOST_PENDING:
+        if len(tasks) < MAX_PENDING:
             task = asyncio.create_task(desk.run(make_plan(rng)))
             tasks.add(task)
             task.add_done_callback(tasks.discard)

@@ -24,11 +24,11 @@ class Peer:
     replaces_pool = False
     scale = 1.0
 
-    def __init__(self, *, with_timeouts=False, workers=WORKERS, preload=(), most_queued=None):
+    def __init__(self, *, with_timeouts=False, workers=WORKERS, preload=(), max_queued=None):
         self.with_timeouts = with_timeouts
         self.workers = workers
         self.preload = preload
-        self.most_queued = most_queued
+        self.max_queued = max_queued
 
     def start(self):
         raise NotImplementedError
@@ -79,7 +79,7 @@ class Procjobs(Peer):
     def start(self):
         import procjobs
 
-        settings = {} if self.most_queued is None else {"max_queued": self.most_queued}
+        settings = {} if self.max_queued is None else {"max_queued": self.max_queued}
         self.pool = procjobs.Pool(workers=self.workers, preload=self.preload, **settings)
         self.submit = self.pool.submit
 

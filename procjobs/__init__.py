@@ -38,6 +38,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from procjobs.errors import (
+    Attempt,
     CommitFailed,
     ConfigurationError,
     JobCancelled,
@@ -67,7 +68,7 @@ from procjobs.errors import (
     WorkerCrashed,
 )
 from procjobs.shared.queues import Queue
-from procjobs.shared.records import Attempt, JobRecord, JobStatus, PoolStats, Progress, QueueInfo, Run, WorkerInfo
+from procjobs.shared.records import JobRecord, JobStatus, PoolStats, Progress, QueueInfo, Run, WorkerInfo
 from procjobs.version import __version__
 from procjobs.worker.context import JobContext, current_job, progress, track
 

@@ -8,5 +8,9 @@ from __future__ import annotations
 
 from time import monotonic, perf_counter, sleep
 from time import time as wall
+from typing import Final
 
-__all__ = ["monotonic", "perf_counter", "sleep", "wall"]
+__all__ = ["NEVER", "monotonic", "perf_counter", "sleep", "wall"]
+
+NEVER: Final = float("inf")
+"""The deadline of what has none: it comes after every other one."""

@@ -8,10 +8,7 @@ from __future__ import annotations
 import concurrent.futures
 import math
 import signal as _signal
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from procjobs.shared.records import Attempt
+from typing import Any, NamedTuple
 
 
 class ProcjobsError(Exception):
@@ -72,6 +69,24 @@ class OutsideJob(ProcjobsError, RuntimeError):
 
 
 # The job's doing -------------------------------------------------------------------------------------
+
+
+class Attempt(NamedTuple):
+    """An attempt of a job that failed. Times are Unix times in seconds, None where it had not begun.
+
+    `reason` is as in `procjobs.JobStatus`; `error` is one line or some; `signal` or `exit_code` say how its worker ended, if
+    it did; `stderr` is the end of the text that the job had written to standard error.
+    """
+
+    attempt: int
+    reason: str | None
+    error: str
+    started_at: float | None
+    ended_at: float
+    signal: int | None
+    exit_code: int | None
+    last_progress: str | None
+    stderr: str
 
 
 class JobError(ProcjobsError):

@@ -135,7 +135,7 @@ def measure_submit(name, size):
     if name == DIRTY:
         raise RuntimeError("has no submit: execute() waits for the result")
     size = int(size * ADAPTERS[name].scale)
-    peer = started(name, most_queued=2 * size)
+    peer = started(name, max_queued=2 * size)
     timed = min(size // 20, 5_000)
     with tempfile.TemporaryDirectory() as directory:
         jobs = [peer.submit(work.hold, f"{directory}/release") for _ in range(WORKERS)]

@@ -21,11 +21,11 @@ from procjobs.shared.config import NICE
 from procjobs.version import __version__
 
 OK, WARN, FAIL = "ok", "warn", "fail"
-_LEAST_FILES: Final = 1024
-_LEAST_PROCESSES: Final = 256
-_LEAST_BYTES: Final = 64 * 2**20
+_MIN_FILES: Final = 1024
+_MIN_PROCESSES: Final = 256
+_MIN_BYTES: Final = 64 * 2**20
 _FEW_BYTES: Final = 8 * 2**20
-_LEAST_VERSIONS: Final = {"psutil": (5, 9), "cloudpickle": (3, 0)}
+_MIN_VERSIONS: Final = {"psutil": (5, 9), "cloudpickle": (3, 0)}
 
 
 class Finding(NamedTuple):
@@ -41,7 +41,7 @@ def check_versions(_directory: str | None) -> Iterator[Finding]:
     """Python, procjobs, and what it is built on."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield Finding("versions", OK, f"procjobs {__version__}, Python {python}, Linux {os.uname().release}")
-    for name, least in _LEAST_VERSIONS.items():
+    for name, least in _MIN_VERSIONS.items():
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -103,7 +103,7 @@ def check_directory(directory: str | None) -> Iterator[Finding]:
 
 def _check_room(base: str) -> Finding:
     free = shutil.disk_usage(base).free
-    verdict = FAIL if free < _FEW_BYTES else WARN if free < _LEAST_BYTES else OK
+    verdict = FAIL if free < _FEW_BYTES else WARN if free < _MIN_BYTES else OK
     advice = "" if verdict == OK else "remove what fills it, or give the container a larger /dev/shm (docker run --shm-size)"
     return Finding("room", verdict, f"{text.size(free)} free in {base}", advice)
 
@@ -111,11 +111,11 @@ def _check_room(base: str) -> Finding:
 def check_limits(_directory: str | None) -> Iterator[Finding]:
     """RLIMIT_NOFILE: clients, workers and large payloads need descriptors. RLIMIT_NPROC: workers are processes."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    is_enough = files == resource.RLIM_INFINITY or files >= _LEAST_FILES
+    is_enough = files == resource.RLIM_INFINITY or files >= _MIN_FILES
     advice = "" if is_enough else "raise it: LimitNOFILE= in systemd, ulimit -Hn, docker run --ulimit nofile="
     yield Finding("limits", OK if is_enough else WARN, f"open files: at most {_limit(files)}", advice)
     processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    is_enough = processes == resource.RLIM_INFINITY or processes >= _LEAST_PROCESSES
+    is_enough = processes == resource.RLIM_INFINITY or processes >= _MIN_PROCESSES
     advice = "" if is_enough else "raise it: LimitNPROC= in systemd, ulimit -u"
     yield Finding("limits", OK if is_enough else WARN, f"processes of this user: at most {_limit(processes)}", advice)
 
@@ -134,7 +134,7 @@ def check_capacity(_directory: str | None) -> Iterator[Finding]:
     usable = hostinfo.usable_memory_bytes(memory)
     limit = memory.cgroup_limit_bytes
     bound = f", a cgroup limit of {text.size(limit)}" if limit is not None else ""
-    verdict = WARN if usable < workers * _LEAST_BYTES else OK
+    verdict = WARN if usable < workers * _MIN_BYTES else OK
     advice = "" if verdict == OK else "fewer workers, max_rss= for jobs, or more memory"
     yield Finding("memory", verdict, f"{text.size(usable)} can be used of {text.size(memory.total_bytes)}{bound}", advice)
 

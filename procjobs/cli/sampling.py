@@ -13,7 +13,7 @@ from procjobs.shared.records import JobStatus, PoolStats, WorkerInfo
 if TYPE_CHECKING:
     from procjobs.client.running_pool import AttachedPool
 
-_LEAST_SPAN: Final = 0.4
+_MIN_SPAN: Final = 0.4
 """Rates over a shorter time jump about."""
 _SCAN_SHARE: Final = 20
 """Reading all jobs of a large pool may take a second: that much of the time is spent on it, one part in so many."""
@@ -73,7 +73,7 @@ class Sampler:
         pool, stats, now = self._pool, self._pool.stats(), monotonic()
         workers = pool.workers()
         usage = {w.pid: observe.usage_of(self._tree.members(w.pid, 0.0)) for w in workers if w.pid}
-        if now - self._since >= _LEAST_SPAN:
+        if now - self._since >= _MIN_SPAN:
             self._measure(now, {pid: used.cpu_seconds for pid, used in usage.items()}, (stats.finished, stats.failed))
         self._scan(now)
         lines = []

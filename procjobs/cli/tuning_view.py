@@ -58,7 +58,7 @@ def progress(count: int) -> Iterator[Teller]:
 
 
 def _share(moment: Moment) -> float:
-    return min(moment.elapsed / moment.seconds, moment.jobs / moment.least_jobs, 1.0)
+    return min(moment.elapsed / moment.seconds, moment.jobs / moment.min_jobs, 1.0)
 
 
 def _stage(moment: Moment) -> str:
@@ -66,7 +66,7 @@ def _stage(moment: Moment) -> str:
     if moment.stage == "measuring":
         said = f"{text.duration(moment.elapsed)} of {text.duration(moment.seconds)}, {text.count(moment.jobs, 'job')}"
         if moment.elapsed >= moment.seconds:
-            said += f" of {moment.least_jobs}"
+            said += f" of {moment.min_jobs}"
         said += f", {text.size(moment.memory_bytes)}"
     return said + (f", [bold {colours.RED}]{moment.failed} failed[/]" if moment.failed else "")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from procjobs import errors
 from procjobs.clock import monotonic, sleep, wall
 from procjobs.errors import (
+    Attempt,
     JobCancelled,
     JobError,
     PayloadError,
@@ -24,7 +25,7 @@ from procjobs.errors import (
 )
 from procjobs.host.payload import Received
 from procjobs.shared.ids import ID_BYTES, to_text
-from procjobs.shared.records import Attempt, JobStatus, Progress
+from procjobs.shared.records import JobStatus, Progress
 from procjobs.shared.wire import BODY, Outcome, finished_payload, parse_finished, parse_json
 
 if TYPE_CHECKING:

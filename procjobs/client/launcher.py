@@ -16,7 +16,7 @@ from procjobs.errors import SupervisorError
 from procjobs.host import cpus, observe, payload, process, rundir
 from procjobs.shared.config import PoolSettings
 
-_MOST_KEY: Final = 8192
+_MAX_KEY: Final = 8192
 START_TIMEOUT: Final = 30.0
 _START: Final = (
     "import sys, os; daemon = sys.argv[1] == 'daemon'\n"
@@ -257,7 +257,7 @@ def describe_generation(
 
 def _short(text: str) -> str:
     """Return what stands for a text: itself, or a digest of a long one. To load hashlib takes longer than to attach."""
-    if len(text) <= _MOST_KEY:
+    if len(text) <= _MAX_KEY:
         return text
     import hashlib
 

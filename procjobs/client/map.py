@@ -22,7 +22,7 @@ WINDOW: Final = 10_000
 _CHUNK_SECONDS: Final = 0.01
 """What a job of automatic size is to take: a hundred times what it costs to hand it out."""
 _GROWTH: Final = 32
-_MOST_ITEMS: Final = 16_384
+_MAX_ITEMS: Final = 16_384
 
 
 # Fixed chunks ---------------------------------------------------------------------------------------------------
@@ -79,9 +79,9 @@ class Pace:
 
     def observe_run(self, count: int, seconds: float) -> None:
         """Take note of how long a chunk took to be run."""
-        fitting = int(_CHUNK_SECONDS * count / seconds) if seconds > 0 else _MOST_ITEMS
+        fitting = int(_CHUNK_SECONDS * count / seconds) if seconds > 0 else _MAX_ITEMS
         if fitting < self._size or count >= self._size:
-            self._size = max(min(fitting, self._size * self._growth, _MOST_ITEMS), 1)
+            self._size = max(min(fitting, self._size * self._growth, _MAX_ITEMS), 1)
 
     def observe_submission(self, count: int, seconds: float) -> None:
         """Take note of how long a chunk took to be pickled and sent: large items travel in small numbers."""

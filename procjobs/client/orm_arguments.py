@@ -19,7 +19,7 @@ from procjobs.errors import PayloadError
 ORM: Final = "sqlalchemy.orm"
 """Where this module is not loaded, there are no such objects."""
 _STATE: Final = "_sa_instance_state"  # SQLAlchemy: InstanceState is found under this name in the __dict__ of mapped objects
-_MOST_ITEMS: Final = 100
+_MAX_ITEMS: Final = 100
 _CONTAINERS: Final = (list, tuple, set, frozenset, dict)
 _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None)})
 
@@ -48,7 +48,7 @@ def _is_attached(value: Any) -> bool:
 
 
 def _has_attached(values: Iterable[Any] | dict[Any, Any]) -> bool:
-    return any(map(_is_attached, islice(_items(values), _MOST_ITEMS)))
+    return any(map(_is_attached, islice(_items(values), _MAX_ITEMS)))
 
 
 def _items(values: Any) -> Iterator[Any]:
@@ -79,7 +79,7 @@ def _complain(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoRetur
     for what, value in named:
         found = value
         if not _is_attached(value) and isinstance(value, _CONTAINERS):
-            found = next(filter(_is_attached, islice(_items(value), _MOST_ITEMS)), None)
+            found = next(filter(_is_attached, islice(_items(value), _MAX_ITEMS)), None)
             what = f"an item of {what}"  # noqa: PLW2901
         if _is_attached(found):
             kind = type(found).__name__

@@ -41,7 +41,7 @@ from procjobs.shared import store_address as address
 from procjobs.shared.config import UNSET, JobOptions, PoolSettings, Threads, Workers, check_pool_name
 from procjobs.shared.ids import from_text, new_id, to_text
 from procjobs.shared.queues import refuse_queue
-from procjobs.shared.table.post_mortem import LastingTable
+from procjobs.shared.table.post_mortem import PostMortemTable
 from procjobs.shared.table.reader import ProgressTable
 
 if TYPE_CHECKING:
@@ -215,10 +215,10 @@ class Pool(Submitter, Monitor, Controls, Ending, concurrent.futures.Executor):
             else:
                 return connection
 
-    def _map_table(self, supervisor_pid: int) -> LastingTable:
+    def _map_table(self, supervisor_pid: int) -> PostMortemTable:
         """Return the table of the supervisor that has just answered; raise SupervisorLost if there is no such table."""
         try:
-            table = LastingTable(self._directory.table, loads=payload.loads)
+            table = PostMortemTable(self._directory.table, loads=payload.loads)
         except FileNotFoundError:
             table = None
         if table is None or table.supervisor_pid != supervisor_pid:

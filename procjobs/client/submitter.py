@@ -23,7 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _Awaited: TypeAlias = Callable[P, Coroutine[Any, Any, T]]
-_MOST_KEY_BYTES: Final = 200
+_MAX_KEY_BYTES: Final = 200
 
 
 class Submitter:
@@ -195,7 +195,7 @@ def _check_key(key: object) -> bytes:
     if not isinstance(key, str) or not key:
         raise ConfigurationError(f"key={key!r}: expected text that is the same for jobs of which one at a time may run")
     text = key.encode(errors="surrogatepass")
-    if len(text) <= _MOST_KEY_BYTES:
+    if len(text) <= _MAX_KEY_BYTES:
         return text
     import hashlib
 

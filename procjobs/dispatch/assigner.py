@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from procjobs.clock import NEVER
 from procjobs.dispatch.model import Slot, SlotState, Stop
 from procjobs.dispatch.watchdog import Guard
 from procjobs.shared.states import Event, JobState
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from procjobs.dispatch.slots import Staff
     from procjobs.shared.config import PoolSettings
 
-_NEVER: Final = float("inf")
 
 AHEAD: Final = 64
 """The most tiny jobs that lie before one worker. Of 16 it ran out while the supervisor was busy: 7 % fewer jobs a second."""
@@ -143,7 +143,7 @@ class Assigner:
 
     def _replace_if_stuck(self, slot: Slot, now: float) -> None:
         """Take the job from a worker that has not read it, and stop that worker: it would never read one."""
-        slot.take_back_at = _NEVER
+        slot.take_back_at = NEVER
         if slot.jobs and slot.stop in {Stop.NONE, Stop.RETIRE} and not self._engine.has_begun(slot.jobs[0]):
             self.give_back(slot, self._engine.take_back(slot))
             if not slot.jobs:
@@ -156,7 +156,7 @@ class Assigner:
         Where it had not read even the first one, it is idle after that. Either way it gets nothing ahead until it has
         answered: one that hangs is left with one job, which runs into its timeout.
         """
-        slot.take_back_at = _NEVER
+        slot.take_back_at = NEVER
         slot.is_slow = True
         if slot.stop not in {Stop.NONE, Stop.RETIRE}:
             self.give_back(slot, self._engine.take_back(slot) if even_one else ())

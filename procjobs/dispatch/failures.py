@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 How = tuple[int | None, int | None]
 """How a process ended: (signal, exit code), one of them None."""
-_MOST_ATTEMPTS: Final = 10
+_MAX_ATTEMPTS: Final = 10
 """The attempts of a job's history that go into its answer: the last ones."""
 _MEBIBYTE: Final = 2**20
 
@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
         if job.stack:
             values["stack"] = job.stack
         if job.history:
-            values["history"] = job.history[-_MOST_ATTEMPTS:]
+            values["history"] = job.history[-_MAX_ATTEMPTS:]
         return values
 
 
@@ -80,7 +80,7 @@ def quarantine(job: Job, verdict: Verdict) -> Verdict:
 
 
 def describe_attempt(job: Job, reason: Reason, error: str, how: How, account: Account) -> dict[str, Any]:
-    """Return the fields of an `Attempt` (procjobs.shared.records)."""
+    """Return the fields of an `Attempt` (procjobs.errors)."""
     return {
         "attempt": job.attempt,
         "reason": reason.text,

@@ -18,12 +18,12 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
+from procjobs.clock import NEVER
 from procjobs.shared.queues import Queue, Rate, parse_rate
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Generation, Job
 
-_NEVER: Final = float("inf")
 _NO_QUEUE: Final = Queue()
 _UNDECLARED: Final = Queue(limit=1)
 """What holds for a queue that is not declared any more, of which the store still has jobs."""
@@ -44,13 +44,13 @@ class Line:
     __slots__ = ("__weakref__", "called", "held", "limit", "rate", "running", "starts", "waiting", "wakes_at")
 
     def __init__(self, limit: int | None, rate: Rate | None) -> None:
-        self.limit = _NEVER if limit is None else limit
+        self.limit = NEVER if limit is None else limit
         self.rate = rate
         self.running = self.held = 0
         self.called: Counter[Generation] = Counter()
         self.starts: deque[float] = deque()
         self.waiting: dict[Generation, list[tuple[float, int, Job]]] = {}  # heaps; who has gone is dropped on coming up
-        self.wakes_at = _NEVER
+        self.wakes_at = NEVER
 
     def room(self, now: float) -> float:
         """Return how many more may be started now."""
@@ -264,14 +264,14 @@ class Lines:
 
     def next_time(self) -> float:
         """Return when a rate lets somebody start who waits, or forgets its last start."""
-        return self._clock[0][0] if self._clock else _NEVER
+        return self._clock[0][0] if self._clock else NEVER
 
     def advance(self, now: float) -> None:
         """Take note of the rates whose time has come."""
         while self._clock and self._clock[0][0] <= now:
             when, _, line = heapq.heappop(self._clock)
             if when == line.wakes_at:
-                line.wakes_at = _NEVER
+                line.wakes_at = NEVER
                 line.room(now)
                 self._note_room(line)
                 if not line.held:

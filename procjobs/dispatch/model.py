@@ -6,6 +6,7 @@ from collections import deque
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from procjobs.clock import NEVER
 from procjobs.dispatch.queue import JobQueue
 from procjobs.shared.config import JobOptions
 from procjobs.shared.restarts import RestartBudget
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from procjobs.supervisor.durable.stored_jobs import Durable
     from procjobs.supervisor.workers.output import Transcript
 
-_NEVER = float("inf")
 
 
 class Kind:
@@ -48,7 +48,7 @@ class Kind:
         self.options = options
         self.function = function
         self.description = description
-        self.mean_seconds = _NEVER
+        self.mean_seconds = NEVER
         limits = options.timeout, options.soft_timeout, options.stall_timeout, options.max_rss, options.slow_after
         self.is_limited = any(limit is not None for limit in limits)
         self.talks = False
@@ -58,7 +58,7 @@ class Kind:
     def observe(self, seconds: float) -> None:
         """Take a run time into the mean."""
         mean = self.mean_seconds
-        self.mean_seconds = seconds if mean == _NEVER else mean + (seconds - mean) * 0.125
+        self.mean_seconds = seconds if mean == NEVER else mean + (seconds - mean) * 0.125
 
 
 class Generation:
@@ -240,4 +240,4 @@ class Slot:
         self.baseline_bytes = self.used_bytes = 0
         self.has_grown = False
         self.limits: Limits | None = None
-        self.term_at = self.kill_at = self.take_back_at = _NEVER
+        self.term_at = self.kill_at = self.take_back_at = NEVER

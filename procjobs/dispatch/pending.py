@@ -6,8 +6,9 @@ A job that waits is in one place: the queue of its generation, the timetable, or
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from procjobs.clock import NEVER
 from procjobs.dispatch.limiters import Lines
 from procjobs.dispatch.queue import Timetable
 from procjobs.shared.states import FINAL, Event, JobState
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from procjobs.dispatch.model import Generation, Job
     from procjobs.shared.queues import Queue
 
-_NEVER: Final = float("inf")
 
 
 class Waiting:
@@ -129,7 +129,7 @@ class Waiting:
         """Take out everything."""
         waiting = [job for generation in self._generations for job in _drain(generation)]
         waiting += self.lines.drain()
-        while (delayed := self._delayed.pop_due(_NEVER)) is not None:
+        while (delayed := self._delayed.pop_due(NEVER)) is not None:
             if delayed.state in {JobState.SCHEDULED, JobState.RETRYING}:
                 self.scheduled -= 1
                 delayed.advance(Event.DUE)

@@ -7,13 +7,13 @@ from bisect import insort
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from procjobs.clock import NEVER
 from procjobs.shared.states import JobState
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Job
 
 _QUEUED: Final = JobState.QUEUED
-_NEVER: Final = float("inf")
 
 
 class JobQueue:
@@ -64,12 +64,12 @@ class JobQueue:
 
     def oldest(self) -> float:
         """Return since when the first of one of the priorities has waited, infinity where nothing does."""
-        return min((self._since(level) for level in self._levels.values()), default=_NEVER)
+        return min((self._since(level) for level in self._levels.values()), default=NEVER)
 
     def _since(self, level: deque[Job]) -> float:
         while level and level[0].state is not _QUEUED:
             level.popleft()
-        return level[0].queued_at if level else _NEVER
+        return level[0].queued_at if level else NEVER
 
     def drop_first(self) -> None:
         """Take out the job that `first` returned."""
@@ -95,7 +95,7 @@ class Timetable:
 
     def next_time(self) -> float:
         """Return the earliest time entered, infinity when there is none."""
-        return self._heap[0][0] if self._heap else float("inf")
+        return self._heap[0][0] if self._heap else NEVER
 
     def jobs(self) -> list[Job]:
         """Return all jobs entered, those included whose time does not matter any more."""

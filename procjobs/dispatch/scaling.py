@@ -22,13 +22,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from procjobs.clock import NEVER
 from procjobs.dispatch.model import SlotState
 
 if TYPE_CHECKING:
     from procjobs.dispatch.ports import Engine
     from procjobs.dispatch.slots import Staff
 
-_NEVER: Final = float("inf")
 _MEBIBYTE: Final = 2**20
 
 PATIENCE_SECONDS: Final = 0.1
@@ -50,7 +50,7 @@ HIGH_CPU_PRESSURE: Final = 0.5
 HIGH_MEMORY_PRESSURE: Final = 0.1
 """Waiting for memory in a tenth of the time means that the kernel is reclaiming what is in use: swap is next."""
 RESERVE_SHARE: Final = 0.05
-LEAST_WORKER_BYTES: Final = 16 * _MEBIBYTE
+MIN_WORKER_BYTES: Final = 16 * _MEBIBYTE
 """What a worker takes at the least, beside what it shares with the template."""
 SHRINK_SECONDS: Final = 1.0
 """Between two steps down."""
@@ -140,7 +140,7 @@ def growth_by_memory(facts: MemoryFacts, largest_bytes: int) -> Growth:
     >>> growth_by_memory(MemoryFacts(2**33, 2**31, (2**28, 2**27)), 2**28)
     Growth(workers=5, why='2048 MiB of memory free, 256 MiB for each worker')
     """
-    each = max(largest_bytes, LEAST_WORKER_BYTES)
+    each = max(largest_bytes, MIN_WORKER_BYTES)
     to_come = sum(max(each - taken, 0) for taken in facts.worker_bytes)
     room = facts.free_bytes - to_come - facts.total_bytes * RESERVE_SHARE
     why = f"{facts.free_bytes // _MEBIBYTE} MiB of memory free, {each // _MEBIBYTE} MiB for each worker"
@@ -154,9 +154,9 @@ class Scaler:
         self._engine = engine
         self._staff = staff
         self._least_keep = self._keep_seconds = keep_seconds
-        self._look_at = _NEVER
-        self._looked_at = self._next_growth_at = self._next_shrinking_at = self._next_note_at = -_NEVER
-        self._shrank_at = -_NEVER
+        self._look_at = NEVER
+        self._looked_at = self._next_growth_at = self._next_shrinking_at = self._next_note_at = -NEVER
+        self._shrank_at = -NEVER
         self._largest_bytes = 0.0
 
     def next_time(self) -> float:
@@ -171,8 +171,8 @@ class Scaler:
         staff = self._staff
         can_grow = may_grow and staff.size < staff.most and staff.live >= staff.size
         if not can_grow or not any(generation.queue for generation in staff.generations):
-            self._look_at = _NEVER
-        elif self._look_at == _NEVER:
+            self._look_at = NEVER
+        elif self._look_at == NEVER:
             self._look_at = max(now + PATIENCE_SECONDS, self._next_growth_at)
 
     def is_due(self, now: float) -> bool:
@@ -210,9 +210,9 @@ class Scaler:
         self._looked_at = now
         self._look_at = self._next_growth_at = now + (LOOK_SECONDS if count else HOLD_SECONDS)
         if count:
-            if self._shrank_at > -_NEVER:
+            if self._shrank_at > -NEVER:
                 self._learn(now - self._shrank_at)
-                self._shrank_at = -_NEVER
+                self._shrank_at = -NEVER
             self._staff.set_size(self._staff.size + count, f"{line}, {growth.why}", now)
         elif self._next_note_at <= now:
             self._next_note_at = now + NOTE_SECONDS

@@ -6,8 +6,9 @@ between generations of code: whoever has jobs and no worker comes first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from procjobs.clock import NEVER
 from procjobs.dispatch.failures import describe_end
 from procjobs.dispatch.model import Generation, Slot, SlotState, Stop
 from procjobs.dispatch.watchdog import FORGIVEN_SECONDS, Guard
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from procjobs.dispatch.ports import Engine
     from procjobs.shared.config import PoolSettings
 
-_NEVER: Final = float("inf")
 
 
 class Staff:
@@ -61,8 +61,8 @@ class Staff:
     def spare_since(self) -> float:
         """Return since when the worker that was idle for longest is, infinity where the pool can do without none."""
         if self.live <= self.least or self.staying() <= self.least:
-            return _NEVER
-        return min((g.idle[0].idle_since for g in self.generations if g.idle and not g.queue), default=_NEVER)
+            return NEVER
+        return min((g.idle[0].idle_since for g in self.generations if g.idle and not g.queue), default=NEVER)
 
     def spare(self) -> list[Slot]:
         """Return the idle workers, those that were idle for longest first."""
@@ -131,7 +131,7 @@ class Staff:
         slot.state = SlotState.IDLE
         slot.idle_since = now
         slot.limits = None
-        slot.take_back_at = _NEVER
+        slot.take_back_at = NEVER
         assert slot.generation is not None
         slot.generation.idle.append(slot)
 
@@ -139,7 +139,7 @@ class Staff:
 
     def next_time(self, now: float) -> float:
         """Return when something is to be done about workers that start, or a budget."""
-        deadline = _NEVER
+        deadline = NEVER
         for slot in self.slots:
             if slot.state is SlotState.STARTING:
                 deadline = min(deadline, slot.started_at + self._settings.start_timeout)
@@ -200,7 +200,7 @@ class Staff:
         """Expect a worker to end that has been told to."""
         slot.state = SlotState.STOPPING
         slot.limits = None
-        slot.take_back_at = _NEVER
+        slot.take_back_at = NEVER
         slot.kill_at = now + self._settings.job_defaults.grace_period
 
     def retire_generation(self, generation: Generation, now: float) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from procjobs.clock import NEVER
 from procjobs.dispatch.model import Slot, SlotState, Stop
 
 if TYPE_CHECKING:
     from procjobs.dispatch.ports import Engine
     from procjobs.shared.config import JobOptions
 
-_NEVER: Final = float("inf")
 EXAMINE_SECONDS: Final = 0.5
 """How long a worker has to tell its stack before it gets SIGTERM. It takes a millisecond, unless it is stopped or CPUs are
 short."""
@@ -64,7 +64,7 @@ class Limits:
         self.began_at = self._active_at = self._sampled_at = now
         self._last: Sample | None = None
         self._used_bytes = 0
-        self.sample_at = _NEVER
+        self.sample_at = NEVER
         if self._stall_timeout is not None or self._max_rss is not None:
             self.sample_at = now + _SHORTEST_PAUSE
 
@@ -91,14 +91,14 @@ class Limits:
         return Stop.NONE
 
     def _stall_pause(self) -> float:
-        return min(max(self._stall_timeout / 10, 0.05), 5.0) if self._stall_timeout is not None else _NEVER
+        return min(max(self._stall_timeout / 10, 0.05), 5.0) if self._stall_timeout is not None else NEVER
 
     def _memory_pause(self, used_bytes: int, since: float) -> float:
         """Return the seconds to the next sample: half of those in which, at its speed since the last, it is at its limit."""
         if self._max_rss is None:
-            return _NEVER
+            return NEVER
         speed = (used_bytes - self._used_bytes) / max(since, 0.001)
-        left = (self._max_rss - used_bytes) / speed if speed > 0 else _NEVER
+        left = (self._max_rss - used_bytes) / speed if speed > 0 else NEVER
         nearness = 0.5 * (1 - used_bytes / self._max_rss)
         return max(min(left / 2, nearness), _SHORTEST_PAUSE)
 
@@ -111,7 +111,7 @@ class Limits:
 
 
 def _after(seconds: float | None, now: float) -> float:
-    return _NEVER if seconds is None else now + seconds
+    return NEVER if seconds is None else now + seconds
 
 
 class Guard:
@@ -146,10 +146,10 @@ class Guard:
             return
         limits = slot.limits
         if limits.slow_at <= now:
-            limits.slow_at = _NEVER
+            limits.slow_at = NEVER
             self._engine.examine(slot)
         if limits.soft_at <= now:
-            limits.soft_at = _NEVER
+            limits.soft_at = NEVER
             self._engine.interrupt(slot)
         if limits.deadline <= now:
             self.stop(slot, Stop.TIMEOUT, now)
@@ -166,7 +166,7 @@ class Guard:
         slot.stop = why
         slot.state = SlotState.STOPPING
         slot.limits = None
-        slot.take_back_at = _NEVER
+        slot.take_back_at = NEVER
         if why in _EXAMINED:
             slot.term_at = now + EXAMINE_SECONDS
             self._engine.examine(slot)
@@ -178,20 +178,20 @@ class Guard:
 
     def _terminate(self, slot: Slot, now: float) -> None:
         grace = slot.jobs[0].kind.options.grace_period if slot.jobs else self._grace_period
-        slot.term_at = _NEVER
+        slot.term_at = NEVER
         slot.kill_at = now + grace
         self._engine.terminate(slot)
 
     def on_examined(self, slot: Slot, now: float) -> None:
         """Go on with the ladder: the worker has told its stack."""
-        if slot.term_at < _NEVER:
+        if slot.term_at < NEVER:
             self._terminate(slot, now)
 
     def forgive(self, slot: Slot, seconds: float, now: float) -> None:
         """Push back the deadlines of a slot."""
         if slot.limits is not None:
             slot.limits.forgive(seconds, now)
-        if slot.kill_at < _NEVER:
+        if slot.kill_at < NEVER:
             slot.kill_at += seconds
 
 

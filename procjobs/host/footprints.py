@@ -22,11 +22,11 @@ from procjobs.clock import wall
 from procjobs.host.observe import WorkerPeaks
 from procjobs.host.sizing import Footprint
 
-MOST_RUNS: Final = 10
+MAX_RUNS: Final = 10
 """A job that once took very much is forgotten after so many runs without one."""
-_MOST_POOLS: Final = 100
-_MOST_FILE_BYTES: Final = 65_536
-_MOST_BYTES: Final = 2**50
+_MAX_POOLS: Final = 100
+_MAX_FILE_BYTES: Final = 65_536
+_MAX_BYTES: Final = 2**50
 
 
 def path_of(pool: str) -> str:
@@ -54,7 +54,7 @@ def remember(pool: str, peaks: WorkerPeaks) -> None:
         "worker_bytes": peaks.worker_bytes,
         "shared_bytes": peaks.shared_bytes,
     }
-    document = {"version": 1, "runs": [*_read_runs(path), run][-MOST_RUNS:]}
+    document = {"version": 1, "runs": [*_read_runs(path), run][-MAX_RUNS:]}
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         part = f"{path}.{os.getpid()}"
@@ -68,7 +68,7 @@ def _forget_oldest(folder: str) -> None:
     """Keep the files of so many pools: some programs invent a name for each run."""
     with os.scandir(folder) as entries:
         ages = sorted((entry.stat().st_mtime, entry.path) for entry in entries)
-    for _, path in ages[:-_MOST_POOLS]:
+    for _, path in ages[:-_MAX_POOLS]:
         os.unlink(path)
 
 
@@ -77,9 +77,9 @@ def _read_runs(path: str) -> list[dict[str, int]]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(fd, "rb") as file:
             if stat.S_ISREG(os.fstat(fd).st_mode):
-                document = json.loads(file.read(_MOST_FILE_BYTES))
+                document = json.loads(file.read(_MAX_FILE_BYTES))
                 if isinstance(document, dict) and isinstance(document.get("runs"), list):
-                    return [run for run in document["runs"] if _is_run(run)][-MOST_RUNS:]
+                    return [run for run in document["runs"] if _is_run(run)][-MAX_RUNS:]
     return []
 
 
@@ -87,4 +87,4 @@ def _is_run(run: Any) -> bool:
     if not isinstance(run, dict):
         return False
     numbers = (run.get("worker_bytes"), run.get("shared_bytes"))
-    return all(type(number) is int and 0 <= number <= _MOST_BYTES for number in numbers)
+    return all(type(number) is int and 0 <= number <= _MAX_BYTES for number in numbers)

@@ -16,7 +16,7 @@ MARK: Final = "PROCJOBS_POOL"
 DETACHED: Final = "PROCJOBS_DETACHED"
 """The environment variable of a daemon that is to outlive the job that started it, such as another pool's supervisor."""
 
-_MOST_TASKS: Final = 64
+_MAX_TASKS: Final = 64
 _OWN_BYTES: Final = 4 * 2**20
 """What a worker does not share with the template when it is ready; measured, 2 to 3 MiB."""
 
@@ -311,7 +311,7 @@ def is_in_handler(pid: int, number: int) -> bool:
     """
     bit = 1 << (number - 1)
     try:
-        for task in os.listdir(f"/proc/{pid}/task")[:_MOST_TASKS]:
+        for task in os.listdir(f"/proc/{pid}/task")[:_MAX_TASKS]:
             with open(f"/proc/{pid}/task/{task}/status", "rb") as file:
                 for line in file:
                     if line[:7] in {b"SigPnd:", b"ShdPnd:", b"SigBlk:"} and int(line[7:], 16) & bit:

@@ -38,7 +38,7 @@ from procjobs.shared.wire import MAX_INLINE_BYTES
 OUT_OF_BAND_BYTES: Final = 32 * 1024
 """Buffers from this size on travel out of band. Measured: of 24 kB 9,000 jobs a second inline, 6,700 so; of 32 kB 5,700 and
 6,700."""
-_MOST_BUFFERS: Final = 4000
+_MAX_BUFFERS: Final = 4000
 """More buffers than this of one payload stay in the pickle: their lengths have to fit into a frame."""
 _ALIGN: Final = 64
 _STREAM_BYTES: Final = 1024 * 1024
@@ -136,7 +136,7 @@ def dump_inline(value: Any, buffers: list[pickle.PickleBuffer] | None = None) ->
 def _aside(buffers: list[pickle.PickleBuffer]) -> Any:
     def aside(buffer: pickle.PickleBuffer) -> bool:
         try:
-            large = buffer.raw().nbytes >= OUT_OF_BAND_BYTES and len(buffers) < _MOST_BUFFERS
+            large = buffer.raw().nbytes >= OUT_OF_BAND_BYTES and len(buffers) < _MAX_BUFFERS
         except BufferError:  # not contiguous: numpy copies those itself
             return True
         if large:

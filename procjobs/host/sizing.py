@@ -29,7 +29,7 @@ from procjobs.shared.config import MAX_SLOTS
 Reserve = int | Literal["auto"]
 
 _FEW: Final = 4
-_MOST_KEPT: Final = 8
+_MAX_KEPT: Final = 8
 _NICE_ENOUGH: Final = 5
 """From this niceness on a job has a third of the weight of a request, or less (sched(7): a step is a factor of 1.25)."""
 _SPARE: Final = 0.1
@@ -155,11 +155,11 @@ def _decide_reserve(facts: CpuFacts, nice: int, *, is_private: bool) -> tuple[in
         why = "against a quota niceness does not help"
         if bound.kind != "quota":
             why = f"workers of niceness {nice} do not yield"
-        return min(usable // 4, _MOST_KEPT), f"a quarter, at most {_MOST_KEPT}: {why}"
+        return min(usable // 4, _MAX_KEPT), f"a quarter, at most {_MAX_KEPT}: {why}"
     threads = threads_per_core(facts)
     whole = "" if threads == 1 else f" in whole cores of {threads} threads"
-    kept = min(math.ceil(usable // 8 / threads) * threads, _MOST_KEPT)
-    return kept, f"an eighth{whole}, at most {_MOST_KEPT}: niceness does the rest"
+    kept = min(math.ceil(usable // 8 / threads) * threads, _MAX_KEPT)
+    return kept, f"an eighth{whole}, at most {_MAX_KEPT}: niceness does the rest"
 
 
 def threads_per_core(facts: CpuFacts) -> int:

@@ -33,7 +33,7 @@ from procjobs.shared.config import check_pool_name
 VARIABLE: Final = "PROCJOBS_CONFIG"
 OWN_NAME: Final = "procjobs.toml"
 PROJECT_NAME: Final = "pyproject.toml"
-_MOST_BYTES: Final = 2**20
+_MAX_BYTES: Final = 2**20
 # To parse every project's file costs milliseconds, and most have nothing for us: this finds [tool.procjobs] however written.
 # Not compiled here: see procjobs.settings.keys.
 _HAS_TABLE: Final = rb"""\btool["']?\s*(\.\s*["']?procjobs\b|[]=])"""
@@ -195,11 +195,11 @@ def _read_bytes(path: str) -> bytes:
         with open(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise ConfigurationError(f"the settings file {path} is not a regular file")
-            content = file.read(_MOST_BYTES + 1)
+            content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise _unreadable(path, error) from error
-    if len(content) > _MOST_BYTES:
-        raise ConfigurationError(f"the settings file {path} is larger than {_MOST_BYTES} bytes: is it the right one?")
+    if len(content) > _MAX_BYTES:
+        raise ConfigurationError(f"the settings file {path} is larger than {_MAX_BYTES} bytes: is it the right one?")
     return content
 
 

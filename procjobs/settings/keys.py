@@ -29,7 +29,7 @@ _NO_KEYS: Final = frozenset({"job_defaults", "origins", "name"})
 # Not compiled here: every process that makes a pool imports this, and few read such texts.
 _WORKERS: Final = r"\s*(\d+)\s*-\s*(\d+)\s*\Z"
 _CPUS: Final = r"[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*\Z"
-_MOST_CPUS: Final = 2**16
+_MAX_CPUS: Final = 2**16
 _WORDS: Final = {
     "true": True,
     "yes": True,
@@ -190,7 +190,7 @@ def parse_cpus(text: str) -> Affinity:
     numbers: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
-        if int(last or 0) > _MOST_CPUS:
+        if int(last or 0) > _MAX_CPUS:
             raise ConfigurationError(f"{text!r} are no CPUs: there is no CPU {last}")
         numbers |= set(range(int(first), int(last or first) + 1))
     return check_affinity(numbers)

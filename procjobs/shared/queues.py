@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 from procjobs.errors import ConfigurationError
 
 _PERIODS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_MOST_STARTS: Final = 100_000
-_MOST_QUEUES: Final = 1000
-_MOST_LETTERS: Final = 100
+_MAX_STARTS: Final = 100_000
+_MAX_QUEUES: Final = 1000
+_MAX_LETTERS: Final = 100
 
 
 class Rate(NamedTuple):
@@ -63,10 +63,10 @@ def parse_rate(text: object, what: str = "rate") -> Rate | None:
     if text is None:
         return None
     count, slash, unit = text.partition("/") if isinstance(text, str) else ("", "", "")
-    if not (slash and count.isascii() and count.isdecimal() and 1 <= int(count) <= _MOST_STARTS and unit in _PERIODS):
+    if not (slash and count.isascii() and count.isdecimal() and 1 <= int(count) <= _MAX_STARTS and unit in _PERIODS):
         raise ConfigurationError(
             f"{what}={text!r}: expected how many are started and in what time, such as '10/s', '100/m', '1000/h' or '5/d', "
-            f"up to {_MOST_STARTS}"
+            f"up to {_MAX_STARTS}"
         )
     return Rate(int(count), _PERIODS[unit])
 
@@ -75,15 +75,15 @@ def check_queues(value: object) -> dict[str, Queue]:
     """Return the queues of a pool by name, given as Queue objects or as tables; raise ConfigurationError for others."""
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"queues={value!r}: expected names with their limits, such as {{'mail': Queue(limit=2)}}")
-    if len(value) > _MOST_QUEUES:
-        raise ConfigurationError(f"queues: {len(value)} are too many, {_MOST_QUEUES} the most: jobs of one may have keys")
+    if len(value) > _MAX_QUEUES:
+        raise ConfigurationError(f"queues: {len(value)} are too many, {_MAX_QUEUES} the most: jobs of one may have keys")
     return {check_queue_name(name): _check_queue(name, queue) for name, queue in value.items()}
 
 
 def check_queue_name(name: object) -> str:
     """Return what can be the name of a queue; raise ConfigurationError for what cannot."""
-    if not isinstance(name, str) or not 1 <= len(name) <= _MOST_LETTERS or not name.isprintable():
-        raise ConfigurationError(f"queue={name!r}: expected a name, of 1 to {_MOST_LETTERS} letters that can be printed")
+    if not isinstance(name, str) or not 1 <= len(name) <= _MAX_LETTERS or not name.isprintable():
+        raise ConfigurationError(f"queue={name!r}: expected a name, of 1 to {_MAX_LETTERS} letters that can be printed")
     return name
 
 

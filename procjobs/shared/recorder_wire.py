@@ -50,7 +50,7 @@ key, of the description, of the function."""
 WINDOW: Final = struct.Struct("<d")
 MAX_STORED_BYTES: Final = 64 * 2**20
 """The largest descriptor of a job or of an answer that goes into the database: a transaction is held up for 0.3 s by it."""
-MOST_EVENTS: Final = 1000
+MAX_EVENTS: Final = 1000
 """The most events of a batch. A transaction takes what has arrived, so a batch is no bound of anything but memory."""
 
 assert BATCH.size == 16
@@ -77,7 +77,7 @@ class Op(IntEnum):
     FORGET = 12
 
 
-class Said(IntEnum):
+class RecorderFrame(IntEnum):
     """What a recorder says: the kinds of its frames."""
 
     COMMITTED = 1

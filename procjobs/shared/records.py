@@ -64,24 +64,6 @@ class JobStatus(NamedTuple):
         return self.finished_at is not None
 
 
-class Attempt(NamedTuple):
-    """An attempt of a job that failed. Times are Unix times in seconds, None where it had not begun.
-
-    `reason` is as in `JobStatus`; `error` one line or some; `signal` or `exit_code` say how its worker ended, if it did;
-    `stderr` is the end of what the job had written to standard error.
-    """
-
-    attempt: int
-    reason: str | None
-    error: str
-    started_at: float | None
-    ended_at: float
-    signal: int | None
-    exit_code: int | None
-    last_progress: str | None
-    stderr: str
-
-
 class Run(NamedTuple):
     """An attempt of a job as the store keeps it. Times are Unix times in seconds, None where they are not known.
 

@@ -24,7 +24,7 @@ All numbers are little-endian.
     WATCH     client -> supervisor   job id: a FINISHED is wanted for it, now or when there is one
     NOTICE    supervisor -> client   JSON {"problem"}
     READY     worker -> supervisor   u64 resident bytes of the worker, which has initialised
-    UNFIT     worker -> supervisor   text: the initializer failed; the worker ends after it
+    INIT_FAILED     worker -> supervisor   text: the initializer failed; the worker ends after it
 
 Jobs go to a worker as one message each: JOB struct, JSON and function of the kind where the worker has not seen it yet,
 inline part of the payload. Up to MAX_PACKET_BYTES it is a packet in a pipe; others take a socket, and the pipe JOB_ASIDE.
@@ -40,6 +40,8 @@ import struct
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
+
+from procjobs.clock import NEVER
 
 WIRE_VERSION: Final = 1
 MAGIC: Final = b"procjobs"
@@ -92,7 +94,7 @@ class Frame(IntEnum):
     WATCH = 11
     NOTICE = 12
     READY = 13
-    UNFIT = 14
+    INIT_FAILED = 14
 
 
 class Outcome(IntEnum):
@@ -208,7 +210,7 @@ def parse_finished(raw: bytes) -> Finished:
     stop = FINISHED_FRAME.size + length
     if stop > len(raw):
         raise WireError("a FINISHED frame is shorter than it says")
-    if not 0.0 <= seconds < _INFINITY:
+    if not 0.0 <= seconds < NEVER:
         raise WireError("a FINISHED frame of a job that ran for an impossible time")
     details = raw[FINISHED_FRAME.size : stop]
     if outcome != Outcome.RETURNED:
@@ -226,7 +228,6 @@ def finished_payload(raw: bytes) -> bytes:
     return raw[FINISHED_FRAME.size + FINISHED_FRAME.unpack_from(raw)[-1] :]
 
 
-_INFINITY: Final = float("inf")
 _REQUIRED: Final = {
     int(Outcome.RAISED): ("type", "message", "traceback"),
     int(Outcome.UNPICKLABLE): ("message", "traceback"),
@@ -234,11 +235,11 @@ _REQUIRED: Final = {
 }
 
 
-def limit_text(text: str, most_bytes: int) -> str:
-    """Return `text` so that it takes at most `most_bytes` in UTF-8: its beginning and, more of it, its end."""
+def limit_text(text: str, max_bytes: int) -> str:
+    """Return `text` so that it takes at most `max_bytes` in UTF-8: its beginning and, more of it, its end."""
     data = text.encode(errors="replace")
-    if len(data) <= most_bytes:
+    if len(data) <= max_bytes:
         return data.decode(errors="replace")
-    head, tail = most_bytes // 4, most_bytes - most_bytes // 4 - 32
+    head, tail = max_bytes // 4, max_bytes - max_bytes // 4 - 32
     cut = len(data) - head - tail
     return f"{data[:head].decode(errors='ignore')}\n... {cut} bytes ...\n{data[-tail:].decode(errors='ignore')}"

@@ -31,7 +31,7 @@ from procjobs.errors import StoreUnavailable
 from procjobs.host import payload, process
 from procjobs.shared import wire
 from procjobs.shared.ids import from_text, to_text
-from procjobs.shared.recorder_wire import LOADED, WINDOW, BatchReader, Event, Op, Said
+from procjobs.shared.recorder_wire import LOADED, WINDOW, BatchReader, Event, Op, RecorderFrame
 from procjobs.shared.states import JobState
 from procjobs.store import rescue
 from procjobs.store.database import Claim, explain, open_engine
@@ -41,7 +41,7 @@ from procjobs.store.schema import jobs, migrate
 SOCKET_FD: Final = 3
 _READ_BYTES: Final = 256 * 1024
 _FD_SPACE: Final = socket.CMSG_SPACE(253 * 4)
-_MOST_EVENTS: Final = 4000
+_MAX_EVENTS: Final = 4000
 """About how many events one transaction takes: so many take some 0.1 s."""
 _MANY_EVENTS: Final = 32
 _GATHER_SECONDS: Final = 0.003
@@ -99,7 +99,7 @@ class SupervisorLink:
         poll = select.poll()
         poll.register(self.socket, select.POLLIN)
         count = 0
-        while not self.has_ended and count < _MOST_EVENTS and poll.poll(0 if found else _milliseconds(timeout)):
+        while not self.has_ended and count < _MAX_EVENTS and poll.poll(0 if found else _milliseconds(timeout)):
             self._receive()
             while (batch := self._reader.next()) is not None:
                 events, last, has_descriptor = batch
@@ -131,7 +131,7 @@ class SupervisorLink:
         poll.register(self.socket, 0)  # POLLHUP alone: what there is to read has to wait
         return bool(poll.poll(seconds * 1000))
 
-    def say(self, kind: Said, body: bytes, fd: int | None = None) -> None:
+    def say(self, kind: RecorderFrame, body: bytes, fd: int | None = None) -> None:
         """Send a frame; where the supervisor has gone, nobody misses it."""
         data = wire.HEADER.pack(wire.HEADER.size + len(body), kind, fd is not None, 0) + body
         try:
@@ -151,7 +151,7 @@ def _milliseconds(timeout: float | None) -> float | None:
     return None if timeout is None else max(timeout, 0.0) * 1000
 
 
-Answer = tuple[Said, bytes, "bytes | None"]
+Answer = tuple[RecorderFrame, bytes, "bytes | None"]
 """A frame that is to be said after the commit, and what goes into a memory file with it."""
 
 
@@ -183,7 +183,7 @@ class Recorder:
                 self._is_busy = len(events) >= _MANY_EVENTS
                 if not self._take(events):
                     return
-                self._link.say(Said.COMMITTED, wire.U64.pack(batches[-1][1]))
+                self._link.say(RecorderFrame.COMMITTED, wire.U64.pack(batches[-1][1]))
                 batches = []
             elif self._link.has_ended:
                 return
@@ -235,7 +235,7 @@ class Recorder:
         event = events[0][0]
         text = f"the database does not take event {Op(event[0]).name}"
         print(f"recorder: {text}: {event!r:.1000}\n{traceback.format_exc()}", flush=True)  # noqa: T201 - to the pool's log
-        return [(Said.REFUSED, event[1] + text.encode(), None)] if event[0] == Op.SUBMIT else []
+        return [(RecorderFrame.REFUSED, event[1] + text.encode(), None)] if event[0] == Op.SUBMIT else []
 
     def _write(self, connection: Connection, changes: Changes, events: list[tuple[Event, int | None]]) -> list[Answer]:
         self._journal.write(connection, changes)
@@ -246,10 +246,10 @@ class Recorder:
             elif event[0] == Op.CANCEL:
                 known, cancelled = rescue.cancel(connection, self._settings.pool, to_text(event[1]))
                 told = {"token": event[2], "known": known, "cancelled": cancelled}
-                answers.append((Said.TOLD, json.dumps(told).encode(), None))
+                answers.append((RecorderFrame.TOLD, json.dumps(told).encode(), None))
             elif event[0] == Op.KEY:
                 holder = rescue.find_holder(connection, self._settings.pool, event[1])
-                answers.append((Said.TOLD, json.dumps({"token": event[2], "id": holder}).encode(), None))
+                answers.append((RecorderFrame.TOLD, json.dumps({"token": event[2], "id": holder}).encode(), None))
             elif event[0] == Op.SWEEP:
                 answers += self._sweep_outbox(connection)
             elif event[0] == Op.LOAD:
@@ -265,12 +265,12 @@ class Recorder:
                 continue  # written by a recorder that was killed before it could say so
             if row["pool"] != self._settings.pool:
                 text = f"job {job_id} is in the store already, as one of pool {row['pool']}"
-                answers.append((Said.REFUSED, from_text(job_id) + text.encode(), None))
+                answers.append((RecorderFrame.REFUSED, from_text(job_id) + text.encode(), None))
             elif row["state"] in {"succeeded", "failed", "cancelled", "expired"}:
                 answers.append(self._find(connection, from_text(job_id)))
             else:
                 told = {name: row[name] for name in ("attempt", "cut_off", "crashes")}
-                answers.append((Said.HELD, from_text(job_id) + json.dumps(told).encode(), None))
+                answers.append((RecorderFrame.HELD, from_text(job_id) + json.dumps(told).encode(), None))
         return answers
 
     def _find(self, connection: Connection, job_id: bytes) -> Answer:
@@ -283,10 +283,11 @@ class Recorder:
             if data is None and has_data(frame):
                 frame = forgotten_frame(job_id)
         text = json.dumps({"state": None if row is None else int(_STATE_TEXTS[row.state])}).encode()
-        return Said.FOUND, job_id + wire.U32.pack(len(text)) + text + frame, data if frame and has_data(frame) else None
+        body = job_id + wire.U32.pack(len(text)) + text + frame
+        return RecorderFrame.FOUND, body, data if frame and has_data(frame) else None
 
     def _sweep_outbox(self, connection: Connection) -> list[Answer]:
-        return [(Said.WINDOW, WINDOW.pack(0.0), None)] if self._journal.sweep_outbox(connection) else []
+        return [(RecorderFrame.WINDOW, WINDOW.pack(0.0), None)] if self._journal.sweep_outbox(connection) else []
 
     def _load(self, connection: Connection, most: int, later: int, left_out: list[str]) -> list[Answer]:
         rows, seconds = rescue.load(connection, self._settings.pool, self._settings.owner, most, later, left_out)
@@ -297,8 +298,8 @@ class Recorder:
                 from_text(row["id"]), row["attempt"], row["cut_off"], row["crashes"], row["submitted_at"],
                 row["not_before"] or 0.0, row["expires_at"] or 0.0, len(key), len(description), len(function),
             )  # fmt: skip
-            answers.append((Said.LOADED, b"".join((head, key, description, function, call)), row["call_data"]))
-        return [*answers, (Said.WINDOW, WINDOW.pack(seconds), None)]
+            answers.append((RecorderFrame.LOADED, b"".join((head, key, description, function, call)), row["call_data"]))
+        return [*answers, (RecorderFrame.WINDOW, WINDOW.pack(seconds), None)]
 
     # The database -----------------------------------------------------------------------------------------------
 
@@ -360,7 +361,7 @@ class Recorder:
     def _tell(self, problem: str) -> None:
         if problem != self._problem:
             self._problem = problem
-            self._link.say(Said.STATE, json.dumps({"problem": problem}).encode())
+            self._link.say(RecorderFrame.STATE, json.dumps({"problem": problem}).encode())
 
     def _sweep(self) -> None:
         """Look into the outbox, drop what is too old or too many; where the database is away, that can wait."""

@@ -2,7 +2,7 @@
 
 1. Only the holder of the pool's claim does this, and every other supervisor's id in `owner` is that of a dead one.
 2. A run that was cut off is counted, once, by comparing and setting state and attempt; it is not one of the `1 + retries`.
-3. What has been cut off MOST_CUT_OFF times is not started again: it may be what kills the host.
+3. What has been cut off MAX_INTERRUPTED times is not started again: it may be what kills the host.
 4. A row with an empty owner waits in the database alone. Loading it sets the owner; nobody else's memory has it then.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, delete, select, update
 
-from procjobs.clock import wall
+from procjobs.clock import NEVER, wall
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.wire import Outcome, finished_frame
 from procjobs.store.schema import attempts, jobs, kinds
@@ -21,8 +21,7 @@ from procjobs.store.schema import attempts, jobs, kinds
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, RowMapping
 
-MOST_CUT_OFF: Final = 10
-_NEVER: Final = float("inf")
+MAX_INTERRUPTED: Final = 10
 _LEFT_OUT_SECONDS: Final = 5.0
 """When to ask again for jobs of a queue of which many wait in memory."""
 _SLICE: Final = 500
@@ -53,7 +52,7 @@ def take_over(connection: Connection, pool: str, owner: str, begun: Mapping[str,
 def _count_cut_off(connection: Connection, row: Any, attempt: int, now: float) -> None:
     seen = (jobs.c.id == row.id) & (jobs.c.state == row.state) & (jobs.c.attempt == row.attempt)
     values: dict[str, Any] = {"owner": "", "state": "queued", "attempt": attempt, "cut_off": row.cut_off + 1}
-    if row.cut_off + 1 >= MOST_CUT_OFF:
+    if row.cut_off + 1 >= MAX_INTERRUPTED:
         values |= _verdict(row, attempt, now)
     if not connection.execute(update(jobs).where(seen).values(values)).rowcount:
         return  # stale: somebody else has changed it since it was read
@@ -109,7 +108,7 @@ def load(
         of_later = select(jobs.c.id, jobs.c.not_before).where(waiting, jobs.c.not_before > now)
         others = connection.execute(of_later.order_by(jobs.c.not_before).limit(later + 1)).all()
         ids += [row.id for row in others[:later]]
-        most, seconds = len(ids), others[later].not_before - now if len(others) > later else _NEVER
+        most, seconds = len(ids), others[later].not_before - now if len(others) > later else NEVER
     if left_out and connection.execute(select(jobs.c.id).where(unclaimed, jobs.c.queue.in_(left_out)).limit(1)).first():
         seconds = min(seconds, _LEFT_OUT_SECONDS)
     rows: list[RowMapping] = []

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-MOST_BYTES: Final = 1024 * 1024
-_MOST_LABELLED: Final = 1000
+MAX_BYTES: Final = 1024 * 1024
+_MAX_LABELLED: Final = 1000
 """Of more lines at once only the first has its label: 32,000 labels for a pipe full of `yes` are some megabytes."""
 
 
 class Log:
-    """Appends lines to a file; when it has grown to `MOST_BYTES`, it becomes `log.1` and a new one is begun.
+    """Appends lines to a file; when it has grown to `MAX_BYTES`, it becomes `log.1` and a new one is begun.
 
     `echo` gets a copy of them.
 
@@ -35,7 +35,7 @@ class Log:
     def write_output(self, label: str, lines: bytes) -> None:
         """Write lines that a job has printed, each with its label."""
         head = f"{_stamp()} [{label}] ".encode(errors="replace")
-        next_head = head if lines.count(b"\n") < _MOST_LABELLED else b"    "
+        next_head = head if lines.count(b"\n") < _MAX_LABELLED else b"    "
         self._append(head + lines.replace(b"\n", b"\n" + next_head) + b"\n")
 
     def _append(self, data: bytes) -> None:
@@ -43,7 +43,7 @@ class Log:
             self.echo(data)
         try:
             os.write(self.fd, data)
-            if os.fstat(self.fd).st_size > MOST_BYTES:
+            if os.fstat(self.fd).st_size > MAX_BYTES:
                 self._rotate()
         except OSError:
             return  # a full disk must not stop the pool; the log is all that suffers

@@ -15,13 +15,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
+from procjobs.clock import NEVER
 from procjobs.shared.wire import Outcome, finished_frame
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Job
     from procjobs.shared.config import PoolSettings
 
-MOST_KEPT: Final = 32_768
+MAX_KEPT: Final = 32_768
 _SLICE_BYTES: Final = 1024 * 1024
 _OVERHEAD_BYTES: Final = 512
 """What a kept job costs besides its answer, about."""
@@ -116,11 +117,11 @@ class EvictedAnswer:
 class ResultStore:
     """Keeps the answered jobs, the oldest first to go."""
 
-    def __init__(self, directory: str, settings: PoolSettings, *, most_fds: int) -> None:
+    def __init__(self, directory: str, settings: PoolSettings, *, max_fds: int) -> None:
         self._directory = directory
         self._ttl = settings.result_ttl
         self._memory_bytes = settings.result_memory_bytes
-        self._most_fds = most_fds
+        self._max_fds = max_fds
         self._kept: deque[Job] = deque()
         self._in_memory: deque[Job] = deque()
         self._used_bytes = 0
@@ -143,10 +144,10 @@ class ResultStore:
         """Return when there is something to do: at once while answers are to be moved, else when the oldest expires."""
         if self._is_over():
             return 0.0
-        return self._kept[0].answer.kept_at + self._ttl if self._kept else float("inf")
+        return self._kept[0].answer.kept_at + self._ttl if self._kept else NEVER
 
     def _is_over(self) -> bool:
-        over = self._used_bytes > self._memory_bytes or self._fds > self._most_fds
+        over = self._used_bytes > self._memory_bytes or self._fds > self._max_fds
         return self._moving is not None or (over and bool(self._in_memory))
 
     def pop_expired(self, now: float) -> Job | None:
@@ -157,7 +158,7 @@ class ResultStore:
         if not self._kept:
             return None
         oldest = self._kept[0]
-        is_one_too_many = len(self._kept) > MOST_KEPT and not oldest.unsent
+        is_one_too_many = len(self._kept) > MAX_KEPT and not oldest.unsent
         return self.pop_oldest() if is_one_too_many or oldest.answer.kept_at + self._ttl <= now else None
 
     def pop_oldest(self) -> Job | None:

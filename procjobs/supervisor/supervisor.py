@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from procjobs.clock import wall
+from procjobs.clock import NEVER, wall
 from procjobs.dispatch.dispatcher import Dispatcher
 from procjobs.dispatch.model import Job, SlotState
 from procjobs.host import process, rundir
@@ -37,7 +37,7 @@ from procjobs.supervisor.clients.unique_keys import UniqueKeys
 from procjobs.supervisor.durable import started_attempts as begun
 from procjobs.supervisor.log import Log
 from procjobs.supervisor.publisher import Publisher
-from procjobs.supervisor.results import MOST_KEPT, ResultStore
+from procjobs.supervisor.results import MAX_KEPT, ResultStore
 from procjobs.supervisor.workers.output import Console, OutputSource
 from procjobs.supervisor.workers.processes import AnswerSource, Crew
 from procjobs.supervisor.workers.stacks import StackSource
@@ -46,13 +46,12 @@ from procjobs.supervisor.workers.templates import Templates
 if TYPE_CHECKING:
     from procjobs.supervisor.durable.durable_jobs import Recording
 
-_NEVER: Final = float("inf")
 _ABSENCE_SECONDS: Final = 0.25
 """Waking later than this after a deadline means that the supervisor was not there, not that the host was busy."""
 _ACCEPT_PAUSE: Final = 0.25
 _ACKNOWLEDGE_SECONDS: Final = 0.005
 """How long an acknowledgement waits for an answer that it can go with."""
-_MOST_WAITING: Final = 50_000
+_MAX_WAITING: Final = 50_000
 """The answers that may wait for a client before it is not read any further."""
 _STORE_FAREWELL_SECONDS: Final = 5.0
 """How long it waits for the database to take what has happened last."""
@@ -82,10 +81,10 @@ class Supervisor:
         self._loop = Loop(signals=(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         self._is_private = owner_pid is not None
         self._console = self._open_console(in_foreground=in_foreground)
-        rows = settings.max_queued + MAX_SLOTS * 16 + MOST_KEPT
+        rows = settings.max_queued + MAX_SLOTS * 16 + MAX_KEPT
         self.table = TableWriter(directory.table, rows=rows, started_at=wall())
-        self._most_fds = process.raise_descriptor_limit()
-        self._results = ResultStore(directory.path, settings, most_fds=max(self._most_fds // 8, 16))
+        self._max_fds = process.raise_descriptor_limit()
+        self._results = ResultStore(directory.path, settings, max_fds=max(self._max_fds // 8, 16))
         self.crew = Crew(self._loop, self.table, log, None if in_foreground else self._console, self.deliver)
         self.crew.surroundings.pool = None if self._is_private else self.name
         self.dispatcher = Dispatcher(self.crew, settings)
@@ -101,7 +100,7 @@ class Supervisor:
         self._owner = None if owner_pid is None else process.try_open_pidfd(owner_pid)
         self._accepting = True
         self._has_answers = False
-        self._accepts_again_at = self._tells_at = self._stop_at = self._end_at = self._looks_again_at = _NEVER
+        self._accepts_again_at = self._tells_at = self._stop_at = self._end_at = self._looks_again_at = NEVER
         self._lingers_until = self._loop.now + max(settings.linger, 5.0)
         self._readers: dict[type, Callable[[Any, int], None]] = {
             ClientLink: self._read_client,
@@ -149,7 +148,7 @@ class Supervisor:
         while not self._finished():
             until = self._next_deadline()
             woke_before = self.now
-            ready = self._loop.wait(None if until == _NEVER else until)
+            ready = self._loop.wait(None if until == NEVER else until)
             self._forgive_absence(max(until, woke_before))
             self._handle_signals(ready.signals)
             self._read(ready.sources)
@@ -171,7 +170,7 @@ class Supervisor:
     def _finished(self) -> bool:
         if not self.dispatcher.stopping or any(slot.state is not SlotState.EMPTY for slot in self.dispatcher.slots):
             return False
-        if self._end_at == _NEVER:
+        if self._end_at == NEVER:
             self._end_at = self.now + (_FAREWELL_SECONDS if self.recording is None else _STORE_FAREWELL_SECONDS)
         if self.now >= self._end_at and self.recording is not None and not self.recording.is_quiet:
             self.recording.abandon()
@@ -186,7 +185,7 @@ class Supervisor:
             self._results.next_deadline(),
             self.templates.next_deadline(self.now),
             self.crew.next_deadline(),
-            _NEVER if self.recording is None else self.recording.next_deadline(),
+            NEVER if self.recording is None else self.recording.next_deadline(),
             self._accepts_again_at,
             self._tells_at,
             self._stop_at,
@@ -197,7 +196,7 @@ class Supervisor:
 
     def _forgive_absence(self, expected: float) -> None:
         late = self.now - expected
-        if late > _ABSENCE_SECONDS and expected < _NEVER:
+        if late > _ABSENCE_SECONDS and expected < NEVER:
             self._log.write(f"the supervisor was not running for {late:.1f} s; deadlines are pushed back")
             self.dispatcher.forgive(late, self.now)
             self.templates.forgive(late, self.now)
@@ -228,12 +227,12 @@ class Supervisor:
 
     def _advance(self) -> None:
         now = self.now
-        self._looks_again_at = _NEVER
+        self._looks_again_at = NEVER
         self.crew.advance(now)
         self.dispatcher.advance(now)
         self.templates.start_missing(now)
         if self._accepts_again_at <= now:
-            self._accepts_again_at = _NEVER
+            self._accepts_again_at = NEVER
             self._loop.add(self._listener.fileno(), self._accept)
         while (job := self._results.pop_expired(now)) is not None:
             self._forget(job)
@@ -254,8 +253,8 @@ class Supervisor:
 
     def _advance_linger(self) -> None:
         if self._is_private or self.dispatcher.stopping or self._clients or self._has_work:
-            self._lingers_until = _NEVER
-        elif self._lingers_until == _NEVER:
+            self._lingers_until = NEVER
+        elif self._lingers_until == NEVER:
             self._lingers_until = self.now + self.settings.linger
         elif self.now >= self._lingers_until:
             self.stop("nobody uses it", at_once=False)
@@ -318,11 +317,11 @@ class Supervisor:
 
         To wake a client costs 30 us here and as much there. Who waits for the acknowledgement asks for it.
         """
-        now, self._tells_at = self.now, _NEVER
+        now, self._tells_at = self.now, NEVER
         for client in list(self._clients):
             has_more = client.has_more
             if client.accepted != client.accepted_told:
-                if client.told_by == _NEVER:
+                if client.told_by == NEVER:
                     client.told_by = now + _ACKNOWLEDGE_SECONDS
                 if has_more or client.told_by <= now:
                     client.queue_acknowledgement()
@@ -346,7 +345,7 @@ class Supervisor:
             return
         client.waits_to_write = not done
         # One that asks and asks and does not read the answers is not heard until it does.
-        events = READ if done else WRITE if len(client.outgoing) > _MOST_WAITING else READ | WRITE
+        events = READ if done else WRITE if len(client.outgoing) > _MAX_WAITING else READ | WRITE
         if events != client.events:
             client.events = events
             self._loop.change(client.socket.fileno(), client, events)
@@ -369,7 +368,7 @@ class Supervisor:
             return "QueueFull", text, {**details, "estimated_wait": self.dispatcher.estimated_wait()}
         if self.recording is not None and (refusal := self.recording.refusal(fd)) is not None:
             return refusal
-        if fd is not None and fd > self._most_fds - 64:
+        if fd is not None and fd > self._max_fds - 64:
             return "QueueFull", f"pool {self.name!r} holds {fd} large payloads, as many as open files are allowed", {}
         return None
 
@@ -461,7 +460,7 @@ class Supervisor:
     def stop(self, reason: str, *, at_once: bool) -> None:
         """Give up what waits, stop what runs, and end."""
         self._accepting = False
-        self._stop_at = _NEVER
+        self._stop_at = NEVER
         if not self.dispatcher.stopping:
             self._log.write(f"stopping: {reason}")
             if self.recording is not None:

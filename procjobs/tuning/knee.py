@@ -8,7 +8,7 @@ fit) by no more than the larger of
 
 The second half is the one-standard-error rule: of models that cannot be told apart take the simplest (Breiman, Friedman,
 Olshen, Stone, Classification and Regression Trees, 1984; Hastie, Tibshirani, Friedman, The Elements of Statistical
-Learning, 7.10). It is bounded by `MOST_NOISE`, or a bad measurement would recommend one worker with confidence.
+Learning, 7.10). It is bounded by `MAX_NOISE`, or a bad measurement would recommend one worker with confidence.
 
 Why not Kneedle (Satopaa, Albrecht, Irwin, Raghavan, Finding a "Kneedle" in a Haystack, 2011): it scales both axes to what
 was measured, so measuring one more size moves the knee, and its four to eight points are fewer than it is made for. Why not
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 TOLERANCE: Final = 0.05
-MOST_NOISE: Final = 0.15
+MAX_NOISE: Final = 0.15
 """What noise may excuse at the most: a share of the best throughput."""
 
 
@@ -73,5 +73,5 @@ def find_knee(points: Sequence[Point], memory_bytes: float = math.inf, tolerance
 
 def _is_equal(point: Point, best: Point, tolerance: float) -> bool:
     """Return whether a size is as good as the best one, as far as that matters and can be told."""
-    noise = min(math.hypot(point.standard_error, best.standard_error), MOST_NOISE * best.throughput)
+    noise = min(math.hypot(point.standard_error, best.standard_error), MAX_NOISE * best.throughput)
     return best.throughput - point.throughput <= max(tolerance * best.throughput, noise)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _AHEAD_SECONDS: Final = 0.25
 """The most work that waits beyond one job for each worker."""
-_MOST_AHEAD: Final = 2_000
+_MAX_AHEAD: Final = 2_000
 _LOOK_SECONDS: Final = 0.05
 
 
@@ -65,7 +65,7 @@ class Load:
     def _ahead(self) -> int:
         """Return how many jobs are to wait: one for each worker, and more where so small ones end that they run out."""
         spent = perf_counter() - self._begun_at
-        most = min(math.ceil(_AHEAD_SECONDS * len(self.runs) / spent), _MOST_AHEAD)
+        most = min(math.ceil(_AHEAD_SECONDS * len(self.runs) / spent), _MAX_AHEAD)
         return max(self._workers, min(self._wanted, most))
 
     def _submit(self) -> None:
@@ -81,7 +81,7 @@ class Load:
 
     def _collect(self) -> None:
         if 2 * len(self._ended) >= self._outstanding:
-            self._wanted = min(2 * self._wanted, _MOST_AHEAD)
+            self._wanted = min(2 * self._wanted, _MAX_AHEAD)
         while self._ended:
             ended_at, job = self._ended.popleft()
             self._outstanding -= 1

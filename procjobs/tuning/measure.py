@@ -33,7 +33,7 @@ _ENOUGH_TO_TELL: Final = 5
 class Moment(NamedTuple):
     """How far the measuring of a size has come; `stage` is starting, warming up, measuring or finishing.
 
-    `elapsed` seconds of `seconds`, and `jobs` of `least_jobs`, both of the measuring itself; `memory_bytes` is the peak so
+    `elapsed` seconds of `seconds`, and `jobs` of `min_jobs`, both of the measuring itself; `memory_bytes` is the peak so
     far of the whole pool.
     """
 
@@ -42,7 +42,7 @@ class Moment(NamedTuple):
     elapsed: float
     seconds: float
     jobs: int
-    least_jobs: int
+    min_jobs: int
     failed: int
     memory_bytes: int
 
@@ -70,19 +70,19 @@ def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return {"result_ttl": _RESULT_TTL, **settings}
 
 
-def measure(plan: Plan, workers: int, least_jobs: int) -> Measurement | Skipped:
+def measure(plan: Plan, workers: int, min_jobs: int) -> Measurement | Skipped:
     """Return what a pool of this size does; Skipped if it has outgrown the memory. Takes a private pool's whole life.
 
     Raise TuningFailed if most jobs fail, or the pool cannot run any. Ctrl-C ends the pool at once, with its jobs.
     """
-    plan.tell(Moment(workers, "starting", 0.0, plan.seconds, 0, least_jobs, 0, 0))
+    plan.tell(Moment(workers, "starting", 0.0, plan.seconds, 0, min_jobs, 0, 0))
     with plan.around_start():
         pool = Pool(workers=workers, **plan.settings)
     with pool:
         watch = MemoryWatch(pool)
         try:
             try:
-                return _Measuring(plan, pool, workers, least_jobs, watch).run()
+                return _Measuring(plan, pool, workers, min_jobs, watch).run()
             finally:
                 watch.stop()  # before the pool ends, at which it looks
         except Exception:
@@ -97,11 +97,11 @@ class _OutgrownError(Exception):
 class _Measuring:
     """The stages of measuring a size."""
 
-    def __init__(self, plan: Plan, pool: Pool, workers: int, least_jobs: int, watch: MemoryWatch) -> None:
+    def __init__(self, plan: Plan, pool: Pool, workers: int, min_jobs: int, watch: MemoryWatch) -> None:
         self._plan = plan
         self._pool = pool
         self._workers = workers
-        self._least_jobs = least_jobs
+        self._least_jobs = min_jobs
         self._watch = watch
         self._load = Load(pool, plan.function, plan.calls, workers)
         self._begin = 0.0

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from procjobs.errors import ConfigurationError
 from procjobs.shared.config import MAX_SLOTS, check_count
 
-_MOST_JOBS: Final = 200
+_MAX_JOBS: Final = 200
 """So many calls are made once each at every size, unless another number is asked for."""
 _JOBS_PER_WORKER: Final = 3
 
@@ -60,10 +60,10 @@ def check_sizes(sizes: Iterable[int]) -> list[int]:
     return checked
 
 
-def least_jobs(workers: int, calls: int, asked: int | None) -> int:
+def min_jobs(workers: int, calls: int, asked: int | None) -> int:
     """Return how many jobs have to end while a size is measured.
 
     Three for each worker, so that a job more or less does not matter; and each call once, since sizes that have done
     different calls cannot be compared. Of very many calls a part has to do.
     """
-    return asked if asked is not None else max(_JOBS_PER_WORKER * workers, min(calls, _MOST_JOBS))
+    return asked if asked is not None else max(_JOBS_PER_WORKER * workers, min(calls, _MAX_JOBS))

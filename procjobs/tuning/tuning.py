@@ -10,7 +10,7 @@ from typing import Any, Final
 from procjobs.host import hostinfo
 from procjobs.shared.config import check_count, check_seconds
 from procjobs.tuning.measure import Moment, Plan, check_settings, measure
-from procjobs.tuning.plan import Call, check_calls, check_sizes, default_sizes, least_jobs
+from procjobs.tuning.plan import Call, check_calls, check_sizes, default_sizes, min_jobs
 from procjobs.tuning.report import Measurement, Report, Skipped
 
 SECONDS: Final = 10.0
@@ -81,7 +81,7 @@ class Tuning:
             if expected > self._limit:
                 result: Measurement | Skipped = Skipped(workers, expected)
             else:
-                result = measure(self._plan, workers, least_jobs(workers, len(self._calls), self._jobs))
+                result = measure(self._plan, workers, min_jobs(workers, len(self._calls), self._jobs))
             if isinstance(result, Skipped):
                 self._skipped.append(result)
             else:

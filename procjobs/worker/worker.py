@@ -24,7 +24,7 @@ import traceback
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from procjobs.clock import monotonic
+from procjobs.clock import NEVER, monotonic
 from procjobs.errors import JobTimeout
 from procjobs.host import observe, payload, process
 from procjobs.shared.coroutines import is_coroutine_function
@@ -58,7 +58,6 @@ _MAX_MESSAGE_BYTES: Final = 4096
 _END_CHILDREN_SECONDS: Final = 5.0
 _QUICKEST_FORK: Final = 20e-6
 """In less than this no job starts a process (a fork takes 100 us and more); to look for one costs 1.1 us."""
-_NEVER: Final = float("inf")
 _RETURNED, _NO_REASON = int(Outcome.RETURNED), int(Reason.NONE)
 _ON_THE_WAY: Final = {__file__}
 """The files of the frames between this module's and the job's own."""
@@ -129,7 +128,7 @@ class Worker:
         self._writer = ProgressWriter(setup.table_fd, setup.rows_offset, setup.directory)
         self._kinds: dict[int, _Kind] = {}
         self._kept_children = observe.own_children() if process.has_children() else set()
-        self._may_interrupt_at = _NEVER
+        self._may_interrupt_at = NEVER
         self._awaited: AwaitedJob | None = None
         self._received: payload.Received | None = None  # until the answer is sent: 100 MB take 6 ms to give back
         self._streams = sys.stdout, sys.stderr
@@ -168,7 +167,7 @@ class Worker:
             self._may_interrupt_at = started + kind.soft_timeout / 2
         try:
             answer = self._attempt(job_id, attempt, kind, message[position:], fd, started)
-            self._may_interrupt_at = _NEVER
+            self._may_interrupt_at = NEVER
         except JobTimeout as error:  # the soft timeout came between two lines of this module; it comes once
             answer = self._describe_exception(job_id, attempt, error, monotonic() - started)
         finally:
@@ -205,7 +204,7 @@ class Worker:
     def _on_soft_timeout(self, _number: int, frame: FrameType | None) -> None:
         """Raise JobTimeout in the job; one that was sent for the job before is too early for this one, and ignored."""
         if monotonic() >= self._may_interrupt_at and os.getpid() == self._pid:
-            self._may_interrupt_at = _NEVER
+            self._may_interrupt_at = NEVER
             job = current_job()
             assert job is not None
             error = JobTimeout(
@@ -261,7 +260,7 @@ class Worker:
                 try:
                     answer = self._perform(kind, function, args, kwargs, started)
                 finally:
-                    self._may_interrupt_at = _NEVER  # the soft limit is the job's own, and is over before the commit
+                    self._may_interrupt_at = NEVER  # the soft limit is the job's own, and is over before the commit
         except BaseException:
             if answer is not None and answer[-1] is not None:
                 os.close(answer[-1])
@@ -450,7 +449,7 @@ def _initialize(setup: WorkerSetup, answers: int) -> bool:
             function(*args)
         except Exception as error:  # noqa: BLE001 - the edge around the user's initializer
             text = f"the {what} failed: {_line(error)}\n{_format(error)}"
-            write_all(answers, frame(Frame.UNFIT, limit_text(text, 32_000).encode()))
+            write_all(answers, frame(Frame.INIT_FAILED, limit_text(text, 32_000).encode()))
             return False
     return True
 

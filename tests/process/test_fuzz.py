@@ -443,7 +443,7 @@ def answer_frame(rnd):
     """Return a frame as a worker may send it, more or less, and how many descriptors go with it."""
     what = rnd.randrange(6)
     if what == 0:
-        return wire.frame(rnd.choice([Frame.READY, Frame.UNFIT]), rnd.randbytes(rnd.randrange(3))), 0
+        return wire.frame(rnd.choice([Frame.READY, Frame.INIT_FAILED]), rnd.randbytes(rnd.randrange(3))), 0
     if what == 1:
         descriptors = rnd.randrange(3)
         return wire.frame(rnd.choice(list(Frame)), rnd.randbytes(40), descriptors=rnd.randrange(2)), descriptors
@@ -515,7 +515,7 @@ def test_job_that_forges_an_answer_of_nonsense_is_a_crash(crowd, what):
     crowd.check_nobody_noticed()
 
 
-@pytest.mark.parametrize("kind", [Frame.READY, Frame.UNFIT, Frame.FINISHED, Frame.HELLO])
+@pytest.mark.parametrize("kind", [Frame.READY, Frame.INIT_FAILED, Frame.FINISHED, Frame.HELLO])
 def test_descriptor_that_a_worker_sends_with_a_frame_that_has_none_is_closed(crowd, tmp_path, kind):
     (tmp_path / "file").touch()
     frame = wire.frame(kind, b"x", descriptors=1)
@@ -547,7 +547,8 @@ def say_in_two_parts(first, second, pause):
 
 
 def test_job_that_calls_its_worker_unfit_is_not_believed(crowd):
-    assert "said" == crowd.pool.submit(say, [(wire.frame(Frame.UNFIT, b"\x01" * 200_000), 0)], None, "return").result(30)
+    frame = wire.frame(Frame.INIT_FAILED, b"\x01" * 200_000)
+    assert "said" == crowd.pool.submit(say, [(frame, 0)], None, "return").result(30)
     assert None is crowd.pool.stats().problem
     crowd.check_nobody_noticed()
 
@@ -557,7 +558,7 @@ def test_reason_of_an_unfit_worker_is_told_however_long_it_is(pool_name):
         import gc
 
         (answers,) = [s for s in gc.get_objects() if type(s) is socket.socket and s.type == socket.SOCK_STREAM]
-        answers.sendall(wire.frame(Frame.UNFIT, b"\x01" * 200_000))
+        answers.sendall(wire.frame(Frame.INIT_FAILED, b"\x01" * 200_000))
         os._exit(1)
 
     with pytest.warns(procjobs.PoolDegraded):

@@ -441,7 +441,7 @@ def test_job_that_expires_before_there_is_a_successor_never_runs(pool_name, tmp_
 
 
 def test_descriptors_are_kept_for_so_many_jobs_and_the_others_are_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(unacknowledged, "_MOST_HELD", 2)
+    monkeypatch.setattr(unacknowledged, "_MAX_HELD", 2)
     trace = tmp_path / "trace"
     with started(None, workers=1) as pool:
         supervisor = stop_supervisor(pool)

@@ -14,7 +14,7 @@ import pytest
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id, to_text
-from procjobs.shared.recorder_wire import Op, Said, pack_batch
+from procjobs.shared.recorder_wire import Op, RecorderFrame, pack_batch
 from procjobs.store.database import open_engine
 from procjobs.store.recorder import Recorder, Settings, SupervisorLink
 
@@ -44,7 +44,7 @@ def test_nonsense_is_left_out_and_keeps_nothing_else_out(store, capfd):
     first, second = new_id(), new_id()
     events = (Op.KIND, 1, KIND, b""), submission(first), (Op.RETRY, first, 1, {}, 0.0), submission(second)
     said = record(store, *events)
-    assert (Said.COMMITTED, wire.U64.pack(4)) == said[-1]
+    assert (RecorderFrame.COMMITTED, wire.U64.pack(4)) == said[-1]
     assert {"queued": 2} == store.states()
     assert "does not take event RETRY" in capfd.readouterr().out
 
@@ -112,11 +112,12 @@ def test_what_a_killed_recorder_had_claimed_and_not_said_waits_again(store):
     job_id = new_id()
     record(store, (Op.KIND, 1, KIND, b""), submission(job_id), owner="before")
     loaded = record(store, (Op.LOAD, 10, 10, []), owner="me")
-    assert [Said.STATE, Said.LOADED, Said.WINDOW, Said.COMMITTED] == [kind for kind, _ in loaded]
+    kinds = [RecorderFrame.STATE, RecorderFrame.LOADED, RecorderFrame.WINDOW, RecorderFrame.COMMITTED]
+    assert kinds == [kind for kind, _ in loaded]
     again = record(store, (Op.LOAD, 10, 10, []), owner="me", is_first=False)
-    assert Said.LOADED in [kind for kind, _ in again]
+    assert RecorderFrame.LOADED in [kind for kind, _ in again]
     known = record(store, (Op.LOAD, 10, 10, []), owner="me", is_first=False, known=[job_id])
-    assert Said.LOADED not in [kind for kind, _ in known]
+    assert RecorderFrame.LOADED not in [kind for kind, _ in known]
 
 
 def test_late_word_of_a_supervisor_that_was_taken_over_changes_nothing(store):
@@ -166,11 +167,11 @@ def test_submission_that_is_sent_again_is_answered_by_what_the_store_knows(store
     again = record(
         store, kind, *map(submission, (ran, ended, written, foreign, new)), is_first=False, known=[written],
     )  # fmt: skip
-    told = {(kind, body[:16]): body for kind, body in again if kind not in {Said.STATE, Said.COMMITTED}}
-    assert {(Said.HELD, ran), (Said.FOUND, ended), (Said.REFUSED, foreign)} == set(told)
-    assert {"attempt": 1, "cut_off": 1, "crashes": 0} == json.loads(told[Said.HELD, ran][16:])
-    assert (ended, 5) == found(told[Said.FOUND, ended])[:2]
-    assert b"as one of pool other pool" in told[Said.REFUSED, foreign]
+    told = {(kind, body[:16]): body for kind, body in again if kind not in {RecorderFrame.STATE, RecorderFrame.COMMITTED}}
+    assert {(RecorderFrame.HELD, ran), (RecorderFrame.FOUND, ended), (RecorderFrame.REFUSED, foreign)} == set(told)
+    assert {"attempt": 1, "cut_off": 1, "crashes": 0} == json.loads(told[RecorderFrame.HELD, ran][16:])
+    assert (ended, 5) == found(told[RecorderFrame.FOUND, ended])[:2]
+    assert b"as one of pool other pool" in told[RecorderFrame.REFUSED, foreign]
     assert [("me",)] == store.rows("SELECT owner FROM procjobs_jobs WHERE id = :id", id=to_text(new))
 
 
@@ -180,7 +181,8 @@ def test_job_is_found_with_its_answer_where_that_is_whole_and_of_this_pool(store
     record(store, kind, submission(foreign), succeeded(foreign), pool="other pool")
     record(store, kind, submission(ended), submission(lost), succeeded(ended), succeeded(lost, has_data=True))
     said = record(store, *((Op.FIND, job_id) for job_id in (ended, lost, foreign)), is_first=False)
-    answers = {job_id: (state, frame) for job_id, state, frame in (found(body) for kind, body in said if kind == Said.FOUND)}
+    bodies = [found(body) for kind, body in said if kind == RecorderFrame.FOUND]
+    answers = {job_id: (state, frame) for job_id, state, frame in bodies}
     assert (5, succeeded(ended)[5]) == answers[ended]
     assert b"result_ttl" in answers[lost][1]
     assert (None, b"") == answers[foreign]

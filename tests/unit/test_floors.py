@@ -30,8 +30,8 @@ FLOORS = {
     "cli": 19, "__main__": 20,
 }  # fmt: skip
 """A module imports from its own floor and from those below. `""` is the package itself: the public names."""
-PURE = {"dispatch": {"dispatch", "shared", "errors"}, "schedules": {"schedules", "shared", "errors"}}
-"""Folders without I/O and without a clock, and all that they may import of the package."""
+PURE = {folder: {folder, "shared", "errors", "clock"} for folder in ("dispatch", "schedules")}
+"""Folders without I/O and without a clock, and all that they may import of the package; of `clock`, NEVER alone."""
 NO_CLOCK_NO_IO = {
     "asyncio", "fcntl", "mmap", "os", "select", "selectors", "signal", "socket", "subprocess", "threading", "time"
 }  # fmt: skip
@@ -80,6 +80,12 @@ def test_pure_folders_do_nothing_but_decide(folder):
     for path in sorted((ROOT / folder).rglob("*.py")):
         used = {name.partition(".")[0] for name in imports_of(path)} - PURE[folder]
         assert set() == used | outside_imports(path) & NO_CLOCK_NO_IO or dotted(path) in IMPURE, path
+        assert names_from(path, "procjobs.clock") <= {"NEVER"}, path
+
+
+def names_from(path, module):
+    found = [node for node in ast.walk(parse(path)) if isinstance(node, ast.ImportFrom) and node.module == module]
+    return {alias.name for node in found for alias in node.names}
 
 
 def outside_imports(path):

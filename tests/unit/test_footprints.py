@@ -60,7 +60,7 @@ def test_peak_of_a_child_is_told_from_the_workers_own(peak, own_peak, expected):
 
 
 def test_last_ten_runs_count_and_the_most_of_them():
-    for count in (900, 100, 300, *[200] * (footprints.MOST_RUNS - 3)):
+    for count in (900, 100, 300, *[200] * (footprints.MAX_RUNS - 3)):
         remember("media", peaks(count * MIB))
     assert Footprint(904 * MIB, 20 * MIB, 10) == recall("media")
     remember("media", peaks(200 * MIB))
@@ -120,12 +120,12 @@ def test_without_a_state_directory_it_is_the_one_in_the_home_directory(monkeypat
 
 
 def test_files_of_pools_whose_names_were_invented_do_not_pile_up(state):
-    for number in range(footprints._MOST_POOLS + 5):
+    for number in range(footprints._MAX_POOLS + 5):
         remember(f"run-{number}", peaks(MIB))
         os.utime(path_of(f"run-{number}"), (number, number))
     remember("media", peaks(MIB))
     left = sorted(os.listdir(state / "procjobs"))
-    assert footprints._MOST_POOLS == len(left)
+    assert footprints._MAX_POOLS == len(left)
     assert ("media.json" in left, "run-5.json" in left, "run-6.json" in left) == (True, False, True)
 
 

@@ -122,7 +122,7 @@ def test_end_of_a_worker_in_a_flood_is_read_to_its_end(world):
 
 
 def test_tails_of_finished_jobs_are_bounded_together(world, monkeypatch):
-    monkeypatch.setattr(output, "_MOST_KEPT_BYTES", 1000)
+    monkeypatch.setattr(output, "_MAX_KEPT_BYTES", 1000)
     jobs = [world.new_job(n) for n in range(10)]
     for job in jobs:
         world.job = job
@@ -164,4 +164,4 @@ def test_stack_without_a_frame_of_its_own_says_why():
 
 def test_long_stack_is_cut_and_garbage_replaced():
     text = stacks._for_readers(b"\xff" + b"  File x\n" * 10_000)
-    assert len(text.encode()) <= stacks.MOST_STACK_BYTES
+    assert len(text.encode()) <= stacks.MAX_STACK_BYTES

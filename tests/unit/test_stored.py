@@ -9,7 +9,7 @@ from procjobs.dispatch.model import Generation, Job, Kind
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id
-from procjobs.shared.recorder_wire import LOADED, Op, Said
+from procjobs.shared.recorder_wire import LOADED, Op, RecorderFrame
 from procjobs.shared.states import JobState
 from procjobs.supervisor.durable.stored_jobs import Durable, StoredJobs
 
@@ -48,30 +48,30 @@ def test_answer_to_a_question_counts_once():
     world, told = World(), []
     world.stored.question(Op.KEY, b"key", told.append)
     answer = json.dumps({"token": world.asked[0][2], "id": None}).encode()
-    world.say(Said.TOLD, answer)
-    world.say(Said.TOLD, answer)
+    world.say(RecorderFrame.TOLD, answer)
+    world.say(RecorderFrame.TOLD, answer)
     assert 1 == len(told)
 
 
 def test_submission_is_refused_once():
     job = submitted()
     world = World(job)
-    world.say(Said.REFUSED, job.id + b"no")
-    world.say(Said.REFUSED, job.id + b"no")
+    world.say(RecorderFrame.REFUSED, job.id + b"no")
+    world.say(RecorderFrame.REFUSED, job.id + b"no")
     assert [job] == [answered for answered, _ in world.answered]
     del world.jobs[job.id]  # its answer was not kept
-    world.say(Said.REFUSED, job.id + b"no")
+    world.say(RecorderFrame.REFUSED, job.id + b"no")
 
 
 def test_attempts_of_a_job_that_is_loaded_and_sent_again_at_the_same_time_count():
     job = submitted()
     world = World(job)
     head = LOADED.pack(job.id, 3, 2, 1, 0.0, 0.0, 0.0, 0, 2, 0)
-    world.say(Said.LOADED, head + b"{}")
+    world.say(RecorderFrame.LOADED, head + b"{}")
     assert (3, 2, 1) == (job.attempt, job.durable.cut_off, job.crashes)
     job.durable.is_committed = True
     job.attempt = 4
-    world.say(Said.LOADED, head + b"{}")
+    world.say(RecorderFrame.LOADED, head + b"{}")
     assert 4 == job.attempt
 
 
@@ -81,7 +81,7 @@ def test_job_that_is_sent_again_while_it_is_looked_for_is_not_unknown():
     world.stored.find(job.id, client)
     world.jobs[job.id] = job
     text = json.dumps({"state": None}).encode()
-    world.say(Said.FOUND, job.id + wire.U32.pack(len(text)) + text)
+    world.say(RecorderFrame.FOUND, job.id + wire.U32.pack(len(text)) + text)
     assert [(client, job)] == world.watched
     assert [] == client.outgoing
     assert JobState.QUEUED is job.state

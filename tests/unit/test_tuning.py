@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from procjobs.errors import ConfigurationError
 from procjobs.tuning import Call, Measurement, Report, Skipped, default_sizes, find_knee
 from procjobs.tuning.knee import Point
-from procjobs.tuning.plan import check_calls, check_sizes, least_jobs
+from procjobs.tuning.plan import check_calls, check_sizes, min_jobs
 from procjobs.tuning.window import Run, percentile, standard_error, throughput
 
 MB = 2**20
@@ -120,8 +120,8 @@ def test_calls_are_calls_or_sequences_of_arguments():
 
 def test_each_call_is_made_once_unless_there_are_very_many():
     assert (3, 12, 36, 200, 7) == (
-        least_jobs(1, 1, None), least_jobs(4, 1, None), least_jobs(2, 36, None), least_jobs(2, 10**6, None),
-        least_jobs(9, 9, 7),
+        min_jobs(1, 1, None), min_jobs(4, 1, None), min_jobs(2, 36, None), min_jobs(2, 10**6, None),
+        min_jobs(9, 9, 7),
     )  # fmt: skip
 
 

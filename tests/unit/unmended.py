@@ -12,7 +12,6 @@ UPWARD = {
     ("client.connection.unacknowledged", "client.job"),
     ("dispatch.model", "supervisor.durable.stored_jobs"),
     ("dispatch.model", "supervisor.workers.output"),
-    ("errors", "shared.records"),
     ("settings.plan", "client.launcher"),
     ("settings.plan", "sql.configuration"),
     ("supervisor.clients.requests", "supervisor.supervisor"),

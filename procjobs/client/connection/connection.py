@@ -32,7 +32,7 @@ from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.wire import BODY, FINISHED_FRAME, SUBMIT_FRAME, Frame, FrameReader, WireError
 
 if TYPE_CHECKING:
-    from procjobs.shared.table.post_mortem import LastingTable
+    from procjobs.shared.table.post_mortem import PostMortemTable
 
 _FD_SPACE: Final = socket.CMSG_SPACE(253 * 4)
 _READ_BYTES: Final = 64 * 1024  # see procjobs.supervisor.clients.client_link
@@ -49,7 +49,7 @@ class Connection(Asker):
         self._directory = directory
         self.pid = os.getpid()
         self.welcome: dict[str, Any] = {}
-        self.table: LastingTable | None = None
+        self.table: PostMortemTable | None = None
         self._reader = FrameReader()
         self._fds: deque[int] = deque()
         self._kinds = KindRegistry()

@@ -18,7 +18,7 @@ from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.wire import Frame
 
-MOST_KINDS: Final = 4096
+MAX_KINDS: Final = 4096
 _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 _DEPTH: Final = 4
 OPTIONS_ATTRIBUTE: Final = "__procjobs_options__"
@@ -66,7 +66,7 @@ class KindRegistry:
             registered, frames = self._register(function, options, key)
         if importable:
             self._held[id(function)] = function
-            if len(self._by_identity) >= MOST_KINDS:
+            if len(self._by_identity) >= MAX_KINDS:
                 self._by_identity.clear()
             self._by_identity[id(function), id(options)] = (function, options, registered)
         return registered, frames
@@ -100,7 +100,7 @@ class KindRegistry:
 
     def _enter(self, key: Any, kind: Registered) -> tuple[Registered, bytes]:
         frames = b""
-        if len(self._by_value) >= MOST_KINDS:
+        if len(self._by_value) >= MAX_KINDS:
             self.forget()
         if self._forget_first:
             self._forget_first = False

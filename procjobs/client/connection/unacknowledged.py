@@ -26,14 +26,14 @@ from procjobs.shared.wire import HEADER, SUBMIT
 if TYPE_CHECKING:
     from procjobs.client.connection.kinds import Registered
     from procjobs.client.job import Job
-    from procjobs.shared.table.post_mortem import LastingTable
+    from procjobs.shared.table.post_mortem import PostMortemTable
 
 Submission = tuple["Job[Any]", "Registered", bytes, int | None, float]
 """(handle, kind, whole frame, descriptor kept for it, when it was sent). A plain tuple: `submit` makes one for each job."""
 
 _PATIENCE: Final = 1.0
 """How long the end of a supervisor and its workers is waited for. The kernel kills them together; it takes milliseconds."""
-_MOST_HELD: Final = 256
+_MAX_HELD: Final = 256
 """The most descriptors that this process keeps for this; a job beyond them is not sent again."""
 _AT_ONCE: Final = 1e-6
 
@@ -42,7 +42,7 @@ _held: set[int] = set()
 
 def hold(fd: int) -> bool:
     """Take over a descriptor until it is let go of; return False if there are too many already."""
-    if len(_held) >= _MOST_HELD:
+    if len(_held) >= _MAX_HELD:
         return False
     _held.add(fd)
     return True
@@ -132,7 +132,7 @@ def describe_loss(
     return error
 
 
-def find_unbegun(job_ids: AbstractSet[bytes], table: LastingTable) -> set[bytes]:
+def find_unbegun(job_ids: AbstractSet[bytes], table: PostMortemTable) -> set[bytes]:
     """Return those jobs that no worker of a lost supervisor has begun, or ever will. Blocks for a second at most."""
     deadline = monotonic() + _PATIENCE
     if not job_ids or not _have_ended([table.supervisor_pid], deadline):

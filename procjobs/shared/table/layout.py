@@ -111,10 +111,10 @@ def try_read_part(table: mmap, offset: int, size: int) -> bytes | None:
     return None
 
 
-def clip(text: str, most_bytes: int) -> bytes:
+def clip(text: str, max_bytes: int) -> bytes:
     """Return `text` in UTF-8, cut at a whole character so that it fits."""
     data = text.encode(errors="replace")
-    return data if len(data) <= most_bytes else data[: most_bytes - 3].decode(errors="ignore").encode() + "…".encode()
+    return data if len(data) <= max_bytes else data[: max_bytes - 3].decode(errors="ignore").encode() + "…".encode()
 
 
 def unpack_part(layout: struct.Struct, body: bytes) -> tuple[Any, ...]:

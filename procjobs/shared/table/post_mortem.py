@@ -29,28 +29,28 @@ _WAITING = {int(JobState.QUEUED), int(JobState.SCHEDULED)}
 _ENDED = {int(state) for state in FINAL}
 
 
-class Remains(NamedTuple):
+class JobTrace(NamedTuple):
     """What is left of a job: whether it was taken, and whether a worker may have begun it or its end was decided."""
 
     has_row: bool
     may_have_begun: bool
 
 
-class LastingTable(ProgressTable):
+class PostMortemTable(ProgressTable):
     """A view of the table that is of use after the death of its supervisor too."""
 
-    def look_back(self, job_id: bytes) -> Remains:
+    def look_back(self, job_id: bytes) -> JobTrace:
         """Return what is left of a job; to be sure that it has not begun, wait for the end of the workers first."""
         row = self._heads[bucket_of(job_id, self._buckets)]
         while row:
             body = self._state_at(row)
             if body is None:
-                return Remains(has_row=True, may_have_begun=True)
+                return JobTrace(has_row=True, may_have_begun=True)
             if body[:16] == job_id:
                 waits = STATE.unpack(body)[2] in _WAITING
-                return Remains(has_row=True, may_have_begun=not waits or self._bears_mark(row, job_id))
+                return JobTrace(has_row=True, may_have_begun=not waits or self._bears_mark(row, job_id))
             row = int.from_bytes(body[16:20], "little")
-        return Remains(has_row=False, may_have_begun=False)
+        return JobTrace(has_row=False, may_have_begun=False)
 
     def _bears_mark(self, row: int, job_id: bytes) -> bool:
         offset = self._rows_offset + (row - 1) * ROW_BYTES + PROGRESS_OFFSET

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from procjobs.clock import NEVER
 from procjobs.host import process
 from procjobs.host.loop import READ
 from procjobs.shared.wire import U64, Frame, FrameReader, WireError, frame, parse_json
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
 
 READ_BYTES: Final = 64 * 1024
 """Read at once. From 128 KiB on, malloc maps fresh pages for every call, which costs 15 us (Linux, glibc 2.36)."""
-_MOST_FDS: Final = 253  # SCM_MAX_FD of the kernel
-_FD_SPACE: Final = socket.CMSG_SPACE(_MOST_FDS * 4)
+_MAX_FDS: Final = 253  # SCM_MAX_FD of the kernel
+_FD_SPACE: Final = socket.CMSG_SPACE(_MAX_FDS * 4)
 _CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)  # plain numbers: two flags of an enum cost 0.5 us to combine
-_NEVER: Final = float("inf")
 _TRUNCATED: Final = int(socket.MSG_CTRUNC)
 
 
@@ -137,7 +137,7 @@ class ClientLink:
         self.kinds: dict[int, Kind] = {}
         self.accepted = 0
         self.accepted_told = 0
-        self.told_by = _NEVER  # when it is told at the latest
+        self.told_by = NEVER  # when it is told at the latest
         self.outgoing: deque[bytes | Job] = deque()
         self._answers: list[bytes] = []  # the first of this turn, which go out before what is in `outgoing`
         self._answers_bytes = 0
@@ -150,7 +150,7 @@ class ClientLink:
     def queue_acknowledgement(self) -> None:
         """Say how many of its submissions were taken."""
         self.accepted_told = self.accepted
-        self.told_by = _NEVER
+        self.told_by = NEVER
         self.outgoing.append(frame(Frame.ACCEPTED, U64.pack(self.accepted)))
 
     def queue_answer(self, job: Job) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.clients.client_link import ClientLink
     from procjobs.supervisor.supervisor import Supervisor
 
-_MOST_KINDS: Final = 8192
+_MAX_KINDS: Final = 8192
 _QUEUED: Final = JobState.QUEUED
 _Reply = dict[str, Any] | None
 """What a call answers; None where the answer comes later."""
@@ -134,7 +134,7 @@ class ClientDesk:
         number, length = wire.KIND.unpack_from(raw, BODY)
         start = BODY + wire.KIND.size
         text, function = raw[start : start + length], raw[start + length :]
-        if fd is not None or len(function) > wire.MAX_FUNCTION_BYTES or len(client.kinds) >= _MOST_KINDS:
+        if fd is not None or len(function) > wire.MAX_FUNCTION_BYTES or len(client.kinds) >= _MAX_KINDS:
             _close(fd)
             raise WireError("a KIND that is too large, or one too many")
         client.kinds[number] = self._intern_kind(text, function)

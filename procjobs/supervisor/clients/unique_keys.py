@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 30.0
 """How long a key is kept for a submission that does not come: its client has died, or could not pickle the call."""
-_MOST_HOLDERS: Final = 10_000
+_MAX_HOLDERS: Final = 10_000
 """The keys that are remembered before those that nobody holds any more are looked for."""
 
 Tell = Callable[[bytes], None]
@@ -99,7 +99,7 @@ class UniqueKeys:
             self.release(job_id)
 
     def _give(self, client: ClientLink, key: bytes, job_id: bytes, seconds: float) -> None:
-        if len(self._holders) >= _MOST_HOLDERS:
+        if len(self._holders) >= _MAX_HOLDERS:
             for other in list(self._holders):
                 self._holder(other)
         self._holders[key] = _Holder(client, job_id, seconds, wall() + _PATIENCE)

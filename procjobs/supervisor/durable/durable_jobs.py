@@ -19,13 +19,13 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from procjobs.clock import wall
+from procjobs.clock import NEVER, wall
 from procjobs.dispatch.failures import job_name
 from procjobs.host import process
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared import wire
 from procjobs.shared.ids import to_text
-from procjobs.shared.recorder_wire import MAX_STORED_BYTES, WINDOW, Event, Op, Said, pack_batch
+from procjobs.shared.recorder_wire import MAX_STORED_BYTES, WINDOW, Event, Op, RecorderFrame, pack_batch
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.states import Event as Change
 from procjobs.shared.wire import BODY, U64, Finished, WireError, limit_text
@@ -39,12 +39,11 @@ if TYPE_CHECKING:
     from procjobs.supervisor.clients.requests import ClientDesk
     from procjobs.supervisor.supervisor import Supervisor
 
-_NEVER: Final = float("inf")
-_MOST_BEHIND: Final = 1000
+_MAX_BEHIND: Final = 1000
 """The submissions that may wait for a database that cannot be reached."""
-_MOST_BYTES: Final = 256 * 2**20
+_MAX_BYTES: Final = 256 * 2**20
 """What payloads and answers may take together while they wait for a commit."""
-_MOST_ENDS: Final = 5000
+_MAX_ENDS: Final = 5000
 """The answers that may wait for a commit before no more jobs are started."""
 _SILENCE_SECONDS: Final = 10.0
 """How long a recorder may say nothing about what it was sent, before that is told: its database may hang."""
@@ -54,7 +53,7 @@ _SHORTEST_LIFE: Final = 1.0
 _RESTART_PAUSE: Final = 1.0
 _END_SECONDS: Final = 6.0
 """How long a recorder may take to end: longer than it tries to reach a database that is away."""
-_MOST_LOADED: Final = 5000
+_MAX_LOADED: Final = 5000
 """About how many jobs that wait in the store are in memory, too."""
 _LOOK_SECONDS: Final = 60.0
 """How long a time is waited for at most before it is looked up again: the clock by which it was told may be set."""
@@ -192,8 +191,8 @@ class Recording:
                 "bytes). Write them to a file, and give the job its path"
             )
             return "PayloadError", text, {}
-        is_far_behind = bool(self.problem) and self.uncommitted >= _MOST_BEHIND
-        if not is_far_behind and self._backlog.bytes < _MOST_BYTES:
+        is_far_behind = bool(self.problem) and self.uncommitted >= _MAX_BEHIND
+        if not is_far_behind and self._backlog.bytes < _MAX_BYTES:
             return None
         why = self.describe() or "it is slow"
         text = (
@@ -216,7 +215,7 @@ class Recording:
     @property
     def is_settled(self) -> bool:
         """Whether everything is committed, and no job is known to wait in the store alone."""
-        return not self._backlog.entries and not (self._loads_at < _NEVER and self._is_open)
+        return not self._backlog.entries and not (self._loads_at < NEVER and self._is_open)
 
     @property
     def is_quiet(self) -> bool:
@@ -226,7 +225,7 @@ class Recording:
     @property
     def is_too_far_behind(self) -> bool:
         """Whether no more jobs should start, since their answers could not be kept."""
-        return self._backlog.answers >= _MOST_ENDS or self._backlog.bytes >= _MOST_BYTES
+        return self._backlog.answers >= _MAX_ENDS or self._backlog.bytes >= _MAX_BYTES
 
     # The process ------------------------------------------------------------------------------------------------
 
@@ -236,8 +235,8 @@ class Recording:
             return self._starts_at
         if self._starts:
             return next(iter(self._starts.values()))[0] + _START_SECONDS
-        loads_at = self._loads_at if self._loads_at > self._loop.now else _NEVER  # else there was no room for them
-        return min(loads_at, self._heard_at + _SILENCE_SECONDS if self._backlog.entries and not self.problem else _NEVER)
+        loads_at = self._loads_at if self._loads_at > self._loop.now else NEVER  # else there was no room for them
+        return min(loads_at, self._heard_at + _SILENCE_SECONDS if self._backlog.entries and not self.problem else NEVER)
 
     def advance(self, now: float) -> None:
         """Start a recorder that is missing, ask for jobs, send what there is to be said."""
@@ -329,7 +328,7 @@ class Recording:
         dispatcher, max_queued = self._supervisor.dispatcher, self._supervisor.settings.max_queued
         if self._is_loading or self._loads_at > self._loop.now or not self._is_open or not dispatcher.generations:
             return
-        most, scheduled = min(max_queued, _MOST_LOADED), dispatcher.scheduled
+        most, scheduled = min(max_queued, _MAX_LOADED), dispatcher.scheduled
         crowded = dispatcher.crowded_queues(max(most // 4, 1))
         aside = scheduled + sum(crowded.values())
         loaded = self.stored.waiting
@@ -368,13 +367,13 @@ class Recording:
         self._heard_at = self._loop.now
         if self.stored.take(kind, raw, fd):
             return
-        if kind == Said.COMMITTED:
+        if kind == RecorderFrame.COMMITTED:
             self._on_committed(U64.unpack_from(raw, BODY)[0])
-        elif kind == Said.STATE:
+        elif kind == RecorderFrame.STATE:
             self._on_state(str(wire.parse_json(raw[BODY:])["problem"]))
-        elif kind == Said.WINDOW:
+        elif kind == RecorderFrame.WINDOW:
             (seconds,) = WINDOW.unpack_from(raw, BODY)
-            self._loads_at = self._loop.now + (_NEVER if seconds == _NEVER else min(seconds, _LOOK_SECONDS))
+            self._loads_at = self._loop.now + (NEVER if seconds == NEVER else min(seconds, _LOOK_SECONDS))
             self._is_loading = False
         else:
             raise WireError(f"an unknown frame of kind {kind}")

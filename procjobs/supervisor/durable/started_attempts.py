@@ -11,14 +11,14 @@ import json
 import os
 
 from procjobs.host.rundir import PRIVATE_PREFIX, RunDir
-from procjobs.shared.table.post_mortem import LastingTable
+from procjobs.shared.table.post_mortem import PostMortemTable
 
 
 def look_back(directory: RunDir) -> dict[str, int]:
     """Return the attempts by job id, and keep them; none where there is no readable table."""
     begun = _read(directory.begun)
     with contextlib.suppress(OSError, ValueError):
-        table = LastingTable(directory.table, loads=bytes)
+        table = PostMortemTable(directory.table, loads=bytes)
         for job_id, attempt in table.begun_attempts().items():
             begun[job_id] = max(attempt, begun.get(job_id, 0))
         table.close()
@@ -30,7 +30,7 @@ def look_back(directory: RunDir) -> dict[str, int]:
 def keep(directory: RunDir) -> None:
     """Look back where a store will want to know, before the directory is swept up."""
     with contextlib.suppress(OSError, ValueError):
-        table = LastingTable(directory.table, loads=bytes)
+        table = PostMortemTable(directory.table, loads=bytes)
         has_store = table.store() is not None
         table.close()
         if has_store and not directory.name.startswith(PRIVATE_PREFIX):

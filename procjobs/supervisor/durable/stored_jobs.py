@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from procjobs.clock import wall
 from procjobs.shared import wire
 from procjobs.shared.ids import ID_BYTES, to_text
-from procjobs.shared.recorder_wire import LOADED, Event, Op, Said
+from procjobs.shared.recorder_wire import LOADED, Event, Op, RecorderFrame
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.wire import BODY, HEADER, U32, Frame, WireError, finished_frame
 from procjobs.supervisor.durable.recorder_link import Recalled
@@ -62,18 +62,18 @@ class StoredJobs:
 
     def take(self, kind: int, raw: bytes, fd: int | None) -> bool:
         """Act on a frame of the recorder; return False if it is about no single job."""
-        if kind == Said.LOADED:
+        if kind == RecorderFrame.LOADED:
             self._on_loaded(raw, fd)
-        elif kind == Said.FOUND:
+        elif kind == RecorderFrame.FOUND:
             self._on_found(raw, fd)
         elif fd is not None:
             os.close(fd)
             raise WireError(f"a frame of kind {kind} with a descriptor")
-        elif kind == Said.HELD:
+        elif kind == RecorderFrame.HELD:
             self._on_held(raw)
-        elif kind == Said.REFUSED:
+        elif kind == RecorderFrame.REFUSED:
             self._on_refused(raw)
-        elif kind == Said.TOLD:
+        elif kind == RecorderFrame.TOLD:
             self._on_told(raw)
         else:
             return False

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from procjobs.shared.recorder_wire import MOST_EVENTS, Event, Op, pack_batch
+from procjobs.shared.recorder_wire import MAX_EVENTS, Event, Op, pack_batch
 from procjobs.shared.wire import WireError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from procjobs.shared.states import Reason
 
 _BATCH_BYTES: Final = 256 * 1024
-_MOST_KINDS: Final = 1000
+_MAX_KINDS: Final = 1000
 """How many kinds the recorder knows by their numbers, about, before it is to forget them."""
 
 
@@ -78,10 +78,10 @@ class Backlog:
             return None
         events: list[Event] = []
         size, fd = 0, None
-        if len(self._kinds_sent) >= _MOST_KINDS:  # each closure is one: neither side may keep them all
+        if len(self._kinds_sent) >= _MAX_KINDS:  # each closure is one: neither side may keep them all
             self._kinds_sent.clear()
             events.append((int(Op.FORGET),))
-        while self._sent < len(self.entries) and len(events) < MOST_EVENTS and size < _BATCH_BYTES and fd is None:
+        while self._sent < len(self.entries) and len(events) < MAX_EVENTS and size < _BATCH_BYTES and fd is None:
             event, fd, kind, _, _, event_bytes = self.entries[self._sent]
             if kind is not None and kind not in self._kinds_sent:
                 self._kinds_sent.add(kind)

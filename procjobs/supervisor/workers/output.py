@@ -10,6 +10,7 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from procjobs.clock import NEVER
 from procjobs.dispatch.model import Job, Slot
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared.ids import to_text
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 TAIL_BYTES: Final = 16 * 1024
 STDERR_TAIL_BYTES: Final = 4 * 1024
-_MOST_KEPT_BYTES: Final = 16 * 2**20
+_MAX_KEPT_BYTES: Final = 16 * 2**20
 """What the tails of all finished jobs may take together; beyond it the oldest are dropped."""
 _READ_BYTES: Final = 64 * 1024  # the capacity of a pipe
 _PAUSE_SECONDS: Final = 0.004
@@ -31,11 +32,11 @@ _LONGEST_LINE: Final = 4096
 class Tail:
     """The last bytes of a stream; `length` is how many there were in all."""
 
-    __slots__ = ("_data", "_most_bytes", "length")
+    __slots__ = ("_data", "_max_bytes", "length")
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self._data = b""
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self.length = 0
 
     def __len__(self) -> int:
@@ -45,9 +46,9 @@ class Tail:
         """Add to the end; what is too much is lost at the beginning, at a whole line where there is one."""
         self.length += len(data)
         joined = self._data + data
-        if len(joined) > self._most_bytes:
-            joined = joined[-self._most_bytes :]
-            cut = joined.find(b"\n", 0, self._most_bytes // 2) + 1
+        if len(joined) > self._max_bytes:
+            joined = joined[-self._max_bytes :]
+            cut = joined.find(b"\n", 0, self._max_bytes // 2) + 1
             joined = joined[cut:]
         self._data = joined
 
@@ -102,12 +103,12 @@ class Console:
     """The supervisor's own standard output and error, for a private pool: those of the process that owns it.
 
     A descriptor is written to when the kernel says that it takes 4 KiB (PIPE_BUF), so that nothing blocks. What it does
-    not take is kept, and from `_MOST_WAITING` bytes on jobs that print more have to wait. Jobs that end do not wait: from
-    `_MOST_BEHIND` bytes on what they have printed is not passed on.
+    not take is kept, and from `_MAX_WAITING` bytes on jobs that print more have to wait. Jobs that end do not wait: from
+    `_MAX_BEHIND` bytes on what they have printed is not passed on.
     """
 
-    _MOST_WAITING: Final = 64 * 1024
-    _MOST_BEHIND: Final = 8 * 2**20
+    _MAX_WAITING: Final = 64 * 1024
+    _MAX_BEHIND: Final = 8 * 2**20
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -116,7 +117,7 @@ class Console:
     @property
     def is_full(self) -> bool:
         """Whether more has to wait."""
-        return any(len(data) > self._MOST_WAITING for data in self._waiting.values())
+        return any(len(data) > self._MAX_WAITING for data in self._waiting.values())
 
     @property
     def is_empty(self) -> bool:
@@ -134,7 +135,7 @@ class Console:
                 return
             except OSError:  # it is closed
                 return
-        if len(waiting) < self._MOST_BEHIND:
+        if len(waiting) < self._MAX_BEHIND:
             waiting += data
 
     def write_some(self) -> None:
@@ -223,7 +224,7 @@ class Outputs:
 
     def next_deadline(self) -> float:
         """Return when a stream that was flooded is read again."""
-        return self._paused[0][0] if self._paused else float("inf")
+        return self._paused[0][0] if self._paused else NEVER
 
     def advance(self, now: float) -> None:
         """Read on where a pause is over."""
@@ -265,7 +266,7 @@ class Outputs:
         if job.transcript is not None:
             self._kept.append(job)
             self._kept_bytes += len(job.transcript)
-            while self._kept_bytes > _MOST_KEPT_BYTES:
+            while self._kept_bytes > _MAX_KEPT_BYTES:
                 oldest = self._kept.popleft()
                 if oldest.transcript is not None:
                     self._kept_bytes -= len(oldest.transcript)

@@ -280,7 +280,7 @@ class Crew:
         if kind == Frame.READY:
             baseline = wire.U64.unpack_from(raw, BODY)[0] if len(raw) == BODY + wire.U64.size else 0
             self.dispatcher.staff.on_ready(slot, baseline, self._loop.now)
-        elif kind == Frame.UNFIT and slot.state is SlotState.STARTING and slot.generation is not None:
+        elif kind == Frame.INIT_FAILED and slot.state is SlotState.STARTING and slot.generation is not None:
             # Bounded, since every client is told, and a frame that is too large would end its connection.
             slot.generation.problem = wire.limit_text(raw[BODY:].decode(errors="replace"), 32_000)
 

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from procjobs.clock import NEVER
 from procjobs.dispatch.watchdog import EXAMINE_SECONDS
 from procjobs.host import observe, process
 from procjobs.host.loop import Loop
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from procjobs.dispatch.model import Job, Slot
     from procjobs.supervisor.workers.worker_link import WorkerLink
 
-MOST_STACK_BYTES: Final = 16 * 1024
+MAX_STACK_BYTES: Final = 16 * 1024
 _LOOK_AGAIN_SECONDS: Final = 0.001
 _TELL_SECONDS: Final = 0.05
 _TELL_SECONDS_EACH: Final = 0.005
-_MOST_TELL_SECONDS: Final = 0.3
+_MAX_TELL_SECONDS: Final = 0.3
 """How long a worker has to tell from its interpreter; it takes a millisecond, but that each of its threads may keep the
 interpreter for 5 ms (sys.getswitchinterval) while its main thread waits."""
 _FIRST: Final = "(most recent call first):"
@@ -79,7 +80,7 @@ class Stacks:
             threads = observe.count_threads(slot.pid)
             if threads > 1:
                 examination.is_telling = True
-                patience = min(_TELL_SECONDS + _TELL_SECONDS_EACH * threads, _MOST_TELL_SECONDS)
+                patience = min(_TELL_SECONDS + _TELL_SECONDS_EACH * threads, _MAX_TELL_SECONDS)
                 examination.look_at = self._loop.now + patience
                 process.kill_process(slot.pid, process.TELL_SIGNAL)
             elif slot.pid:
@@ -118,7 +119,7 @@ class Stacks:
 
     def next_deadline(self) -> float:
         """Return when an examination is to be looked at again."""
-        return min((e.look_at for e in self._running.values()), default=float("inf"))
+        return min((e.look_at for e in self._running.values()), default=NEVER)
 
     def advance(self, now: float, links: dict[int, WorkerLink]) -> None:
         """End the examinations whose text is there, or whose time is over."""
@@ -182,4 +183,4 @@ def _for_readers(text: bytes) -> str:
             kept.append("  (in a function that is not written in Python)")
         if not _is_own_frame(line):
             kept.append(line)
-    return limit_text("\n".join(kept).strip(), MOST_STACK_BYTES)
+    return limit_text("\n".join(kept).strip(), MAX_STACK_BYTES)

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from procjobs.clock import NEVER
 from procjobs.dispatch.model import Generation
 from procjobs.dispatch.watchdog import FORGIVEN_SECONDS
 from procjobs.host import cpus, hostinfo, observe, process
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from procjobs.supervisor.log import Log
     from procjobs.supervisor.workers.processes import Crew
 
-_NEVER: Final = float("inf")
 _START: Final = (
     "import sys, json; a = json.loads(sys.argv[1]); sys.path[:0] = a['path']; "
     "from procjobs.template.template import main; main(a)"
@@ -45,7 +45,7 @@ class _Origin:
         self.spec_fd = spec_fd
         self.skip: list[str] = []
         self.starts_anew = False
-        self.ready_by = _NEVER
+        self.ready_by = NEVER
         self.link: TemplateLink | None = None
         self.takes_over: Generation | None = None
         self.waiters: list[OnReloaded] = []
@@ -131,7 +131,7 @@ class Templates:
         generation.ready = True
         generation.problem = ""
         origin = self._origins[generation]
-        origin.ready_by = _NEVER
+        origin.ready_by = NEVER
         old, origin.takes_over = origin.takes_over, None
         if old is None:
             return
@@ -202,25 +202,25 @@ class Templates:
                     generation.budget.not_before = max(generation.budget.not_before, now + 0.1)
                     self._on_failed(generation, f"the template {origin.executable} could not be started: {error}")
             elif origin.ready_by <= now and origin.link is not None:
-                origin.ready_by = _NEVER
+                origin.ready_by = NEVER
                 text = f"the preload has not ended after {self._settings.start_timeout:g} s (start_timeout)"
                 generation.problem = generation.problem or text
                 process.kill_process(origin.link.pid, 9)
 
     def next_deadline(self, now: float) -> float:
         """Return when a template that could not be started may be tried again, or one has imported for too long."""
-        deadline = _NEVER
+        deadline = NEVER
         for generation, origin in self._origins.items():
             if origin.link is not None:
                 deadline = min(deadline, origin.ready_by)
-            elif _may_start(generation, _NEVER):
+            elif _may_start(generation, NEVER):
                 deadline = min(deadline, max(generation.budget.not_before, now))
         return deadline
 
     def forgive(self, seconds: float, now: float) -> None:
         """Give templates that import more time: whether they have ended has not been looked at for so long."""
         for origin in self._origins.values():
-            if origin.ready_by < _NEVER:
+            if origin.ready_by < NEVER:
                 origin.ready_by = max(origin.ready_by + seconds, now + FORGIVEN_SECONDS)
 
     def _start(self, generation: Generation, origin: _Origin) -> None:
@@ -327,7 +327,7 @@ class Templates:
             self.dispatcher.staff.add_start_failure(generation, why, self._loop.now)
 
     def _drop_link(self, origin: _Origin) -> None:
-        origin.ready_by = _NEVER
+        origin.ready_by = NEVER
         if origin.link is not None:
             self._loop.remove(origin.link.socket.fileno())
             origin.link.stop()
