@@ -2,7 +2,7 @@
 
     DESCRIPTOR
     0   JSON: name and base of the directory, settings, pid of the owner (private pools),
-        whose the code to begin with is (pools in the foreground)
+        key and interpreter of the code to begin with (pools in the foreground)
     3   the pool's lock, held already
     4   a pipe: nothing is written and it is closed when clients can connect, else why they never will
     5   for pools in the foreground: the specification of that code
@@ -17,14 +17,18 @@ import json
 import os
 import socket
 import traceback
+from functools import partial
 from typing import Any
 
 from procjobs.host import process, rundir
+from procjobs.host.loop import Loop
 from procjobs.host.notify import notify_manager
 from procjobs.shared.config import PoolSettings
-from procjobs.supervisor.durable import started_attempts as begun
+from procjobs.supervisor.composition import Ground, compose
+from procjobs.supervisor.durable import started_attempts
 from procjobs.supervisor.log import Log
-from procjobs.supervisor.supervisor import Supervisor
+from procjobs.supervisor.supervisor import SIGNALS, Supervisor
+from procjobs.supervisor.workers.output import Console
 
 LOCK_FD, READY_FD, CODE_FD = 3, 4, 5
 BACKLOG = 512
@@ -58,7 +62,7 @@ def main() -> None:
     try:
         supervisor.run()
     except BaseException:
-        log.echo = None  # the interpreter is about to print it
+        log.stop_echo()  # the interpreter is about to print it
         log.write(f"the supervisor failed; this is a bug in procjobs:\n{traceback.format_exc()}")
         raise
     supervisor.close()
@@ -67,7 +71,7 @@ def main() -> None:
     if boot["owner_pid"] is None:  # last: a home directory may be on a network that does not answer
         from procjobs.host import footprints  # here, because a pool should be ready soon
 
-        footprints.remember(directory.name, supervisor.crew.peaks)
+        footprints.remember(directory.name, supervisor.peaks)
 
 
 def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor, Log]:
@@ -76,30 +80,37 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
     mark = rundir.read_mark(directory)
     if mark is not None:  # its supervisor and template were killed together, and nobody has ended what jobs had started
         process.kill_marked(mark)
-    settings = PoolSettings.from_json(boot["settings"])
-    attempts = begun.look_back(directory) if settings.store is not None else {}
+    has_store = boot["settings"].get("store") is not None
+    started = started_attempts.look_back(directory) if has_store else started_attempts.StartedAttempts(directory, {})
     rundir.make_fresh(directory)
-    log = Log(directory.log)
-    code = boot.get("code")
+    ground = _lay_ground(directory, boot)
+    log, code = ground.log, boot.get("code")
     if boot["owner_pid"] is None and code is None:
         process.redirect_output(log.fd)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(directory.socket)
-    os.chmod(directory.socket, 0o600)
-    listener.setblocking(False)
-    supervisor = Supervisor(
-        directory,
-        settings,
-        owner_pid=boot["owner_pid"],
-        log=log,
-        listener=listener,
-        in_foreground=code is not None,
-        begun=attempts,
-    )
+    listener = _bind(directory.socket)
+    parts = compose(ground, listener, started)
+    supervisor = Supervisor(ground, parts)
     listener.listen(BACKLOG)
     log.write(f"pool {directory.name}: supervisor {os.getpid()} is ready")
-    rundir.write_mark(directory, supervisor.crew.mark)
-    rundir.sweep_stale(directory.base, process.kill_marked, begun.keep)
+    rundir.write_mark(directory, parts.mark)
+    rundir.sweep_stale(directory.base, process.kill_marked, started_attempts.keep)
     if code is not None:
-        supervisor.templates.join(code["key"], code["executable"], CODE_FD).clients -= 1
+        parts.generations.join(code["key"], code["executable"], CODE_FD).clients -= 1
     return supervisor, log
+
+
+def _lay_ground(directory: rundir.RunDir, boot: dict[str, Any]) -> Ground:
+    settings = PoolSettings.from_json(boot["settings"])
+    in_foreground, owner_pid = bool(boot.get("code")), boot["owner_pid"]
+    loop = Loop(signals=SIGNALS)
+    console = Console(loop) if in_foreground or owner_pid is not None else None
+    log = Log(directory.log, echo=partial(console.write, 2) if console is not None and in_foreground else None)
+    return Ground(loop, directory, settings, log, console, owner_pid, in_foreground)
+
+
+def _bind(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    os.chmod(path, 0o600)
+    listener.setblocking(False)
+    return listener

@@ -15,14 +15,13 @@ _MAX_LABELLED: Final = 1000
 class Log:
     """Appends lines to a file; when it has grown to `MAX_BYTES`, it becomes `log.1` and a new one is begun.
 
-    `echo` gets a copy of them.
-
     The `logging` package does the same and costs a tenth of the time in which a pool has to be ready.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, echo: Callable[[bytes], None] | None = None) -> None:
+        """`echo` gets a copy of all lines."""
         self._path = path
-        self.echo: Callable[[bytes], None] | None = None
+        self._echo = echo
         self._open()
 
     def _open(self) -> None:
@@ -33,14 +32,14 @@ class Log:
         self._append(f"{_stamp()} {text.strip()}".replace("\n", "\n    ").encode(errors="replace") + b"\n")
 
     def write_output(self, label: str, lines: bytes) -> None:
-        """Write lines that a job has printed, each with its label."""
+        """Write lines of the output of a job, each with its label."""
         head = f"{_stamp()} [{label}] ".encode(errors="replace")
         next_head = head if lines.count(b"\n") < _MAX_LABELLED else b"    "
         self._append(head + lines.replace(b"\n", b"\n" + next_head) + b"\n")
 
     def _append(self, data: bytes) -> None:
-        if self.echo is not None:
-            self.echo(data)
+        if self._echo is not None:
+            self._echo(data)
         try:
             os.write(self.fd, data)
             if os.fstat(self.fd).st_size > MAX_BYTES:
@@ -57,6 +56,10 @@ class Log:
             os.ftruncate(full, 0)
         else:
             os.close(full)
+
+    def stop_echo(self) -> None:
+        """Write to the file alone from now on."""
+        self._echo = None
 
     def close(self) -> None:
         """Close the file."""

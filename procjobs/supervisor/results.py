@@ -1,8 +1,7 @@
 """Answers that are kept, so that any process of the host can ask for them by job id.
 
-Bounded three ways: by time (`result_ttl`), by number, and by memory: beyond `memory_bytes`, and beyond a number of open
-descriptors, the oldest answers move into files of the pool's directory. Moving is done in slices, a slice a turn of the
-supervisor's loop.
+Bounded three ways: by time (`result_ttl`), by number, and by memory. Beyond `result_memory_bytes`, and beyond a number of
+open descriptors, the oldest answers move into files of the pool's directory: a slice in each turn of the supervisor's loop.
 """
 
 from __future__ import annotations
@@ -16,102 +15,16 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from procjobs.clock import NEVER
-from procjobs.shared.wire import Outcome, finished_frame
+from procjobs.supervisor.answers import Answer, EvictedAnswer, SpilledAnswer
 
 if TYPE_CHECKING:
-    from procjobs.dispatch.model import Job
     from procjobs.shared.config import PoolSettings
+    from procjobs.supervisor.job import SupervisedJob
 
 MAX_KEPT: Final = 32_768
 _SLICE_BYTES: Final = 1024 * 1024
-_OVERHEAD_BYTES: Final = 512
-"""What a kept job costs besides its answer, about."""
-
-
-class Answer:
-    """An answer in memory: its frame, and a descriptor where it is large."""
-
-    __slots__ = ("fd", "frame", "kept_at", "size")
-
-    def __init__(self, frame: bytes, fd: int | None, now: float) -> None:
-        self.frame = frame
-        self.fd = fd
-        self.kept_at = now
-        self.size = len(frame) + _OVERHEAD_BYTES + (os.fstat(fd).st_size if fd is not None else 0)
-
-    @property
-    def has_descriptor(self) -> bool:
-        """Whether a descriptor goes with the frame."""
-        return self.fd is not None
-
-    def fetch(self, _job: Job) -> tuple[bytes, int | None, bool]:
-        """Return the frame, the descriptor to send with it, and whether that is to be closed after sending."""
-        return self.frame, self.fd, False
-
-    def drop(self) -> None:
-        """Release what it holds."""
-        if self.fd is not None:
-            os.close(self.fd)
-            self.fd = None
-
-
-class SpilledAnswer:
-    """An answer in a file of its own, made of the descriptor's contents; the frame stays in memory where it is small.
-
-    Of a frame in a file, `checksum` is the CRC-32: sent as it is, one that was damaged would end its reader's connection.
-    """
-
-    __slots__ = ("_checksum", "_frame", "_path", "kept_at", "size")
-
-    def __init__(self, frame: bytes, path: str, kept_at: float, *, checksum: int = 0) -> None:
-        self._frame = frame
-        self._path = path
-        self._checksum = checksum
-        self.kept_at = kept_at
-        self.size = 0
-
-    @property
-    def has_descriptor(self) -> bool:
-        """Whether a descriptor goes with the frame."""
-        return bool(self._frame) and os.path.isfile(self._path)
-
-    def fetch(self, job: Job) -> tuple[bytes, int | None, bool]:
-        """Read the answer back; a descriptor is opened anew for every reader that is sent it."""
-        if self.has_descriptor:
-            return self._frame, os.open(self._path, os.O_RDWR | os.O_CLOEXEC), True
-        try:
-            with open(self._path, "rb") as file:
-                frame = file.read()
-        except OSError:
-            frame = b""
-        if self._frame or crc32(frame) != self._checksum:
-            return EvictedAnswer(self.kept_at).fetch(job)
-        return frame, None, False
-
-    def drop(self) -> None:
-        """Remove the file."""
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-            os.unlink(self._path)
-
-
-class EvictedAnswer:
-    """What is left for a client that was too slow to take its answer, or of one that could not be kept."""
-
-    __slots__ = ("kept_at",)
-
-    has_descriptor = False
-
-    def __init__(self, kept_at: float) -> None:
-        self.kept_at = kept_at
-
-    def fetch(self, job: Job) -> tuple[bytes, int | None, bool]:
-        """Return an answer that says so."""
-        message = "the result was not fetched in time, or there was no room for it; it is not kept"
-        details = {"error": "UnknownJob", "message": message}
-        return finished_frame(job.id, Outcome.VERDICT, 0, job.attempt, 0.0, details), None, False
-
-    def drop(self) -> None:
-        """Nothing is held."""
+_MAX_TRANSCRIPT_BYTES: Final = 16 * 2**20
+"""The most bytes that the transcripts of all finished jobs take together; beyond it the oldest are dropped."""
 
 
 class ResultStore:
@@ -122,17 +35,17 @@ class ResultStore:
         self._ttl = settings.result_ttl
         self._memory_bytes = settings.result_memory_bytes
         self._max_fds = max_fds
-        self._kept: deque[Job] = deque()
-        self._in_memory: deque[Job] = deque()
+        self._kept: deque[SupervisedJob] = deque()
+        self._in_memory: deque[SupervisedJob] = deque()
         self._used_bytes = 0
         self._fds = 0
         self._files = 0
-        self._moving: tuple[Job, int, str, int] | None = None
+        self._moving: tuple[SupervisedJob, int, str, int] | None = None
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, job: Job, frame: bytes, fd: int | None, now: float) -> None:
+    def keep(self, job: SupervisedJob, frame: bytes, fd: int | None, now: float) -> None:
         """Take a job's answer; the descriptor belongs to the store from now on."""
         job.answer = answer = Answer(frame, fd, now)
         self._kept.append(job)
@@ -150,7 +63,7 @@ class ResultStore:
         over = self._used_bytes > self._memory_bytes or self._fds > self._max_fds
         return self._moving is not None or (over and bool(self._in_memory))
 
-    def pop_expired(self, now: float) -> Job | None:
+    def pop_expired(self, now: float) -> SupervisedJob | None:
         """Take out the oldest job if its time is over or there are too many; None if nothing is to go.
 
         An answer that is still to be sent counts as many as it likes: only a full table evicts it before its time.
@@ -161,7 +74,7 @@ class ResultStore:
         is_one_too_many = len(self._kept) > MAX_KEPT and not oldest.unsent
         return self.pop_oldest() if is_one_too_many or oldest.answer.kept_at + self._ttl <= now else None
 
-    def pop_oldest(self) -> Job | None:
+    def pop_oldest(self) -> SupervisedJob | None:
         """Take out the oldest job, None when there is none."""
         if not self._kept:
             return None
@@ -175,7 +88,7 @@ class ResultStore:
         job.answer = EvictedAnswer(job.answer.kept_at) if job.unsent else None
         return job
 
-    def _release(self, job: Job) -> None:
+    def _release(self, job: SupervisedJob) -> None:
         answer = job.answer
         if isinstance(answer, Answer):
             self._used_bytes -= answer.size
@@ -191,7 +104,7 @@ class ResultStore:
                 job = self._in_memory.popleft()
                 budget -= self._try(job, partial(self._begin_move, job))
 
-    def _try(self, job: Job, move: Callable[[], int]) -> int:
+    def _try(self, job: SupervisedJob, move: Callable[[], int]) -> int:
         """Move; where the file system has no room or the directory is gone, the answer is given up once it is sent."""
         try:
             return move()
@@ -205,7 +118,7 @@ class ResultStore:
             job.answer = EvictedAnswer(job.answer.kept_at)
             return 1
 
-    def _begin_move(self, job: Job) -> int:
+    def _begin_move(self, job: SupervisedJob) -> int:
         answer = job.answer
         if not isinstance(answer, Answer):
             return 0
@@ -248,3 +161,23 @@ class ResultStore:
         """Drop everything."""
         while self.pop_oldest() is not None:
             pass
+
+
+class KeptTranscripts:
+    """The transcripts of jobs that have ended, the oldest first to go."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[SupervisedJob] = deque()
+        self._bytes = 0
+
+    def keep(self, job: SupervisedJob) -> None:
+        """Keep the transcript of a job that has ended, for as long as there is room."""
+        if job.transcript is None:
+            return
+        self._jobs.append(job)
+        self._bytes += len(job.transcript)
+        while self._bytes > _MAX_TRANSCRIPT_BYTES:
+            oldest = self._jobs.popleft()
+            if oldest.transcript is not None:
+                self._bytes -= len(oldest.transcript)
+                oldest.transcript = None

@@ -1,132 +1,82 @@
-"""The supervisor's ends of its sockets: to a template, to a client. Nothing here blocks.
-
-Whatever is read here may have been written by a bug or an attacker: a link answers nonsense with WireError or by being
-closed, never with another exception, and one link's fate is no other's.
-"""
+"""A client's connection: frames in, answers out. Nothing here blocks; what the client does not read waits here."""
 
 from __future__ import annotations
 
-import array
-import json
 import os
 import socket
-import stat
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Protocol
 
 from procjobs.clock import NEVER
-from procjobs.host import process
 from procjobs.host.loop import READ
-from procjobs.shared.wire import U64, Frame, FrameReader, WireError, frame, parse_json
+from procjobs.shared.wire import U64, Frame, frame
+from procjobs.supervisor.frame_stream import READ_BYTES, FrameStream
 
 if TYPE_CHECKING:
-    from procjobs.dispatch.model import Generation, Job, Kind
-
-READ_BYTES: Final = 64 * 1024
-"""Read at once. From 128 KiB on, malloc maps fresh pages for every call, which costs 15 us (Linux, glibc 2.36)."""
-_MAX_FDS: Final = 253  # SCM_MAX_FD of the kernel
-_FD_SPACE: Final = socket.CMSG_SPACE(_MAX_FDS * 4)
-_CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)  # plain numbers: two flags of an enum cost 0.5 us to combine
-_TRUNCATED: Final = int(socket.MSG_CTRUNC)
+    from procjobs.dispatch.model import Generation
+    from procjobs.supervisor.job import SupervisedJob, SupervisedKind
 
 
-class FrameStream:
-    """Frames and descriptors that arrive from a client.
+class _Outgoing(Protocol):
+    """An answer that waits to be sent."""
 
-    Only regular files are taken, as memory files are. Of a socket, our peer's own end would never let this stream end; a
-    device or a pipe has no size, and may never come to an end when it is read. And a peer that sends more descriptors than
-    its frames claim would take them away from everybody.
-    """
+    @property
+    def has_descriptor(self) -> bool:
+        """Whether a descriptor goes with the frame."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self._reader = FrameReader()
-        self._fds: deque[int] = deque()
-        self.ended = False
+    def fetch(self) -> tuple[bytes, int | None, bool]:
+        """Return the frame, the descriptor to send with it, and whether that is to be closed after sending."""
 
-    def read(self) -> Iterator[tuple[int, bytes, int | None]]:
-        """Yield (kind, frame, descriptor) of the frames that have arrived; sets `ended` at the end of the stream."""
-        try:
-            data, ancillary, flags, _ = self._socket.recvmsg(READ_BYTES, _FD_SPACE, _CLOEXEC)
-        except BlockingIOError:
-            return
-        except OSError:  # ECONNRESET: the peer has gone with something unread
-            self.ended = True
-            return
-        if ancillary:
-            self._take_descriptors(ancillary)
-        if not data:
-            self.ended = True
-            return
-        if flags & _TRUNCATED:
-            raise WireError("descriptors were lost: the limit of open files is reached")
-        for kind, raw, has_descriptor in self._reader.feed(data):
-            if has_descriptor:
-                if not self._fds:
-                    raise WireError("a frame claims a descriptor that did not come with it")
-                yield kind, raw, self._fds.popleft()
-            else:
-                yield kind, raw, None
-        if len(self._fds) > 1:  # that of a frame which has not arrived whole may wait
-            raise WireError(f"{len(self._fds)} descriptors came that no frame claims")
-
-    def _take_descriptors(self, ancillary: list[tuple[int, int, bytes]]) -> None:
-        for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                self._fds.extend(array.array("i", content[: len(content) // 4 * 4]))
-        if not all(stat.S_ISREG(os.fstat(fd).st_mode) for fd in self._fds):
-            raise WireError("a descriptor that came is not one of a regular file")
-
-    def close(self) -> None:
-        """Close the descriptors that no frame has claimed."""
-        while self._fds:
-            os.close(self._fds.popleft())
+    def release(self) -> None:
+        """Note that it was sent, or will not be."""
 
 
-class TemplateLink:
-    """The socket to the template of one generation."""
+class _KeptAnswer:
+    """The answer of a job in memory. Until it is sent, it is not evicted to make room."""
 
-    def __init__(self, generation: Generation, sock: socket.socket, pid: int) -> None:
-        self.generation = generation
-        self.socket = sock
-        self.pid = pid
-        sock.setblocking(False)
+    __slots__ = ("_job",)
 
-    def spawn(self, slot: int, cpus: list[int], fds: list[int]) -> bool:
-        """Ask for a worker, on these CPUs (none: on all); return False if the template cannot be reached."""
-        return self._send({"spawn": slot, "cpus": cpus}, fds)
+    def __init__(self, job: SupervisedJob) -> None:
+        self._job = job
+        job.unsent += 1
 
-    def forget(self, pid: int) -> None:
-        """Say that a worker has gone."""
-        self._send({"gone": pid}, [])
+    @property
+    def has_descriptor(self) -> bool:
+        return bool(self._job.answer.has_descriptor)
 
-    def _send(self, message: dict[str, Any], fds: list[int]) -> bool:
-        try:
-            socket.send_fds(self.socket, [json.dumps(message).encode()], fds)
-        except OSError:
-            return False
-        return True
+    def fetch(self) -> tuple[bytes, int | None, bool]:
+        job = self._job
+        fetched: tuple[bytes, int | None, bool] = job.answer.fetch(job.id, job.attempt)
+        return fetched
 
-    def read(self) -> Iterator[dict[str, Any]]:
-        """Yield the messages that have arrived; what is none (a preload has written it) raises WireError."""
-        while True:
-            try:
-                message = self.socket.recv(65536)
-            except OSError:
-                return
-            if not message:
-                return
-            yield parse_json(message)
+    def release(self) -> None:
+        self._job.unsent -= 1
 
-    def stop(self) -> None:
-        """Kill the template and close its socket; workers that it has forked are not touched."""
-        process.kill_process(self.pid, 9)
-        self.socket.close()
+
+class _RecalledAnswer:
+    """An answer from the store, for this client alone."""
+
+    __slots__ = ("_fd", "_frame")
+
+    has_descriptor = True
+
+    def __init__(self, raw: bytes, fd: int) -> None:
+        self._frame = raw
+        self._fd = fd
+
+    def fetch(self) -> tuple[bytes, int | None, bool]:
+        return self._frame, self._fd, False
+
+    def release(self) -> None:
+        os.close(self._fd)
 
 
 class ClientLink:
-    """A client's connection: frames in, answers out. What the client does not read waits here, and only here."""
+    """One connection; a `Watcher` for those below. `kinds` are those that it has described, by its own numbers.
+
+    `accepted` submissions were taken, and the client was told of `acknowledged`; it is told of the others at `ack_due_at` at
+    the latest. `tied` are the jobs that are cancelled when nobody is left who waits for them.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -134,51 +84,63 @@ class ClientLink:
         self.stream = FrameStream(sock)
         self.pid = 0
         self.generation: Generation | None = None
-        self.kinds: dict[int, Kind] = {}
+        self.kinds: dict[int, SupervisedKind] = {}
         self.accepted = 0
-        self.accepted_told = 0
-        self.told_by = NEVER  # when it is told at the latest
-        self.outgoing: deque[bytes | Job] = deque()
-        self._answers: list[bytes] = []  # the first of this turn, which go out before what is in `outgoing`
-        self._answers_bytes = 0
-        self._unsent = b""
+        self.acknowledged = 0
+        self.ack_due_at = NEVER
         self.waits_to_write = False
         self.events = READ
-        self.tied: set[Job] = set()  # jobs that are cancelled when nobody is left who waits for them
+        self.tied: set[SupervisedJob] = set()
         self.closed = False
+        self._outgoing: deque[bytes | _Outgoing] = deque()
+        self._answers: list[bytes] = []  # the first of this turn, which go out before those in `_outgoing`
+        self._answers_bytes = 0
+        self._unsent = b""
+
+    def queue_frame(self, raw: bytes) -> None:
+        """Let a frame go out with the next flush."""
+        self._outgoing.append(raw)
 
     def queue_acknowledgement(self) -> None:
         """Say how many of its submissions were taken."""
-        self.accepted_told = self.accepted
-        self.told_by = NEVER
-        self.outgoing.append(frame(Frame.ACCEPTED, U64.pack(self.accepted)))
+        self.acknowledged = self.accepted
+        self.ack_due_at = NEVER
+        self._outgoing.append(frame(Frame.ACCEPTED, U64.pack(self.accepted)))
 
-    def queue_answer(self, job: Job) -> None:
-        """Let a job's answer go out with the next flush; until it has, it is not evicted to make room.
+    def queue_answer(self, job: SupervisedJob) -> None:
+        """Let a job's answer go out with the next flush.
 
         To a client that keeps up, a small one goes as the bytes that it is: that saves 1 us for each.
         """
         answer = job.answer
-        if self.waits_to_write or self.outgoing or answer.has_descriptor or self._answers_bytes > READ_BYTES:
-            job.unsent += 1
-            self.outgoing.append(job)
+        if self.waits_to_write or self._outgoing or answer.has_descriptor or self._answers_bytes > READ_BYTES:
+            self._outgoing.append(_KeptAnswer(job))
         else:
-            data = answer.fetch(job)[0]
+            data = answer.fetch(job.id, job.attempt)[0]
             self._answers.append(data)
             self._answers_bytes += len(data)
+
+    def queue_recalled(self, raw: bytes, fd: int) -> None:
+        """Let an answer from the store go out; the descriptor is taken over."""
+        self._outgoing.append(_RecalledAnswer(raw, fd))
+
+    @property
+    def backlog(self) -> int:
+        """How many answers wait for this client to read."""
+        return len(self._outgoing)
 
     @property
     def has_more(self) -> bool:
         """Whether there is something to flush."""
-        return bool(self._answers or self.outgoing or self._unsent)
+        return bool(self._answers or self._outgoing or self._unsent)
 
     def flush(self) -> bool:
-        """Send as much as the client takes; return whether everything is sent. Raises OSError when it has gone."""
+        """Send as much as the client takes; return whether everything is sent. Raise OSError when it has gone."""
         if self._answers:
             self._unsent += b"".join(self._answers)
             self._answers.clear()
             self._answers_bytes = 0
-        while self._unsent or self.outgoing:
+        while self._unsent or self._outgoing:
             if not self._unsent and self._first_has_descriptor():
                 if not self._try_send_first():
                     return False
@@ -192,35 +154,35 @@ class ClientLink:
         return True
 
     def _first_has_descriptor(self) -> bool:
-        first = self.outgoing[0]
-        return not isinstance(first, bytes) and first.answer.has_descriptor
+        first = self._outgoing[0]
+        return not isinstance(first, bytes) and first.has_descriptor
 
     def _try_send_first(self) -> bool:
-        job = self.outgoing[0]
-        assert not isinstance(job, bytes)
-        answer, fd, close_after = job.answer.fetch(job)
+        answer = self._outgoing[0]
+        assert not isinstance(answer, bytes)
+        raw, fd, close_after = answer.fetch()
         try:
-            sent = socket.send_fds(self.socket, [answer], [fd])
+            sent = socket.send_fds(self.socket, [raw], [fd]) if fd is not None else 0  # its file may just have gone
         except BlockingIOError:
             return False
         finally:
-            if close_after:
+            if close_after and fd is not None:
                 os.close(fd)
-        self.outgoing.popleft()
-        job.unsent -= 1
-        self._unsent = answer[sent:]
+        self._outgoing.popleft()
+        answer.release()
+        self._unsent = raw[sent:]
         return True
 
     def _next_batch(self) -> bytes:
         """Return the next frames that can go out in one call, those before the next one with a descriptor."""
         parts, size = [], 0
-        while self.outgoing and size < READ_BYTES and not self._first_has_descriptor():
-            item = self.outgoing.popleft()
+        while self._outgoing and size < READ_BYTES and not self._first_has_descriptor():
+            item = self._outgoing.popleft()
             if isinstance(item, bytes):
                 data = item
             else:
-                data = item.answer.fetch(item)[0]
-                item.unsent -= 1
+                data = item.fetch()[0]
+                item.release()
             parts.append(data)
             size += len(data)
         return b"".join(parts)
@@ -228,10 +190,10 @@ class ClientLink:
     def close(self) -> None:
         """Close the connection and forget what was not sent."""
         self.closed = True
-        for item in self.outgoing:
+        for item in self._outgoing:
             if not isinstance(item, bytes):
-                item.unsent -= 1
-        self.outgoing.clear()
+                item.release()
+        self._outgoing.clear()
         self._answers.clear()
         self._unsent = b""
         self.stream.close()

@@ -1,31 +1,30 @@
-"""Jobs that are the only one of their key: who asks for another one gets the one there is.
+"""Jobs that are the only one of their key: a client that asks for another one gets the one there is.
 
 A client claims the key first, under the id that its job is to have. Either the key is its own, for the submission that
-follows, or it is told whose it is. With a store, the database is asked before a key is given away: the job may be one of
-an earlier supervisor, and not loaded yet.
+follows, or it gets the id of the job that has it. With a store, the database is asked before a key is given away: the job
+may be one of an earlier supervisor, and not loaded yet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from procjobs.clock import wall
 from procjobs.shared.ids import from_text, to_text
-from procjobs.shared.recorder_wire import Op
 from procjobs.shared.states import FINAL
-from procjobs.supervisor.durable.stored_jobs import verdict_frame
+from procjobs.shared.wire import failure_frame
 
 if TYPE_CHECKING:
-    from procjobs.dispatch.model import Job
     from procjobs.supervisor.clients.client_link import ClientLink
-    from procjobs.supervisor.clients.requests import ClientDesk
-    from procjobs.supervisor.supervisor import Supervisor
+    from procjobs.supervisor.durable.durability import Durability, Told
+    from procjobs.supervisor.job import SupervisedJob
+    from procjobs.supervisor.registry import Registry
 
-_PATIENCE: Final = 30.0
+_SUBMISSION_TIMEOUT: Final = 30.0
 """How long a key is kept for a submission that does not come: its client has died, or could not pickle the call."""
 _MAX_HOLDERS: Final = 10_000
-"""The keys that are remembered before those that nobody holds any more are looked for."""
+"""The number of keys from which on those are looked for that nobody holds any more."""
 
 Tell = Callable[[bytes], None]
 
@@ -47,28 +46,27 @@ class _Holder:
 class UniqueKeys:
     """Which job has which key for itself."""
 
-    def __init__(self, supervisor: Supervisor, desk: ClientDesk) -> None:
-        self._supervisor = supervisor
-        self._desk = desk
+    def __init__(self, registry: Registry, durability: Durability) -> None:
+        self._registry = registry
+        self._durability = durability
         self._holders: dict[bytes, _Holder] = {}
         self._expected: dict[bytes, bytes] = {}  # the keys of jobs whose submissions are under way
         self._asking: dict[bytes, list[tuple[ClientLink, bytes, float, Tell]]] = {}
 
     def claim(self, client: ClientLink, key: bytes, job_id: bytes, seconds: float, tell: Tell) -> None:
         """Have the id told of the job that holds a key: this one's, if no other does."""
-        holder, recording = self._holder(key), self._supervisor.recording
+        holder = self._holder(key)
         if holder is not None:
             tell(holder.job_id)
-        elif recording is None:
-            self._give(client, key, job_id, seconds)
-            tell(job_id)
         elif key in self._asking:
             self._asking[key].append((client, job_id, seconds, tell))
-        else:
+        elif self._durability.ask_key(key, lambda told: self._on_told(key, told)):
             self._asking[key] = [(client, job_id, seconds, tell)]
-            recording.stored.question(Op.KEY, key, lambda told: self._on_told(key, told))
+        else:
+            self._give(client, key, job_id, seconds)
+            tell(job_id)
 
-    def _on_told(self, key: bytes, told: dict[str, Any]) -> None:
+    def _on_told(self, key: bytes, told: Told) -> None:
         known = None if told["id"] is None else from_text(told["id"])
         for client, job_id, seconds, tell in self._asking.pop(key):
             if known is None and not client.closed:
@@ -91,10 +89,10 @@ class UniqueKeys:
         text = f"job {to_text(job_id)}, which has the key, was not submitted"
         for watcher in holder.watchers if holder is not None else ():
             if not watcher.closed:
-                watcher.outgoing.append(verdict_frame(job_id, "UnknownJob", text))
+                watcher.queue_frame(failure_frame(job_id, "UnknownJob", text))
 
     def forget_client(self, client: ClientLink) -> None:
-        """Give back the keys whose jobs a client that has gone was about to submit."""
+        """Give back the keys of the jobs that a client was about to submit when it went away."""
         for job_id in [job_id for job_id, key in self._expected.items() if self._holders[key].client is client]:
             self.release(job_id)
 
@@ -102,10 +100,10 @@ class UniqueKeys:
         if len(self._holders) >= _MAX_HOLDERS:
             for other in list(self._holders):
                 self._holder(other)
-        self._holders[key] = _Holder(client, job_id, seconds, wall() + _PATIENCE)
+        self._holders[key] = _Holder(client, job_id, seconds, wall() + _SUBMISSION_TIMEOUT)
         self._expected[job_id] = key
 
-    def settle(self, job: Job, now: float) -> float | None:
+    def settle(self, job: SupervisedJob, now: float) -> float | None:
         """Note that a job was submitted; return until when its key is its own (Unix time), None if it is not."""
         holder = self._holders.get(job.key)
         if not job.key or holder is None or holder.job_id != job.id:
@@ -116,16 +114,16 @@ class UniqueKeys:
         self._expected.pop(job.id, None)
         for watcher in holder.watchers:
             if not watcher.closed:
-                self._desk.watch(watcher, job)
+                self._registry.watch(watcher, job)
         holder.watchers.clear()
         return holder.until
 
     def _holder(self, key: bytes) -> _Holder | None:
-        """Return who holds a key; forget who does not any more."""
+        """Return the holder of a key; forget one that does not hold it any more."""
         holder = self._holders.get(key)
         if holder is None:
             return None
-        job, now = self._desk.jobs.get(holder.job_id), wall()
+        job, now = self._registry.jobs.get(holder.job_id), wall()
         is_unfinished = job is not None and job.state not in FINAL
         if is_unfinished or holder.until > now or holder.expected_by > now:
             return holder

@@ -1,4 +1,4 @@
-"""The supervisor's end of what connects it to its recorder, and answers from the store on their way to clients."""
+"""The supervisor's end of the socket to its recorder. Nothing here blocks."""
 
 from __future__ import annotations
 
@@ -9,33 +9,9 @@ from typing import Any, Final
 
 from procjobs.host import observe, process
 from procjobs.host.loop import READ, WRITE, Loop
-from procjobs.supervisor.clients.client_link import FrameStream
-from procjobs.supervisor.results import Answer
+from procjobs.supervisor.frame_stream import FrameStream
 
 _START: Final = "import sys; sys.path[:] = sys.argv[1].split('\\n'); from procjobs.store.recorder import main; main()"
-
-
-class Recalled:
-    """An answer from the store on its way to one client; it passes for a job there."""
-
-    __slots__ = ("_unsent", "answer", "attempt", "id")
-
-    def __init__(self, job_id: bytes, frame: bytes, fd: int, now: float) -> None:
-        self.id = job_id
-        self.attempt = 0
-        self._unsent = 1
-        self.answer = Answer(frame, fd, now)
-
-    @property
-    def unsent(self) -> int:
-        """To how many clients it is still to be sent; nobody else will want it, so with the last one it is dropped."""
-        return self._unsent
-
-    @unsent.setter
-    def unsent(self, count: int) -> None:
-        self._unsent = count
-        if not count:
-            self.answer.drop()
 
 
 class RecorderLink:
@@ -61,7 +37,7 @@ class RecorderLink:
         self.flush()
 
     def flush(self) -> bool:
-        """Send what is left; return whether all is sent. One that has gone is noticed where it is read."""
+        """Send the rest; return whether everything is sent. The end of a recorder is noticed where it is read."""
         try:
             while self.rest:
                 if self._rest_fd is not None:

@@ -1,7 +1,7 @@
-"""Which attempts the workers of a killed supervisor had begun: in a file until the store has counted them.
+"""The attempts that workers of a killed supervisor had started: in a file until the store has counted them.
 
-Its own table tells, and goes with the next supervisor, or with one of another pool that sweeps up. Until the recorder has
-reached the database, which may be away, that next one may be killed as well.
+The table of that supervisor tells them, and goes with the next supervisor, or with one of another pool that sweeps up. Until
+the recorder has reached the database, which may be away, that next one may be killed as well.
 """
 
 from __future__ import annotations
@@ -14,17 +14,31 @@ from procjobs.host.rundir import PRIVATE_PREFIX, RunDir
 from procjobs.shared.table.post_mortem import PostMortemTable
 
 
-def look_back(directory: RunDir) -> dict[str, int]:
-    """Return the attempts by job id, and keep them; none where there is no readable table."""
-    begun = _read(directory.begun)
+class StartedAttempts:
+    """The attempts by job id, as text."""
+
+    def __init__(self, directory: RunDir, attempts: dict[str, int]) -> None:
+        self.attempts = attempts
+        self._path = directory.begun
+
+    def forget(self) -> None:
+        """Drop them and the file: the store has counted them."""
+        self.attempts = {}
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+
+
+def look_back(directory: RunDir) -> StartedAttempts:
+    """Return the attempts that were started, and keep them in the file; none where there is no readable table."""
+    attempts = _read(directory.begun)
     with contextlib.suppress(OSError, ValueError):
         table = PostMortemTable(directory.table, loads=bytes)
         for job_id, attempt in table.begun_attempts().items():
-            begun[job_id] = max(attempt, begun.get(job_id, 0))
+            attempts[job_id] = max(attempt, attempts.get(job_id, 0))
         table.close()
-    if begun:
-        _write(directory.begun, begun)
-    return begun
+    if attempts:
+        _write(directory.begun, attempts)
+    return StartedAttempts(directory, attempts)
 
 
 def keep(directory: RunDir) -> None:
@@ -37,12 +51,6 @@ def keep(directory: RunDir) -> None:
             look_back(directory)
 
 
-def forget(directory: RunDir) -> None:
-    """Drop the file: the store has counted what is in it."""
-    with contextlib.suppress(OSError):
-        os.unlink(directory.begun)
-
-
 def _read(path: str) -> dict[str, int]:
     try:
         with open(path) as file:
@@ -52,7 +60,7 @@ def _read(path: str) -> dict[str, int]:
         return {}
 
 
-def _write(path: str, begun: dict[str, int]) -> None:
+def _write(path: str, attempts: dict[str, int]) -> None:
     with open(f"{path}.new", "w") as file:
-        json.dump(begun, file)
+        json.dump(attempts, file)
     os.replace(f"{path}.new", path)

@@ -1,6 +1,7 @@
-"""What a recorder is told, in order, until it says that it is committed. Pure, but for the descriptors that it closes.
+"""The events that the recorder is sent, in order, until it says that they are committed.
 
-Events have numbers, from 1 for the life of the supervisor. What was sent to a recorder that has died is sent to the next.
+Events have numbers, from 1 for the life of the supervisor. Events that were sent to a recorder that has died are sent to the
+next one. Pure, except for the descriptors that it closes.
 """
 
 from __future__ import annotations
@@ -11,22 +12,23 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from procjobs.shared.recorder_wire import MAX_EVENTS, Event, Op, pack_batch
+from procjobs.shared import recorder_wire
+from procjobs.shared.recorder_wire import MAX_EVENTS, Event, Forget, pack_batch
 from procjobs.shared.wire import WireError
 
 if TYPE_CHECKING:
-    from procjobs.dispatch.model import Job, Kind
     from procjobs.shared.states import Reason
+    from procjobs.supervisor.job import SupervisedJob, SupervisedKind
 
 _BATCH_BYTES: Final = 256 * 1024
 _MAX_KINDS: Final = 1000
-"""How many kinds the recorder knows by their numbers, about, before it is to forget them."""
+"""About how many kinds the recorder knows by their numbers before it is to forget them."""
 
 
 class Wait(IntEnum):
-    """What an entry is kept for, and so what its commit leads to."""
+    """Whom the commit of an event is awaited for."""
 
-    NOTHING = 0
+    NOBODY = 0
     SUBMISSION = 1
     ANSWER = 2
 
@@ -34,70 +36,83 @@ class Wait(IntEnum):
 class Ended(NamedTuple):
     """An answer that waits for its commit."""
 
-    job: Job
+    job: SupervisedJob
     reason: Reason
     frame: bytes
     fd: int | None
     error: str
 
 
-Entry = tuple[Event, "int | None", "Kind | None", Wait, "Job | Ended | None", int]
-"""An event, its descriptor, the kind that it refers to, what its commit leads to and for whom, its bytes of payload."""
+class Entry(NamedTuple):
+    """An event and its descriptor, the kind that it refers to, and whom its commit is awaited for.
+
+    `subject` is the job of a submission, or an answer; `size` its bytes of payload.
+    """
+
+    event: Event
+    fd: int | None = None
+    kind: SupervisedKind | None = None
+    wait: Wait = Wait.NOBODY
+    subject: SupervisedJob | Ended | None = None
+    size: int = 0
 
 
-class Backlog:
-    """The entries: `submissions` and `answers` of them wait for their commit, with so many `bytes` of payload."""
+class UncommittedEvents:
+    """All events that are not committed: of them `submissions` and `answers` are awaited, with `bytes` of payload."""
 
     def __init__(self) -> None:
-        self.entries: deque[Entry] = deque()
         self.submissions = self.answers = self.bytes = 0
+        self._entries: deque[Entry] = deque()
         self._first = 1  # the number of the first entry
-        self._sent = 0  # how many of the entries were sent to this recorder
-        self._kinds_sent: set[Kind] = set()
+        self._sent = 0  # the first entries, which were sent to this recorder
+        self._kinds_sent: set[SupervisedKind] = set()
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     @property
     def last_number(self) -> int:
         """The number of the last entry."""
-        return self._first + len(self.entries) - 1
+        return self._first + len(self._entries) - 1
 
     def append(self, entry: Entry) -> None:
         """Add an entry to the end."""
-        self.entries.append(entry)
-        self.bytes += entry[5]
-        self.submissions += entry[3] is Wait.SUBMISSION
-        self.answers += entry[3] is Wait.ANSWER
+        self._entries.append(entry)
+        self.bytes += entry.size
+        self.submissions += entry.wait is Wait.SUBMISSION
+        self.answers += entry.wait is Wait.ANSWER
 
     def begin_anew(self) -> None:
-        """Take note of a recorder that was told nothing yet."""
+        """Note that another recorder has been started, which knows of nothing."""
         self._sent = 0
         self._kinds_sent.clear()
 
     def next_batch(self) -> tuple[bytes, int | None] | None:
-        """Return what is to be sent next, and the descriptor that goes with it; None where all was sent."""
-        if self._sent >= len(self.entries):
+        """Return the next bytes to send, and the descriptor that goes with them; None where all was sent."""
+        if self._sent >= len(self._entries):
             return None
         events: list[Event] = []
         size, fd = 0, None
         if len(self._kinds_sent) >= _MAX_KINDS:  # each closure is one: neither side may keep them all
             self._kinds_sent.clear()
-            events.append((int(Op.FORGET),))
-        while self._sent < len(self.entries) and len(events) < MAX_EVENTS and size < _BATCH_BYTES and fd is None:
-            event, fd, kind, _, _, event_bytes = self.entries[self._sent]
+            events.append(Forget())
+        while self._sent < len(self._entries) and len(events) < MAX_EVENTS and size < _BATCH_BYTES and fd is None:
+            event, fd, kind, _, _, event_bytes = self._entries[self._sent]
             if kind is not None and kind not in self._kinds_sent:
                 self._kinds_sent.add(kind)
-                events.append((int(Op.KIND), kind.number, kind.description, kind.function))
+                events.append(recorder_wire.Kind(kind.number, kind.description, kind.function))
             events.append(event)
             size += event_bytes
             self._sent += 1
         return pack_batch(events, self._first + self._sent - 1, descriptors=int(fd is not None)), fd
 
-    def take_committed(self, number: int) -> Iterator[tuple[Wait, Job | Ended | None]]:
+    def take_committed(self, number: int) -> Iterator[tuple[Wait, SupervisedJob | Ended | None]]:
         """Take out the entries up to a number, one by one; raise WireError for one that was not sent."""
         count = number + 1 - self._first
         if not 0 <= count <= self._sent:
             raise WireError(f"events up to {number} are said to be committed, and {self._sent} were sent")
         for _ in range(count):
-            _, _, _, wait, subject, size = self.entries.popleft()
+            _, _, _, wait, subject, size = self._entries.popleft()
             self._first += 1
             self._sent -= 1
             self.bytes -= size
@@ -105,15 +120,15 @@ class Backlog:
             self.answers -= wait is Wait.ANSWER
             yield wait, subject
 
-    def abandon(self) -> list[Job]:
-        """Return the jobs that wait for a commit; from now on it leads to nothing."""
-        subjects = [entry[4] for entry in self.entries]
-        self.entries = deque((*entry[:3], Wait.NOTHING, *entry[4:]) for entry in self.entries)
+    def abandon(self) -> list[SupervisedJob]:
+        """Return the jobs that wait for a commit; from now on it is awaited for nobody."""
+        subjects = [entry.subject for entry in self._entries]
+        self._entries = deque(entry._replace(wait=Wait.NOBODY) for entry in self._entries)
         return [subject.job if isinstance(subject, Ended) else subject for subject in subjects if subject is not None]
 
     def close(self) -> None:
         """Forget everything, and close the descriptors of answers."""
-        for entry in self.entries:
-            if isinstance(entry[4], Ended) and entry[4].fd is not None:
-                os.close(entry[4].fd)
-        self.entries.clear()
+        for entry in self._entries:
+            if isinstance(entry.subject, Ended) and entry.subject.fd is not None:
+                os.close(entry.subject.fd)
+        self._entries.clear()

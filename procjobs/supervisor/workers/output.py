@@ -1,6 +1,6 @@
-"""What jobs print: kept as the tail of each job's output, written to the pool's log, passed on where it is to be seen.
+"""The output of jobs: its tail is kept with each job, all of it goes to the pool's log, and to the console if there is one.
 
-Standard output and error of a worker, and of everything that its jobs start, are two pipes. What is read from them
+Standard output and error of a worker, and of everything that its jobs start, are two pipes. Text that is read from them
 belongs to the job that the worker is in. A job that floods them is read with pauses, so that it waits, not the others.
 """
 
@@ -11,78 +11,21 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from procjobs.clock import NEVER
-from procjobs.dispatch.model import Job, Slot
-from procjobs.host.loop import READ, WRITE, Loop
+from procjobs.dispatch.limits import Stop
+from procjobs.host.loop import WRITE, Loop
 from procjobs.shared.ids import to_text
+from procjobs.supervisor.job import supervised
+from procjobs.supervisor.transcripts import Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from procjobs.dispatch.model import Slot
+    from procjobs.supervisor.job import SupervisedJob
     from procjobs.supervisor.log import Log
+    from procjobs.supervisor.registry import Registry
 
-TAIL_BYTES: Final = 16 * 1024
-STDERR_TAIL_BYTES: Final = 4 * 1024
-_MAX_KEPT_BYTES: Final = 16 * 2**20
-"""What the tails of all finished jobs may take together; beyond it the oldest are dropped."""
 _READ_BYTES: Final = 64 * 1024  # the capacity of a pipe
 _PAUSE_SECONDS: Final = 0.004
 _LONGEST_LINE: Final = 4096
-
-
-class Tail:
-    """The last bytes of a stream; `length` is how many there were in all."""
-
-    __slots__ = ("_data", "_max_bytes", "length")
-
-    def __init__(self, max_bytes: int) -> None:
-        self._data = b""
-        self._max_bytes = max_bytes
-        self.length = 0
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def append(self, data: bytes) -> None:
-        """Add to the end; what is too much is lost at the beginning, at a whole line where there is one."""
-        self.length += len(data)
-        joined = self._data + data
-        if len(joined) > self._max_bytes:
-            joined = joined[-self._max_bytes :]
-            cut = joined.find(b"\n", 0, self._max_bytes // 2) + 1
-            joined = joined[cut:]
-        self._data = joined
-
-    def text(self) -> str:
-        """Return the tail as text."""
-        return self._data.decode(errors="replace")
-
-    def text_since(self, length: int) -> str:
-        """Return what has come since the stream had this length, as far as it is still here."""
-        count = min(self.length - length, len(self._data))
-        return self._data[len(self._data) - count :].decode(errors="replace")
-
-
-class Transcript:
-    """What a job has printed: both streams in the order in which they were read, and standard error alone."""
-
-    __slots__ = ("_begun_at", "everything", "stderr")
-
-    def __init__(self) -> None:
-        self._begun_at = 0
-        self.everything = Tail(TAIL_BYTES)
-        self.stderr = Tail(STDERR_TAIL_BYTES)
-
-    def __len__(self) -> int:
-        return len(self.everything) + len(self.stderr)
-
-    def begin_attempt(self) -> None:
-        """Let standard error be that of the attempt to come."""
-        self._begun_at = self.everything.length
-        self.stderr = Tail(STDERR_TAIL_BYTES)
-
-    def text_of_attempt(self) -> str:
-        """Return the tail of what this attempt has printed."""
-        return self.everything.text_since(self._begun_at)
 
 
 class OutputSource:
@@ -94,7 +37,7 @@ class OutputSource:
         self.slot = slot
         self.fd = fd
         self.stream = stream
-        self.job: Job | None = None
+        self.job: SupervisedJob | None = None
         self.rest = b""
         self.paused = False
 
@@ -102,9 +45,9 @@ class OutputSource:
 class Console:
     """The supervisor's own standard output and error, for a private pool: those of the process that owns it.
 
-    A descriptor is written to when the kernel says that it takes 4 KiB (PIPE_BUF), so that nothing blocks. What it does
-    not take is kept, and from `_MAX_WAITING` bytes on jobs that print more have to wait. Jobs that end do not wait: from
-    `_MAX_BEHIND` bytes on what they have printed is not passed on.
+    A descriptor is written to when the kernel says that it takes 4 KiB (PIPE_BUF), so that nothing blocks. The rest is
+    kept, and from `_MAX_WAITING` bytes on jobs that print more have to wait. Jobs that end do not wait: from `_MAX_BEHIND`
+    bytes on their output is not passed on.
     """
 
     _MAX_WAITING: Final = 64 * 1024
@@ -125,7 +68,7 @@ class Console:
         return not any(self._waiting.values())
 
     def write(self, stream: int, data: bytes) -> None:
-        """Pass on what a job has printed, now or soon."""
+        """Pass on the output of a job, now or soon."""
         waiting = self._waiting[stream]
         if not waiting:
             try:
@@ -154,7 +97,7 @@ class Console:
 
     @staticmethod
     def _put(stream: int, data: bytes | bytearray) -> int:
-        """Write as much as is taken; return how many bytes are done with."""
+        """Write as much as the descriptor takes; return how many bytes are done with."""
         try:
             return os.write(stream, data)
         except BlockingIOError:  # its owner has made it so, and somebody else was faster
@@ -166,17 +109,16 @@ class Console:
 class Outputs:
     """Reads the streams of all workers."""
 
-    def __init__(self, loop: Loop, log: Log, console: Console | None, current_job: Callable[[Slot], Job | None]) -> None:
+    def __init__(self, loop: Loop, log: Log, console: Console | None, registry: Registry) -> None:
+        """`registry` tells which job a worker has begun."""
         self._loop = loop
         self._log = log
         self._console = console
-        self._current_job = current_job
+        self._registry = registry
         self._paused: deque[tuple[float, OutputSource]] = deque()
-        self._kept: deque[Job] = deque()
-        self._kept_bytes = 0
 
-    def read(self, source: OutputSource, _events: int = READ) -> None:
-        """Take what has been printed, up to the capacity of a pipe."""
+    def read(self, source: OutputSource) -> None:
+        """Take the text that has been printed, up to the capacity of a pipe."""
         try:
             data = os.read(source.fd, _READ_BYTES)
         except BlockingIOError:
@@ -197,7 +139,7 @@ class Outputs:
             self._end_line(source)
             source.job = job
         if job is not None:
-            job.kind.talks = True
+            job.kind.prints = True
             if job.transcript is None:
                 job.transcript = Transcript()
             job.transcript.everything.append(data)
@@ -211,6 +153,13 @@ class Outputs:
         source.rest = rest
         if lines:
             self._log.write_output(_label(source), lines)
+
+    def _current_job(self, slot: Slot) -> SupervisedJob | None:
+        """Return the job that a worker is in: of several, the last one that it has begun."""
+        if len(slot.jobs) <= 1 or slot.stop is not Stop.NONE:
+            return supervised(slot.jobs[0]) if slot.jobs else None
+        jobs = [supervised(job) for job in slot.jobs]
+        return next((job for job in reversed(jobs) if self._registry.has_begun(job)), jobs[0])
 
     def _end_line(self, source: OutputSource) -> None:
         if source.rest:
@@ -238,7 +187,7 @@ class Outputs:
                 self._loop.add(source.fd, source)
 
     def finish(self, sources: list[OutputSource]) -> None:
-        """Read what a worker that has gone has left, to the end of its pipes; another process may hold them open."""
+        """Read the pipes of a worker that has gone to their end; another process may hold them open."""
         for source in sources:
             for _ in range(2):
                 self._read_rest(source)
@@ -257,20 +206,9 @@ class Outputs:
             self._take(source, data)
 
     def read_paused(self, source: OutputSource) -> None:
-        """Read a stream in its pause: its job has ended, and what is in the pipe is that job's."""
+        """Read a stream in its pause: its job has ended, and the text in the pipe is that job's."""
         if source.paused:
             self._read_rest(source)
-
-    def keep(self, job: Job) -> None:
-        """Keep the tail of a job that has ended, for as long as there is room."""
-        if job.transcript is not None:
-            self._kept.append(job)
-            self._kept_bytes += len(job.transcript)
-            while self._kept_bytes > _MAX_KEPT_BYTES:
-                oldest = self._kept.popleft()
-                if oldest.transcript is not None:
-                    self._kept_bytes -= len(oldest.transcript)
-                    oldest.transcript = None
 
 
 def _label(source: OutputSource) -> str:

@@ -16,7 +16,6 @@ hands each message to exactly one of the two.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import fcntl
@@ -24,21 +23,19 @@ import json
 import os
 import select
 import socket
-import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from procjobs.host import descriptors
 from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.wire import JOB, JOB_ASIDE, MAX_JOB_BYTES, MAX_PACKET_BYTES, FrameReader, WireError
 
 if TYPE_CHECKING:
-    from procjobs.dispatch.model import Job, Kind
+    from procjobs.supervisor.job import SupervisedJob, SupervisedKind
 
 _PIPE_BYTES: Final = 64 * 4096
 _READ_BYTES: Final = 64 * 1024
-_ONE_FD: Final = socket.CMSG_LEN(4)  # CMSG_SPACE has room for a second one, which would stay open
-_NO_WAIT: Final = int(socket.MSG_DONTWAIT) | int(socket.MSG_CMSG_CLOEXEC)
 _KINDS_KNOWN: Final = 1024
 """How many kinds of jobs a worker remembers before it is told to forget all of them."""
 
@@ -81,13 +78,12 @@ class AnswerStream:
 
     def _take_descriptor(self) -> int:
         try:
-            _, ancillary, _, _ = self._side.recvmsg(1, _ONE_FD, _NO_WAIT)
+            _, fds, _ = descriptors.receive(self._side, 1, descriptors.ROOM_FOR_ONE, descriptors.NO_WAIT)
         except OSError:
-            ancillary = []
-        fds = [array.array("i", content)[0] for _, _, content in ancillary]
+            fds = []
         if len(fds) != 1:
             raise WireError("a frame claims a descriptor that did not come before it")
-        if not stat.S_ISREG(os.fstat(fds[0]).st_mode):
+        if not descriptors.is_regular(fds[0]):
             os.close(fds[0])
             raise WireError("a descriptor that came is not one of a regular file")
         return fds[0]
@@ -101,9 +97,9 @@ class WorkerLink:
         self._fds: list[int] = []
         self._sockets: list[socket.socket] = []
         self._worker_side: list[int] = []
-        self._kinds: dict[int, Kind] = {}
-        self._unconfirmed: dict[bytes, Kind] = {}
-        self._read_back: Callable[[], bytes]
+        self._kinds: dict[int, SupervisedKind] = {}
+        self._unconfirmed: dict[bytes, SupervisedKind] = {}
+        self._read_unread: Callable[[], bytes]
         try:
             try:
                 jobs_read = self._open_pipe_of_packets()
@@ -140,7 +136,7 @@ class WorkerLink:
         # O_NONBLOCK belongs to the open file, which the worker shares and where it must block: so it is opened again.
         unread = os.open(f"/proc/self/fd/{jobs_read}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._fds.append(unread)
-        self._read_back = partial(os.read, unread, MAX_PACKET_BYTES)
+        self._read_unread = partial(os.read, unread, MAX_PACKET_BYTES)
         return jobs_read
 
     def _open_socket_of_packets(self) -> int:
@@ -150,7 +146,7 @@ class WorkerLink:
         self._jobs, jobs_read = os.dup(ours.fileno()), os.dup(theirs.fileno())
         self._fds += [self._jobs, jobs_read]
         self._sockets.append(theirs)
-        self._read_back = partial(theirs.recv, MAX_PACKET_BYTES, _NO_WAIT)
+        self._read_unread = partial(theirs.recv, MAX_PACKET_BYTES, descriptors.NO_WAIT)
         ours.close()
         return jobs_read
 
@@ -164,7 +160,7 @@ class WorkerLink:
         while self._worker_side:
             os.close(self._worker_side.pop())
 
-    def send(self, job: Job) -> bool:
+    def send(self, job: SupervisedJob) -> bool:
         """Send a job; return False if the worker's queue is full or the worker has gone."""
         kind = job.kind
         description = function = b""
@@ -205,7 +201,7 @@ class WorkerLink:
         if self._unconfirmed and (kind := self._unconfirmed.pop(job_id, None)) is not None:
             self._kinds[kind.number] = kind
 
-    def _describe(self, kind: Kind) -> bytes:
+    def _describe(self, kind: SupervisedKind) -> bytes:
         options = kind.options
         text: dict[str, Any] = {"name": kind.name.decode(errors="replace"), "timeout": options.timeout}
         text |= {"soft_timeout": options.soft_timeout, "keep_children": options.keep_children}
@@ -217,7 +213,7 @@ class WorkerLink:
             self._unconfirmed.clear()  # or answers to jobs of before would make it known again
         return json.dumps(text).encode()
 
-    def take_back(self) -> list[bytes]:
+    def reclaim(self) -> list[bytes]:
         """Read what the worker has not read; return the ids of those jobs.
 
         The worker may be reading at the same time, so they need not be the last ones that were sent.
@@ -225,7 +221,7 @@ class WorkerLink:
         taken: list[bytes] = []
         while True:
             try:
-                message = self._read_back()
+                message = self._read_unread()
                 if message == JOB_ASIDE:
                     message = self._take_aside()
             except BlockingIOError:
@@ -236,9 +232,10 @@ class WorkerLink:
             self._unconfirmed.pop(message[:ID_BYTES], None)
 
     def _take_aside(self) -> bytes:
-        message, ancillary, _, _ = self._side_read.recvmsg(MAX_JOB_BYTES, _ONE_FD, _NO_WAIT)
-        for _, _, content in ancillary:
-            os.close(array.array("i", content)[0])  # the job itself still has the original
+        message, fds, _ = descriptors.receive(
+            self._side_read, MAX_JOB_BYTES, descriptors.ROOM_FOR_ONE, descriptors.NO_WAIT
+        )
+        descriptors.close_all(fds)  # the job itself still has the original
         return message
 
     def end_jobs(self) -> None:

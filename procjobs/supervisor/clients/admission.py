@@ -1,0 +1,183 @@
+"""Which jobs come into the core: submissions of clients, and jobs that the store gives out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from procjobs.clock import wall
+from procjobs.dispatch.failures import job_name
+from procjobs.shared.config import JobOptions
+from procjobs.shared.states import FINAL, Event, JobState, Reason
+from procjobs.shared.table.state_writer import TableFull
+from procjobs.shared.wire import WireError, failure_frame
+from procjobs.supervisor.job import NO_CLIENT, DurableState, SupervisedJob, SupervisedKind
+
+if TYPE_CHECKING:
+    from procjobs.dispatch.dispatcher import Dispatcher
+    from procjobs.host.loop import Loop
+    from procjobs.shared.config import PoolSettings
+    from procjobs.supervisor.clients.client_link import ClientLink
+    from procjobs.supervisor.clients.unique_keys import UniqueKeys
+    from procjobs.supervisor.durable.durability import Durability, LoadedJob, Rejection
+    from procjobs.supervisor.lifecycle import Lifecycle
+    from procjobs.supervisor.registry import Registry
+
+
+class Admission:
+    """Takes jobs, or answers why not; and cancels them."""
+
+    def __init__(
+        self, loop: Loop, pool: str, settings: PoolSettings, registry: Registry, dispatcher: Dispatcher,
+        durability: Durability, unique_keys: UniqueKeys, lifecycle: Lifecycle, *, max_fds: int,
+    ) -> None:  # fmt: skip
+        """`max_fds` is how many descriptors this process may have open."""
+        self._loop = loop
+        self._pool = pool
+        self._max_queued = settings.max_queued
+        self._max_fds = max_fds
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._durability = durability
+        self._unique_keys = unique_keys
+        self._lifecycle = lifecycle
+        self._began_at = wall()
+        self._capacity = 0  # how many more jobs may wait; counted down within a turn, since to look costs 1 us
+
+    # Submissions ------------------------------------------------------------------------------------------------
+
+    def begin_turn(self) -> None:
+        """Look how many more jobs may wait: a client is about to be read."""
+        self._capacity = self._find_capacity()
+
+    def _find_capacity(self) -> int:
+        if not self._lifecycle.accepts_jobs:
+            return 0
+        waiting = self._dispatcher.queued + self._dispatcher.scheduled + self._durability.uncommitted
+        return self._max_queued - waiting
+
+    def close(self) -> None:
+        """Take no more jobs in this turn: the pool was just drained or stopped."""
+        self._capacity = 0
+
+    def admit(self, client: ClientLink, job: SupervisedJob, delay: float, expires: float) -> None:
+        """Take a job that a client has submitted, or answer why not."""
+        registry = self._registry
+        self._capacity -= 1
+        rejection = self._try_admit(job)
+        registry.jobs[job.id] = job
+        if rejection is not None:
+            self._durability.acknowledge(client)
+            self._unique_keys.release(job.id)
+            self._dispatcher.reject(job, *rejection)
+            return
+        moment = wall()
+        registry.publish(job, is_scheduled=delay > 0, submitted_at=moment)
+        unique_until = self._unique_keys.settle(job, moment) if job.key else None
+        if self._durability.submitted(job, client, delay, expires, unique_until):
+            self._dispatcher.submit(job, self._loop.now, delay=delay, expires=expires)
+
+    def _try_admit(self, job: SupervisedJob) -> Rejection | None:
+        """Give the job a row of the table; return why that cannot be, or why the job is not taken."""
+        rejection: Rejection | None = None
+        if job.kind.rejection:
+            rejection = "ConfigurationError", job.kind.rejection, {}
+        elif self._capacity < 0 or job.fd is not None:
+            rejection = self._rejection(job.fd)
+        else:
+            rejection = self._durability.rejection(None)
+        if rejection is None:
+            try:
+                job.row = self._registry.allocate_row(job.id)
+            except TableFull as error:
+                rejection = "QueueFull", f"the pool cannot record another job: {error}", {}
+        return rejection
+
+    def _rejection(self, fd: int | None) -> Rejection | None:
+        """Return why no job can be taken now, None if one can."""
+        if not self._lifecycle.accepts_jobs:
+            return "PoolClosed", f"pool {self._pool!r} is stopping and takes no more jobs", {}
+        if self._find_capacity() <= 0:
+            waiting = self._dispatcher.queued + self._dispatcher.scheduled
+            text = f"pool {self._pool!r} has {waiting} jobs waiting, as many as max_queued allows"
+            details = {"queued": waiting, "max_queued": self._max_queued}
+            return "QueueFull", text, {**details, "estimated_wait": self._dispatcher.estimated_wait()}
+        rejection = self._durability.rejection(fd)
+        if rejection is None and fd is not None and fd > self._max_fds - 64:
+            text = f"pool {self._pool!r} holds {fd} large payloads, as many as open files are allowed"
+            rejection = "QueueFull", text, {}
+        return rejection
+
+    # From the store ---------------------------------------------------------------------------------------------
+
+    def start(self, job: SupervisedJob) -> None:
+        """Let a job begin its life whose submission is in the store now."""
+        durable, now = job.durable, self._loop.now
+        assert durable is not None
+        if job.state in FINAL:  # the store had its end already
+            self._registry.release_payload(job)
+            return
+        if self._dispatcher.stopping:
+            job.advance(Event.REJECT)
+            text = f"{job_name(job)} was not run: the pool was stopped; the store keeps it until it is started again"
+            frame = failure_frame(job.id, "PoolClosed", text)
+            self._durability.finished(job, Reason.STOPPED, frame, None, text)
+            return
+        waited = now - durable.submitted_at
+        expires = (durable.expires - waited or -1.0) if durable.expires else 0.0
+        newest = job.generation.newest()  # its own may have been replaced or ended while it waited
+        job.generation = newest if newest in self._dispatcher.generations else self._dispatcher.generations[-1]
+        self._dispatcher.submit(job, now, delay=max(durable.delay - waited, 0.0), expires=expires)
+        if durable.is_cancelled:
+            self._dispatcher.cancel(job, now)
+
+    def take_loaded(self, loaded: LoadedJob) -> None:
+        """Take a job that the store has given out. It runs on the newest code that there is."""
+        moment = wall()
+        problem = ""
+        try:
+            kind = self._registry.kinds.intern(loaded.description, loaded.function)
+        except WireError as error:  # an older version of procjobs, which does not know all of its options
+            problem = f"the store has a job that this version of procjobs cannot run: {error}"
+            kind = SupervisedKind(0, b"unknown", JobOptions(), function=b"", description=b"{}")
+        generation = self._dispatcher.newest_generation()
+        assert generation is not None, "jobs are not asked for before there is a generation"
+        job = SupervisedJob(loaded.job_id, kind, generation, NO_CLIENT, loaded.inline, loaded.fd)
+        self._registry.jobs[job.id] = job
+        job.durable = DurableState()
+        job.durable.is_committed = True
+        job.attempt, job.interrupted, job.crashes, job.key = loaded.attempt, loaded.interrupted, loaded.crashes, loaded.key
+        delay = max(loaded.not_before - moment, 0.0) if loaded.not_before else 0.0
+        problem = self._try_publish(job, loaded.submitted_at, delay) or problem
+        if problem:
+            self._durability.admitted(job, is_due=False)
+            self._dispatcher.reject(job, "PayloadError", problem, {})
+            return
+        self._durability.admitted(job, is_due=not delay)
+        if loaded.submitted_at < self._began_at:
+            job.effective_priority += 0.5
+        expires = (loaded.expires_at - moment or -1.0) if loaded.expires_at and not loaded.attempt else 0.0
+        self._dispatcher.submit(job, self._loop.now, delay=delay, expires=expires)
+
+    def _try_publish(self, job: SupervisedJob, submitted_at: float, delay: float) -> str:
+        """Show a loaded job in the table; return why that cannot be, empty text if it can."""
+        try:
+            job.row = self._registry.allocate_row(job.id)
+        except TableFull as error:
+            return f"the pool cannot record another job: {error}"
+        self._registry.publish(job, is_scheduled=delay > 0, submitted_at=submitted_at)
+        return ""
+
+    # Cancelling -------------------------------------------------------------------------------------------------
+
+    def cancel(self, job: SupervisedJob) -> bool:
+        """Cancel a job; one that waits for its commit is cancelled after it, so that the store has it as cancelled."""
+        durable = job.durable
+        if durable is not None and not durable.is_committed and job.state not in FINAL:
+            durable.is_cancelled = True
+            return True
+        return self._dispatcher.cancel(job, self._loop.now)
+
+    def cancel_waiting(self, client: ClientLink) -> int:
+        """Cancel the jobs of a client that do not run yet; return how many there were."""
+        jobs = [job for job in self._registry.jobs.values() if job.client is client and job.state not in FINAL]
+        return sum(self.cancel(job) for job in jobs if job.state is not JobState.RUNNING)

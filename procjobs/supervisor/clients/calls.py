@@ -1,0 +1,158 @@
+"""The calls of clients, by name: each has one function here, and its reply is JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from procjobs.shared import wire
+from procjobs.shared.config import MAX_SLOTS
+from procjobs.shared.ids import ID_BYTES
+from procjobs.shared.wire import Frame, WireError
+
+if TYPE_CHECKING:
+    from procjobs.dispatch.dispatcher import Dispatcher
+    from procjobs.host.loop import Loop
+    from procjobs.supervisor.clients.admission import Admission
+    from procjobs.supervisor.clients.client_link import ClientLink
+    from procjobs.supervisor.clients.unique_keys import UniqueKeys
+    from procjobs.supervisor.durable.durability import Durability, Told
+    from procjobs.supervisor.generations import Generations
+    from procjobs.supervisor.lifecycle import Lifecycle
+    from procjobs.supervisor.registry import Registry
+    from procjobs.supervisor.workers.processes import WorkerProcesses
+
+_Reply: TypeAlias = dict[str, Any] | None
+"""The reply to a call; None where it comes later."""
+
+
+class Calls:
+    """Acts on calls, and sends the replies."""
+
+    def __init__(
+        self, loop: Loop, registry: Registry, dispatcher: Dispatcher, workers: WorkerProcesses, generations: Generations,
+        durability: Durability, unique_keys: UniqueKeys, admission: Admission, lifecycle: Lifecycle,
+    ) -> None:  # fmt: skip
+        self._loop = loop
+        self._registry = registry
+        self._dispatcher = dispatcher
+        self._workers = workers
+        self._generations = generations
+        self._durability = durability
+        self._unique_keys = unique_keys
+        self._admission = admission
+        self._lifecycle = lifecycle
+        self._calls: dict[str, Callable[[ClientLink, dict[str, Any]], _Reply]] = {
+            name.removeprefix("_call_"): getattr(self, name) for name in dir(self) if name.startswith("_call_")
+        }
+
+    def act_on(self, client: ClientLink, number: int, request: dict[str, Any]) -> None:
+        """Act on a call; raise WireError for one that is unknown or has bad arguments."""
+        call = self._calls.get(str(request.get("call")))
+        if call is None:
+            raise WireError(f"an unknown call: {request.get('call')!r}")
+        try:
+            reply = call(client, {**request, "number": number})
+        except (KeyError, TypeError, ValueError, OverflowError) as error:  # OverflowError: 1e400 workers
+            raise WireError(f"the call {request['call']} has bad arguments: {error!r}") from None
+        if reply is not None:
+            _send(client, number, reply)
+
+    # About jobs -------------------------------------------------------------------------------------------------
+
+    def _call_logs(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
+        job = self._registry.jobs.get(bytes.fromhex(request["id"]))
+        if job is None:
+            return {"known": False}
+        return {"known": True, "text": job.transcript.everything.text() if job.transcript is not None else ""}
+
+    def _call_stack(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
+        job = self._registry.jobs.get(bytes.fromhex(request["id"]))
+        if job is None:
+            return {"known": False}
+        slot, number = job.slot, int(request["number"])
+        if slot is None or not self._dispatcher.isolate(job, slot, self._loop.now):
+            return {"known": True, "text": job.stack or None}
+        self._workers.ask_stack(slot, lambda text: _send(client, number, {"known": True, "text": text}))
+        return None
+
+    def _call_cancel(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
+        job_id, number = bytes.fromhex(request["id"]), int(request["number"])
+        job = self._registry.jobs.get(job_id)
+        if job is not None:
+            return {"known": True, "cancelled": self._admission.cancel(job)}
+
+        def reply(told: Told) -> None:
+            loaded, was_cancelled = self._registry.jobs.get(job_id), bool(told["cancelled"])
+            if not was_cancelled and loaded is not None:  # it was loaded in the meantime
+                was_cancelled = self._admission.cancel(loaded)
+            _send(client, number, {"known": bool(told["known"]), "cancelled": was_cancelled})
+
+        if len(job_id) != ID_BYTES or not self._durability.cancel(job_id, reply):
+            return {"known": False, "cancelled": False}
+        return None
+
+    def _call_cancel_queued(self, client: ClientLink, _request: dict[str, Any]) -> _Reply:
+        return {"cancelled": self._admission.cancel_waiting(client)}
+
+    def _call_acknowledge(self, client: ClientLink, _request: dict[str, Any]) -> _Reply:
+        client.ack_due_at = self._loop.now
+        return None
+
+    def _call_claim_key(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
+        key, job_id = bytes.fromhex(request["key"]), bytes.fromhex(request["id"])
+        number, seconds = int(request["number"]), float(request["seconds"])
+        if len(job_id) != ID_BYTES or not seconds >= 0:
+            raise ValueError("no job id, or a negative time")
+        self._unique_keys.claim(client, key, job_id, seconds, lambda holder: _send(client, number, {"id": holder.hex()}))
+        return None
+
+    def _call_release_key(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
+        self._unique_keys.release(bytes.fromhex(request["id"]))
+        return {}
+
+    def _call_sweep(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
+        self._durability.sweep()
+        return {}
+
+    # About the pool ---------------------------------------------------------------------------------------------
+
+    def _call_queues(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
+        return {"queues": self._dispatcher.describe_queues()}
+
+    def _call_resize(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
+        min_workers, max_workers = map(int, request["workers"])
+        if not 1 <= min_workers <= max_workers <= MAX_SLOTS:
+            raise ValueError(f"workers={min_workers, max_workers}")
+        self._dispatcher.resize(min_workers, max_workers, self._loop.now)
+        self._workers.resize(max_workers)
+        return {}
+
+    def _call_pause(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
+        self._dispatcher.pause(self._loop.now)
+        return {}
+
+    def _call_resume(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
+        self._dispatcher.resume()
+        return {}
+
+    def _call_reload(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
+        number = int(request["number"])
+        self._generations.reload(lambda problem: _send(client, number, {"problem": problem}))
+        return None
+
+    def _call_drain(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
+        self._lifecycle.drain()
+        self._admission.close()
+        return {}
+
+    def _call_stop(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
+        self._lifecycle.stop("the pool was stopped", self._loop.now, at_once=bool(request.get("at_once")))
+        self._admission.close()
+        return {}
+
+
+def _send(client: ClientLink, number: int, reply: dict[str, Any]) -> None:
+    """Answer a call, if its client is still there."""
+    if not client.closed:
+        client.queue_frame(wire.json_frame(Frame.REPLY, reply, prefix=wire.U32.pack(number)))

@@ -1,0 +1,127 @@
+"""How a pool is put together: each part gets those that it calls, all of them from below. Nothing is set afterwards.
+
+    connections -> requests -> admission, calls -> lifecycle, generations -> dispatcher -> its ports:
+    workers (processes), durability (answers), host load; and below all of them the registry with the shared table
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+from procjobs.clock import wall
+from procjobs.dispatch.dispatcher import Dispatcher
+from procjobs.host import process
+from procjobs.shared.config import MAX_SLOTS
+from procjobs.shared.store_address import store_name
+from procjobs.shared.table.state_writer import TableWriter
+from procjobs.supervisor.children import Children
+from procjobs.supervisor.clients.admission import Admission
+from procjobs.supervisor.clients.calls import Calls
+from procjobs.supervisor.clients.connections import Connections
+from procjobs.supervisor.clients.requests import Identity, RequestHandler
+from procjobs.supervisor.clients.unique_keys import UniqueKeys
+from procjobs.supervisor.durable.durability import Durability, NoStore
+from procjobs.supervisor.generations import Generations
+from procjobs.supervisor.lifecycle import Lifecycle
+from procjobs.supervisor.publisher import Publisher, SlotPublisher
+from procjobs.supervisor.registry import Kinds, Registry
+from procjobs.supervisor.results import MAX_KEPT, ResultStore
+from procjobs.supervisor.workers.host_load import HostLoad
+from procjobs.supervisor.workers.output import Console, Outputs
+from procjobs.supervisor.workers.processes import WorkerProcesses
+from procjobs.supervisor.workers.reaper import Reaper
+from procjobs.supervisor.workers.templates import Templates
+
+if TYPE_CHECKING:
+    from procjobs.host.loop import Loop
+    from procjobs.host.rundir import RunDir
+    from procjobs.shared.config import PoolSettings
+    from procjobs.supervisor.durable.started_attempts import StartedAttempts
+    from procjobs.supervisor.log import Log
+
+
+class Ground(NamedTuple):
+    """The ground that a pool stands on. A private pool belongs to the process `owner_pid`; others have None.
+
+    `console` shows the output of jobs, or for a pool in the foreground its log.
+    """
+
+    loop: Loop
+    directory: RunDir
+    settings: PoolSettings
+    log: Log
+    console: Console | None
+    owner_pid: int | None
+    in_foreground: bool
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the pool belongs to one process."""
+        return self.owner_pid is not None
+
+    @property
+    def name_in_store(self) -> str:
+        """The name of the pool in its store."""
+        return store_name(str(self.settings.store), None if self.is_private else self.directory.name)
+
+
+class Parts(NamedTuple):
+    """The parts of a pool that the supervisor turns; `mark` is in the environment of all its workers."""
+
+    mark: str
+    registry: Registry
+    durability: Durability
+    dispatcher: Dispatcher
+    children: Children
+    generations: Generations
+    lifecycle: Lifecycle
+    admission: Admission
+    connections: Connections
+    publisher: Publisher
+
+
+def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -> Parts:
+    """Put a pool together. `started` are the attempts of a killed supervisor, for the store to count."""
+    loop, directory, settings, log, console, *_ = ground
+    max_fds = process.raise_descriptor_limit()
+    rows = settings.max_queued + MAX_SLOTS * 16 + MAX_KEPT
+    table = TableWriter(directory.table, rows=rows, started_at=wall())
+    kinds = Kinds(directory.name, settings, are_recorded=settings.store is not None)
+    registry = Registry(table, ResultStore(directory.path, settings, max_fds=max(max_fds // 8, 16)), kinds)
+    durability = _make_durability(ground, registry, started)
+
+    mark = os.urandom(16).hex()
+    slots = SlotPublisher(table)
+    templates = Templates(loop, directory, table, settings, mark, log)
+    outputs = Outputs(loop, log, None if ground.in_foreground else console, registry)
+    workers = WorkerProcesses(loop, settings, log, registry, templates, outputs, slots)
+    host_load = HostLoad(None if ground.is_private else directory.name)
+    dispatcher = Dispatcher(workers, durability, host_load, settings)
+    generations = Generations(dispatcher, templates, log)
+    reaper = Reaper(workers, templates, mark, log)
+    children = Children(loop, workers, templates, reaper, generations, dispatcher, durability)
+    lifecycle = Lifecycle(settings, directory, table, log, dispatcher, workers, durability,
+                          is_private=ground.is_private, now=loop.now)  # fmt: skip
+
+    unique_keys = UniqueKeys(registry, durability)
+    admission = Admission(loop, directory.name, settings, registry, dispatcher, durability, unique_keys, lifecycle,
+                          max_fds=max_fds)  # fmt: skip
+    calls = Calls(loop, registry, dispatcher, workers, generations, durability, unique_keys, admission, lifecycle)
+    identity = Identity(directory.name, settings.to_json(), ground.name_in_store)
+    requests = RequestHandler(identity, registry, generations, durability, unique_keys, admission, calls)
+    connections = Connections(loop, listener, requests, log)
+    publisher = Publisher(table, dispatcher, slots)
+    return Parts(mark, registry, durability, dispatcher, children, generations, lifecycle, admission, connections, publisher)
+
+
+def _make_durability(ground: Ground, registry: Registry, started: StartedAttempts) -> Durability:
+    if ground.settings.store is None:
+        return NoStore(registry, ground.loop, ground.log)
+    from procjobs.supervisor.durable.durable_jobs import DurableJobs  # most pools have no store, and should be ready soon
+
+    return DurableJobs(
+        registry, ground.loop, ground.log, ground.settings,
+        pool=ground.directory.name, store_name=ground.name_in_store, started_attempts=started,
+    )  # fmt: skip

@@ -1,0 +1,255 @@
+"""What the supervisor may ask of a store, as a protocol; and `NoStore`, which answers for the pools that have none.
+
+A durability is the core's `Outcomes` port: it hears how jobs fare, and passes on their answers when they are safe. Without a
+store that is at once; with one, after the commit (procjobs.supervisor.durable.durable_jobs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+
+from procjobs.clock import NEVER
+from procjobs.dispatch.ports import Account
+from procjobs.host import process
+from procjobs.host.loop import Loop
+from procjobs.shared.states import Reason
+
+if TYPE_CHECKING:
+    from procjobs.dispatch.model import Slot
+    from procjobs.supervisor.job import SupervisedJob, Watcher
+    from procjobs.supervisor.log import Log
+    from procjobs.supervisor.registry import Registry
+
+FAREWELL_TIMEOUT: Final = 1.0
+"""How long a stopping supervisor waits for clients to take their last answers."""
+
+Rejection: TypeAlias = tuple[str, str, dict[str, Any]]
+"""Why no job can be taken: the name of the error, its message, its attributes."""
+Told: TypeAlias = dict[str, Any]
+"""The store's answer to a question."""
+
+
+class LoadedJob(NamedTuple):
+    """A job that the store has given out. Times are Unix times, 0.0 for none."""
+
+    job_id: bytes
+    attempt: int
+    interrupted: int
+    crashes: int
+    submitted_at: float
+    not_before: float
+    expires_at: float
+    key: bytes
+    description: bytes
+    function: bytes
+    inline: bytes
+    fd: int | None
+
+
+class Committed(NamedTuple):
+    """A submission is in the database now: its job may begin its life."""
+
+    job: SupervisedJob
+
+
+StoreEvent: TypeAlias = Committed | LoadedJob
+
+
+class Backlog(NamedTuple):
+    """The jobs that wait in the core, as far as the store must know to give out more: see `Dispatcher`."""
+
+    scheduled: int
+    saturated: dict[str, int]
+
+
+class Durability(Protocol):
+    """A pool's store, or its absence."""
+
+    @property
+    def are_recorded(self) -> bool:
+        """Whether the store wants to know what jobs use."""
+
+    @property
+    def farewell_timeout(self) -> float:
+        """How long a stopping supervisor waits for the last answers to become safe and to be taken. Seconds."""
+
+    # The life of jobs: the core's `Outcomes` port.
+
+    def started(self, job: SupervisedJob, slot: Slot) -> None:
+        """Note that a job was sent to a worker."""
+
+    def queued(self, job: SupervisedJob) -> None:
+        """Note that the time of a delayed job has come."""
+
+    def retrying(self, job: SupervisedJob, reason: Reason, error: str, details: bytes, due_at: float) -> None:
+        """Note that an attempt failed and another one follows at the monotonic time `due_at`."""
+
+    def finished(self, job: SupervisedJob, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
+        """Take the one answer of a job; clients get it when it is safe."""
+
+    def account(self, job: SupervisedJob) -> Account:
+        """Return the facts that are known of the attempt that has just ended."""
+
+    def log(self, line: str) -> None:
+        """Write a line to the pool's log."""
+
+    # Submissions.
+
+    def rejection(self, fd: int | None) -> Rejection | None:
+        """Return why the store takes no job now, None if it does. `fd` has the large part of its arguments."""
+
+    def submitted(
+        self, job: SupervisedJob, client: Watcher, delay: float, expires: float, unique_until: float | None
+    ) -> bool:
+        """Take a submission; return whether it may start at once. If not, `Committed` follows."""
+
+    def acknowledge(self, client: Watcher) -> None:
+        """Acknowledge a submission of which nothing is to be stored, after those of this client that came before it."""
+
+    def admitted(self, job: SupervisedJob, *, is_due: bool) -> None:
+        """Note that a job that was loaded is in the core now; it waits for a worker if it `is_due`."""
+
+    def sweep(self) -> None:
+        """Look into the outbox: a transaction of a user has just left something there."""
+
+    # Jobs that are not in memory. Each returns False where there is no store to be asked.
+
+    def find(self, job_id: bytes, client: Watcher) -> bool:
+        """Look a job up; the client gets its answer, now or when there is one."""
+
+    def cancel(self, job_id: bytes, then: Callable[[Told], None]) -> bool:
+        """Cancel a job that may wait in the store; `then` gets {"known", "cancelled"}."""
+
+    def ask_key(self, key: bytes, then: Callable[[Told], None]) -> bool:
+        """Ask which job has a unique key; `then` gets {"id"}, None for none."""
+
+    # Its state, and the turns of the loop.
+
+    @property
+    def uncommitted(self) -> int:
+        """How many submissions wait for their commit."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether everything is committed, and no job is known to wait in the store alone."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether everything is committed, or nobody waits for it any more."""
+
+    @property
+    def is_too_far_behind(self) -> bool:
+        """Whether no more jobs should start, since their answers could not be kept."""
+
+    def next_deadline(self) -> float:
+        """Return when something is to be done."""
+
+    def advance(self, now: float, backlog: Callable[[int], Backlog], *, may_load: bool) -> None:
+        """Do what is due. `backlog(count)` tells what waits, with the queues of which so many jobs wait."""
+
+    def read(self, events: int) -> list[StoreEvent]:
+        """Read the messages of the recorder."""
+
+    def on_exit(self, exited: process.Exit) -> bool:
+        """Note the end of a process; return whether it was the recorder."""
+
+    def describe_stop(self, reason: str) -> str:
+        """Return why the pool stops, with what that means for the jobs that wait."""
+
+    def abandon(self) -> None:
+        """Answer everything that waits for a commit: it does not come before the pool ends."""
+
+    def close(self) -> None:
+        """Let the recorder end."""
+
+
+class NoStore:
+    """The durability of a pool without a store: everything is safe at once."""
+
+    are_recorded = False
+    farewell_timeout = FAREWELL_TIMEOUT
+    uncommitted = 0
+    is_settled = True
+    is_quiet = True
+    is_too_far_behind = False
+
+    def __init__(self, registry: Registry, loop: Loop, log: Log) -> None:
+        self.account = registry.account
+        self.log = log.write
+        self._registry = registry
+        self._loop = loop
+
+    def started(self, job: SupervisedJob, slot: Slot) -> None:
+        """Do nothing: the worker marks in the table what it begins."""
+
+    def queued(self, job: SupervisedJob) -> None:
+        """Show in the table that the job waits for a worker."""
+        self._registry.publish_queued(job)
+
+    def retrying(self, job: SupervisedJob, reason: Reason, error: str, details: bytes, due_at: float) -> None:  # noqa: ARG002
+        """Show in the table that the job waits for another attempt."""
+        self._registry.publish_retrying(job, reason, error)
+
+    def finished(self, job: SupervisedJob, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
+        """Pass on an answer."""
+        self._registry.release_payload(job)
+        self._registry.finish(job, reason, frame, fd, error, self._loop.now)
+
+    def rejection(self, _fd: int | None) -> Rejection | None:
+        """Return None: without a store, nothing limits what can be taken."""
+        return None
+
+    def submitted(
+        self, _job: SupervisedJob, client: Watcher, _delay: float, _expires: float, _unique_until: float | None
+    ) -> bool:
+        """Acknowledge a submission; it may start at once."""
+        client.accepted += 1
+        return True
+
+    def acknowledge(self, client: Watcher) -> None:
+        """Acknowledge a submission."""
+        client.accepted += 1
+
+    def admitted(self, _job: SupervisedJob, *, is_due: bool) -> None:
+        """Do nothing: no job is loaded."""
+
+    def sweep(self) -> None:
+        """Do nothing: there is no outbox."""
+
+    def find(self, _job_id: bytes, _client: Watcher) -> bool:
+        """Return False: there is no store to be asked."""
+        return False
+
+    def cancel(self, _job_id: bytes, _then: Callable[[Told], None]) -> bool:
+        """Return False: there is no store to be asked."""
+        return False
+
+    def ask_key(self, _key: bytes, _then: Callable[[Told], None]) -> bool:
+        """Return False: there is no store to be asked."""
+        return False
+
+    def next_deadline(self) -> float:
+        """Return NEVER."""
+        return NEVER
+
+    def advance(self, _now: float, _backlog: Callable[[int], Backlog], *, may_load: bool) -> None:
+        """Do nothing."""
+
+    def read(self, _events: int) -> list[StoreEvent]:
+        """Return no events: there is no recorder."""
+        return []
+
+    def on_exit(self, _exited: process.Exit) -> bool:
+        """Return False: there is no recorder."""
+        return False
+
+    def describe_stop(self, reason: str) -> str:
+        """Return the reason."""
+        return reason
+
+    def abandon(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,131 @@
+"""Jobs and kinds of jobs as the supervisor keeps them: the core's, with all that scheduling has no use for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from procjobs.dispatch.model import Job, Kind
+
+if TYPE_CHECKING:
+    from procjobs.dispatch.model import Generation
+    from procjobs.shared.config import JobOptions
+    from procjobs.supervisor.transcripts import Transcript
+
+
+class Watcher(Protocol):
+    """A client, as far as those below it know it: it has submitted jobs, or waits for their answers.
+
+    `accepted` counts the submissions that were taken; `tied` are the jobs that are cancelled when nobody waits for them any
+    more. A watcher that is `closed` has gone: nothing may be queued for it.
+    """
+
+    accepted: int
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client has disconnected."""
+
+    @property
+    def tied(self) -> set[SupervisedJob]:
+        """The jobs that end when the last client that waits for them has gone."""
+
+    def queue_answer(self, job: SupervisedJob) -> None:
+        """Send the answer of a job with the next flush."""
+
+    def queue_frame(self, frame: bytes) -> None:
+        """Send a frame with the next flush."""
+
+    def queue_recalled(self, frame: bytes, fd: int) -> None:
+        """Send an answer that came from the store; the descriptor is taken over."""
+
+
+class NoClient:
+    """Stands for the client of a job that was loaded from the store: nobody is connected who has submitted it."""
+
+    accepted = 0
+    closed = True
+
+    @property
+    def tied(self) -> set[SupervisedJob]:
+        """No job ends with this client."""
+        return set()
+
+    def queue_answer(self, job: SupervisedJob) -> None:
+        """Drop it: there is nobody to send it to."""
+
+    def queue_frame(self, frame: bytes) -> None:
+        """Drop it."""
+
+    def queue_recalled(self, frame: bytes, fd: int) -> None:
+        """Never called: only clients ask for an answer from the store."""
+        raise AssertionError("nobody has asked for this answer")
+
+
+NO_CLIENT: Final = NoClient()
+
+
+class SupervisedKind(Kind):
+    """A kind of jobs, with all that the supervisor passes on about it.
+
+    `function` is its pickle, empty where each payload carries its own function; `description` the JSON of its KIND frame.
+    `is_recorded` says that a store wants to know what its jobs use, `rejection` why none of them is taken.
+    """
+
+    __slots__ = ("description", "function", "is_recorded", "rejection")
+
+    def __init__(self, number: int, name: bytes, options: JobOptions, *, function: bytes, description: bytes) -> None:
+        super().__init__(number, name, options)
+        self.function = function
+        self.description = description
+        self.is_recorded = False
+        self.rejection = ""
+
+
+class DurableState:
+    """The part of a job that only a store needs.
+
+    `delay`, `expires` and `submitted_at` (monotonic) are those of a submission that waits for its commit; `is_cancelled` says
+    that it was cancelled meanwhile. `is_counted` says that the job was loaded from the store and has not been started.
+    """
+
+    __slots__ = ("delay", "expires", "is_cancelled", "is_committed", "is_counted", "submitted_at")
+
+    def __init__(self, *, delay: float = 0.0, expires: float = 0.0, submitted_at: float = 0.0) -> None:
+        self.delay = delay
+        self.expires = expires
+        self.submitted_at = submitted_at
+        self.is_committed = self.is_cancelled = self.is_counted = False
+
+
+class SupervisedJob(Job):
+    """A job with its client, its payload, its row in the table, its output and its answer.
+
+    `client` submitted it, `watchers` are others that wait for its answer. `inline` and `fd` are its payload. `row` is 0 where
+    the table has none for it. `answer` is one of `procjobs.supervisor.answers`, None until there is one; `unsent` counts the
+    clients that it is still to be sent to. `durable` is set where the pool has a store that knows the job.
+    """
+
+    __slots__ = ("answer", "client", "durable", "fd", "inline", "row", "transcript", "unsent", "watchers")
+
+    if TYPE_CHECKING:
+        kind: SupervisedKind  # narrower than the core's
+
+    def __init__(
+        self, job_id: bytes, kind: SupervisedKind, generation: Generation, client: Watcher, inline: bytes, fd: int | None
+    ) -> None:
+        Job.__init__(self, job_id, kind, generation)
+        self.client = client
+        self.inline = inline
+        self.fd = fd
+        self.row = 0
+        self.watchers: list[Watcher] | None = None
+        self.answer: Any = None
+        self.unsent = 0
+        self.transcript: Transcript | None = None
+        self.durable: DurableState | None = None
+
+
+def supervised(job: Any) -> SupervisedJob:
+    """Return a job that came back from the core as what it is: the core was given no other ones."""
+    assert isinstance(job, SupervisedJob)
+    return job

@@ -1,0 +1,195 @@
+"""The jobs that the supervisor knows, by id: their kinds, rows in the shared table, watchers and answers.
+
+1. A job is here from its submission (or from when the store gave it out) until its answer is evicted.
+2. It alone writes the states of jobs into the shared table; `publish_...` is the name of what does.
+3. Clients are known as `Watcher` alone, and a job's answer goes to each of its watchers once.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
+
+from procjobs.clock import wall
+from procjobs.dispatch.ports import Account
+from procjobs.errors import ConfigurationError
+from procjobs.shared import wire
+from procjobs.shared.config import JOB_OPTION_NAMES, JobOptions, PoolSettings
+from procjobs.shared.queues import refuse_queue
+from procjobs.shared.states import FINAL, JobState, Reason
+from procjobs.shared.table.state_writer import TableFull, TableWriter
+from procjobs.shared.wire import WireError
+from procjobs.supervisor.job import NO_CLIENT, SupervisedJob, SupervisedKind
+from procjobs.supervisor.results import KeptTranscripts, ResultStore
+from procjobs.supervisor.stack_text import without_own_frames
+
+if TYPE_CHECKING:
+    from procjobs.supervisor.job import Watcher
+
+_MAX_NAME_BYTES: Final = 63
+
+
+class Kinds:
+    """The kinds of jobs of all clients. Clients that describe the same kind share one."""
+
+    def __init__(self, pool: str, settings: PoolSettings, *, are_recorded: bool) -> None:
+        """`are_recorded`: a store wants to know what their jobs use."""
+        self._pool = pool
+        self._queues = settings.queues
+        self._are_recorded = are_recorded
+        self._known: WeakValueDictionary[bytes, SupervisedKind] = WeakValueDictionary()
+        self._count = 0
+
+    def intern(self, text: bytes, function: bytes) -> SupervisedKind:
+        """Return the kind that a client describes; raise WireError for a description that makes no sense."""
+        key = len(text).to_bytes(4, "little") + text + function
+        kind = self._known.get(key)
+        if kind is None:
+            kind = self._known[key] = self._make(text, function)
+        return kind
+
+    def _make(self, text: bytes, function: bytes) -> SupervisedKind:
+        description = wire.parse_json(text)
+        name, options = description.get("name"), description.get("options")
+        if not isinstance(name, str) or not isinstance(options, dict) or not options.keys() <= JOB_OPTION_NAMES:
+            raise WireError("a KIND without name or with unknown options")
+        try:
+            checked = JobOptions(**options).validated()
+        except ConfigurationError as error:
+            raise WireError(f"a KIND with bad options: {error}") from None
+        self._count += 1
+        kind = SupervisedKind(self._count, _short_name(name), checked, function=function, description=text)
+        kind.is_recorded = self._are_recorded
+        if checked.queue is not None:
+            kind.rejection = refuse_queue(checked.queue, self._queues, self._pool)
+        return kind
+
+
+class Registry:
+    """Every job that has a row or an answer. `has_answers` says that clients have answers to be sent."""
+
+    def __init__(self, table: TableWriter, results: ResultStore, kinds: Kinds) -> None:
+        self.table = table
+        self.kinds = kinds
+        self.jobs: dict[bytes, SupervisedJob] = {}
+        self.has_answers = False
+        self._results = results
+        self._transcripts = KeptTranscripts()
+        self._spent_fds: list[int] = []
+
+    # Rows of the table ------------------------------------------------------------------------------------------
+
+    def allocate_row(self, job_id: bytes) -> int:
+        """Return a row of the table for a new job, making room if need be; raise TableFull."""
+        try:
+            return self.table.allocate(job_id)
+        except TableFull:
+            oldest = self._results.pop_oldest()
+            if oldest is None:
+                raise
+            self._forget(oldest)
+            return self.table.allocate(job_id)
+
+    def publish(self, job: SupervisedJob, *, is_scheduled: bool, submitted_at: float) -> None:
+        """Show a job in the table for the first time; `submitted_at` is Unix time."""
+        state = JobState.SCHEDULED if is_scheduled else JobState.QUEUED
+        self.table.publish(job.row, job.id, state, job.attempt, submitted_at, job.kind.name)
+
+    def publish_queued(self, job: SupervisedJob) -> None:
+        """Show that the time of a delayed job has come."""
+        if job.row:
+            self.table.write_state(job.row, job.state, Reason.NONE, job.attempt, 0.0, "")
+
+    def publish_retrying(self, job: SupervisedJob, reason: Reason, error: str) -> None:
+        """Show that an attempt failed and another one follows. The job's standard error begins anew with that."""
+        if job.row:
+            self.table.write_state(job.row, job.state, reason, job.attempt, 0.0, error)
+        if job.transcript is not None:
+            job.transcript.begin_attempt()
+
+    def has_begun(self, job: SupervisedJob) -> bool:
+        """Return whether a worker has marked in the table that it began this attempt of the job."""
+        return self.table.has_begun(job.row, job.id, job.attempt)
+
+    def account(self, job: SupervisedJob) -> Account:
+        """Return the facts that are known of the attempt that has just ended."""
+        started_at, progress = self.table.last_report(job.row, job.id) if job.row else (None, None)
+        stderr = without_own_frames(job.transcript.stderr.text()) if job.transcript is not None else ""
+        return Account(started_at, wall(), progress, stderr)
+
+    # Answers ----------------------------------------------------------------------------------------------------
+
+    def release_payload(self, job: SupervisedJob) -> None:
+        """Let go of the arguments of a job that runs no more. Its output is kept as long as there is room."""
+        if job.fd is not None:
+            self._spent_fds.append(job.fd)
+            job.fd = None
+        job.inline = b""
+        if job.transcript is not None:
+            self._transcripts.keep(job)
+
+    def finish(self, job: SupervisedJob, reason: Reason, frame: bytes, fd: int | None, error: str, now: float) -> None:
+        """Keep the answer of a job, show its end in the table, and pass the answer to every client that waits for it."""
+        if job.row:
+            self.table.write_state(job.row, job.state, reason, job.attempt, wall(), error)
+        self._results.keep(job, frame, fd, now)
+        self.has_answers = True
+        client, watchers = job.client, job.watchers
+        job.client = NO_CLIENT
+        if not client.closed:
+            client.queue_answer(job)
+            if client.tied:
+                client.tied.discard(job)
+        if watchers is not None:
+            job.watchers = None
+            for watcher in watchers:
+                if not watcher.closed:
+                    watcher.queue_answer(job)
+                    watcher.tied.discard(job)
+
+    def watch(self, watcher: Watcher, job: SupervisedJob) -> None:
+        """Let a client have the answer of a job, now or when there is one."""
+        if job.state in FINAL and job.answer is not None:
+            watcher.queue_answer(job)
+            return
+        if job.kind.options.cancel_on_disconnect:
+            watcher.tied.add(job)
+        if job.watchers is None:
+            job.watchers = [watcher]
+        else:
+            job.watchers.append(watcher)
+
+    # Time -------------------------------------------------------------------------------------------------------
+
+    def next_deadline(self, now: float) -> float:
+        """Return when an answer is to be moved, evicted or sent."""
+        return now if self.has_answers else self._results.next_deadline()
+
+    def advance(self, now: float) -> None:
+        """Forget the jobs whose answers have been kept long enough; move some of those that fill the memory."""
+        while (job := self._results.pop_expired(now)) is not None:
+            self._forget(job)
+        self._results.spill_some()
+
+    def close_spent_fds(self) -> None:
+        """Close the arguments of ended jobs, after their answers went out: to free 100 MB of memory takes 6 ms."""
+        while self._spent_fds:
+            os.close(self._spent_fds.pop())
+
+    def _forget(self, job: SupervisedJob) -> None:
+        del self.jobs[job.id]
+        if job.row:
+            self.table.release(job.row)
+
+    def close(self) -> None:
+        """Drop every answer, and the table."""
+        self.close_spent_fds()
+        self._results.close()
+        self.table.close()
+
+
+def _short_name(name: str) -> bytes:
+    """Return the end of a name, in UTF-8, as far as it fits into a row of the table."""
+    text = name.encode(errors="replace")
+    return text if len(text) <= _MAX_NAME_BYTES else "…".encode() + text[-57:].decode(errors="ignore").encode()

@@ -1,0 +1,89 @@
+"""The rare events of worker and template processes, as values: the supervisor acts on each.
+
+The one frequent event, the answer to a job, is not among them: it goes to a callable that is a parameter of the read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from procjobs.dispatch.model import Generation, Job, Slot
+
+
+class WorkerReady(NamedTuple):
+    """A worker has started and takes jobs; `baseline_bytes` is its resident memory before the first one."""
+
+    slot: Slot
+    baseline_bytes: int
+
+
+class InitFailed(NamedTuple):
+    """The initializer failed in a new worker, which ends after it; `problem` has the traceback."""
+
+    slot: Slot
+    problem: str
+
+
+class WorkerExited(NamedTuple):
+    """A worker has ended, by a signal or with an exit code (`how`); `unread` are the ids of jobs that it had not read."""
+
+    slot: Slot
+    how: tuple[int | None, int | None]
+    unread: list[bytes]
+
+
+class SpawnFailed(NamedTuple):
+    """A worker that was asked for could not be forked."""
+
+    slot: Slot
+    problem: str
+
+
+class StackDumped(NamedTuple):
+    """A worker has told its stack, or could not; `job` is the one that it was in when it was asked, None before its first."""
+
+    slot: Slot
+    job: Job | None
+    stack: str
+
+
+class TemplateReady(NamedTuple):
+    """The template of a generation has imported everything and can fork workers."""
+
+    generation: Generation
+
+
+class TemplateFailed(NamedTuple):
+    """The template of a generation could not be started, or its preload failed."""
+
+    generation: Generation
+    problem: str
+
+
+class TemplateExited(NamedTuple):
+    """The template of a generation has ended; one that `starts_anew` leaves a module out of the preload next time."""
+
+    generation: Generation
+    how: tuple[int | None, int | None]
+    starts_anew: bool
+
+
+class WorkerForked(NamedTuple):
+    """A template has forked the worker of a slot; no more is known yet of slot and pid than that they were said."""
+
+    generation: Generation
+    number: int
+    pid: int
+
+
+class ForkRefused(NamedTuple):
+    """A template could not fork the worker of a slot."""
+
+    generation: Generation
+    number: int
+    why: str
+
+
+TemplateEvent: TypeAlias = TemplateReady | TemplateFailed | TemplateExited | WorkerForked | ForkRefused
+WorkerEvent: TypeAlias = WorkerReady | InitFailed | WorkerExited | SpawnFailed | StackDumped
