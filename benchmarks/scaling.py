@@ -1,8 +1,8 @@
-"""Fixed sizes and (least, most) through the same day on made-up hosts: waiting times beside worker-seconds.
+"""Fixed sizes and (min, max) through the same day on made-up hosts: waiting times beside worker-seconds.
 
     python benchmarks/scaling.py [--chart docs/benchmarks/scaling.svg]
 
-Nothing is measured: it is the rules of procjobs.dispatch.scaling at work in simulated_day.
+Nothing is measured: these are the rules of procjobs.dispatch.scaling at work in simulated_day.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def draw(plan, results, path):
             waits.scatter(*at, color=OURS_COLOR if is_ours else OTHERS_COLOR, zorder=3)
             label = f"{workers[0]} to {workers[1]}" if is_ours else f"{workers}"
             waits.annotate(label, at, xytext=(5, 4), textcoords="offset points", fontsize=8)
-        most = max(size for size in sizes if isinstance(size, int))
-        waits.set(yscale="log", xlim=(0, most * 1.15), xlabel="workers, mean of the day")
+        largest = max(size for size in sizes if isinstance(size, int))
+        waits.set(yscale="log", xlim=(0, largest * 1.15), xlabel="workers, mean of the day")
         waits.set_title("seconds until 95 of 100 jobs are done", fontsize=8)
         figure.text(0.005, 0.005, "simulated, not measured", fontsize=6.5, color=FAINT)
         path.parent.mkdir(parents=True, exist_ok=True)

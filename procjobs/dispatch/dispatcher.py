@@ -1,16 +1,17 @@
 """The scheduling core: which job runs when, on which worker, and how often.
 
-It does no I/O and reads no clock: it is told events and the monotonic time, and calls an Engine. What waits is Waiting's,
-which worker gets it the Assigner's, how it ends the Endings'; how many workers there are to be is the Scaler's, which
-they are the Staff's, how long a job may run the Guard's. What always holds:
+It does no I/O and reads no clock: events come in as calls, with the monotonic time, and everything that it needs done goes
+out through three ports (procjobs.dispatch.ports). Its parts: PendingJobs keeps the jobs that wait, Assigner sends them to
+workers, Completion ends them, WorkerSlots knows the workers, Scaler decides how many there are, Watchdog stops them. None
+of the parts holds the dispatcher: it asks them, and acts on their answers. These laws always hold:
 
-1. A job that was submitted gets exactly one answer, through `Engine.answer`, when it reaches a final state.
-2. A job is started at most 1 + retries times, and again for each run that the pool's end has cut off. A start that is
-   taken back before the worker began does not count.
-3. A job with work behind it is in one place: one queue, one timetable, one line of those that share a limit, or one slot.
+1. A job that was submitted gets exactly one answer, through `Outcomes.finished`, when it reaches a final state.
+2. A job is started at most 1 + retries times, and again for each run that ended with the supervisor or the host. A start
+   that is reclaimed before the worker began does not count.
+3. A job without an answer is in one place: one queue, the queue of delayed jobs, one limiter, or one slot.
 4. Higher priority starts first, then first come, first served, within one generation of code.
 5. No worker is idle while a job of its generation waits that may run, unless the pool is paused.
-6. A worker that is being stopped gets no job, and its jobs are settled when it has gone, not before.
+6. A worker that is being stopped gets no job, and its jobs are settled when it has ended, not before.
 7. Of the jobs of one queue, or with one key, no more run, and no more are started in a rate's period, than was set.
 """
 
@@ -18,57 +19,64 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from procjobs.dispatch.assigner import Assigner
-from procjobs.dispatch.completion import Endings
-from procjobs.dispatch.failures import job_name
-from procjobs.dispatch.model import Generation, Job, Slot, SlotState, Stop
-from procjobs.dispatch.pending import Waiting
+from procjobs.dispatch.completion import Completion
+from procjobs.dispatch.failures import How, job_name
+from procjobs.dispatch.limits import Stop
+from procjobs.dispatch.model import Generation, Job, Slot, SlotState
+from procjobs.dispatch.pending import PendingJobs
+from procjobs.dispatch.ports import Host, Outcomes, Workers
 from procjobs.dispatch.scaling import Scaler
-from procjobs.dispatch.slots import Staff
-from procjobs.dispatch.watchdog import keeps_too_much
-from procjobs.shared.states import FINAL, Reason
-
-if TYPE_CHECKING:
-    from procjobs.dispatch.failures import How
-    from procjobs.dispatch.ports import Engine
-    from procjobs.shared.config import PoolSettings
-    from procjobs.shared.wire import Finished
+from procjobs.dispatch.slots import WorkerSlots
+from procjobs.dispatch.watchdog import Watchdog, keeps_too_much
+from procjobs.shared.config import PoolSettings
+from procjobs.shared.states import FINAL
+from procjobs.shared.wire import Finished
 
 _NOT_STOPPED = Stop.NONE  # looking up a member of an enum costs 40 ns; this is looked up for every job
 _DECIDED = frozenset({Stop.TIMEOUT, Stop.CANCEL, Stop.SHUTDOWN, Stop.STALL, Stop.MEMORY})
-"""Why a job is being stopped whose answer, should it come now, comes too late."""
+"""Why a worker is being stopped in a job whose answer, should it come now, comes too late."""
 
 
 class Dispatcher:
-    """What a pool is told: by clients, by workers, and by the clock."""
+    """The one entrance to the core: for clients' wishes, workers' events, and the time."""
 
-    def __init__(self, engine: Engine, settings: PoolSettings, *, jitter: Callable[[], float] = random.random) -> None:
-        self._engine = engine
-        self.staff = Staff(engine, settings)
-        self.slots = self.staff.slots
-        self.generations = self.staff.generations
-        self._waiting = Waiting(self.generations, settings.queues)
-        self._endings = Endings(engine, self._waiting, jitter)
-        self._assigner = Assigner(engine, settings, self.staff, self._waiting, self._endings)
-        self._guard = self._assigner.guard
-        self._scaler = Scaler(engine, self.staff, settings.worker_idle)
+    def __init__(
+        self,
+        workers: Workers[Any],
+        outcomes: Outcomes[Any],
+        host: Host,
+        settings: PoolSettings,
+        *,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._workers = workers
+        self._outcomes = outcomes
+        self.worker_slots = WorkerSlots(workers, outcomes, settings)
+        self.slots = self.worker_slots.slots
+        self.generations = self.worker_slots.generations
+        self._pending = PendingJobs(self.generations, settings.queues)
+        self._completion = Completion(outcomes, self._pending, jitter)
+        self._assigner = Assigner(workers, outcomes, settings, self.worker_slots, self._pending, self._completion)
+        self._watchdog = Watchdog(workers, settings.job_defaults.grace_period)
+        self._scaler = Scaler(host, self.worker_slots, settings.worker_idle)
         self.paused = False
         self._mean_seconds = 0.0
         self._measured = 0
 
-    # What it tells ----------------------------------------------------------------------------------------------
+    # For users --------------------------------------------------------------------------------------------------
 
     @property
     def queued(self) -> int:
-        """How many jobs could run now, but for the limits that they share with others, and wait for a worker."""
-        return self._waiting.queued
+        """How many jobs wait for a worker, or for a limit that they share with others."""
+        return self._pending.queued
 
     @property
     def scheduled(self) -> int:
         """How many jobs wait for a time: of a delay, or of a retry."""
-        return self._waiting.scheduled
+        return self._pending.scheduled
 
     @property
     def unfinished(self) -> int:
@@ -78,99 +86,121 @@ class Dispatcher:
     @property
     def finished(self) -> int:
         """How many jobs have ended, one way or another."""
-        return self._endings.finished
+        return self._completion.finished
 
     @property
     def failed(self) -> int:
         """How many of them have failed."""
-        return self._endings.failed
+        return self._completion.failed
 
     @property
     def crashed(self) -> int:
         """How often a worker has crashed in a job."""
-        return self._endings.crashed
+        return self._completion.crashed
 
     @property
     def stopping(self) -> bool:
         """Whether the queue was closed: nothing is started any more."""
-        return self._endings.stopping
+        return self._completion.stopping
 
-    def crowded_queues(self, most: int) -> dict[str, int]:
-        """Return the queues whose limits so many of their jobs wait for, and how many these are."""
-        return self._waiting.lines.crowded(most)
+    def saturated_queues(self, count: int) -> dict[str, int]:
+        """Return the queues with at least `count` jobs that wait for their limits, and how many each has."""
+        return self._pending.limiters.saturated(count)
 
     def describe_queues(self) -> list[dict[str, Any]]:
-        """Return the pool's queues: their limits, how many of their jobs run, and wait for these."""
-        return self._waiting.lines.describe()
+        """Return the pool's queues: their limits, how many of their jobs run, and how many wait for these limits."""
+        return self._pending.limiters.describe()
 
     def estimated_wait(self) -> float:
-        """Return about how many seconds a job that is queued now will wait, from the run times of late."""
-        return self.queued * self._mean_seconds / self.staff.size
+        """Return about how many seconds a job that is queued now will wait, judged by recent run times."""
+        return self.queued * self._mean_seconds / self.worker_slots.size
 
-    # What clients want ------------------------------------------------------------------------------------------
+    # Generations ------------------------------------------------------------------------------------------------
+
+    def newest_generation(self) -> Generation | None:
+        """Return the newest generation that no other one has taken over, None if there is none."""
+        return next(iter(self.current_generations()), None)
+
+    def current_generations(self) -> list[Generation]:
+        """Return the generations that no other one has taken over, the newest first."""
+        return [generation for generation in reversed(self.generations) if generation.successor is None]
+
+    def supersede(self, old: Generation, new: Generation, now: float) -> None:
+        """Let newer code take over: waiting jobs run on the new generation, running ones end on the old one."""
+        self._assigner.reclaim_all((slot for slot in self.slots if slot.generation is old), now)
+        old.successor = new
+        self._pending.hand_over(old, new)
+        self.worker_slots.retire_generation(old, now)
+
+    def retire_generation(self, generation: Generation, now: float) -> None:
+        """Let the idle workers of a generation end."""
+        self.worker_slots.retire_generation(generation, now)
+
+    # Clients' wishes --------------------------------------------------------------------------------------------
 
     def submit(self, job: Job, now: float, *, delay: float = 0.0, expires: float = 0.0) -> None:
-        """Take a job: into the queue, or with a delay into the timetable. Less than 0, `expires` was so long ago."""
+        """Take a job that is to start after `delay` seconds, and within `expires` seconds.
+
+        `expires` of 0 is never; a negative one means that the time is over already.
+        """
         job.generation.unfinished += 1
         if expires < 0:
-            self._endings.expire(job)
+            self._completion.expire(job)
             return
-        self._waiting.add(job, now, delay=delay, expires=expires)
+        self._pending.add(job, now, delay=delay, expires=expires)
 
     def reject(self, job: Job, error: str, message: str, details: dict[str, Any]) -> None:
         """Answer a submission that is not taken."""
-        self._endings.reject(job, error, message, details)
+        self._completion.reject(job, error, message, details)
 
     def cancel(self, job: Job, now: float) -> bool:
         """Cancel a job, running or not; return False if it has an answer, or its answer is under way."""
         if job.slot is not None:
-            self._assigner.take_back(job.slot, now, even_one=True)
+            self._assigner.reclaim(job.slot, now, even_one=True)
         if job.state in FINAL:
             return False
         if job.slot is not None:
             return self._cancel_running(job, job.slot, now)
-        self._waiting.count_out(job)
-        self._endings.cancel(job, f"{job_name(job)} was cancelled before it ran")
+        self._pending.remove(job)
+        self._completion.cancel(job, f"{job_name(job)} was cancelled before it ran")
         return True
 
     def _cancel_running(self, job: Job, slot: Slot, now: float) -> bool:
         if slot.stop in {Stop.NONE, Stop.RETIRE}:
             if slot.jobs[-1] is not job:
                 return False  # the worker reads a job when it has answered the one before
-            self._guard.stop(slot, Stop.CANCEL, now)
+            self._watchdog.stop(slot, Stop.CANCEL, now)
         elif slot.jobs[0] is job:
-            slot.stop = Stop.CANCEL  # it is being stopped for another reason, which might have let it run again
+            slot.stop = Stop.CANCEL  # it is being stopped for another reason, which might have let the job run again
         else:
             return False
         return True
 
     def isolate(self, job: Job, slot: Slot, now: float) -> bool:
-        """Leave a worker only the job that it is in; return whether that is this one, and it is not being stopped."""
-        return slot.stop in {Stop.NONE, Stop.RETIRE} and self._assigner.take_back(slot, now) and slot.current is job
+        """Leave a worker only the job that it is in; return whether that is this one, and the worker is not stopped."""
+        return slot.stop in {Stop.NONE, Stop.RETIRE} and self._assigner.reclaim(slot, now) and slot.current is job
 
-    def resize(self, least: int, most: int, now: float) -> None:
+    # The pool as a whole ----------------------------------------------------------------------------------------
+
+    def resize(self, min_workers: int, max_workers: int, now: float) -> None:
         """Change the number of workers, or its bounds: more at once, fewer as their jobs end."""
-        self.staff.resize(least, most, now)
+        self.worker_slots.resize(min_workers, max_workers, now)
         self.assign(now)
-
-    def supersede(self, old: Generation, new: Generation, now: float) -> None:
-        """Let newer code take over: what waits runs on the new generation, what runs ends on the old one."""
-        self._assigner.take_back_all((slot for slot in self.slots if slot.generation is old), now)
-        old.successor = new
-        self._waiting.hand_over(old, new)
-        self.staff.retire_generation(old, now)
 
     def pause(self, now: float) -> None:
         """Start no more jobs, not even those that lie before a worker; running ones go on."""
         self.paused = True
-        self._assigner.take_back_all(self.slots, now)
+        self._assigner.reclaim_all(self.slots, now)
+
+    def resume(self) -> None:
+        """Start jobs again, from the next turn on."""
+        self.paused = False
 
     def close_queue(self, reason: str) -> None:
-        """Give up every job that has not been started."""
-        self._endings.stopping = True
-        self._endings.stop_reason = reason
-        for job in self._waiting.drain():
-            self._endings.give_up(job)
+        """Answer every job that has not been started: it will not be run, for this reason."""
+        self._completion.begin_stop(reason)
+        for job in self._pending.drain():
+            self._completion.abandon(job)
 
     def stop_running(self, now: float) -> None:
         """Stop every worker: idle ones end, busy ones are terminated and, after the grace period, killed."""
@@ -178,29 +208,46 @@ class Dispatcher:
             if slot.state in {SlotState.EMPTY, SlotState.STOPPING}:
                 continue
             if slot.state is SlotState.IDLE:
-                self.staff.retire(slot, now)
-            elif slot.state is SlotState.STARTING or self._assigner.take_back(slot, now):
-                self._guard.stop(slot, Stop.SHUTDOWN, now)
+                self.worker_slots.retire(slot, now)
+            elif slot.state is SlotState.STARTING or self._assigner.reclaim(slot, now):
+                self._watchdog.stop(slot, Stop.SHUTDOWN, now)
             elif slot.stop is Stop.NONE:
-                self.staff.retire(slot, now)
+                self.worker_slots.retire(slot, now)
 
-    # What workers do ------------------------------------------------------------------------------------------
+    # Workers' events --------------------------------------------------------------------------------------------
+
+    def on_ready(self, slot: Slot, baseline_bytes: int, now: float) -> None:
+        """Take note that a worker has started: it can be given jobs. A second note changes nothing."""
+        self.worker_slots.on_ready(slot, baseline_bytes, now)
+
+    def on_init_failed(self, slot: Slot, problem: str) -> None:
+        """Take note why a worker cannot start; it is about to end."""
+        if slot.state is SlotState.STARTING and slot.generation is not None:
+            slot.generation.problem = problem
+
+    def on_spawn_failed(self, slot: Slot, problem: str, now: float) -> None:
+        """Take note that a worker was not forked."""
+        self.worker_slots.on_spawn_failed(slot, problem, now)
+
+    def add_start_failure(self, generation: Generation, problem: str, now: float) -> None:
+        """Count a template that was lost or did not start."""
+        self.worker_slots.add_start_failure(generation, problem, now)
 
     def on_finished(self, slot: Slot, answer: Finished, frame: bytes, fd: int | None, now: float) -> int | None:
         """Take a worker's answer to a job; return the descriptor if it is not wanted."""
         if slot.stop is not _NOT_STOPPED and slot.stop in _DECIDED and slot.jobs and slot.jobs[0].id == answer.job_id:
-            return fd  # too late: its end is decided, and told when the worker has gone
+            return fd  # too late: how the job ends is decided, and its client learns it when the worker has ended
         job = _pick(slot, answer.job_id)
         if job is None:
-            self._engine.log(f"worker {slot.number} answered for a job that it was not given")
+            self._outcomes.log(f"worker {slot.number} answered for a job that it was not given")
             return fd
         self._observe(slot, job, answer)
-        unwanted = self._endings.settle_answered(job, answer, frame, fd, now)
+        unwanted = self._completion.complete(job, answer, frame, fd, now)
         self._after_job(slot, now)
         return unwanted
 
     def _observe(self, slot: Slot, job: Job, answer: Finished) -> None:
-        """Take note of how long a job has run, and of what its worker has become."""
+        """Take note of how long a job has run, and of how large its worker has become."""
         slot.jobs_done += 1
         if slot.jobs_done == 1:
             job.generation.budget.add_success()
@@ -208,10 +255,14 @@ class Dispatcher:
         seconds = answer.seconds
         job.kind.observe(seconds)
         if self._measured < 16:
-            self._measured += 1  # the first weigh more: there were no jobs of zero seconds before
+            self._measured += 1  # the first ones weigh more: there were no jobs of zero seconds before them
         self._mean_seconds += (seconds - self._mean_seconds) / self._measured
         if answer.rss_bytes and keeps_too_much(slot, answer.rss_bytes, job.kind.options.max_rss):
-            slot.has_grown = True
+            self._retire_grown(slot)
+
+    def _retire_grown(self, slot: Slot) -> None:
+        if slot.stop is Stop.NONE:
+            self.worker_slots.retire_after_jobs(slot)
 
     def _after_job(self, slot: Slot, now: float) -> None:
         if slot.stop is not _NOT_STOPPED and slot.stop is not Stop.RETIRE:
@@ -219,95 +270,107 @@ class Dispatcher:
         if slot.jobs:
             self._assigner.set_deadlines(slot, now)
         elif slot.stop is Stop.RETIRE:
-            self.staff.await_end(slot, now)
-        elif self.staff.is_used_up(slot) or self.staff.is_unwanted(slot):
-            self.staff.retire(slot, now)
+            self.worker_slots.await_end(slot, now)
+        elif self.worker_slots.is_used_up(slot) or self.worker_slots.is_unwanted(slot):
+            self.worker_slots.retire(slot, now)
         else:
-            self.staff.set_idle(slot, now)
+            self.worker_slots.set_idle(slot, now)
 
-    def on_examined(self, slot: Slot, job: Job | None, stack: str, now: float) -> None:
+    def on_stack_dumped(self, slot: Slot, job: Job | None, stack: str, now: float) -> None:
         """Take note of where a worker is: `job` is the one that it was in when it was asked, None before its first."""
         who = f"worker {slot.number}"
         if job is not None:
             job.stack = stack
             who = job_name(job)
         if stack and slot.stop is Stop.NONE:
-            self._engine.log(f"{who} is slow (slow_after); it is here:\n{stack}")
+            self._outcomes.log(f"{who} is slow (slow_after); it is here:\n{stack}")
         elif stack:
-            self._engine.log(f"{who} is stopped ({slot.stop.name.lower()}); it was here:\n{stack}")
-        self._guard.on_examined(slot, now)
+            self._outcomes.log(f"{who} is stopped ({slot.stop.name.lower()}); it was here:\n{stack}")
+        self._watchdog.on_stack_dumped(slot, now)
 
     def on_exit(self, slot: Slot, how: How, unread: Iterable[bytes], now: float) -> None:
-        """Settle a worker that has gone: (signal, exit code), and the ids of jobs that it had not read."""
-        self._assigner.give_back(slot, unread)
-        if slot.jobs and slot.stop in {Stop.NONE, Stop.RETIRE} and not self._engine.has_begun(slot.jobs[-1]):
-            self._assigner.give_back(slot, [slot.jobs[-1].id])
+        """Settle a worker that has ended: (signal, exit code), and the ids of the jobs that it had not read."""
+        self._assigner.requeue(slot, unread)
+        if slot.jobs and slot.stop in {Stop.NONE, Stop.RETIRE} and not self._workers.has_begun(slot.jobs[-1]):
+            self._assigner.requeue(slot, [slot.jobs[-1].id])
         was_in_job = bool(slot.jobs)
         while slot.jobs:
-            self._endings.settle_interrupted(slot.jobs.popleft(), slot, how, now)
-        self.staff.on_exit(slot, how, now, was_in_job=was_in_job)
+            self._completion.fail(slot.jobs.popleft(), slot, how, now)
+        self.worker_slots.on_exit(slot, how, now, was_in_job=was_in_job)
 
     # Time -------------------------------------------------------------------------------------------------------
 
     def next_deadline(self, now: float) -> float:
         """Return the monotonic time at which `advance` has something to do, infinity when it has nothing."""
-        deadline = min(self._waiting.next_time(), self.staff.next_time(now))
+        deadline = min(self._pending.next_time(), self.worker_slots.next_time(now))
         if not self.stopping:
             deadline = min(deadline, self._scaler.next_time())
         for slot in self.slots:
             if slot.limits is not None:
                 deadline = min(deadline, slot.limits.next_time())
-            deadline = min(deadline, slot.take_back_at, slot.term_at, slot.kill_at)
+            deadline = min(deadline, slot.reclaim_at, slot.term_at, slot.kill_at)
         return deadline
 
     def advance(self, now: float) -> None:
-        """Do what is due: queue delayed jobs, stop the overdue, kill the stubborn, take back, shrink, expire."""
-        self._waiting.lines.advance(now)
-        for job in self._waiting.queue_due(now):
-            self._engine.note_state(job, Reason.NONE, "")
+        """Do everything that is due: queue delayed jobs, act on slots, expire jobs, change the size."""
+        self._pending.limiters.advance(now)
+        for job in self._pending.queue_due(now):
+            self._outcomes.queued(job)
         for slot in self.slots:
-            if not self._guard.advance(slot, now) and not self._assigner.advance(slot, now):
-                self.staff.advance(slot, self._guard, now)
-        for job in self._waiting.take_expired(now):
-            self._endings.expire(job)
+            self._advance_slot(slot, now)
+        for job in self._pending.take_expired(now):
+            self._completion.expire(job)
         if not self.stopping:
             self._scale(now)
+
+    def _advance_slot(self, slot: Slot, now: float) -> None:
+        """Do the first thing that is due about a worker; the next turn comes at once if there is another one."""
+        if slot.kill_at <= now or slot.term_at <= now:
+            self._watchdog.climb(slot, now)
+        elif slot.limits is not None and slot.limits.next_time() <= now:
+            if self._assigner.reclaim(slot, now):
+                self._watchdog.enforce(slot, now)
+        elif slot.reclaim_at <= now:
+            if self._assigner.reclaim_overdue(slot, now):
+                self._watchdog.stop(slot, Stop.STUCK, now)
+        elif self.worker_slots.is_overdue(slot, now):
+            self._watchdog.stop(slot, Stop.START, now)
 
     def _scale(self, now: float) -> None:
         if self._scaler.is_due(now):
             for generation in self.generations:
-                self._assigner.park_blocked(generation, now)
+                self._assigner.throttle_blocked(generation, now)
         self._scaler.advance(now)
 
-    def forgive(self, seconds: float, now: float) -> None:
+    def extend_deadlines(self, seconds: float, now: float) -> None:
         """Push back the deadlines of running jobs: the supervisor was not there (stopped, or not scheduled)."""
         for slot in self.slots:
-            self._guard.forgive(slot, seconds, now)
-            slot.take_back_at += seconds
-            if slot.state is SlotState.STARTING:
-                self.staff.forgive(slot, seconds, now)
+            self._watchdog.extend_deadlines(slot, seconds, now)
+            slot.reclaim_at += seconds
+            self.worker_slots.extend_deadline(slot, seconds, now)
 
     def assign(self, now: float) -> None:
-        """Give waiting jobs to idle workers, tiny ones ahead to busy workers, and start workers that are missing."""
+        """Send waiting jobs to workers, and start workers that are missing."""
         if self.stopping:
             return
         if not self.paused:
-            self._give_out(now)
-        self.staff.spawn_missing(now, paused=self.paused)
+            self._assign_all(now)
+        self.worker_slots.spawn_missing(now, paused=self.paused)
         self._scaler.observe(now, may_grow=not self.paused)
 
-    def _give_out(self, now: float) -> None:
-        self._waiting.call_held(now)
-        calls = -1
-        while calls != self._waiting.calls:  # who waited in a line may have been called for a generation seen already
-            calls = self._waiting.calls
+    def _assign_all(self, now: float) -> None:
+        """Send jobs until limiters wake no more of them: a woken job may belong to a generation that had its turn."""
+        self._pending.wake_throttled(now)
+        wakes = -1
+        while wakes != self._pending.wakes:
+            wakes = self._pending.wakes
             for generation in self.generations:
                 if generation.queue:
                     self._assigner.assign(generation, now)
 
 
 def _pick(slot: Slot, job_id: bytes) -> Job | None:
-    """Take the job that was answered out of the slot: the first one, but for a job that is being cancelled."""
+    """Take the job that was answered out of the slot: the first one, unless that one is being cancelled."""
     jobs = slot.jobs
     if jobs and jobs[0].id == job_id:
         return jobs.popleft()

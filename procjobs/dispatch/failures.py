@@ -1,18 +1,16 @@
-"""In words: how a job ended that gave no answer of its own, and who did it."""
+"""In words: how a job ended that gave no answer of its own, and by whose doing. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from procjobs.dispatch.model import Stop
+from procjobs.dispatch.limits import Stop
+from procjobs.dispatch.model import Job, Slot
+from procjobs.dispatch.ports import Account
 from procjobs.errors import describe_signal
 from procjobs.shared.ids import to_text
 from procjobs.shared.states import Reason
-from procjobs.shared.wire import WireError, limit_text, parse_json
-
-if TYPE_CHECKING:
-    from procjobs.dispatch.model import Job, Slot
-    from procjobs.dispatch.ports import Account
+from procjobs.shared.wire import WireError, failure_frame, limit_text, parse_json
 
 How = tuple[int | None, int | None]
 """How a process ended: (signal, exit code), one of them None."""
@@ -21,62 +19,66 @@ _MAX_ATTEMPTS: Final = 10
 _MEBIBYTE: Final = 2**20
 
 
-class Verdict(NamedTuple):
-    """Why a job ended; `error` names the exception that its client raises, `details` are that one's attributes."""
+class Failure(NamedTuple):
+    """Why a job ended; `error` names the exception that its client raises, `details` are the attributes of that one."""
 
     reason: Reason
     error: str
     message: str
     details: dict[str, Any] = {}
 
-    def to_json(self, job: Job) -> dict[str, Any]:
-        """Return what goes into the answer."""
-        values = {"error": self.error, "message": self.message, **self.details}
+    def to_frame(self, job: Job) -> bytes:
+        """Return the answer of the job: this failure, where the job was last seen, and its attempts before."""
+        details = dict(self.details)
         if job.stack:
-            values["stack"] = job.stack
+            details["stack"] = job.stack
         if job.history:
-            values["history"] = job.history[-_MAX_ATTEMPTS:]
-        return values
+            details["history"] = job.history[-_MAX_ATTEMPTS:]
+        return failure_frame(job.id, self.error, self.message, reason=self.reason, attempt=job.attempt, details=details)
 
 
-def judge(job: Job, slot: Slot, how: How, account: Account, stop_reason: str) -> Verdict:
-    """Return the verdict on a job whose worker ended; the slot says why we ended it, if we did."""
-    number, code = how
-    options = job.kind.options
+def diagnose(job: Job, slot: Slot, how: How, account: Account, stop_reason: str) -> Failure:
+    """Return why a job failed whose worker has ended; the slot says why the worker was stopped, if it was."""
+    options, who = job.kind.options, job_name(job)
     where = f"(attempt {job.attempt} of {1 + options.retries}; last progress: {account.progress or 'none'})"
-    who, progress = job_name(job), {"last_progress": account.progress}
+    details = {"last_progress": account.progress}
     if slot.stop is Stop.TIMEOUT:
         text = f"{who} ran longer than its timeout of {options.timeout or 0:g} s and was stopped {where}"
-        return Verdict(Reason.TIMEOUT, "JobTimeout", text, progress)
+        return Failure(Reason.TIMEOUT, "JobTimeout", text, details)
     if slot.stop is Stop.STALL:
         text = (
             f"{who} neither reported progress nor used any CPU time for its stall_timeout of "
             f"{options.stall_timeout or 0:g} s and was stopped {where}"
         )
-        return Verdict(Reason.STALLED, "JobStalled", text, progress)
+        return Failure(Reason.STALLED, "JobStalled", text, details)
     if slot.stop is Stop.MEMORY:
-        used, most = slot.used_bytes, options.max_rss or 0
+        used, limit = slot.used_bytes, options.max_rss or 0
         text = (
             f"{who} and the processes that it started used {used / _MEBIBYTE:.1f} MiB of memory, more than its max_rss "
-            f"of {most / _MEBIBYTE:.1f} MiB, and were killed {where}"
+            f"of {limit / _MEBIBYTE:.1f} MiB, and were killed {where}"
         )
-        details = {**progress, "used_bytes": used, "max_rss": most}
-        return Verdict(Reason.MEMORY, "MemoryLimitExceeded", text, details)
+        return Failure(Reason.MEMORY, "MemoryLimitExceeded", text, {**details, "used_bytes": used, "max_rss": limit})
     if slot.stop is Stop.SHUTDOWN:
-        text = f"{who} was stopped while it ran: {stop_reason} {where}"
-        return Verdict(Reason.STOPPED, "PoolClosed", text)
-    text = f"{describe_end(number, code, 'the worker')} while it ran {who} {where}{_hint(number)}"
-    details = {**progress, "signal": number, "exit_code": code, "stderr": limit_text(account.stderr, 4096)}
-    return Verdict(Reason.CRASHED, "WorkerCrashed", text, details)
+        return Failure(Reason.STOPPED, "PoolClosed", f"{who} was stopped while it ran: {stop_reason} {where}")
+    return _diagnose_crash(who, where, how, account)
 
 
-def quarantine(job: Job, verdict: Verdict) -> Verdict:
-    """Return the verdict on a job that has killed as many workers as one may."""
+def _diagnose_crash(who: str, where: str, how: How, account: Account) -> Failure:
+    number, code = how
+    hint = ". If the host was short of memory, the kernel log says so" if number == 9 else ""
+    text = f"{describe_end(number, code, 'the worker')} while it ran {who} {where}{hint}"
+    stderr = limit_text(account.stderr, 4096)
+    details = {"last_progress": account.progress, "signal": number, "exit_code": code, "stderr": stderr}
+    return Failure(Reason.CRASHED, "WorkerCrashed", text, details)
+
+
+def quarantine(job: Job, failure: Failure) -> Failure:
+    """Return the failure of a job that has killed as many workers as `max_crashes` allows."""
     text = (
         f"{job_name(job)} has killed {job.crashes} workers (max_crashes={job.kind.options.max_crashes}) and is not started "
-        f"again, whatever its retries. The last time: {verdict.message}"
+        f"again, whatever its retries. The last time: {failure.message}"
     )
-    return Verdict(Reason.QUARANTINED, "JobQuarantined", text, verdict.details)
+    return Failure(Reason.QUARANTINED, "JobQuarantined", text, failure.details)
 
 
 def describe_attempt(job: Job, reason: Reason, error: str, how: How, account: Account) -> dict[str, Any]:
@@ -101,12 +103,8 @@ def describe_end(number: int | None, code: int | None, who: str = "it") -> str:
     return f"{who} ended with exit code {code}"
 
 
-def _hint(number: int | None) -> str:
-    return ". If the host was short of memory, the kernel log says so" if number == 9 else ""
-
-
 def job_name(job: Job) -> str:
-    """Return what a job is called in messages."""
+    """Return how messages name a job."""
     return f"job {to_text(job.id)} {job.kind.name.decode(errors='replace')}"
 
 

@@ -1,59 +1,40 @@
-"""What the scheduling core keeps: kinds of jobs, jobs, slots for workers, generations of code."""
+"""The records of the scheduling core: kinds of jobs, jobs, slots for workers, generations of code. Pure.
+
+They have only the fields that scheduling needs. The supervisor extends Kind and Job with its own: the client, the payload,
+the row in the shared table.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from procjobs.clock import NEVER
+from procjobs.dispatch.limits import Limits, Stop
 from procjobs.dispatch.queue import JobQueue
 from procjobs.shared.config import JobOptions
 from procjobs.shared.restarts import RestartBudget
-from procjobs.shared.states import Event, JobState, advance_state
-
-if TYPE_CHECKING:
-    from procjobs.dispatch.limiters import Place
-    from procjobs.dispatch.watchdog import Limits
-    from procjobs.supervisor.durable.stored_jobs import Durable
-    from procjobs.supervisor.workers.output import Transcript
-
+from procjobs.shared.states import NEXT_STATES, Event, JobState, refuse_event
 
 
 class Kind:
-    """Function, name and options that many jobs share. Clients that describe the same kind share one of these.
+    """Name and options that many jobs share. Clients that describe the same kind share one of these.
 
-    `function` is its pickle, empty where each payload carries its own function. `mean_seconds` follows the run times of
-    this kind, weighing the last one with an eighth. `talks` says that jobs of it have printed something, `is_recorded` that
-    a store wants to know what they use, `refusal` why none of them is taken.
+    `is_limited` tells whether a running job has to be watched. `mean_seconds` follows the run times of this kind, weighing
+    the last one with an eighth. `prints` tells that jobs of it have printed something.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "description",
-        "function",
-        "is_limited",
-        "is_recorded",
-        "mean_seconds",
-        "name",
-        "number",
-        "options",
-        "refusal",
-        "talks",
-    )
+    __slots__ = ("__weakref__", "is_limited", "mean_seconds", "name", "number", "options", "prints")
 
-    def __init__(self, number: int, name: bytes, options: JobOptions, function: bytes, description: bytes) -> None:
+    def __init__(self, number: int, name: bytes, options: JobOptions) -> None:
         self.number = number
         self.name = name
         self.options = options
-        self.function = function
-        self.description = description
         self.mean_seconds = NEVER
         limits = options.timeout, options.soft_timeout, options.stall_timeout, options.max_rss, options.slow_after
         self.is_limited = any(limit is not None for limit in limits)
-        self.talks = False
-        self.is_recorded = False
-        self.refusal = ""
+        self.prints = False
 
     def observe(self, seconds: float) -> None:
         """Take a run time into the mean."""
@@ -62,7 +43,12 @@ class Kind:
 
 
 class Generation:
-    """One version of the users' code: the clients that run it, their waiting jobs, the workers forked for it."""
+    """One version of the users' code: the clients that run it, their waiting jobs, the workers forked for it.
+
+    `slots` counts its workers, `unfinished` its jobs without an answer; `idle` are its idle workers, the one that was busy
+    last at the end. `started_at` is when its last worker was started. A `successor` is newer code that has taken over all
+    its jobs except those that run.
+    """
 
     __slots__ = (
         "budget",
@@ -83,82 +69,72 @@ class Generation:
         self.number = number
         self.key = key
         self.clients = 0
-        self.queue = JobQueue()
+        self.queue: JobQueue[Job] = JobQueue()
         self.idle: list[Slot] = []
         self.slots = 0
-        self.started_at = 0.0  # when its last worker was started
+        self.started_at = 0.0
         self.unfinished = 0
         self.ready = False
-        self.successor: Generation | None = None  # newer code, which has taken over all but what runs
+        self.successor: Generation | None = None
         self.budget = RestartBudget()
         self.problem = ""
 
+    def newest(self) -> Generation:
+        """Return the code that the clients of this generation run now: the last of its successors, or itself."""
+        generation = self
+        while generation.successor is not None:
+            generation = generation.successor
+        return generation
+
 
 class Job:
-    """One submission. `client` is whoever wants the answer, opaque to the scheduling core.
+    """One submission, with the fields that scheduling needs.
 
-    `queued_at` is when it could have been started first, or again. `rank` is its priority, and a half more for one that is
-    older than all that clients submit. `unsent` counts the clients that the answer is still to
-    be sent to. `history` has an account of each attempt that failed, `stack` where the job was when it was last examined;
-    `place` is set where it shares a limit with others, `durable` where the pool has a store.
+    `queued_at` is when it could have been started first, or again. `effective_priority` is the priority of its kind; the
+    owner of a job raises it where the job is older than all that clients submit now. `shares_limits` tells that Limiters
+    have it. `crashes` counts the workers that died in it, `interrupted` the attempts that ended with the supervisor or the
+    host and do not count as its own. `history` has a record of each attempt that failed, `stack` tells where the job was
+    when it was last asked.
     """
 
     __slots__ = (
-        "answer",
         "attempt",
-        "client",
         "crashes",
-        "durable",
+        "effective_priority",
         "expires_at",
-        "fd",
         "generation",
         "history",
         "id",
-        "inline",
+        "interrupted",
         "key",
         "kind",
-        "place",
         "queued_at",
-        "rank",
-        "row",
+        "shares_limits",
         "slot",
         "stack",
         "state",
-        "transcript",
-        "unsent",
-        "watchers",
     )
 
-    def __init__(
-        self, job_id: bytes, kind: Kind, generation: Generation, client: Any, inline: bytes, fd: int | None
-    ) -> None:
+    def __init__(self, job_id: bytes, kind: Kind, generation: Generation) -> None:
         self.id = job_id
         self.kind = kind
         self.generation = generation
-        self.client = client
-        self.inline = inline
-        self.fd = fd
         self.state = JobState.QUEUED
         self.attempt = 0
-        self.row = 0
         self.slot: Slot | None = None
         self.expires_at = 0.0
         self.queued_at = 0.0
-        self.rank: float = kind.options.priority
-        self.watchers: list[Any] | None = None
-        self.answer: Any = None
-        self.unsent = 0
+        self.effective_priority: float = kind.options.priority
         self.key = b""
-        self.place: Place | None = None
+        self.shares_limits = False
         self.crashes = 0
+        self.interrupted = 0
         self.history: list[dict[str, Any]] | None = None
         self.stack = ""
-        self.transcript: Transcript | None = None
-        self.durable: Durable | None = None
 
     def advance(self, event: Event) -> None:
-        """Go to the state that follows; the only place where a job's state changes."""
-        self.state = advance_state(self.state, event)
+        """Go to the state that follows; no other code writes the state of a job. Raise ValueError if none follows."""
+        self.state = NEXT_STATES[self.state][event] or refuse_event(self.state, event)
 
 
 class SlotState(IntEnum):
@@ -171,33 +147,18 @@ class SlotState(IntEnum):
     STOPPING = 4
 
 
-class Stop(IntEnum):
-    """Why a slot is being stopped, and so what becomes of its job."""
-
-    NONE = 0
-    TIMEOUT = 1
-    CANCEL = 2
-    RETIRE = 3
-    SHUTDOWN = 4
-    STALL = 5
-    MEMORY = 6
-    START = 7
-    STUCK = 8
-
-
 class Slot:
-    """A numbered place for one worker. `jobs` are those given to it and not answered: it is in the first, or about to.
+    """A numbered place for one worker. `jobs` are those sent to it and not answered: it is in the first, or about to be.
 
-    `limits` are those of the first job; `term_at` is when a worker that is being examined gets SIGTERM, `kill_at` when
-    one that was asked to end is killed, `take_back_at` when jobs sent ahead are taken back because the first one takes
-    longer than expected; after that it `is_slow`. `baseline_bytes` is the memory that it had before its first job, most
-    of it shared with the template.
+    `limits` are those of the job that is watched. `reclaim_at` is when jobs that the worker has not read are reclaimed,
+    because the first one takes longer than expected; after that it `is_slow`. `term_at` is when a worker that was asked for
+    its stack gets SIGTERM, `kill_at` when a worker that was asked to end is killed. `baseline_bytes` is the memory that it
+    had before its first job, most of it shared with the template; `used_bytes` is the memory that its job had beyond that.
     """
 
     __slots__ = (
         "baseline_bytes",
         "generation",
-        "has_grown",
         "idle_since",
         "is_slow",
         "jobs",
@@ -206,10 +167,10 @@ class Slot:
         "limits",
         "number",
         "pid",
+        "reclaim_at",
         "started_at",
         "state",
         "stop",
-        "take_back_at",
         "term_at",
         "used_bytes",
     )
@@ -217,15 +178,7 @@ class Slot:
     def __init__(self, number: int) -> None:
         self.number = number
         self.jobs: deque[Job] = deque()
-        self.state = SlotState.EMPTY
         self.clear()
-
-    @property
-    def current(self) -> Job | None:
-        """The job that the worker is in, once what it had not read was taken back: others have answers under way."""
-        if not self.jobs:
-            return None
-        return self.jobs[-1 if self.stop in {Stop.NONE, Stop.RETIRE} else 0]
 
     def clear(self) -> None:
         """Forget the worker that has gone."""
@@ -238,6 +191,16 @@ class Slot:
         self.started_at = 0.0
         self.idle_since = 0.0
         self.baseline_bytes = self.used_bytes = 0
-        self.has_grown = False
         self.limits: Limits | None = None
-        self.term_at = self.kill_at = self.take_back_at = NEVER
+        self.term_at = self.kill_at = self.reclaim_at = NEVER
+
+    @property
+    def current(self) -> Job | None:
+        """The job that the worker is in, once its unread jobs were reclaimed: answers to the others are under way."""
+        if not self.jobs:
+            return None
+        return self.jobs[-1 if self.stop in {Stop.NONE, Stop.RETIRE} else 0]
+
+    def watch(self, job: Job, now: float) -> None:
+        """Begin to hold a job of this slot to its limits."""
+        self.limits = Limits(job.kind.options, now) if job.kind.is_limited else None

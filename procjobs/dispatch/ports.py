@@ -1,18 +1,23 @@
-"""What the scheduling core needs done, as an interface: processes do it here, a list does it in tests."""
+"""The ports of the scheduling core: everything that it needs done or wants to know, and cannot do without I/O.
+
+The core calls a port and never the other way round: no method of a port may call the core. The supervisor implements them
+with processes, the tests with lists. Events of the outside come to the core as calls of the Dispatcher's `on_` methods.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from procjobs.dispatch.model import Job, Slot
-    from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
-    from procjobs.dispatch.watchdog import Sample
-    from procjobs.shared.states import Reason
+from procjobs.dispatch.limits import Sample
+from procjobs.dispatch.model import Job, Slot
+from procjobs.shared.states import Reason
+
+J_contra = TypeVar("J_contra", bound=Job, contravariant=True)
 
 
 class Account(NamedTuple):
-    """What is known of an attempt that has ended: Unix times (None: it is not known), what it said last."""
+    """What is known of an attempt that has ended: Unix times (None: not known), its last progress report and output."""
 
     started_at: float | None
     ended_at: float
@@ -20,29 +25,57 @@ class Account(NamedTuple):
     stderr: str
 
 
-class Engine(Protocol):
-    """What the scheduling core needs done. None of it may call back into the core."""
+class CpuFacts(NamedTuple):
+    """The CPUs of late: how many may be used, which part of them was, in which part of the time a task waited for one.
+
+    Parts are 0.0 to 1.0, None where the host does not tell.
+    """
+
+    cpus: int
+    used: float | None = None
+    pressure: float | None = None
+    memory_pressure: float | None = None
+
+
+class MemoryFacts(NamedTuple):
+    """The memory in bytes: of host or group, how much of it is free, and how much each worker has taken for itself.
+
+    `expected_bytes` is the most that a worker took in earlier runs of this pool, 0 where that is not known.
+    """
+
+    total_bytes: int
+    free_bytes: int
+    worker_bytes: tuple[int, ...]
+    expected_bytes: int = 0
+
+
+class Workers(Protocol[J_contra]):
+    """The worker processes, by slot."""
 
     def spawn(self, slot: Slot) -> bool:
-        """Begin to start a worker for the slot's generation; return whether that could be tried."""
+        """Begin to start a worker for the slot's generation; return False if nobody could be asked for one.
 
-    def send(self, slot: Slot, job: Job) -> bool:
-        """Give the worker a job; return False if it cannot take one now."""
+        Raises OSError where the host has no descriptors for a worker. The worker is ready, or was not started, when
+        `Dispatcher.on_ready`, `on_spawn_failed` or `on_exit` is called.
+        """
 
-    def take_back(self, slot: Slot) -> list[bytes]:
-        """Take from the worker what it has not read; return the ids of those jobs."""
+    def send(self, slot: Slot, job: J_contra) -> bool:
+        """Send the worker a job; return False if it cannot take one now."""
 
-    def has_begun(self, job: Job) -> bool:
+    def reclaim(self, slot: Slot) -> list[bytes]:
+        """Take from the worker the jobs that it has not read; return their ids."""
+
+    def has_begun(self, job: J_contra) -> bool:
         """Return whether a worker has marked that it began this attempt of the job."""
 
-    def examine(self, slot: Slot) -> None:
-        """Ask the worker for its stack; `Dispatcher.on_examined` is called when it has come, or will not come."""
+    def dump_stack(self, slot: Slot) -> None:
+        """Ask the worker for its stack; `Dispatcher.on_stack_dumped` is called when it has come, or will not come."""
 
     def interrupt(self, slot: Slot) -> None:
         """Have JobTimeout raised in the worker's job."""
 
     def measure(self, slot: Slot) -> Sample:
-        """Return what the worker and everything that it started use."""
+        """Return the usage of the worker and of everything that it started."""
 
     def terminate(self, slot: Slot) -> None:
         """Ask the worker and all of its process group to end (SIGTERM)."""
@@ -51,25 +84,42 @@ class Engine(Protocol):
         """Kill the worker and all of its process group (SIGKILL)."""
 
     def retire(self, slot: Slot) -> None:
-        """Let an idle worker end by itself."""
+        """Let a worker end by itself after the jobs that it has."""
 
-    def answer(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
-        """Pass on the one answer of a job that has reached a final state; `error` is its one line of text."""
 
-    def begin_look(self) -> None:
-        """Begin the stretch of time that the next `look_at_cpus` tells about."""
+class Outcomes(Protocol[J_contra]):
+    """Whoever records the life of jobs and passes on their answers."""
 
-    def look_at_cpus(self) -> CpuFacts:
-        """Return how busy the CPUs have been since `begin_look`."""
+    def started(self, job: J_contra, slot: Slot) -> None:
+        """Take note that a job was sent to a worker. It may be reclaimed unstarted."""
 
-    def look_at_memory(self) -> MemoryFacts:
-        """Return the memory of the host, and what workers have taken of it."""
+    def queued(self, job: J_contra) -> None:
+        """Take note that the time of a delayed job has come: it waits for a worker now."""
 
-    def account(self, job: Job) -> Account:
+    def retrying(self, job: J_contra, reason: Reason, error: str, details: bytes, due_at: float) -> None:
+        """Take note that an attempt failed and another one follows at the monotonic time `due_at`.
+
+        `error` is one line of text, `details` the JSON in the worker's answer, empty where it gave none.
+        """
+
+    def finished(self, job: J_contra, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
+        """Pass on the one answer of a job that has reached a final state; `error` is one line of text."""
+
+    def account(self, job: J_contra) -> Account:
         """Return what is known of the attempt that has just ended."""
-
-    def note_state(self, job: Job, reason: Reason, error: str) -> None:
-        """Record the state of a job that waits again, and why."""
 
     def log(self, line: str) -> None:
         """Write a line to the pool's log."""
+
+
+class Host(Protocol):
+    """The host, as far as the size of the pool depends on it."""
+
+    def begin_look(self) -> None:
+        """Begin the stretch of time that the next call of `cpus` tells about."""
+
+    def cpus(self) -> CpuFacts:
+        """Return how busy the CPUs have been since `begin_look`, and begin the next stretch."""
+
+    def memory(self, slots: Iterable[Slot]) -> MemoryFacts:
+        """Return the memory of the host, and how much of it the workers in these slots have taken."""

@@ -1,22 +1,31 @@
-"""Waiting: by priority for a worker, by time for a moment. Pure, and blind to what waits."""
+"""Where jobs wait: by priority for a worker, by time for a moment. Pure; of a job it reads three fields."""
 
 from __future__ import annotations
 
 import heapq
 from bisect import insort
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from procjobs.clock import NEVER
 from procjobs.shared.states import JobState
 
-if TYPE_CHECKING:
-    from procjobs.dispatch.model import Job
-
 _QUEUED: Final = JobState.QUEUED
 
 
-class JobQueue:
+class Queued(Protocol):
+    """What a queue must know of a job."""
+
+    state: JobState
+    effective_priority: float
+    queued_at: float
+
+
+J = TypeVar("J", bound=Queued)
+T = TypeVar("T")
+
+
+class JobQueue(Generic[J]):
     """Jobs that could run now: higher priority first, first in first out within one priority.
 
     A job that stops waiting for another reason (cancelled, expired) is left in place and counted out with `forget`; it is
@@ -24,34 +33,34 @@ class JobQueue:
     """
 
     def __init__(self) -> None:
-        self._levels: dict[float, deque[Job]] = {}
+        self._levels: dict[float, deque[J]] = {}
         self._order: list[float] = []  # negated priorities, ascending
         self._waiting = 0
 
     def __len__(self) -> int:
         return self._waiting
 
-    def _level(self, priority: float) -> deque[Job]:
+    def _level(self, priority: float) -> deque[J]:
         level = self._levels.get(priority)
         if level is None:
             level = self._levels[priority] = deque()
             insort(self._order, -priority)
         return level
 
-    def push(self, job: Job) -> None:
+    def push(self, job: J) -> None:
         """Put a job behind those of its priority."""
-        level = self._levels.get(job.rank)
+        level = self._levels.get(job.effective_priority)
         if level is None:
-            level = self._level(job.rank)
+            level = self._level(job.effective_priority)
         level.append(job)
         self._waiting += 1
 
-    def push_front(self, job: Job) -> None:
+    def push_front(self, job: J) -> None:
         """Put a job before those of its priority: it had been at the front already."""
-        self._level(job.rank).appendleft(job)
+        self._level(job.effective_priority).appendleft(job)
         self._waiting += 1
 
-    def first(self) -> Job | None:
+    def first(self) -> J | None:
         """Return the job that is to be started next and leave it where it is."""
         while self._order:
             level = self._levels[-self._order[0]]
@@ -63,10 +72,13 @@ class JobQueue:
         return None
 
     def oldest(self) -> float:
-        """Return since when the first of one of the priorities has waited, infinity where nothing does."""
+        """Return since when the job that has waited for longest does, infinity where no job waits.
+
+        Only the first one of each priority is looked at: jobs behind it came later, or were put back a moment ago.
+        """
         return min((self._since(level) for level in self._levels.values()), default=NEVER)
 
-    def _since(self, level: deque[Job]) -> float:
+    def _since(self, level: deque[J]) -> float:
         while level and level[0].state is not _QUEUED:
             level.popleft()
         return level[0].queued_at if level else NEVER
@@ -81,15 +93,15 @@ class JobQueue:
         self._waiting -= 1
 
 
-class Timetable:
+class DelayQueue(Generic[T]):
     """Jobs by the monotonic time at which something is to be done about them."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Job]] = []
+        self._heap: list[tuple[float, int, T]] = []
         self._sequence = 0
 
-    def add(self, when: float, job: Job) -> None:
-        """Enter a job; those of the same time come out in the order in which they went in."""
+    def add(self, when: float, job: T) -> None:
+        """Enter a job; jobs with the same time come out in the order in which they went in."""
         self._sequence += 1
         heapq.heappush(self._heap, (when, self._sequence, job))
 
@@ -97,11 +109,11 @@ class Timetable:
         """Return the earliest time entered, infinity when there is none."""
         return self._heap[0][0] if self._heap else NEVER
 
-    def jobs(self) -> list[Job]:
-        """Return all jobs entered, those included whose time does not matter any more."""
+    def jobs(self) -> list[T]:
+        """Return all jobs entered, also those whose time does not matter any more."""
         return [job for _, _, job in self._heap]
 
-    def pop_due(self, now: float) -> Job | None:
+    def pop_due(self, now: float) -> T | None:
         """Take out a job whose time has come, None when there is none."""
         if self._heap and self._heap[0][0] <= now:
             return heapq.heappop(self._heap)[2]

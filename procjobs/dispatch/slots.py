@@ -1,85 +1,90 @@
 """The workers of a pool: how many there are, for which code, and which of them end. Pure.
 
-There are `size` workers, at least `least` and at most `most`; the Scaler moves the size between them. Places are shared
-between generations of code: whoever has jobs and no worker comes first.
+There are `size` workers, at least `min` and at most `max`; the Scaler moves the size between them. Slots are shared
+between generations of code: a generation that has jobs and no worker comes first.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from procjobs.clock import NEVER
-from procjobs.dispatch.failures import describe_end
-from procjobs.dispatch.model import Generation, Slot, SlotState, Stop
-from procjobs.dispatch.watchdog import FORGIVEN_SECONDS, Guard
+from procjobs.dispatch.failures import How, describe_end
+from procjobs.dispatch.limits import MIN_SECONDS_LEFT, Stop
+from procjobs.dispatch.model import Generation, Slot, SlotState
+from procjobs.dispatch.ports import Outcomes, Workers
+from procjobs.shared.config import PoolSettings
 
-if TYPE_CHECKING:
-    from procjobs.dispatch.ports import Engine
-    from procjobs.shared.config import PoolSettings
+_SPAWN_INTERVAL = 0.1
+"""Until a worker that could not even be asked for is tried again: its template or descriptors are missing just now."""
 
 
+class WorkerSlots:
+    """Slots and generations: starts the workers that are missing, and retires those that are too many.
 
-class Staff:
-    """Slots and generations: starts the workers that are missing, and lets go of those that are too many."""
+    `live` counts the slots that are not empty, `restarts` the workers that were replaced because they ended by themselves.
+    """
 
-    def __init__(self, engine: Engine, settings: PoolSettings) -> None:
-        self._engine = engine
+    def __init__(self, workers: Workers[Any], outcomes: Outcomes[Any], settings: PoolSettings) -> None:
+        self._workers = workers
+        self._outcomes = outcomes
         self._settings = settings
-        self.least, self.most = settings.workers
-        self.size = self.least
+        self.min, self.max = settings.workers
+        self.size = self.min
         self.last_change, self.changed_at = "", 0.0
         self.slots: list[Slot] = []
         self.generations: list[Generation] = []
         self.restarts = 0
-        self.live = 0  # slots that are not empty
+        self.live = 0
 
     # How many ---------------------------------------------------------------------------------------------------
 
-    def resize(self, least: int, most: int, now: float) -> None:
-        """Change the bounds; the size stays where it is as far as they let it."""
-        if (least, most) == (self.least, self.most):
+    def resize(self, min_workers: int, max_workers: int, now: float) -> None:
+        """Change the bounds; the size stays where it is as far as they allow it."""
+        if (min_workers, max_workers) == (self.min, self.max):
             return
-        self.least, self.most = least, most
-        size = min(max(self.size, least), most)
-        self.set_size(size, f"resized to {least}" if least == most else f"resized to {least} to {most}", now)
-        self.retire_surplus(now)
+        self.min, self.max = min_workers, max_workers
+        size = min(max(self.size, min_workers), max_workers)
+        bounds = f"{min_workers}" if min_workers == max_workers else f"{min_workers} to {max_workers}"
+        self.set_size(size, f"resized to {bounds}", now)
+        self._retire_surplus(now)
 
     def set_size(self, size: int, why: str, now: float) -> None:
-        """Change the size, and say why."""
+        """Change the size; the log and the shared table tell why."""
         before, self.size = self.size, size
         self.note_size(f"{before} -> {size} workers: {why}", now)
 
     def note_size(self, text: str, now: float) -> None:
-        """Say what became of the size."""
+        """Tell about the size in the log and the shared table."""
         self.last_change, self.changed_at = text, now
-        self._engine.log(text)
+        self._outcomes.log(text)
 
     def staying(self) -> int:
-        """Return how many workers there are that are not about to end."""
+        """Return how many workers there are, without those that are about to end."""
         return sum(slot.state is not SlotState.EMPTY and slot.stop is Stop.NONE for slot in self.slots)
 
     def spare_since(self) -> float:
-        """Return since when the worker that was idle for longest is, infinity where the pool can do without none."""
-        if self.live <= self.least or self.staying() <= self.least:
+        """Return since when the worker that is idle for longest is, infinity where the pool needs all of its workers."""
+        if self.live <= self.min or self.staying() <= self.min:
             return NEVER
         return min((g.idle[0].idle_since for g in self.generations if g.idle and not g.queue), default=NEVER)
 
     def spare(self) -> list[Slot]:
-        """Return the idle workers, those that were idle for longest first."""
+        """Return the idle workers of generations without waiting jobs, those that are idle for longest first."""
         idle = [slot for g in self.generations if not g.queue for slot in g.idle]
         return sorted(idle, key=lambda slot: slot.idle_since)
 
-    # Coming -----------------------------------------------------------------------------------------------------
+    # Starting ---------------------------------------------------------------------------------------------------
 
     def spawn_missing(self, now: float, *, paused: bool) -> None:
-        """Keep the pool at its size: workers for those generations whose jobs wait, the rest for the current one."""
+        """Keep the pool at its size: workers for the generations whose jobs wait, the rest for the newest one."""
         if self.live >= self.size and len(self.generations) == 1:
             return  # as in almost every turn
         ready = [g for g in self.generations if g.ready and g.successor is None and g.budget.not_before <= now]
         for generation in sorted((g for g in ready if g.queue), key=lambda g: (g.slots, g.started_at)):
             starting = sum(s.generation is generation and s.state is SlotState.STARTING for s in self.slots)
             wanted = len(generation.queue) - starting - len(generation.idle)
-            if wanted > 0 and not generation.slots and self.size <= self.live < self.most and not paused:
+            if wanted > 0 and not generation.slots and self.size <= self.live < self.max and not paused:
                 self.set_size(self.live + 1, "a job waits, and no worker has its code", now)
             if not self._spawn_some(generation, wanted, now):
                 return
@@ -89,7 +94,7 @@ class Staff:
             self._spawn_some(ready[-1], self.size - self.live, now)
 
     def _spawn_some(self, generation: Generation, count: int, now: float) -> bool:
-        """Start so many workers as far as there are places; return False if one could not be started."""
+        """Start `count` workers, or as many as there are free slots for; return False if one could not be started."""
         return all(self._spawn(generation, now) for _ in range(min(count, self.size - self.live)))
 
     def _spawn(self, generation: Generation, now: float) -> bool:
@@ -98,18 +103,27 @@ class Staff:
         slot.generation = generation
         slot.started_at = now
         generation.slots += 1
-        if self._engine.spawn(slot):
+        if self._try_spawn(slot, generation, now):
             generation.started_at = now
             self.live += 1
             return True
         generation.slots -= 1
         slot.clear()
-        generation.budget.add_failure(now)
-        generation.budget.not_before = max(generation.budget.not_before, now + 0.1)
+        generation.budget.not_before = max(generation.budget.not_before, now + _SPAWN_INTERVAL)
         return False
 
+    def _try_spawn(self, slot: Slot, generation: Generation, now: float) -> bool:
+        try:
+            is_asked = self._workers.spawn(slot)
+        except OSError as error:
+            self.add_start_failure(generation, f"no pipes for a worker: {error}", now)
+            return False
+        if not is_asked:
+            generation.budget.add_failure(now)
+        return is_asked
+
     def _empty_slot(self) -> Slot:
-        """Return the first place that is free, a new one where all are taken: there are fewer than the most then."""
+        """Return the first empty slot, a new one where all are taken: there are fewer than `max` then."""
         found = next((slot for slot in self.slots if slot.state is SlotState.EMPTY), None)
         if found is None:
             found = Slot(len(self.slots))
@@ -131,14 +145,14 @@ class Staff:
         slot.state = SlotState.IDLE
         slot.idle_since = now
         slot.limits = None
-        slot.take_back_at = NEVER
+        slot.reclaim_at = NEVER
         assert slot.generation is not None
         slot.generation.idle.append(slot)
 
-    # Staying ----------------------------------------------------------------------------------------------------
+    # Time -------------------------------------------------------------------------------------------------------
 
     def next_time(self, now: float) -> float:
-        """Return when something is to be done about workers that start, or a budget."""
+        """Return when a worker has taken too long to start, or may be started again after failures."""
         deadline = NEVER
         for slot in self.slots:
             if slot.state is SlotState.STARTING:
@@ -148,29 +162,32 @@ class Staff:
                 deadline = min(deadline, generation.budget.not_before)
         return deadline
 
-    def advance(self, slot: Slot, guard: Guard, now: float) -> None:
-        """Stop a worker that does not get ready."""
-        if slot.state is SlotState.STARTING and slot.started_at + self._settings.start_timeout <= now:
-            guard.stop(slot, Stop.START, now)
+    def is_overdue(self, slot: Slot, now: float) -> bool:
+        """Return whether a worker has taken too long to start."""
+        return slot.state is SlotState.STARTING and slot.started_at + self._settings.start_timeout <= now
 
-    def forgive(self, slot: Slot, seconds: float, now: float) -> None:
-        """Give a worker that starts more time: whether it is ready has not been looked at for so long."""
-        soonest = now + FORGIVEN_SECONDS - self._settings.start_timeout
-        slot.started_at = max(slot.started_at + seconds, soonest)
+    def extend_deadline(self, slot: Slot, seconds: float, now: float) -> None:
+        """Give a worker that starts more time: for these seconds nobody has looked whether it is ready."""
+        if slot.state is SlotState.STARTING:
+            earliest = now + MIN_SECONDS_LEFT - self._settings.start_timeout
+            slot.started_at = max(slot.started_at + seconds, earliest)
 
     def is_unwanted(self, slot: Slot) -> bool:
-        """Return whether a worker is to end as soon as it has no job: its place is gone, or its code is superseded."""
-        return slot.number >= self.most or (slot.generation is not None and slot.generation.successor is not None)
+        """Return whether a worker is to end as soon as it has no job: its slot is beyond `max`, or its code superseded."""
+        return slot.number >= self.max or (slot.generation is not None and slot.generation.successor is not None)
 
     def is_used_up(self, slot: Slot) -> bool:
-        """Return whether a worker has done as much as one may."""
+        """Return whether a worker has done as many jobs as `max_jobs_per_worker` allows."""
         limit = self._settings.max_jobs_per_worker
-        return slot.has_grown or (limit is not None and slot.jobs_done >= limit)
+        return limit is not None and slot.jobs_done >= limit
 
-    # Going ------------------------------------------------------------------------------------------------------
+    # Ending -----------------------------------------------------------------------------------------------------
 
     def _make_room(self, needy: Generation, now: float) -> None:
-        """Let a worker of other code end when all places are taken: an idle one, or one of those that have several."""
+        """Retire a worker of other code where all slots are taken.
+
+        That is an idle one, or a busy one where the needy generation has no worker at all.
+        """
         if needy.slots and not any(g.idle for g in self.generations if g is not needy):
             return
         if any(slot.state is SlotState.STOPPING for slot in self.slots):
@@ -183,9 +200,13 @@ class Staff:
             return  # one that starts is idle in a moment; a busy one that is to end may be so for hours
         for slot in self.slots:
             if slot.generation is not needy and slot.state is SlotState.BUSY and slot.stop is Stop.NONE:
-                slot.stop = Stop.RETIRE  # it ends after the jobs that it has: taken back at once, none might ever be run
-                self._engine.retire(slot)
+                self.retire_after_jobs(slot)  # its jobs stay: reclaimed each time, none of them might ever be run
                 return
+
+    def retire_after_jobs(self, slot: Slot) -> None:
+        """Let a busy worker end by itself after the jobs that it has; it gets no more."""
+        slot.stop = Stop.RETIRE
+        self._workers.retire(slot)
 
     def retire(self, slot: Slot, now: float) -> None:
         """Let a worker without a job end by itself."""
@@ -194,35 +215,33 @@ class Staff:
             slot.generation.idle.remove(slot)
         slot.stop = Stop.RETIRE
         self.await_end(slot, now)
-        self._engine.retire(slot)
+        self._workers.retire(slot)
 
     def await_end(self, slot: Slot, now: float) -> None:
-        """Expect a worker to end that has been told to."""
+        """Expect the end of a worker that was retired and has no job."""
         slot.state = SlotState.STOPPING
         slot.limits = None
-        slot.take_back_at = NEVER
+        slot.reclaim_at = NEVER
         slot.kill_at = now + self._settings.job_defaults.grace_period
 
     def retire_generation(self, generation: Generation, now: float) -> None:
-        """Let the idle workers of a generation end."""
+        """Retire the idle workers of a generation."""
         for slot in list(generation.idle):
             self.retire(slot, now)
 
-    def retire_surplus(self, now: float) -> None:
-        """Let idle workers end whose places have gone."""
-        for slot in self.slots[self.most :]:
+    def _retire_surplus(self, now: float) -> None:
+        """Retire the idle workers in slots beyond `max`."""
+        for slot in self.slots[self.max :]:
             if slot.state is SlotState.IDLE:
                 self.retire(slot, now)
 
-    def on_exit(self, slot: Slot, how: tuple[int | None, int | None], now: float, *, was_in_job: bool) -> None:
-        """Free the slot of a worker that has gone: (signal, exit code)."""
+    def on_exit(self, slot: Slot, how: How, now: float, *, was_in_job: bool) -> None:
+        """Free the slot of a worker that has ended."""
         generation, stop, state, untried = slot.generation, slot.stop, slot.state, not slot.jobs_done
         assert generation is not None
         if state is SlotState.IDLE:
             generation.idle.remove(slot)
-        generation.slots -= 1
-        self.live -= 1
-        slot.clear()
+        self._free(slot, generation)
         if stop is Stop.START:
             text = (
                 f"a worker was not ready {self._settings.start_timeout:g} s after it had been started: the initializer "
@@ -235,22 +254,25 @@ class Staff:
         if state is SlotState.STARTING:
             self.add_start_failure(generation, f"a worker ended before it was ready ({describe_end(*how)})", now)
         elif not was_in_job and stop is Stop.NONE:
-            self._engine.log(f"worker {slot.number} ended while idle ({describe_end(*how)}); it is replaced")
+            self._outcomes.log(f"worker {slot.number} ended while idle ({describe_end(*how)}); it is replaced")
             if untried:  # one that never gets as far as a job must not be replaced as fast as the host can fork
                 generation.budget.add_failure(now)
 
     def on_spawn_failed(self, slot: Slot, problem: str, now: float) -> None:
-        """Settle a slot whose worker could not be forked."""
-        assert slot.generation is not None
+        """Free the slot of a worker that could not be forked."""
         generation = slot.generation
+        assert generation is not None
+        self._free(slot, generation)
+        self.add_start_failure(generation, problem, now)
+
+    def _free(self, slot: Slot, generation: Generation) -> None:
         generation.slots -= 1
         self.live -= 1
         slot.clear()
-        self.add_start_failure(generation, problem, now)
 
     def add_start_failure(self, generation: Generation, problem: str, now: float) -> None:
-        """Count a worker or template that did not start; past the budget, the reason becomes the pool's problem."""
+        """Count a worker or template that did not start; beyond the budget, the reason becomes the generation's problem."""
         generation.budget.add_failure(now)
         if generation.budget.spent or not generation.slots:
             generation.problem = generation.problem or problem
-        self._engine.log(f"generation {generation.number}: {problem}")
+        self._outcomes.log(f"generation {generation.number}: {problem}")

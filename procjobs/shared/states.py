@@ -1,27 +1,28 @@
 """The life of a job as one table: (state, event) -> state.
 
 queued     Entered when the supervisor takes a submission, when a waiting time is over, or when a job that was sent to a
-           worker comes back unstarted. In it: the job is in its generation's queue, or lies unread before a worker.
-           Left by START, CANCEL, EXPIRE, REJECT.
-scheduled  Entered on submission with `delay` or `at`. In it: the job is in the heap of delayed jobs.
-           Left by DUE, CANCEL, EXPIRE.
-running    Entered when a worker has the job and nothing before it. In it: the job is the first of exactly one slot, its
-           attempt is counted, its deadline runs. Left by RETURN, FAIL, RETRY, CANCEL, TAKE_BACK (the worker turned out
-           not to have begun it).
-retrying   Entered when an attempt failed and another is allowed. In it: the job is in the heap of delayed jobs.
+           worker comes back unstarted. In it: the job is in its generation's queue, is throttled by a limit that it shares
+           with others, or lies unread before a worker.
+           Left by START, DELAY, CANCEL, EXPIRE, REJECT; by RETURN and FAIL where the store has its answer already.
+scheduled  Entered on submission with `delay` or `at`. In it: the job is in the queue of delayed jobs.
+           Left by DUE, CANCEL, EXPIRE, REJECT; by RETURN and FAIL where the store has its answer already.
+running    Entered when a worker has the job and nothing before it. In it: the job is in exactly one slot, its attempt is
+           counted, its deadline runs.
+           Left by RETURN, FAIL, RETRY, CANCEL, RECLAIM (the worker had not begun it).
+retrying   Entered when an attempt failed and another is allowed. In it: the job is in the queue of delayed jobs.
            Left by DUE, CANCEL, EXPIRE.
 succeeded, failed, cancelled, expired
            Final. In it: the job's one answer has been made and is kept for readers by id until it is evicted.
 
-The state says what, the Reason says why. Only the supervisor advances a job's state, through `advance_state`. Readers of
-the shared table see one thing earlier than it: a worker marks in the job's row that it has begun an attempt, and a
-queued job with such a mark is shown as running.
+The state tells where a job is in its life, the Reason tells why. Only the supervisor advances the state of a job, through
+`Job.advance`. Readers of the shared table see one thing earlier than the supervisor: a worker marks in the job's row that
+it has begun an attempt, and a queued job with such a mark is shown as running.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, NoReturn
 
 
 class JobState(IntEnum):
@@ -75,33 +76,43 @@ class Event(IntEnum):
     CANCEL = 6
     EXPIRE = 7
     REJECT = 8
-    TAKE_BACK = 9
+    RECLAIM = 9
+    DELAY = 10
 
 
 FINAL: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
 
 TRANSITIONS: Final[dict[tuple[JobState, Event], JobState]] = {
     (JobState.QUEUED, Event.START): JobState.RUNNING,
+    (JobState.QUEUED, Event.DELAY): JobState.SCHEDULED,
+    (JobState.QUEUED, Event.RETURN): JobState.SUCCEEDED,
+    (JobState.QUEUED, Event.FAIL): JobState.FAILED,
     (JobState.QUEUED, Event.CANCEL): JobState.CANCELLED,
     (JobState.QUEUED, Event.EXPIRE): JobState.EXPIRED,
     (JobState.QUEUED, Event.REJECT): JobState.FAILED,
     (JobState.SCHEDULED, Event.DUE): JobState.QUEUED,
+    (JobState.SCHEDULED, Event.RETURN): JobState.SUCCEEDED,
+    (JobState.SCHEDULED, Event.FAIL): JobState.FAILED,
     (JobState.SCHEDULED, Event.CANCEL): JobState.CANCELLED,
     (JobState.SCHEDULED, Event.EXPIRE): JobState.EXPIRED,
+    (JobState.SCHEDULED, Event.REJECT): JobState.FAILED,
     (JobState.RUNNING, Event.RETURN): JobState.SUCCEEDED,
     (JobState.RUNNING, Event.FAIL): JobState.FAILED,
     (JobState.RUNNING, Event.RETRY): JobState.RETRYING,
     (JobState.RUNNING, Event.CANCEL): JobState.CANCELLED,
-    (JobState.RUNNING, Event.TAKE_BACK): JobState.QUEUED,
+    (JobState.RUNNING, Event.RECLAIM): JobState.QUEUED,
     (JobState.RETRYING, Event.DUE): JobState.QUEUED,
     (JobState.RETRYING, Event.CANCEL): JobState.CANCELLED,
     (JobState.RETRYING, Event.EXPIRE): JobState.EXPIRED,
 }
+NEXT_STATES: Final[tuple[tuple[JobState | None, ...], ...]] = tuple(
+    tuple(TRANSITIONS.get((JobState(state), Event(event))) if state and event else None for event in range(len(Event) + 1))
+    for state in range(len(JobState) + 1)
+)
+"""The same table by position, None where an event cannot happen. It is read for every job: to look up keys that are members
+of an enum takes five times as long, since their hash is computed in Python."""
 
 
-def advance_state(state: JobState, event: Event) -> JobState:
-    """Return the state that follows; raise ValueError for an event that cannot happen in this state."""
-    try:
-        return TRANSITIONS[state, event]
-    except KeyError:
-        raise ValueError(f"a job that is {state.text} cannot {event.name}") from None
+def refuse_event(state: JobState, event: Event) -> NoReturn:
+    """Raise ValueError: this event cannot happen in this state."""
+    raise ValueError(f"a job that is {state.text} cannot {event.name}")

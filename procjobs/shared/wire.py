@@ -186,6 +186,23 @@ def finished_frame(
     return frame(Frame.FINISHED, head + text + payload, descriptors=descriptors)
 
 
+def failure_frame(
+    job_id: bytes,
+    error: str,
+    message: str,
+    *,
+    reason: int = 0,
+    attempt: int = 0,
+    details: dict[str, Any] | None = None,
+) -> bytes:
+    """Return the FINISHED frame of a job that gave no answer of its own.
+
+    `error` names the exception that the client raises, `details` are the attributes of that exception.
+    """
+    values = {"error": error, "message": message, **(details or {})}
+    return finished_frame(job_id, Outcome.VERDICT, reason, attempt, 0.0, values)
+
+
 class Finished(NamedTuple):
     """The contents of a FINISHED frame; `details` is undecoded JSON, empty where there is none."""
 

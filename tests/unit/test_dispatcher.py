@@ -1,180 +1,20 @@
-"""The scheduling core, one rule at a time, with made-up times and an engine that only takes notes."""
+"""The scheduling core, one rule at a time, with made-up times and ports that only take notes."""
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
 
-from procjobs.dispatch.assigner import AHEAD, BEGIN_SECONDS, TAKE_BACK_SECONDS
+from procjobs.dispatch.assigner import BEGIN_TIMEOUT, MAX_PREFETCH, RECLAIM_TIMEOUT
 from procjobs.dispatch.completion import backoff_pause
-from procjobs.dispatch.dispatcher import Dispatcher
-from procjobs.dispatch.model import Generation, Job, Kind, SlotState, Stop
-from procjobs.dispatch.ports import Account
-from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
-from procjobs.dispatch.watchdog import Sample
-from procjobs.shared import wire
-from procjobs.shared.config import JobOptions, PoolSettings
+from procjobs.dispatch.limits import Stop
+from procjobs.dispatch.model import Job, Kind, SlotState
+from procjobs.shared.config import JobOptions
 from procjobs.shared.states import JobState, Reason
-from procjobs.shared.wire import Finished, Outcome
+from procjobs.shared.wire import Outcome
 
-DETAILS = b'{"type": "ValueError", "message": "no\\nmore"}'
-
-
-class Bench:
-    """A dispatcher, and the engine that takes notes for it."""
-
-    def __init__(self, workers=(1, 1), *, ready=True, **settings):
-        defaults = JobOptions(grace_period=2.0)
-        self.dispatcher = Dispatcher(self, PoolSettings(workers, job_defaults=defaults, **settings), jitter=lambda: 0.0)
-        self.now = 100.0
-        self.notes = []
-        self.lines = []
-        self.sent = []
-        self.answers = {}
-        self.unread = set()
-        self.unbegun = set()
-        self.can_send = True
-        self.jobs = 0
-        self.examined = []
-        self.noted = []
-        self.sample = Sample(0, 0.0, 1, 0)
-        self.cpus = CpuFacts(8, 0.1)
-        self.memory = MemoryFacts(2**34, 2**33, ())
-        self.looks = 0
-        self.generation = self.add_generation()
-        self.turn()
-        if ready:
-            self.start_workers()
-
-    # The engine
-
-    def spawn(self, slot):
-        self.notes.append(("spawn", slot.number))
-        return True
-
-    def send(self, slot, job):
-        if self.can_send:
-            self.sent.append((slot.number, job))
-        return self.can_send
-
-    def take_back(self, slot):
-        taken = [job.id for job in slot.jobs if job in self.unread]
-        self.unread -= set(slot.jobs)
-        return taken
-
-    def has_begun(self, job):
-        return job not in self.unbegun
-
-    def terminate(self, slot):
-        self.notes.append(("terminate", slot.number))
-
-    def kill(self, slot):
-        self.notes.append(("kill", slot.number))
-
-    def retire(self, slot):
-        self.notes.append(("retire", slot.number))
-
-    def answer(self, job, reason, frame, fd, error):
-        assert job not in self.answers
-        self.answers[job] = (job.state, reason, error)
-        if frame:
-            self.verdict = json.loads(wire.parse_finished(frame).details)
-
-    def examine(self, slot):
-        self.examined.append(slot)
-
-    def note_state(self, job, reason, error):
-        self.noted.append((job.state, reason))
-
-    def interrupt(self, slot):
-        self.notes.append(("interrupt", slot.number))
-
-    def measure(self, slot):
-        return self.sample
-
-    def begin_look(self):
-        self.looks += 1
-
-    def look_at_cpus(self):
-        self.looks += 1
-        return self.cpus
-
-    def look_at_memory(self):
-        return self.memory
-
-    def account(self, job):
-        return Account(1.0, 2.0, "4 of 9", "its last words")
-
-    def log(self, line):
-        self.line = line
-        self.lines.append(line)
-
-    # What happens
-
-    def turn(self, seconds=0.0):
-        self.now += seconds
-        self.dispatcher.advance(self.now)
-        while self.examined:
-            slot = self.examined.pop()
-            self.dispatcher.on_examined(slot, slot.current, "its stack", self.now)
-        self.dispatcher.assign(self.now)
-
-    def take_notes(self):
-        notes, self.notes = self.notes, []
-        return notes
-
-    def add_generation(self):
-        generation = Generation(len(self.dispatcher.generations) + 1, "")
-        generation.ready = True
-        self.dispatcher.generations.append(generation)
-        return generation
-
-    def start_workers(self):
-        for slot in self.slots:
-            if slot.state is SlotState.STARTING:
-                self.dispatcher.staff.on_ready(slot, 0, self.now)
-        self.turn()
-        self.take_notes()
-
-    @property
-    def slots(self):
-        return self.dispatcher.slots
-
-    def submit(self, *, tiny=False, generation=None, delay=0.0, expires=0.0, key=b"", **options):
-        self.jobs += 1
-        kind = Kind(self.jobs, b"work", JobOptions(**options), b"", b"")
-        if tiny:
-            kind.observe(0.000_01)
-        job = Job(self.jobs.to_bytes(16, "big"), kind, generation or self.generation, None, b"", None)
-        job.key = key
-        self.dispatcher.submit(job, self.now, delay=delay, expires=expires)
-        self.turn()
-        return job
-
-    def submit_unread(self, count, **options):
-        jobs = [self.submit(tiny=True, **options) for _ in range(count)]
-        self.unread |= set(jobs)
-        return jobs
-
-    def finish(self, job, outcome=Outcome.RETURNED, *, seconds=0.1, fd=None, slot=None):
-        answer = Finished(job.id, outcome, 0, job.attempt, seconds, 0, DETAILS)
-        unwanted = self.dispatcher.on_finished(slot or job.slot, answer, b"", fd, self.now)
-        self.turn()
-        return unwanted
-
-    def finish_all(self):
-        for slot in self.slots:
-            for job in list(slot.jobs):
-                self.finish(job)
-
-    def end(self, slot, *, signal=9, unread=()):
-        self.dispatcher.on_exit(slot, (signal, None), [job.id for job in unread], self.now)
-        self.turn()
-
-    def started(self):
-        return [job for _, job in self.sent]
+from .bench import DETAILS, Bench
 
 
 @pytest.fixture
@@ -198,7 +38,7 @@ def test_delayed_job_waits_for_its_time(bench):
     job = bench.submit(delay=5.0)
     assert (JobState.SCHEDULED, 1, 105.0) == (job.state, bench.dispatcher.scheduled, bench.dispatcher.next_deadline(100.0))
     bench.turn(4.9)
-    assert [] == bench.sent
+    assert [] == bench.workers.sent
     bench.turn(0.1)
     assert (JobState.RUNNING, 0) == (job.state, bench.dispatcher.scheduled)
 
@@ -208,7 +48,7 @@ def test_job_that_has_not_started_expires(bench):
     queued, scheduled = bench.submit(expires=1.0), bench.submit(delay=5.0, expires=1.0)
     bench.turn(1.0)
     assert JobState.RUNNING is running.state
-    assert (JobState.EXPIRED, Reason.EXPIRED) == bench.answers[queued][:2] == bench.answers[scheduled][:2]
+    assert (JobState.EXPIRED, Reason.EXPIRED) == bench.outcomes.answers[queued][:2] == bench.outcomes.answers[scheduled][:2]
     assert (0, 0, 1) == (bench.dispatcher.queued, bench.dispatcher.scheduled, bench.dispatcher.unfinished)
 
 
@@ -222,7 +62,7 @@ def test_job_that_was_started_once_does_not_expire(bench):
 def test_job_whose_time_came_while_it_lay_before_a_worker_expires_when_it_is_taken_back(bench):
     bench.submit(tiny=True)
     (job,) = bench.submit_unread(1, expires=0.001)
-    bench.turn(TAKE_BACK_SECONDS)
+    bench.turn(RECLAIM_TIMEOUT)
     assert JobState.EXPIRED is job.state
 
 
@@ -238,7 +78,34 @@ def test_job_that_raises_is_run_again_after_a_pause_that_doubles(bench):
     assert 103.0 == bench.dispatcher.next_deadline(bench.now)
     bench.turn(2.0)
     bench.finish(job, Outcome.RAISED)
-    assert (3, (JobState.FAILED, Reason.RAISED, "ValueError: no")) == (job.attempt, bench.answers[job])
+    assert (3, (JobState.FAILED, Reason.RAISED, "ValueError: no")) == (job.attempt, bench.outcomes.answers[job])
+
+
+def test_retry_comes_at_the_time_that_was_told_whatever_the_jitter():
+    bench = Bench(jitter=0.5)
+    job = bench.submit(retries=2, backoff=1.0)
+    bench.finish(job, Outcome.RAISED)
+    bench.turn(0.8)
+    bench.end(bench.slots[0])
+    bench.start_workers()
+    assert [(job, Reason.RAISED, "ValueError: no", DETAILS, 100.75), (job, Reason.CRASHED, b"", 102.3)] == [
+        bench.outcomes.retries[0],
+        (*bench.outcomes.retries[1][:2], *bench.outcomes.retries[1][3:]),
+    ]
+    assert 102.3 == bench.dispatcher.next_deadline(bench.now)
+    bench.turn(1.5)
+    assert ([job, job], 3) == (bench.outcomes.queued_jobs, job.attempt)
+
+
+def test_attempts_that_ended_with_the_supervisor_do_not_count_as_retries(bench):
+    job = bench.submit(retries=1, backoff=0.0)
+    job.interrupted = 1
+    bench.finish(job, Outcome.RAISED)
+    bench.turn()
+    bench.finish(job, Outcome.RAISED)
+    bench.turn()
+    bench.finish(job, Outcome.RAISED)
+    assert (JobState.FAILED, 3) == (job.state, job.attempt)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +119,7 @@ def test_pause_is_capped_and_shortened_by_up_to_a_half(attempt, jitter, expected
 def test_what_cannot_be_pickled_is_not_tried_again(bench):
     job = bench.submit(retries=2)
     bench.finish(job, Outcome.UNPICKLABLE)
-    assert (JobState.FAILED, Reason.PAYLOAD) == bench.answers[job][:2]
+    assert (JobState.FAILED, Reason.PAYLOAD) == bench.outcomes.answers[job][:2]
 
 
 def test_descriptor_of_an_answer_that_is_not_wanted_comes_back(bench):
@@ -266,19 +133,19 @@ def test_descriptor_of_an_answer_that_is_not_wanted_comes_back(bench):
 def test_crash_is_blamed_on_the_job_that_had_begun(bench):
     jobs = [bench.submit(tiny=True) for _ in range(3)]
     bench.end(bench.slots[0], signal=11, unread=jobs[1:])
-    assert [jobs[0]] == list(bench.answers)
-    assert (JobState.FAILED, Reason.CRASHED) == bench.answers[jobs[0]][:2]
-    assert "SIGSEGV" in bench.verdict["message"]
-    assert ("WorkerCrashed", 11, "4 of 9") == tuple(bench.verdict[k] for k in ("error", "signal", "last_progress"))
+    assert [jobs[0]] == list(bench.outcomes.answers)
+    assert (JobState.FAILED, Reason.CRASHED) == bench.outcomes.answers[jobs[0]][:2]
+    assert "SIGSEGV" in bench.outcomes.failure["message"]
+    assert ("WorkerCrashed", 11, "4 of 9") == tuple(bench.outcomes.failure[k] for k in ("error", "signal", "last_progress"))
     assert [0, 0] == [job.attempt for job in jobs[1:]]
-    assert (1, 1, 2) == (bench.dispatcher.crashed, bench.dispatcher.staff.restarts, bench.dispatcher.queued)
+    assert (1, 1, 2) == (bench.dispatcher.crashed, bench.dispatcher.worker_slots.restarts, bench.dispatcher.queued)
 
 
 def test_job_that_was_read_and_not_begun_is_not_to_blame(bench):
     job = bench.submit()
-    bench.unbegun.add(job)
+    bench.workers.unbegun.add(job)
     bench.end(bench.slots[0])
-    assert (JobState.QUEUED, 0, {}) == (job.state, job.attempt, bench.answers)
+    assert (JobState.QUEUED, 0, {}) == (job.state, job.attempt, bench.outcomes.answers)
 
 
 def test_crashed_job_with_retries_is_run_again_by_a_new_worker(bench):
@@ -300,11 +167,11 @@ def test_overdue_worker_gets_sigterm_then_sigkill_and_is_settled_when_it_has_gon
     bench.turn(2.9)
     assert [] == bench.take_notes()
     bench.turn(0.1)
-    assert ([("kill", 0)], {}) == (bench.take_notes(), bench.answers)
+    assert ([("kill", 0)], {}) == (bench.take_notes(), bench.outcomes.answers)
     assert 5 == bench.finish(job, fd=5), "its end is decided"
     bench.end(bench.slots[0])
-    assert (JobState.FAILED, Reason.TIMEOUT) == bench.answers[job][:2]
-    assert 0 == bench.dispatcher.staff.restarts
+    assert (JobState.FAILED, Reason.TIMEOUT) == bench.outcomes.answers[job][:2]
+    assert 0 == bench.dispatcher.worker_slots.restarts
 
 
 def test_timeout_is_not_that_of_a_job_whose_answer_is_under_way(bench):
@@ -317,13 +184,13 @@ def test_timeout_is_not_that_of_a_job_whose_answer_is_under_way(bench):
 
 def test_supervisor_that_was_away_forgives(bench):
     bench.submit(timeout=8.0)
-    bench.turn(BEGIN_SECONDS)
+    bench.turn(BEGIN_TIMEOUT)
     bench.now += 60.0
-    bench.dispatcher.forgive(60.0, bench.now)
+    bench.dispatcher.extend_deadlines(60.0, bench.now)
     bench.turn()
     assert ([], 168.0) == (bench.take_notes(), bench.dispatcher.next_deadline(bench.now))
     bench.now += 30.0
-    bench.dispatcher.forgive(0.3, bench.now)
+    bench.dispatcher.extend_deadlines(0.3, bench.now)
     assert bench.now + 1.0 == bench.dispatcher.next_deadline(bench.now)
 
 
@@ -335,7 +202,7 @@ def test_what_waits_is_cancelled_at_once(bench):
     jobs = [bench.submit(), bench.submit(delay=5.0)]
     assert [True, True] == [bench.dispatcher.cancel(job, bench.now) for job in jobs]
     assert [False, False] == [bench.dispatcher.cancel(job, bench.now) for job in jobs]
-    assert [Reason.CANCELLED] * 2 == [bench.answers[job][1] for job in jobs]
+    assert [Reason.CANCELLED] * 2 == [bench.outcomes.answers[job][1] for job in jobs]
     assert (0, 0) == (bench.dispatcher.queued, bench.dispatcher.scheduled)
 
 
@@ -344,7 +211,7 @@ def test_running_job_is_cancelled_when_its_worker_has_gone_and_not_tried_again(b
     assert bench.dispatcher.cancel(job, bench.now)
     assert ([("terminate", 0)], JobState.RUNNING) == (bench.take_notes(), job.state)
     bench.end(bench.slots[0])
-    assert (JobState.CANCELLED, Reason.CANCELLED) == bench.answers[job][:2]
+    assert (JobState.CANCELLED, Reason.CANCELLED) == bench.outcomes.answers[job][:2]
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -353,7 +220,7 @@ def test_job_that_was_not_read_is_cancelled_without_harm_to_the_worker(bench, pl
     assert bench.dispatcher.cancel(jobs[place], bench.now)
     bench.turn()
     others = [job for job in jobs if job is not jobs[place]]
-    assert ([], [jobs[place]]) == (bench.take_notes(), list(bench.answers))
+    assert ([], [jobs[place]]) == (bench.take_notes(), list(bench.outcomes.answers))
     assert others[0] is bench.slots[0].jobs[0]
     assert [1, 1] == [job.attempt or 1 for job in others]
 
@@ -400,9 +267,9 @@ def test_tiny_jobs_are_shared_out_among_workers():
 
 
 def test_tiny_jobs_are_sent_ahead_and_others_are_not(bench):
-    for _ in range(AHEAD + 3):
+    for _ in range(MAX_PREFETCH + 3):
         bench.submit(tiny=True)
-    assert (AHEAD, 3) == (len(bench.slots[0].jobs), bench.dispatcher.queued)
+    assert (MAX_PREFETCH, 3) == (len(bench.slots[0].jobs), bench.dispatcher.queued)
     bench = Bench()
     bench.submit(tiny=True)
     bench.submit()
@@ -412,8 +279,8 @@ def test_tiny_jobs_are_sent_ahead_and_others_are_not(bench):
 def test_jobs_behind_a_slow_one_are_taken_back_once_in_their_order(bench):
     slow = bench.submit(tiny=True)
     behind = bench.submit_unread(3)
-    assert bench.now + TAKE_BACK_SECONDS == bench.dispatcher.next_deadline(bench.now)
-    bench.turn(TAKE_BACK_SECONDS)
+    assert bench.now + RECLAIM_TIMEOUT == bench.dispatcher.next_deadline(bench.now)
+    bench.turn(RECLAIM_TIMEOUT)
     assert (3, [slow], [0, 0, 0]) == (bench.dispatcher.queued, list(bench.slots[0].jobs), [j.attempt for j in behind])
     assert math.inf == bench.dispatcher.next_deadline(bench.now), "a busy loop"
     bench.finish(slow, seconds=0.000_1)
@@ -422,7 +289,7 @@ def test_jobs_behind_a_slow_one_are_taken_back_once_in_their_order(bench):
 
 def test_worker_that_reads_nothing_runs_into_the_timeout(bench):
     first, *_ = bench.submit_unread(3, timeout=1.0)
-    bench.turn(TAKE_BACK_SECONDS)
+    bench.turn(RECLAIM_TIMEOUT)
     assert [first] == list(bench.slots[0].jobs)
     bench.turn(1.0)
     assert [("terminate", 0)] == bench.take_notes()
@@ -430,23 +297,23 @@ def test_worker_that_reads_nothing_runs_into_the_timeout(bench):
 
 def test_job_taken_back_before_another_that_was_read_is_given_back_by_id(bench):
     first, second, third = (bench.submit(tiny=True) for _ in range(3))
-    bench.unread = {second}
-    bench.turn(TAKE_BACK_SECONDS)
+    bench.workers.unread = {second}
+    bench.turn(RECLAIM_TIMEOUT)
     assert ([first, third], JobState.QUEUED) == (list(bench.slots[0].jobs), second.state)
 
 
 def test_deadline_is_that_of_the_job_that_a_worker_has_read_past_one_that_was_taken_back(bench):
     first, second = bench.submit(tiny=True, timeout=1.0), bench.submit(tiny=True, timeout=5.0)
-    bench.unread = {first}
-    bench.turn(TAKE_BACK_SECONDS)
+    bench.workers.unread = {first}
+    bench.turn(RECLAIM_TIMEOUT)
     assert ([second], bench.now + 5.0) == (list(bench.slots[0].jobs), bench.dispatcher.next_deadline(bench.now))
 
 
 def test_worker_that_cannot_take_a_job_leaves_it_queued(bench):
-    bench.can_send = False
+    bench.workers.can_send = False
     job = bench.submit()
     assert (JobState.QUEUED, 0, 1) == (job.state, job.attempt, bench.dispatcher.queued)
-    bench.can_send = True
+    bench.workers.can_send = True
     bench.turn()
     assert JobState.RUNNING is job.state
 
@@ -455,10 +322,10 @@ def test_worker_that_cannot_take_a_job_leaves_it_queued(bench):
 
 
 def test_paused_pool_starts_nothing_until_it_is_resumed(bench):
-    bench.dispatcher.paused = True
+    bench.dispatcher.pause(bench.now)
     job = bench.submit()
     assert JobState.QUEUED is job.state
-    bench.dispatcher.paused = False
+    bench.dispatcher.resume()
     bench.turn()
     assert JobState.RUNNING is job.state
 
@@ -499,7 +366,7 @@ def test_worker_is_replaced_after_its_share_of_jobs():
         bench.finish(bench.submit())
     assert [("retire", 0)] == bench.take_notes()
     bench.end(bench.slots[0], signal=None)
-    assert ([("spawn", 0)], 0) == (bench.take_notes(), bench.dispatcher.staff.restarts)
+    assert ([("spawn", 0)], 0) == (bench.take_notes(), bench.dispatcher.worker_slots.restarts)
 
 
 def test_starts_that_fail_are_free_three_times_and_wait_after_that():
@@ -511,15 +378,50 @@ def test_starts_that_fail_are_free_three_times_and_wait_after_that():
     assert (SlotState.EMPTY, 100.1) == (bench.slots[0].state, bench.dispatcher.next_deadline(bench.now))
     assert "before it was ready" in bench.generation.problem
     bench.turn(0.1)
-    bench.dispatcher.staff.on_spawn_failed(bench.slots[0], "no memory", bench.now)
+    bench.dispatcher.on_spawn_failed(bench.slots[0], "no memory", bench.now)
     assert pytest.approx(100.3) == bench.dispatcher.next_deadline(bench.now)
     bench.turn(0.2)
     bench.start_workers()
     assert ("", SlotState.IDLE) == (bench.generation.problem, bench.slots[0].state)
 
 
+def test_worker_without_descriptors_is_tried_again_and_becomes_the_problem_of_the_pool(bench):
+    bench.workers.has_pipes = False
+    bench.end(bench.slots[0])
+    for _ in range(4):
+        assert (SlotState.EMPTY, 0) == (bench.slots[0].state, bench.dispatcher.worker_slots.live)
+        bench.turn(bench.dispatcher.next_deadline(bench.now) - bench.now)
+    assert "no pipes for a worker: [Errno 24] Too many open files" == bench.generation.problem
+    bench.workers.has_pipes = True
+    bench.turn(10.0)
+    bench.start_workers()
+    assert ("", SlotState.IDLE) == (bench.generation.problem, bench.slots[0].state)
+
+
+def test_problem_of_an_initializer_is_that_of_the_generation_while_the_worker_starts():
+    bench = Bench(ready=False)
+    bench.dispatcher.on_init_failed(bench.slots[0], "no database")
+    assert "no database" == bench.generation.problem
+    bench.start_workers()
+    bench.dispatcher.on_init_failed(bench.slots[0], "no database")
+    assert "" == bench.generation.problem
+
+
+def test_worker_that_has_grown_too_much_ends_after_the_jobs_that_it_has():
+    bench = Bench()
+    jobs = [bench.submit(tiny=True, max_rss=2**20) for _ in range(2)]
+    bench.finish(jobs[0], rss_bytes=2**20)
+    waiting = bench.submit(tiny=True)
+    assert ([("retire", 0)], [jobs[1]], JobState.QUEUED) == (bench.take_notes(), list(bench.slots[0].jobs), waiting.state)
+    bench.finish(jobs[1])
+    assert SlotState.STOPPING is bench.slots[0].state
+    bench.end(bench.slots[0], signal=None)
+    bench.start_workers()
+    assert (JobState.RUNNING, 0) == (waiting.state, bench.dispatcher.worker_slots.restarts)
+
+
 def test_second_word_of_a_worker_that_it_is_ready_changes_nothing(bench):
-    bench.dispatcher.staff.on_ready(bench.slots[0], 0, bench.now)
+    bench.dispatcher.on_ready(bench.slots[0], 0, bench.now)
     assert [bench.slots[0]] == bench.generation.idle
 
 
@@ -529,7 +431,7 @@ def test_second_word_of_a_worker_that_it_is_ready_changes_nothing(bench):
 def test_job_runs_on_a_worker_of_its_own_generation_and_an_idle_one_makes_room(bench):
     new = bench.add_generation()
     job = bench.submit(generation=new)
-    assert ([], [("retire", 0)]) == (bench.sent, bench.take_notes())
+    assert ([], [("retire", 0)]) == (bench.workers.sent, bench.take_notes())
     bench.end(bench.slots[0], signal=None)
     bench.start_workers()
     assert (new, JobState.RUNNING) == (bench.slots[0].generation, job.state)
@@ -575,7 +477,7 @@ def test_worker_that_makes_room_runs_what_it_has_been_given(bench):
 
 
 def test_paused_pool_does_not_exchange_workers(bench):
-    bench.dispatcher.paused = True
+    bench.dispatcher.pause(bench.now)
     bench.submit()
     bench.submit(generation=bench.add_generation())
     bench.turn()
@@ -593,10 +495,23 @@ def test_generation_that_is_not_ready_gets_no_worker():
     assert [("retire", 0)] == bench.take_notes()
 
 
+def test_newest_generations_come_first_and_those_taken_over_not_at_all(bench):
+    first, second, third = bench.generation, bench.add_generation(), bench.add_generation()
+    assert [third, second, first] == bench.dispatcher.current_generations()
+    bench.dispatcher.supersede(first, third, bench.now)
+    assert ([third, second], third, third) == (
+        bench.dispatcher.current_generations(),
+        bench.dispatcher.newest_generation(),
+        first.newest(),
+    )
+    bench.dispatcher.generations.clear()
+    assert bench.dispatcher.newest_generation() is None
+
+
 def test_idle_workers_of_a_retired_generation_end():
     bench = Bench((2, 2))
     bench.submit()
-    bench.dispatcher.staff.retire_generation(bench.generation, bench.now)
+    bench.dispatcher.retire_generation(bench.generation, bench.now)
     assert ([("retire", 0)], []) == (bench.take_notes(), bench.generation.idle)
 
 
@@ -610,13 +525,13 @@ def test_closed_queue_gives_up_what_has_not_started_and_stop_what_has():
     bench.finish(queued_twice[0])
     bench.dispatcher.close_queue("enough")
     bench.dispatcher.stop_running(bench.now)
-    assert {jobs[1], jobs[3]} == set(bench.answers)
-    assert Reason.STOPPED is bench.answers[jobs[3]][1]
-    assert "enough" in bench.answers[jobs[3]][2]
+    assert {jobs[1], jobs[3]} == set(bench.outcomes.answers)
+    assert Reason.STOPPED is bench.outcomes.answers[jobs[3]][1]
+    assert "enough" in bench.outcomes.answers[jobs[3]][2]
     for slot in bench.slots:
         assert slot.stop is Stop.SHUTDOWN
         bench.end(slot, signal=15)
-    assert [Reason.STOPPED] * 2 == [bench.answers[job][1] for job in (running, queued_twice[1])]
+    assert [Reason.STOPPED] * 2 == [bench.outcomes.answers[job][1] for job in (running, queued_twice[1])]
     assert ([SlotState.EMPTY] * 2, 0) == ([slot.state for slot in bench.slots], bench.dispatcher.unfinished)
 
 
@@ -625,20 +540,20 @@ def test_jobs_sent_ahead_are_answered_when_the_pool_stops(bench):
     ahead = bench.submit_unread(2)
     bench.dispatcher.close_queue("enough")
     bench.dispatcher.stop_running(bench.now)
-    assert [Reason.STOPPED] * 2 == [bench.answers[job][1] for job in ahead]
+    assert [Reason.STOPPED] * 2 == [bench.outcomes.answers[job][1] for job in ahead]
 
 
 def test_worker_that_had_read_none_of_its_jobs_ends_when_the_pool_stops(bench):
     bench.submit_unread(2)
     bench.dispatcher.close_queue("enough")
     bench.dispatcher.stop_running(bench.now)
-    assert ([("retire", 0)], 2) == (bench.take_notes(), len(bench.answers))
+    assert ([("retire", 0)], 2) == (bench.take_notes(), len(bench.outcomes.answers))
 
 
 def test_refused_job_is_answered(bench):
-    job = Job(b"x" * 16, Kind(1, b"work", JobOptions(), b"", b""), bench.generation, None, b"", None)
+    job = Job(b"x" * 16, Kind(1, b"work", JobOptions()), bench.generation)
     bench.dispatcher.reject(job, "QueueFull", "no room", {"queued": 7})
-    assert ((JobState.FAILED, Reason.REJECTED, "no room"), 0) == (bench.answers[job], bench.dispatcher.unfinished)
+    assert ((JobState.FAILED, Reason.REJECTED, "no room"), 0) == (bench.outcomes.answers[job], bench.dispatcher.unfinished)
 
 
 def test_workers_that_never_get_as_far_as_a_job_are_replaced_ever_more_slowly(bench):
@@ -667,19 +582,19 @@ def test_worker_that_has_done_a_job_is_replaced_at_once(bench):
 
 def test_worker_that_does_not_read_its_job_is_replaced_and_the_job_runs_elsewhere(bench):
     job = bench.submit()
-    bench.unread, bench.unbegun = {job}, {job}
-    bench.turn(BEGIN_SECONDS)
+    bench.workers.unread, bench.workers.unbegun = {job}, {job}
+    bench.turn(BEGIN_TIMEOUT)
     assert ([("terminate", 0)], JobState.QUEUED, 0) == (bench.take_notes(), job.state, job.attempt)
     bench.end(bench.slots[0])
     bench.start_workers()
-    assert (JobState.RUNNING, 1, 1) == (job.state, job.attempt, bench.dispatcher.staff.restarts)
+    assert (JobState.RUNNING, 1, 1) == (job.state, job.attempt, bench.dispatcher.worker_slots.restarts)
 
 
 def test_worker_that_has_read_its_job_is_left_alone_however_long_it_takes(bench):
     job = bench.submit()
-    bench.turn(BEGIN_SECONDS)
+    bench.turn(BEGIN_TIMEOUT)
     assert ([], math.inf) == (bench.take_notes(), bench.dispatcher.next_deadline(bench.now))
-    bench.unbegun = {job}  # it has read it and not marked it yet
+    bench.workers.unbegun = {job}  # it has read it and not marked it yet
     bench.submit()
-    bench.turn(BEGIN_SECONDS)
+    bench.turn(BEGIN_TIMEOUT)
     assert ([], JobState.RUNNING) == (bench.take_notes(), job.state)

@@ -13,19 +13,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from procjobs.clock import NEVER
 from procjobs.dispatch.assigner import TINY_SECONDS
 from procjobs.dispatch.dispatcher import Dispatcher
 from procjobs.dispatch.limiters import Turn
-from procjobs.dispatch.model import Generation, Job, Kind, SlotState, Stop
-from procjobs.dispatch.ports import Account
-from procjobs.dispatch.scaling import CpuFacts, MemoryFacts
-from procjobs.dispatch.watchdog import Sample
+from procjobs.dispatch.limits import Sample, Stop
+from procjobs.dispatch.model import Generation, Job, Kind, SlotState
+from procjobs.dispatch.ports import Account, CpuFacts, MemoryFacts
 from procjobs.shared.config import JobOptions, PoolSettings
 from procjobs.shared.queues import Queue, parse_rate
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
 
-NEVER = float("inf")
 QUEUES = {
     "limited": Queue(limit=2),
     "rated": Queue(rate="3/s"),
@@ -53,12 +52,137 @@ class FakeWorker:
         return not self.dead
 
 
+class WorkersOfWorld:
+    """The port for workers."""
+
+    def __init__(self, world):
+        self.world = world
+
+    def spawn(self, slot):
+        world = self.world
+        assert slot.number < world.dispatcher.worker_slots.max
+        assert len(world.workers) < world.dispatcher.worker_slots.size
+        assert slot.number not in world.workers
+        assert slot.generation.ready
+        if not world.has_pipes:
+            raise OSError(24, "Too many open files")
+        if world.can_spawn:
+            world.spawned += 1
+            world.workers[slot.number] = FakeWorker(slot, world.spawned)
+        return world.can_spawn
+
+    def send(self, slot, job):
+        world, dispatcher, worker = self.world, self.world.dispatcher, self.world.workers[slot.number]
+        assert worker.ready
+        assert slot.stop is Stop.NONE
+        assert slot.generation is job.generation
+        assert not dispatcher.paused
+        assert not dispatcher.stopping
+        waiting = [j for j in world.jobs.values() if j.state is JobState.QUEUED and j.generation is job.generation]
+        waiting = [j for j in waiting if world.has_room_for(j)]
+        assert job in waiting
+        assert job.kind.options.priority == max(j.kind.options.priority for j in waiting)
+        assert job.attempt <= 1 + job.kind.options.retries
+        if len(worker.unread) >= CAPACITY:
+            return False
+        worker.unread.append(job.id)
+        world.sent_at[job.id] = world.now
+        world.starts.append((world.now, job, job.attempt))
+        return True
+
+    def reclaim(self, slot):
+        world, worker, reclaimed = self.world, self.world.workers[slot.number], []
+        while worker.unread:
+            reclaimed.append(worker.unread.popleft())
+            if world.races and world.races.pop() and worker.lives:
+                world.finish(worker, Outcome.RETURNED)
+                world.read(worker)
+        return reclaimed
+
+    def has_begun(self, job):
+        return (job.id, job.attempt) in self.world.begun
+
+    def dump_stack(self, slot):
+        self.world.asked.append((slot, slot.current))
+
+    def interrupt(self, slot):
+        assert slot.jobs
+
+    def measure(self, slot):
+        return self.world.samples.pop() if self.world.samples else Sample(0, 0.0, 1, 0)
+
+    def terminate(self, slot):
+        self.world.workers[slot.number].terminated = True
+        if slot.stop is Stop.TIMEOUT:
+            job = slot.jobs[0]
+            assert self.world.sent_at[job.id] + job.kind.options.timeout <= self.world.now
+
+    def kill(self, slot):
+        self.world.workers[slot.number].killed = True
+
+    def retire(self, slot):
+        self.world.workers[slot.number].at_end = True
+
+
+class OutcomesOfWorld:
+    """The port for what becomes of jobs."""
+
+    def __init__(self, world):
+        self.world = world
+
+    def started(self, job, slot):
+        assert job.state is JobState.RUNNING
+        assert job.slot is slot
+        assert (self.world.now, job, job.attempt) == self.world.starts[-1]
+        self.world.told_starts += 1
+
+    def queued(self, job):
+        assert job.state is JobState.QUEUED
+        assert self.world.due.pop(job.id, 0.0) <= self.world.now
+
+    def retrying(self, job, reason, error, details, due_at):
+        assert job.state is JobState.RETRYING
+        assert due_at >= self.world.now
+        assert bool(details) == (reason is Reason.RAISED)
+        self.world.due[job.id] = due_at
+
+    def finished(self, job, reason, frame, fd, error):
+        assert job.state in FINAL
+        self.world.answers[job.id] += 1
+        self.world.reasons[job.id] = reason
+        assert 1 == self.world.answers[job.id]
+
+    def account(self, job):
+        return Account(None, self.world.now, None, "")
+
+    def log(self, line):
+        assert "was not given" not in line
+
+
+class HostOfWorld:
+    """The port for the host."""
+
+    def __init__(self, world):
+        self.world = world
+
+    def begin_look(self):
+        assert not self.world.dispatcher.paused
+
+    def cpus(self):
+        assert self.world.dispatcher.queued
+        return self.world.cpus
+
+    def memory(self, slots):
+        return self.world.memory
+
+
 class World:
-    """The dispatcher's engine, and what the dispatcher cannot see."""
+    """Everything around the dispatcher, which it knows through three ports only."""
 
     def __init__(self, settings):
         self.now = 1000.0
-        self.dispatcher = Dispatcher(self, settings, jitter=lambda: 0.0)
+        ports = WorkersOfWorld(self), OutcomesOfWorld(self), HostOfWorld(self)
+        self.dispatcher = Dispatcher(*ports, settings, jitter=lambda: 0.25)
         self.workers = {}
         self.jobs = {}
         self.answers = Counter()
@@ -66,46 +190,17 @@ class World:
         self.begun = set()
         self.sent_at = {}
         self.starts = []
+        self.told_starts = 0
+        self.due = {}
         self.cancelled = set()
         self.races = []
-        self.can_spawn = True
+        self.can_spawn = self.has_pipes = True
         self.spawned = 0
-        self.examined = []
+        self.asked = []
         self.tells_stacks = True
         self.samples = []
         self.cpus = CpuFacts(4, 0.2)
         self.memory = MemoryFacts(2**34, 2**33, ())
-
-    # The engine
-
-    def spawn(self, slot):
-        assert slot.number < self.dispatcher.staff.most
-        assert len(self.workers) < self.dispatcher.staff.size
-        assert slot.number not in self.workers
-        assert slot.generation.ready
-        if self.can_spawn:
-            self.spawned += 1
-            self.workers[slot.number] = FakeWorker(slot, self.spawned)
-        return self.can_spawn
-
-    def send(self, slot, job):
-        dispatcher, worker = self.dispatcher, self.workers[slot.number]
-        assert worker.ready
-        assert slot.stop is Stop.NONE
-        assert slot.generation is job.generation
-        assert not dispatcher.paused
-        assert not dispatcher.stopping
-        waiting = [j for j in self.jobs.values() if j.state is JobState.QUEUED and j.generation is job.generation]
-        waiting = [j for j in waiting if self.has_room_for(j)]
-        assert job in waiting
-        assert job.kind.options.priority == max(j.kind.options.priority for j in waiting)
-        assert job.attempt <= 1 + job.kind.options.retries
-        if len(worker.unread) >= CAPACITY:
-            return False
-        worker.unread.append(job.id)
-        self.sent_at[job.id] = self.now
-        self.starts.append((self.now, job, job.attempt))
-        return True
 
     def started(self):
         """Return the starts that were not taken back, with their times."""
@@ -135,64 +230,6 @@ class World:
                 if len(recent) >= rate.starts:
                     return False
         return True
-
-    def take_back(self, slot):
-        worker, taken = self.workers[slot.number], []
-        while worker.unread:
-            taken.append(worker.unread.popleft())
-            if self.races and self.races.pop() and worker.lives:
-                self.finish(worker, Outcome.RETURNED)
-                self.read(worker)
-        return taken
-
-    def has_begun(self, job):
-        return (job.id, job.attempt) in self.begun
-
-    def terminate(self, slot):
-        self.workers[slot.number].terminated = True
-        if slot.stop is Stop.TIMEOUT:
-            job = slot.jobs[0]
-            assert self.sent_at[job.id] + job.kind.options.timeout <= self.now
-
-    def kill(self, slot):
-        self.workers[slot.number].killed = True
-
-    def retire(self, slot):
-        self.workers[slot.number].at_end = True
-
-    def answer(self, job, reason, frame, fd, error):
-        assert job.state in FINAL
-        self.answers[job.id] += 1
-        self.reasons[job.id] = reason
-        assert 1 == self.answers[job.id]
-
-    def examine(self, slot):
-        self.examined.append((slot, slot.current))
-
-    def note_state(self, job, reason, error):
-        assert job.state in {JobState.RETRYING, JobState.QUEUED}
-
-    def interrupt(self, slot):
-        assert slot.jobs
-
-    def measure(self, slot):
-        return self.samples.pop() if self.samples else Sample(0, 0.0, 1, 0)
-
-    def begin_look(self):
-        assert not self.dispatcher.paused
-
-    def look_at_cpus(self):
-        assert self.dispatcher.queued
-        return self.cpus
-
-    def look_at_memory(self):
-        return self.memory
-
-    def account(self, job):
-        return Account(None, self.now, None, "")
-
-    def log(self, line):
-        assert "was not given" not in line
 
     # What workers do
 
@@ -238,7 +275,7 @@ class World:
         self.dispatcher.assign(self.now)
         for generation in self.dispatcher.generations[:-1]:
             if not generation.clients and not generation.unfinished:
-                self.dispatcher.staff.retire_generation(generation, self.now)
+                self.dispatcher.retire_generation(generation, self.now)
                 if not generation.slots:
                     self.dispatcher.generations.remove(generation)
 
@@ -253,10 +290,10 @@ class World:
         self.now = end
 
     def tell_stacks(self):
-        """Conclude the examinations, unless workers are too busy to tell where they are."""
-        examined, self.examined = self.examined, []
-        for slot, job in examined if self.tells_stacks else ():
-            self.dispatcher.on_examined(slot, job, "its stack", self.now)
+        """Tell the stacks that workers were asked for, unless they are too busy for that."""
+        asked, self.asked = self.asked, []
+        for slot, job in asked if self.tells_stacks else ():
+            self.dispatcher.on_stack_dumped(slot, job, "its stack", self.now)
 
     def stop(self):
         self.dispatcher.close_queue("the test stops it")
@@ -268,7 +305,7 @@ class World:
         for worker in list(self.workers.values()):
             if worker.lives and not worker.ready and worker.slot.stop is Stop.NONE:
                 worker.ready = True
-                self.dispatcher.staff.on_ready(worker.slot, 0, self.now)
+                self.dispatcher.on_ready(worker.slot, 0, self.now)
             if worker.lives and worker.ready:
                 self.read(worker)
                 self.finish(worker, Outcome.RETURNED)
@@ -359,12 +396,12 @@ class DispatcherMachine(RuleBasedStateMachine):
         generation = alive[pick % len(alive)]
         kind = self.kinds.get((options, tiny))
         if kind is None:
-            kind = Kind(len(self.kinds), b"tiny" if tiny else b"long", options, b"", b"")
+            kind = Kind(len(self.kinds), b"tiny" if tiny else b"long", options)
             self.kinds[options, tiny] = kind
             if tiny:
                 kind.observe(TINY_SECONDS / 2)
         for _ in range(count):
-            job = Job(len(self.world.jobs).to_bytes(16, "big"), kind, generation, None, b"", None)
+            job = Job(len(self.world.jobs).to_bytes(16, "big"), kind, generation)
             job.key = key
             self.world.jobs[job.id] = job
             self.dispatcher.submit(job, self.world.now, delay=delay, expires=expires)
@@ -403,7 +440,10 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @rule()
     def pause_or_resume(self):
-        self.dispatcher.paused = not self.dispatcher.paused
+        if self.dispatcher.paused:
+            self.dispatcher.resume()
+        else:
+            self.dispatcher.pause(self.world.now)
         self.world.turn()
 
     @precondition(lambda self: len(self.generations) < 3)
@@ -444,9 +484,14 @@ class DispatcherMachine(RuleBasedStateMachine):
         for worker in list(self.world.workers.values()):
             if worker.slot.generation is generation and not worker.ready:
                 del self.world.workers[worker.slot.number]
-                self.dispatcher.staff.on_spawn_failed(worker.slot, "the template ended", self.world.now)
+                self.dispatcher.on_spawn_failed(worker.slot, "the template ended", self.world.now)
         if generation in self.dispatcher.generations:
-            self.dispatcher.staff.add_start_failure(generation, "it was lost", self.world.now)
+            self.dispatcher.add_start_failure(generation, "it was lost", self.world.now)
+        self.world.turn()
+
+    @rule()
+    def descriptors_run_out_or_are_there_again(self):
+        self.world.has_pipes = not self.world.has_pipes
         self.world.turn()
 
     @rule()
@@ -461,7 +506,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         worker = self.pick_worker(pick, lambda w: w.lives and not w.ready)
         if worker is not None:
             worker.ready = True
-            self.dispatcher.staff.on_ready(worker.slot, 0, self.world.now)
+            self.dispatcher.on_ready(worker.slot, 0, self.world.now)
         self.world.turn()
 
     @rule(pick=PICK, begins=st.booleans())
@@ -542,7 +587,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.5, 5.0]))
     def supervisor_is_away(self, seconds):
         self.world.now += seconds
-        self.dispatcher.forgive(seconds, self.world.now)
+        self.dispatcher.extend_deadlines(seconds, self.world.now)
         self.world.turn()
 
     @precondition(lambda self: not self.dispatcher.stopping and len(self.world.jobs) > 5)
@@ -558,7 +603,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     def each_job_is_answered_once_and_in_one_place(self):
         world = self.world
         held = Counter(job.id for slot in self.dispatcher.slots for job in slot.jobs)
-        delayed = Counter(job.id for _, _, job in self.dispatcher._waiting._delayed._heap)
+        delayed = Counter(job.id for _, _, job in self.dispatcher._pending._delayed._heap)
         queued = Counter(
             job.id for g in self.dispatcher.generations for level in g.queue._levels.values() for job in level
         )
@@ -570,25 +615,28 @@ class DispatcherMachine(RuleBasedStateMachine):
             assert (job.slot is not None) == (state is JobState.RUNNING)
             assert job.slot is None or job in job.slot.jobs
             if state not in FINAL:  # these are left in place until their turn comes
-                turn = Turn.NONE if job.place is None else job.place.turn
-                parked = turn is Turn.WAITS
-                assert (state is JobState.QUEUED) == queued[job.id] + parked
+                member = self.limiters._members.get(job)
+                assert job.shares_limits == (member is not None)
+                turn = Turn.NONE if member is None else member.turn
+                assert (state is JobState.QUEUED) == queued[job.id] + (turn is Turn.THROTTLED)
                 is_limited = job.key or job.kind.options.queue is not None
-                assert (turn is Turn.RUNS) == (state is JobState.RUNNING and bool(is_limited))
+                assert (turn is Turn.RUNNING) == (state is JobState.RUNNING and bool(is_limited))
                 assert waits == delayed[job.id]
             assert job.attempt <= 1 + job.kind.options.retries
 
     @invariant()
     def shared_limits_hold(self):
         world, is_assigning = self.world, not self.dispatcher.paused and not self.dispatcher.stopping
-        held = [job for job in world.jobs.values() if job.place is not None and job.place.turn is Turn.WAITS]
-        assert set(held) == self.dispatcher._waiting.lines._held
-        assert len(held) == sum(line.held for line in self.lines())
-        for job in held if is_assigning else ():
-            line = job.place.line
-            assert line.room(world.now) <= line.called[job.generation], "who waits is called when there is room"
-        called = [j for j in world.jobs.values() if j.place is not None and j.place.turn is Turn.CALLED]
-        assert sum((line.called for line in self.lines()), Counter()) == Counter(job.generation for job in called)
+        members = [(job, member) for job, member in self.limiters._members.items() if job.state not in FINAL]
+        assert len(members) == len(self.limiters._members), "jobs that have ended are no members any more"
+        throttled = [member for _, member in members if member.turn is Turn.THROTTLED]
+        assert set(throttled) == self.limiters._throttled
+        assert len(throttled) == sum(limiter.throttled for limiter in self.all_limiters())
+        for member in throttled if is_assigning else ():
+            limiter, woken = member.limiter, member.limiter.woken[member.job.generation]
+            assert limiter.capacity(world.now) <= woken, "a throttled job is woken when there is capacity"
+        woken = [job for job, member in members if member.turn is Turn.WOKEN]
+        assert sum((x.woken for x in self.all_limiters()), Counter()) == Counter(job.generation for job in woken)
         started = world.started()
         for job in {(j.kind.options.queue, j.key): j for j in world.jobs.values()}.values():
             for limit, rate, others in world.shares(job):
@@ -597,9 +645,12 @@ class DispatcherMachine(RuleBasedStateMachine):
                 for first, last in zip(times, times[rate.starts if rate is not None else 0 :], strict=False):
                     assert last - first >= rate.period * 0.999, "too many starts in one period"
 
-    def lines(self):
-        lines = self.dispatcher._waiting.lines
-        return {*lines._of_queue.values(), *lines._of_key.values()}
+    @property
+    def limiters(self):
+        return self.dispatcher._pending.limiters
+
+    def all_limiters(self):
+        return {*self.limiters._of_queue.values(), *self.limiters._of_key.values()}
 
     @invariant()
     def counters_tell_the_truth(self):
@@ -609,6 +660,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert states[JobState.SCHEDULED] + states[JobState.RETRYING] == dispatcher.scheduled
         assert sum(self.world.answers.values()) == dispatcher.finished
         assert states[JobState.FAILED] == dispatcher.failed
+        assert len(self.world.starts) == self.world.told_starts
+        delayed = {job.id: when for when, _, job in dispatcher._pending._delayed._heap if job.state is JobState.RETRYING}
+        assert delayed == {job_id: due for job_id, due in self.world.due.items() if job_id in delayed}
         for generation in self.generations:
             slots = [s for s in dispatcher.slots if s.generation is generation]
             assert len(slots) == generation.slots
@@ -633,9 +687,9 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def size_is_within_its_bounds(self):
-        staff = self.dispatcher.staff
-        assert staff.least <= staff.size <= staff.most
-        assert staff.live == sum(slot.state is not SlotState.EMPTY for slot in staff.slots)
+        slots = self.dispatcher.worker_slots
+        assert slots.min <= slots.size <= slots.max
+        assert slots.live == sum(slot.state is not SlotState.EMPTY for slot in slots.slots)
 
     @invariant()
     def no_worker_is_idle_while_a_job_waits(self):
@@ -656,7 +710,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         world, dispatcher = self.world, self.dispatcher
-        world.can_spawn, dispatcher.paused, world.races = True, False, []
+        world.can_spawn, world.has_pipes, world.races = True, True, []
+        dispatcher.resume()
         for generation in self.generations:
             generation.ready = True
         world.turn()

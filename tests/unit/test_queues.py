@@ -8,7 +8,8 @@ from procjobs.errors import ConfigurationError
 from procjobs.shared.config import PoolSettings
 from procjobs.shared.queues import Queue, Rate, check_queues, parse_rate, refuse_queue
 from procjobs.shared.wire import Outcome
-from tests.unit.test_dispatcher import Bench
+
+from .bench import Bench
 
 RATES = [("1/s", (1, 1.0)), ("100/m", (100, 60.0)), ("5/h", (5, 3600.0)), ("2/d", (2, 86_400.0))]
 NO_RATES = ["", "5", "/s", "0/s", "-1/s", "1.5/s", "1/week", "1/", 5, True, "²/s", "1000000/s", " 1/s"]
@@ -115,9 +116,9 @@ def test_loop_wakes_again_where_the_start_that_it_woke_for_was_taken_back():
     begun = world.now
     jobs = submit(world, 2)
     world.turn(0.5)
-    world.unread.add(jobs[0])
+    world.workers.unread.add(jobs[0])
     world.dispatcher.pause(world.now)
-    world.dispatcher.paused = False
+    world.dispatcher.resume()
     world.turn()
     world.finish(jobs[0])
     world.turn(0.5)
@@ -129,9 +130,9 @@ def test_loop_wakes_again_where_the_start_that_it_woke_for_was_taken_back():
 def test_rate_counts_a_retry_and_not_what_was_taken_back():
     world = bench((1, 1), rate="2/h")
     (job,) = submit(world, retries=1, backoff=0.0)
-    world.unread.add(job)
+    world.workers.unread.add(job)
     world.dispatcher.pause(world.now)
-    world.dispatcher.paused = False
+    world.dispatcher.resume()
     world.turn()
     assert [0, 0] == sent(world, [job]), "taken back unread, and sent again"
     world.finish(job, Outcome.RAISED)
@@ -187,12 +188,12 @@ def test_key_is_limited_in_its_queue_and_forgotten_when_its_rate_is_over():
     world.turn(1.0)
     assert [0, 2, 1] == sent(world, jobs)
     world.finish_all()
-    assert [("q", b"a")] == list(world.dispatcher._waiting.lines._of_key)
-    world.sent.clear()
-    world.answers.clear()
+    assert [("q", b"a")] == list(world.dispatcher._pending.limiters._of_key)
+    world.workers.sent.clear()
+    world.outcomes.answers.clear()
     jobs.clear()
     world.turn(1.0)
-    assert [] == list(world.dispatcher._waiting.lines._of_key)
+    assert [] == list(world.dispatcher._pending.limiters._of_key)
 
 
 def test_jobs_of_a_queue_that_is_not_declared_any_more_run_one_at_a_time():
@@ -219,7 +220,7 @@ def test_size_does_not_grow_when_it_shrinks():
     busy = [world.submit() for _ in range(2)]
     world.dispatcher.resize(1, 1, world.now)
     world.turn(5.0)
-    assert 1 == world.dispatcher.staff.size
+    assert 1 == world.dispatcher.worker_slots.size
     for job in busy:
         world.finish(job)
-    assert 1 == world.dispatcher.staff.size
+    assert 1 == world.dispatcher.worker_slots.size

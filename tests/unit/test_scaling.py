@@ -1,4 +1,4 @@
-"""How many workers, by made-up facts and times; then the Scaler in a dispatcher whose engine only takes notes."""
+"""How many workers, by made-up facts and times; then the Scaler in a dispatcher whose ports only take notes."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ import pytest
 
 from procjobs.dispatch import scaling
 from procjobs.dispatch.model import SlotState
+from procjobs.dispatch.ports import CpuFacts, MemoryFacts
 from procjobs.dispatch.scaling import (
-    HOLD_SECONDS,
-    LOOK_SECONDS,
-    MEASURE_SECONDS,
-    NOTE_SECONDS,
-    PATIENCE_SECONDS,
-    SHRINK_SECONDS,
-    STARVED_SECONDS,
-    CpuFacts,
-    Line,
-    MemoryFacts,
+    GROWTH_INTERVAL,
+    HOLD_INTERVAL,
+    LOG_INTERVAL,
+    MEASURE_INTERVAL,
+    SHRINK_INTERVAL,
+    STARVATION_TIMEOUT,
+    WAIT_TIMEOUT,
+    Demand,
     growth_by_cpus,
     growth_by_memory,
 )
 from procjobs.shared.states import JobState
 
-from .test_dispatcher import Bench
+from .bench import Bench
 
 GIB = 2**30
-FIRST_STEP = PATIENCE_SECONDS + MEASURE_SECONDS
+FIRST_STEP = WAIT_TIMEOUT + MEASURE_INTERVAL
 
 
 def test_examples_in_the_docstrings_hold():
@@ -40,26 +39,26 @@ def test_examples_in_the_docstrings_hold():
 
 
 @pytest.mark.parametrize(
-    ("line", "facts", "expected"),
+    ("demand", "facts", "expected"),
     [
-        pytest.param(Line(20, 1.0, 2), CpuFacts(8, 0.25), 6, id="as many as CPUs are idle"),
-        pytest.param(Line(3, 1.0, 2), CpuFacts(8, 0.25), 3, id="not more than jobs wait"),
-        pytest.param(Line(3, 1.0, 2, 2), CpuFacts(8, 0.25), 1, id="those that start will take two of them"),
-        pytest.param(Line(99, 1.0, 16), CpuFacts(8, 0.25), 16, id="doubled where jobs wait for something else than CPUs"),
-        pytest.param(Line(99, 1.0, 16), CpuFacts(8, 0.6), 3, id="not doubled where the CPUs are half used"),
-        pytest.param(Line(99, 1.0, 2), CpuFacts(8, 0.89), 1, id="a tenth of a CPU is room for one"),
-        pytest.param(Line(99, 1.0, 2), CpuFacts(8, 0.95), 0, id="full CPUs"),
-        pytest.param(Line(99, 1.0, 2), CpuFacts(8, 0.5, pressure=0.6), 0, id="CPUs are waited for: a quota, or bursts"),
-        pytest.param(Line(99, 1.0, 2), CpuFacts(8, 0.5, pressure=0.2), 4, id="little pressure is none"),
-        pytest.param(Line(99, STARVED_SECONDS, 2), CpuFacts(8, 1.0), 1, id="starving beside others: one more"),
-        pytest.param(Line(99, STARVED_SECONDS, 8), CpuFacts(8, 1.0), 0, id="a worker for each CPU, and all of them busy"),
-        pytest.param(Line(99, 99.0, 2), CpuFacts(8, 0.1, memory_pressure=0.2), 0, id="memory is waited for"),
-        pytest.param(Line(99, 1.0, 2), CpuFacts(8), 6, id="nothing known: one for each CPU"),
-        pytest.param(Line(99, 1.0, 9), CpuFacts(8), 0, id="nothing known, and more than one for each CPU"),
+        pytest.param(Demand(20, 1.0, 2), CpuFacts(8, 0.25), 6, id="as many as CPUs are idle"),
+        pytest.param(Demand(3, 1.0, 2), CpuFacts(8, 0.25), 3, id="not more than jobs wait"),
+        pytest.param(Demand(3, 1.0, 2, 2), CpuFacts(8, 0.25), 1, id="those that start will take two of them"),
+        pytest.param(Demand(99, 1.0, 16), CpuFacts(8, 0.25), 16, id="doubled where jobs wait for something else than CPUs"),
+        pytest.param(Demand(99, 1.0, 16), CpuFacts(8, 0.6), 3, id="not doubled where the CPUs are half used"),
+        pytest.param(Demand(99, 1.0, 2), CpuFacts(8, 0.89), 1, id="a tenth of a CPU is room for one"),
+        pytest.param(Demand(99, 1.0, 2), CpuFacts(8, 0.95), 0, id="full CPUs"),
+        pytest.param(Demand(99, 1.0, 2), CpuFacts(8, 0.5, pressure=0.6), 0, id="CPUs are waited for: a quota, or bursts"),
+        pytest.param(Demand(99, 1.0, 2), CpuFacts(8, 0.5, pressure=0.2), 4, id="little pressure is none"),
+        pytest.param(Demand(99, STARVATION_TIMEOUT, 2), CpuFacts(8, 1.0), 1, id="starving beside others: one more"),
+        pytest.param(Demand(99, STARVATION_TIMEOUT, 8), CpuFacts(8, 1.0), 0, id="a worker for each CPU, all of them busy"),
+        pytest.param(Demand(99, 99.0, 2), CpuFacts(8, 0.1, memory_pressure=0.2), 0, id="memory is waited for"),
+        pytest.param(Demand(99, 1.0, 2), CpuFacts(8), 6, id="nothing known: one for each CPU"),
+        pytest.param(Demand(99, 1.0, 9), CpuFacts(8), 0, id="nothing known, and more than one for each CPU"),
     ],
 )
-def test_growth_by_cpus(line, facts, expected):
-    assert expected == growth_by_cpus(line, facts).workers
+def test_growth_by_cpus(demand, facts, expected):
+    assert expected == growth_by_cpus(demand, facts).workers
 
 
 @pytest.mark.parametrize(
@@ -86,7 +85,7 @@ def run_up(bench, *, until=60.0):
         bench.turn(max(deadline - bench.now, 0.0))
         for slot in bench.slots:
             if slot.state is SlotState.STARTING:
-                bench.dispatcher.staff.on_ready(slot, 0, bench.now)
+                bench.dispatcher.on_ready(slot, 0, bench.now)
         bench.turn()
     bench.turn(end - bench.now)
 
@@ -98,32 +97,33 @@ def end_retired(bench):
 
 
 def size(bench):
-    return bench.dispatcher.staff.size
+    return bench.dispatcher.worker_slots.size
 
 
 def test_pool_grows_when_a_job_has_waited_and_says_why():
     bench = Bench((1, 8))
     for _ in range(6):
         bench.submit()
-    assert bench.now + PATIENCE_SECONDS == bench.dispatcher.next_deadline(bench.now)
+    assert bench.now + WAIT_TIMEOUT == bench.dispatcher.next_deadline(bench.now)
     run_up(bench, until=FIRST_STEP)
     assert (6, 6) == (size(bench), sum(slot.state is SlotState.BUSY for slot in bench.slots))
-    assert "1 -> 6 workers: 5 jobs wait 0.2 s, CPUs 10 % used" == bench.dispatcher.staff.last_change == bench.line
+    assert "1 -> 6 workers: 5 jobs wait 0.2 s, CPUs 10 % used" == bench.outcomes.lines[-1]
+    assert bench.outcomes.lines[-1] == bench.dispatcher.worker_slots.last_change
 
 
 def test_job_that_is_soon_done_is_worth_no_worker():
     bench = Bench((1, 8))
     first, second = bench.submit(), bench.submit()
-    bench.turn(PATIENCE_SECONDS / 2)
+    bench.turn(WAIT_TIMEOUT / 2)
     bench.finish(first)
-    bench.turn(PATIENCE_SECONDS)
-    assert (1, 0, JobState.RUNNING) == (size(bench), bench.looks, second.state)
+    bench.turn(WAIT_TIMEOUT)
+    assert (1, 0, JobState.RUNNING) == (size(bench), bench.host.looks, second.state)
 
 
 def test_nothing_is_read_and_no_deadline_set_while_no_job_waits():
     bench = Bench((1, 8))
     bench.submit()
-    assert (math.inf, 0) == (Bench((1, 8)).dispatcher.next_deadline(100.0), bench.looks)
+    assert (math.inf, 0) == (Bench((1, 8)).dispatcher.next_deadline(100.0), bench.host.looks)
     bench.turn(5.0)  # it has begun by then, which is looked at once
     assert math.inf == bench.dispatcher.next_deadline(bench.now)
 
@@ -132,10 +132,10 @@ def test_jobs_of_which_none_waits_long_let_the_host_alone_however_many_there_are
     bench = Bench((1, 8))
     jobs = [bench.submit(), bench.submit()]
     for _ in range(100):  # one runs and one waits, all the time
-        run_up(bench, until=PATIENCE_SECONDS * 0.6)
+        run_up(bench, until=WAIT_TIMEOUT * 0.6)
         jobs.append(bench.submit())
         bench.finish(jobs.pop(0))
-    assert (1, 1, 0) == (bench.dispatcher.queued, size(bench), bench.looks)
+    assert (1, 1, 0) == (bench.dispatcher.queued, size(bench), bench.host.looks)
 
 
 def test_next_look_is_when_the_job_that_waits_now_has_waited_long_enough():
@@ -143,47 +143,47 @@ def test_next_look_is_when_the_job_that_waits_now_has_waited_long_enough():
     first = bench.submit()
     bench.submit()
     began = bench.now
-    bench.turn(PATIENCE_SECONDS / 2)
+    bench.turn(WAIT_TIMEOUT / 2)
     bench.submit()
     bench.finish(first)
-    bench.turn(began + PATIENCE_SECONDS - bench.now)
-    assert pytest.approx(began + 1.5 * PATIENCE_SECONDS) == bench.dispatcher.next_deadline(bench.now)
+    bench.turn(began + WAIT_TIMEOUT - bench.now)
+    assert pytest.approx(began + 1.5 * WAIT_TIMEOUT) == bench.dispatcher.next_deadline(bench.now)
 
 
 def test_full_cpus_hold_the_size_with_one_line_in_the_log_until_jobs_starve():
     bench = Bench((1, 8))
-    bench.cpus = CpuFacts(2, 0.97)
+    bench.host.cpu_facts = CpuFacts(2, 0.97)
     for _ in range(9):
         bench.submit()
-    run_up(bench, until=STARVED_SECONDS - 1.0)
-    assert ["stays at 1 worker: 8 jobs wait 0.2 s, CPUs 97 % used"] == bench.lines
-    assert bench.looks <= 2 + STARVED_SECONDS / HOLD_SECONDS
+    run_up(bench, until=STARVATION_TIMEOUT - 1.0)
+    assert ["stays at 1 worker: 8 jobs wait 0.2 s, CPUs 97 % used"] == bench.outcomes.lines
+    assert bench.host.looks <= 2 + STARVATION_TIMEOUT / HOLD_INTERVAL
     run_up(bench, until=3.0)
     assert 2 == size(bench)
-    run_up(bench, until=NOTE_SECONDS)
+    run_up(bench, until=LOG_INTERVAL)
     assert 2 == size(bench), "one for each CPU, and no more"
 
 
 def test_memory_bounds_the_growth():
     bench = Bench((1, 8))
-    bench.memory = MemoryFacts(8 * GIB, 3 * GIB, (GIB,))
+    bench.host.memory_facts = MemoryFacts(8 * GIB, 3 * GIB, (GIB,))
     for _ in range(9):
         bench.submit()
     run_up(bench, until=FIRST_STEP)
     assert 3 == size(bench)
-    bench.memory = MemoryFacts(8 * GIB, 2 * GIB, (GIB, 0, 0))
-    run_up(bench, until=NOTE_SECONDS + 2)
+    bench.host.memory_facts = MemoryFacts(8 * GIB, 2 * GIB, (GIB, 0, 0))
+    run_up(bench, until=LOG_INTERVAL + 2)
     assert 3 == size(bench), "two have yet to become as large as the first"
-    assert "2048 MiB of memory free, 1024 MiB for each worker" in bench.line
+    assert "2048 MiB of memory free, 1024 MiB for each worker" in bench.outcomes.lines[-1]
 
 
 def test_largest_worker_so_far_is_remembered_for_a_while():
     bench = Bench((1, 8))
-    bench.memory = MemoryFacts(8 * GIB, 2 * GIB, (2 * GIB,))
+    bench.host.memory_facts = MemoryFacts(8 * GIB, 2 * GIB, (2 * GIB,))
     for _ in range(9):
         bench.submit()
     run_up(bench, until=FIRST_STEP)
-    bench.memory = MemoryFacts(8 * GIB, 2 * GIB, (0,))
+    bench.host.memory_facts = MemoryFacts(8 * GIB, 2 * GIB, (0,))
     run_up(bench, until=5.0)
     assert 1 == size(bench)
 
@@ -194,9 +194,9 @@ def test_workers_that_start_slowly_are_not_asked_for_twice():
         bench.submit()
     for _ in range(100):  # ten seconds of an initializer
         bench.turn(0.1)
-    assert (5, 2) == (size(bench), bench.looks)
+    assert (5, 2) == (size(bench), bench.host.looks)
     bench.submit()
-    bench.turn(LOOK_SECONDS), bench.turn(MEASURE_SECONDS)
+    bench.turn(GROWTH_INTERVAL), bench.turn(MEASURE_INTERVAL)
     assert 6 == size(bench)
 
 
@@ -212,7 +212,7 @@ def test_workers_that_cannot_be_started_are_not_joined_by_more():
 
 def test_what_a_worker_took_in_earlier_runs_is_expected_of_the_first_ones_of_this_run():
     bench = Bench((1, 8))
-    bench.memory = MemoryFacts(8 * GIB, 4 * GIB, (0,), expected_bytes=GIB)
+    bench.host.memory_facts = MemoryFacts(8 * GIB, 4 * GIB, (0,), expected_bytes=GIB)
     for _ in range(9):
         bench.submit()
     run_up(bench, until=FIRST_STEP)
@@ -221,14 +221,14 @@ def test_what_a_worker_took_in_earlier_runs_is_expected_of_the_first_ones_of_thi
 
 def test_growth_pauses_between_two_steps():
     bench = Bench((1, 64))
-    bench.cpus = CpuFacts(2, 0.1)
+    bench.host.cpu_facts = CpuFacts(2, 0.1)
     for _ in range(64):
         bench.submit()
     run_up(bench, until=FIRST_STEP)
     assert 3 == size(bench)
-    run_up(bench, until=LOOK_SECONDS * 0.9)
+    run_up(bench, until=GROWTH_INTERVAL * 0.9)
     assert 3 == size(bench)
-    run_up(bench, until=LOOK_SECONDS * 0.2)
+    run_up(bench, until=GROWTH_INTERVAL * 0.2)
     assert 6 == size(bench)
 
 
@@ -245,13 +245,13 @@ def test_pool_shrinks_slowly_and_to_the_least():
     assert (10, []) == (size(bench), bench.take_notes())
     bench.turn(0.1)
     assert (8, 2) == (size(bench), len(bench.take_notes()))
-    assert "10 -> 8 workers: 10 not needed for 10 s" == bench.line
+    assert "10 -> 8 workers: 10 not needed for 10 s" == bench.outcomes.lines[-1]
     end_retired(bench)
-    assert pytest.approx(bench.now + SHRINK_SECONDS) == bench.dispatcher.next_deadline(bench.now)
+    assert pytest.approx(bench.now + SHRINK_INTERVAL) == bench.dispatcher.next_deadline(bench.now)
     for _ in range(20):
-        bench.turn(SHRINK_SECONDS)
+        bench.turn(SHRINK_INTERVAL)
         end_retired(bench)
-    assert (2, 2, math.inf) == (size(bench), bench.dispatcher.staff.live, bench.dispatcher.next_deadline(bench.now))
+    assert (2, 2, math.inf) == (size(bench), bench.dispatcher.worker_slots.live, bench.dispatcher.next_deadline(bench.now))
 
 
 def test_busy_worker_is_never_ended():
@@ -275,7 +275,7 @@ def test_size_that_is_needed_again_soon_is_kept_longer():
             bench.finish(job)
         run_up(bench, until=14.0)
         end_retired(bench)
-    assert ["1 -> 2", "2 -> 1", "1 -> 2"] == [line.partition(" workers")[0] for line in bench.lines]
+    assert ["1 -> 2", "2 -> 1", "1 -> 2"] == [line.partition(" workers")[0] for line in bench.outcomes.lines]
 
 
 def test_worker_that_may_not_be_idle_at_all_still_runs_what_it_was_started_for():
@@ -291,7 +291,7 @@ def test_paused_pool_does_not_grow():
     bench.dispatcher.pause(bench.now)
     bench.submit(), bench.submit()
     run_up(bench, until=30.0)
-    assert (1, 0) == (size(bench), bench.looks)
+    assert (1, 0) == (size(bench), bench.host.looks)
 
 
 def test_jobs_that_wait_for_their_key_need_no_workers():
@@ -300,7 +300,7 @@ def test_jobs_that_wait_for_their_key_need_no_workers():
         bench.submit(key=b"one")
     bench.finish(bench.slots[0].jobs[0])
     run_up(bench, until=30.0)
-    assert (1, 0, 7) == (size(bench), bench.looks, bench.dispatcher.queued)
+    assert (1, 0, 7) == (size(bench), bench.host.looks, bench.dispatcher.queued)
 
 
 def test_generation_without_a_worker_gets_one_at_once():
@@ -344,11 +344,11 @@ def test_number_ends_the_scaling_and_a_pair_begins_it():
     for _ in range(9):
         bench.submit()
     bench.dispatcher.resize(3, 3, bench.now)
-    assert (3, "1 -> 3 workers: resized to 3") == (size(bench), bench.line)
+    assert (3, "1 -> 3 workers: resized to 3") == (size(bench), bench.outcomes.lines[-1])
     run_up(bench, until=30.0)
-    assert (3, 0) == (size(bench), bench.looks)
+    assert (3, 0) == (size(bench), bench.host.looks)
     bench.dispatcher.resize(2, 6, bench.now)
-    assert (3, "3 -> 3 workers: resized to 2 to 6") == (size(bench), bench.line)
+    assert (3, "3 -> 3 workers: resized to 2 to 6") == (size(bench), bench.outcomes.lines[-1])
     run_up(bench, until=1.0)
     assert 6 == size(bench)
 

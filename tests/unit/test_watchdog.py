@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from procjobs.dispatch.model import Generation, Job, Kind, Slot, SlotState, Stop
-from procjobs.dispatch.watchdog import EXAMINE_SECONDS, FORGIVEN_SECONDS, Guard, Limits, Sample, keeps_too_much
+from procjobs.clock import NEVER
+from procjobs.dispatch.limits import MIN_SECONDS_LEFT, Limits, Sample, Stop
+from procjobs.dispatch.model import Generation, Job, Kind, Slot, SlotState
+from procjobs.dispatch.watchdog import STACK_TIMEOUT, Watchdog, keeps_too_much
 from procjobs.shared.config import JobOptions
 
-NEVER = float("inf")
 MIB = 2**20
 
 
-class Engine:
-    """Notes what it is told to do; `samples` are what it measures."""
+class NotedWorkers:
+    """Takes notes of commands; `samples` are what it measures."""
 
     def __init__(self):
         self.done = []
         self.samples = []
 
-    def examine(self, slot):
-        self.done.append("examine")
+    def dump_stack(self, slot):
+        self.done.append("dump stack")
 
     def interrupt(self, slot):
         self.done.append("interrupt")
@@ -37,14 +38,13 @@ class Engine:
 
 
 def started(now=0.0, **options):
-    """Return (engine, guard, slot) of a job that has just been started."""
-    engine, slot = Engine(), Slot(0)
-    kind = Kind(1, b"kind", JobOptions(**options).validated(), b"", b"")
-    slot.jobs.append(Job(bytes(16), kind, Generation(1, "key"), None, b"", None))
+    """Return (workers, watchdog, slot) of a job that has just been started."""
+    workers, slot = NotedWorkers(), Slot(0)
+    kind = Kind(1, b"kind", JobOptions(**options).validated())
+    slot.jobs.append(Job(bytes(16), kind, Generation(1, "key")))
     slot.state = SlotState.BUSY
-    guard = Guard(engine, 5.0, lambda slot, now: bool(slot.jobs))
-    guard.watch(slot, now)
-    return engine, guard, slot
+    slot.watch(slot.jobs[0], now)
+    return workers, Watchdog(workers, 5.0), slot
 
 
 def idle(progress=0, cpu=1.0, processes=1, rss=0):
@@ -133,87 +133,89 @@ def test_memory_that_grows_is_sampled_before_it_can_reach_the_limit():
 def test_absence_pushes_everything_back_and_leaves_at_least_a_second():
     limits = Limits(JobOptions(timeout=3, soft_timeout=2, slow_after=1, stall_timeout=1), 0.0)
     limits.observe(idle(), 0, 0.5)
-    limits.forgive(10.0, 10.6)
+    limits.extend(10.0, 10.6)
     assert (13.0, 12.0, 11.0) == (limits.deadline, limits.soft_at, limits.slow_at)
     assert Stop.NONE is limits.observe(idle(), 0, 10.6)
     assert Stop.STALL is limits.observe(idle(), 0, 11.5)
     limits = Limits(JobOptions(timeout=3, soft_timeout=2), 0.0)
-    limits.forgive(0.3, 3.2)
-    assert (3.2 + FORGIVEN_SECONDS, 3.2 + FORGIVEN_SECONDS) == (limits.deadline, limits.soft_at)
+    limits.extend(0.3, 3.2)
+    assert (3.2 + MIN_SECONDS_LEFT, 3.2 + MIN_SECONDS_LEFT) == (limits.deadline, limits.soft_at)
 
 
 def test_absence_does_not_give_limits_to_a_job_without():
     limits = Limits(JobOptions(max_rss=MIB), 0.0)
-    limits.forgive(10.0, 10.0)
+    limits.extend(10.0, 10.0)
     assert (NEVER, NEVER, NEVER) == (limits.deadline, limits.soft_at, limits.slow_at)
 
 
 # The ladder -----------------------------------------------------------------------------------------------------
 
 
-def test_overdue_job_is_examined_then_terminated_then_killed_every_second():
-    engine, guard, slot = started(timeout=1.0, grace_period=3.0)
-    assert (False, 1.0) == (guard.advance(slot, 0.9), next_time(slot))
-    assert guard.advance(slot, 1.0)
-    assert (["examine"], Stop.TIMEOUT, SlotState.STOPPING) == (engine.done, slot.stop, slot.state)
-    guard.on_examined(slot, 1.01)
-    assert (["examine", "terminate"], 4.01) == (engine.done, next_time(slot))
-    guard.on_examined(slot, 1.02)  # another one, for somebody who asked
-    assert ["examine", "terminate"] == engine.done
-    assert [True, True, False] == [guard.advance(slot, now) for now in (4.01, 5.01, 5.5)]
-    assert ["examine", "terminate", "kill", "kill"] == engine.done
+def test_overdue_job_is_asked_for_its_stack_then_terminated_then_killed_every_second():
+    workers, watchdog, slot = started(timeout=1.0, grace_period=3.0)
+    watchdog.enforce(slot, 0.9)
+    assert ([], 1.0) == (workers.done, next_time(slot))
+    watchdog.enforce(slot, 1.0)
+    assert (["dump stack"], Stop.TIMEOUT, SlotState.STOPPING) == (workers.done, slot.stop, slot.state)
+    watchdog.on_stack_dumped(slot, 1.01)
+    assert (["dump stack", "terminate"], 4.01) == (workers.done, next_time(slot))
+    watchdog.on_stack_dumped(slot, 1.02)  # another one, for somebody who asked
+    assert ["dump stack", "terminate"] == workers.done
+    for now in (4.0, 4.01, 5.01, 5.5):
+        watchdog.climb(slot, now)
+    assert ["dump stack", "terminate", "kill", "kill"] == workers.done
 
 
 def test_worker_that_does_not_tell_its_stack_is_terminated_all_the_same():
-    engine, guard, slot = started(timeout=1.0)
-    guard.advance(slot, 1.0)
-    assert 1.0 + EXAMINE_SECONDS == next_time(slot)
-    guard.advance(slot, 1.0 + EXAMINE_SECONDS)
-    assert ["examine", "terminate"] == engine.done
+    workers, watchdog, slot = started(timeout=1.0)
+    watchdog.enforce(slot, 1.0)
+    assert 1.0 + STACK_TIMEOUT == next_time(slot)
+    watchdog.climb(slot, 1.0 + STACK_TIMEOUT)
+    assert ["dump stack", "terminate"] == workers.done
 
 
 def test_soft_timeout_interrupts_once_and_the_job_goes_on():
-    engine, guard, slot = started(soft_timeout=1.0, timeout=3.0)
-    guard.advance(slot, 1.0)
-    assert (["interrupt"], Stop.NONE, 3.0) == (engine.done, slot.stop, next_time(slot))
-    guard.advance(slot, 3.0)
-    assert (["interrupt", "examine"], Stop.TIMEOUT) == (engine.done, slot.stop)
+    workers, watchdog, slot = started(soft_timeout=1.0, timeout=3.0)
+    watchdog.enforce(slot, 1.0)
+    assert (["interrupt"], Stop.NONE, 3.0) == (workers.done, slot.stop, next_time(slot))
+    watchdog.enforce(slot, 3.0)
+    assert (["interrupt", "dump stack"], Stop.TIMEOUT) == (workers.done, slot.stop)
 
 
-def test_slow_job_is_examined_once_and_goes_on():
-    engine, guard, slot = started(slow_after=1.0)
-    guard.advance(slot, 1.0)
-    guard.on_examined(slot, 1.01)
-    assert (["examine"], Stop.NONE, NEVER) == (engine.done, slot.stop, next_time(slot))
+def test_slow_job_is_asked_for_its_stack_once_and_goes_on():
+    workers, watchdog, slot = started(slow_after=1.0)
+    watchdog.enforce(slot, 1.0)
+    watchdog.on_stack_dumped(slot, 1.01)
+    assert (["dump stack"], Stop.NONE, NEVER) == (workers.done, slot.stop, next_time(slot))
 
 
 def test_job_over_its_memory_limit_is_killed_at_once_and_its_use_kept():
-    engine, guard, slot = started(max_rss=10 * MIB)
+    workers, watchdog, slot = started(max_rss=10 * MIB)
     slot.baseline_bytes = 300 * MIB
-    engine.samples = [idle(rss=305 * MIB), idle(rss=311 * MIB)]
-    guard.advance(slot, next_time(slot))
+    workers.samples = [idle(rss=305 * MIB), idle(rss=311 * MIB)]
+    watchdog.enforce(slot, next_time(slot))
     assert (Stop.NONE, 5 * MIB) == (slot.stop, slot.used_bytes)
-    guard.advance(slot, next_time(slot))
-    assert (["measure", "measure", "kill"], Stop.MEMORY, 11 * MIB) == (engine.done, slot.stop, slot.used_bytes)
+    watchdog.enforce(slot, next_time(slot))
+    assert (["measure", "measure", "kill"], Stop.MEMORY, 11 * MIB) == (workers.done, slot.stop, slot.used_bytes)
 
 
-def test_cancelled_job_is_terminated_without_being_examined():
-    engine, guard, slot = started(grace_period=2.0)
-    guard.stop(slot, Stop.CANCEL, 7.0)
-    assert (["terminate"], 9.0) == (engine.done, next_time(slot))
+def test_cancelled_job_is_terminated_without_being_asked_for_its_stack():
+    workers, watchdog, slot = started(grace_period=2.0)
+    watchdog.stop(slot, Stop.CANCEL, 7.0)
+    assert (["terminate"], 9.0) == (workers.done, next_time(slot))
 
 
-def test_worker_that_has_answered_meanwhile_is_left_alone():
-    engine, guard, slot = started(timeout=1.0)
-    slot.jobs.clear()
-    guard.advance(slot, 1.0)
-    assert ([], Stop.NONE) == (engine.done, slot.stop)
+def test_worker_whose_limits_are_off_is_left_alone():
+    workers, watchdog, slot = started(timeout=1.0)
+    slot.limits = None
+    watchdog.enforce(slot, 1.0)
+    assert ([], Stop.NONE) == (workers.done, slot.stop)
 
 
 def test_absence_pushes_back_the_grace_period():
-    _, guard, slot = started(grace_period=2.0)
-    guard.stop(slot, Stop.CANCEL, 0.0)
-    guard.forgive(slot, 10.0, 11.0)
+    _, watchdog, slot = started(grace_period=2.0)
+    watchdog.stop(slot, Stop.CANCEL, 0.0)
+    watchdog.extend_deadlines(slot, 10.0, 11.0)
     assert 12.0 == next_time(slot)
 
 
