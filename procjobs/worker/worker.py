@@ -18,7 +18,6 @@ import logging
 import os
 import signal
 import socket
-import struct
 import sys
 import traceback
 from types import FrameType
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from procjobs.clock import NEVER, monotonic
 from procjobs.errors import JobTimeout
-from procjobs.host import observe, payload, process
+from procjobs.host import descriptors, observe, payload, process
 from procjobs.shared.coroutines import is_coroutine_function
 from procjobs.shared.ids import to_text
 from procjobs.shared.states import Reason
@@ -52,7 +51,6 @@ from procjobs.worker.context import current_job, enter_job, leave_job
 if TYPE_CHECKING:
     from procjobs.worker.awaiting import AwaitedJob
 
-_ONE_FD: Final = socket.CMSG_LEN(4)
 _MAX_TRACEBACK_BYTES: Final = 16 * 1024
 _MAX_MESSAGE_BYTES: Final = 4096
 _END_CHILDREN_SECONDS: Final = 5.0
@@ -144,8 +142,8 @@ class Worker:
             if message != JOB_ASIDE:
                 self._run_job(message, None)
                 continue
-            message, ancillary, _, _ = self._side.recvmsg(MAX_JOB_BYTES, _ONE_FD, socket.MSG_CMSG_CLOEXEC)
-            self._run_job(message, struct.unpack_from("i", ancillary[0][2])[0] if ancillary else None)
+            message, fds, _ = descriptors.receive(self._side, MAX_JOB_BYTES, descriptors.ROOM_FOR_ONE)
+            self._run_job(message, fds[0] if fds else None)
 
     def _run_job(self, message: bytes, fd: int | None) -> None:
         job_id, number, row, attempt, json_length, function_length = JOB.unpack_from(message)
