@@ -28,7 +28,8 @@ from typing import Any, Final, NoReturn
 
 from procjobs.host import cpus, descriptors, observe, process
 from procjobs.shared.wire import limit_text
-from procjobs.worker.worker import WorkerSetup, run_worker
+from procjobs.worker.startup import WorkerSetup
+from procjobs.worker.worker import run_worker
 
 CONTROL_FD, SPEC_FD, TABLE_FD = 3, 4, 5
 _WORKER_FDS_ROOM: Final = descriptors.room_for(6)  # see procjobs.supervisor.workers.worker_link
