@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from procjobs.client import launcher
 from procjobs.errors import ConfigurationError, PayloadError
 from procjobs.host import payload
-from procjobs.settings import environment
-from procjobs.settings import file as settings_file
+from procjobs.settings.environment import read_variables
+from procjobs.settings.file import SettingsFile, find_file, load_file
 from procjobs.settings.keys import SETTINGS
-from procjobs.shared import store_address as address
+from procjobs.shared import store_address
 from procjobs.shared.config import (
     MAX_SLOTS,
     UNSET,
@@ -33,8 +33,6 @@ from procjobs.shared.config import (
 if TYPE_CHECKING:
     from procjobs.host.hostinfo import CpuFacts, MemoryFacts
     from procjobs.host.sizing import Footprint, Size
-
-if TYPE_CHECKING:
     from procjobs.sql.configuration import Database
 
 Kind = Literal["default", "file", "environment", "argument"]
@@ -67,7 +65,7 @@ class Plan:
         try:
             self.job_defaults = JobOptions(**self._of(JobOptions)).validated()
             self.client = ClientSettings(**self._of(ClientSettings)).validated()
-            store = address.resolve(values["store"], name)
+            store = store_address.resolve(values["store"], name)
             self._settings = PoolSettings(**{**self._of(PoolSettings), "workers": (1, 1), "store": store}).validated()
         except ConfigurationError as error:
             raise ConfigurationError(f"{error}{self._tell_origins(str(error))}") from None
@@ -147,11 +145,11 @@ class Plan:
 def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings among the arguments of a call that were given. `max_workers` is another name of `workers`."""
     given = {name: value for name, value in arguments.items() if name in SETTINGS and value is not UNSET}
-    most = arguments.get("max_workers")
-    if most is not None:
+    max_workers = arguments.get("max_workers")
+    if max_workers is not None:
         if given.get("workers", "auto") != "auto":
             raise ConfigurationError("workers and max_workers contradict each other: give one of them")
-        given["workers"] = check_count("max_workers", most, minimum=1, maximum=MAX_SLOTS)
+        given["workers"] = check_count("max_workers", max_workers, minimum=1, maximum=MAX_SLOTS)
     if "workers" in given:
         given["workers"] = check_workers(given["workers"])
     return given
@@ -161,7 +159,7 @@ def make_plan(
     name: str | None,
     given: Mapping[str, Any],
     *,
-    file: settings_file.SettingsFile | None = None,
+    file: SettingsFile | None = None,
     variables: Mapping[str, str] | None = None,
     hosts: Sequence[str] | None = None,
 ) -> Plan:
@@ -172,13 +170,13 @@ def make_plan(
     values = {name: setting.default for name, setting in SETTINGS.items()}
     origins: dict[str, Origin] = {}
     if file is None:
-        path = settings_file.find_file()
-        file = None if path is None else settings_file.load_file(path)
+        path = find_file()
+        file = None if path is None else load_file(path)
     if file is not None:
         for table in reversed(file.require_valid().holding(name, host_names() if hosts is None else hosts)):
             values.update(table.values)
             origins |= dict.fromkeys(table.values, Origin("file", f"{file.path} {table.header}"))
-    for variable in environment.read_variables(name, os.environ if variables is None else variables).values():
+    for variable in read_variables(name, os.environ if variables is None else variables).values():
         values[variable.setting] = variable.value
         origins[variable.setting] = Origin("environment", variable.variable)
     values.update(given)

@@ -1,22 +1,21 @@
-"""Where sessions come from: an engine or sessionmaker, which makes one for each job, or an application's scoped_session.
+"""The sessions of jobs, and where they come from.
 
-Those for coroutines are in procjobs.sql.async_sources; a URL such as postgresql+psycopg is good for both.
+An engine or a sessionmaker makes one for each job; an application's scoped_session has its own. The sessions of coroutines
+are in procjobs.sql.async_sources; a URL such as postgresql+psycopg is good for both.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from procjobs.errors import ConfigurationError
 from procjobs.sql import connections
-from procjobs.sql.async_sources import AsyncSessions, is_async, make_async_source
+from procjobs.sql.async_sources import AsyncSessions, make_async_source
+from procjobs.sql.databases import Database, Sessions, is_async, is_sync
 from procjobs.sql.urls import has_async_driver, has_sync_driver, show
-
-if TYPE_CHECKING:
-    from procjobs.sql.configuration import Database, Sessions
 
 
 class Source(Protocol):
@@ -32,7 +31,7 @@ class Source(Protocol):
         """Close the job's session; its connection goes back to the engine's pool."""
 
     def give_up_inherited(self) -> None:
-        """Let go of what another process has opened, without a word to the database."""
+        """Let go of everything that another process has opened; the database does not notice."""
 
 
 class OwnSessions:
@@ -94,12 +93,12 @@ class ScopedSessions:
 
 
 def make_engine(url: URL | str) -> Engine:
-    """Return an engine for jobs: a connection lives on between them, and a ping tells one that the server has closed."""
+    """Return an engine for jobs. Connections live on between jobs; a ping finds those that the server has closed."""
     return create_engine(url, pool_pre_ping=True)
 
 
 def make_source(database: Sessions | URL) -> Source:
-    """Return where the Sessions of jobs come from."""
+    """Return the source of the Sessions of jobs."""
     sessions: Any = make_engine(database) if isinstance(database, URL) else database
     if isinstance(sessions, Engine):
         sessions = sessionmaker(sessions)
@@ -113,20 +112,20 @@ class LateSource:
         self._database: Any = database
         self._source: Source | None = None
         self._async_source: AsyncSessions | None = None
-        if _is_sync(database):
+        if is_sync(database):
             self.resolve()
         elif is_async(database):
             self.resolve_async()
 
     def __str__(self) -> str:
-        """Return what it is in a message."""
+        """Return its name in a message."""
         return show(self._database) if isinstance(self._database, URL) else repr(self._database)
 
     def resolve(self) -> Source | None:
         """Return the source of Sessions, None where the database is for asyncio."""
         if self._source is None:
             database = self._called()
-            if has_sync_driver(database) if isinstance(database, URL) else _is_sync(database):
+            if has_sync_driver(database) if isinstance(database, URL) else is_sync(database):
                 self._source = make_source(database)
         return self._source
 
@@ -139,12 +138,12 @@ class LateSource:
         return self._async_source
 
     def _called(self) -> Any:
-        """Return the database; of a function, what it returns when it is first called."""
+        """Return the database; for a function, the object that its first call returns."""
         database = self._database
-        if isinstance(database, URL) or _is_sync(database) or is_async(database):
+        if isinstance(database, URL) or is_sync(database) or is_async(database):
             return database
         made = database()
-        if not _is_sync(made) and not is_async(made):
+        if not is_sync(made) and not is_async(made):
             raise ConfigurationError(
                 f"the function given as database returned {made!r}: expected an Engine, a sessionmaker, a scoped_session, "
                 "an AsyncEngine or an async_sessionmaker"
@@ -153,11 +152,7 @@ class LateSource:
         return made
 
     def give_up_inherited(self) -> None:
-        """Do that in a process that was just forked."""
+        """Let go of everything that the parent has opened; for a process that was just forked."""
         for source in (self._source, self._async_source):
             if source is not None:
                 source.give_up_inherited()
-
-
-def _is_sync(database: object) -> bool:
-    return isinstance(database, Engine | sessionmaker | scoped_session)

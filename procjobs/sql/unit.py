@@ -27,7 +27,7 @@ from procjobs.sql import connections
 from procjobs.sql.sources import LateSource, Source
 from procjobs.worker.context import current_job
 
-_log: Final = logging.getLogger("procjobs.sql")
+_log: Final = logging.getLogger(__package__)
 
 
 _database: LateSource | None = None

@@ -26,12 +26,13 @@ import sys
 import traceback
 from typing import Any, Final, NoReturn
 
-from procjobs.host import cpus, observe, process
+from procjobs.host import cpus, descriptors, observe, process
 from procjobs.shared.wire import limit_text
-from procjobs.worker.worker import WorkerSetup, run_worker
+from procjobs.worker.startup import WorkerSetup
+from procjobs.worker.worker import run_worker
 
 CONTROL_FD, SPEC_FD, TABLE_FD = 3, 4, 5
-_WORKER_FDS: Final = 6  # see procjobs.supervisor.workers.worker_link
+_WORKER_FDS_ROOM: Final = descriptors.room_for(6)  # see procjobs.supervisor.workers.worker_link
 _MAX_MESSAGE_BYTES: Final = 64 * 1024  # what the supervisor reads at once
 _MAX_PROBLEM_BYTES: Final = 10_000
 _SQL: Final = "procjobs.sql.configuration"
@@ -74,7 +75,7 @@ class Template:
         """Fork workers until the supervisor is gone."""
         while True:
             try:
-                message, fds, _, _ = socket.recv_fds(self._control, _MAX_MESSAGE_BYTES, _WORKER_FDS, socket.MSG_CMSG_CLOEXEC)
+                message, fds, _ = descriptors.receive(self._control, _MAX_MESSAGE_BYTES, _WORKER_FDS_ROOM)
             except ConnectionResetError:  # it was killed with something of ours unread
                 break
             if not message:
@@ -105,8 +106,7 @@ class Template:
         else:
             self._workers.add(pid)
         finally:
-            for fd in fds:
-                os.close(fd)
+            descriptors.close_all(fds)
 
     def _tell(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -1,9 +1,9 @@
 """Jobs that are coroutine functions. Each has an event loop of its own, which is closed with it.
 
-1. What the job has left in its loop, tasks and asynchronous generators, is cancelled and closed before the job is answered.
+1. Tasks and asynchronous generators that a job leaves in its loop are cancelled and closed before the job is answered.
 2. A soft timeout is raised in the job's coroutine: where it runs, or where it awaits. It is never raised in the loop's own
-   code, nor in another task: one that computes has it come when it awaits.
-3. What surrounds the coroutine is entered and left within the loop, and no soft timeout comes then.
+   code, nor in another task: while another task computes, it waits until that task awaits.
+3. Middleware around the coroutine is entered and left within the loop, and no soft timeout comes then.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from types import FrameType
 from typing import Any, Final, TypeVar
 
 from procjobs.errors import JobTimeout
-from procjobs.worker.context import AsyncSurroundings
+from procjobs.worker.middleware import AsyncMiddleware
 
 T = TypeVar("T")
 
 FILES: Final = frozenset({__file__, runners.__file__, base_events.__file__})
-"""What a traceback passes through on its way to the job's own lines."""
+"""The files whose frames stand in a traceback before the job's own."""
 
 
 class _ToAwait(type):
-    """Leaves out of a class what the libraries that a coroutine awaits take for a failure of their own."""
+    """Takes those bases out of a class that the libraries which a coroutine awaits take for failures of their own."""
 
     def mro(cls) -> list[type]:
         return [base for base in super().mro() if base not in {TimeoutError, OSError, Exception}]
 
 
 class SoftTimeout(JobTimeout, asyncio.CancelledError, metaclass=_ToAwait):
-    """The JobTimeout that is raised inside a coroutine: for whoever does not know that, a cancellation and nothing else.
+    """The JobTimeout that is raised inside a coroutine: to libraries that do not know it, it is a cancellation.
 
-    It is raised in the middle of what the job awaits. A task group ends its tasks for a CancelledError before it passes that
-    on, and a driver its statement. An OSError, which JobTimeout is as well, psycopg takes for a lost connection, and a loop
-    around `asyncio.wait_for` for one to be tried again. Python: `type.mro`, "can be overridden by a metaclass".
+    It is raised in the middle of the library that the job awaits. For a CancelledError a task group ends its tasks, and a
+    driver its statement, before they pass it on. But JobTimeout is an OSError as well: psycopg would take that for a lost
+    connection, and a loop around `asyncio.wait_for` would try again. Python: `type.mro`, "can be overridden by a metaclass".
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as what it is outside the loop: others need no asyncio to unpickle it."""
+        """Travel as a plain JobTimeout: other processes need no asyncio to unpickle it."""
         return _plain(self).__reduce__()
 
 
@@ -48,7 +48,7 @@ def _plain(error: JobTimeout) -> JobTimeout:
 
 
 def _only_timeout(group: BaseExceptionGroup[Any]) -> SoftTimeout | None:
-    """Return the timeout that is all there is in a group: before Python 3.13, a TaskGroup wraps what leaves its body."""
+    """Return the timeout if a group has nothing else: before Python 3.13, a TaskGroup wraps exceptions of its body."""
     found: Any
     found, others = group.split(SoftTimeout)
     while isinstance(found, BaseExceptionGroup):
@@ -57,7 +57,7 @@ def _only_timeout(group: BaseExceptionGroup[Any]) -> SoftTimeout | None:
 
 
 class AwaitedJob:
-    """One attempt of such a job."""
+    """One attempt of a job that is a coroutine function."""
 
     def __init__(self, call: Callable[[], Awaitable[Any]]) -> None:
         self._call = call
@@ -67,21 +67,21 @@ class AwaitedJob:
         self._is_woken = False
         self._has_ended = False
 
-    def run(self, conclude: Callable[[Any], T], surroundings: AsyncSurroundings | None) -> T:
-        """Return what `conclude` makes of the coroutine's result, still within the surroundings."""
-        return asyncio.run(self._run(conclude, surroundings), debug=False)
+    def run(self, conclude: Callable[[Any], T], middleware: AsyncMiddleware | None) -> T:
+        """Run the coroutine and return `conclude(its result)`, which is called inside the middleware too."""
+        return asyncio.run(self._run(conclude, middleware), debug=False)
 
-    async def _run(self, conclude: Callable[[Any], T], surroundings: AsyncSurroundings | None) -> T:
-        if surroundings is None:
+    async def _run(self, conclude: Callable[[Any], T], middleware: AsyncMiddleware | None) -> T:
+        if middleware is None:
             return await self._perform(conclude)
-        async with surroundings():
+        async with middleware():
             return await self._perform(conclude)
 
     async def _perform(self, conclude: Callable[[Any], T]) -> T:
         self._task = asyncio.current_task()
         try:
             result = await _Stepped(self)
-            self._is_running = True  # what the result's own __reduce__ does is the job's
+            self._is_running = True  # the result's own __reduce__ is the job's code
             return conclude(result)
         except SoftTimeout as error:
             raise _plain(error).with_traceback(error.__traceback__) from None
@@ -94,7 +94,7 @@ class AwaitedJob:
             self._is_running, self._has_ended = False, True
 
     def interrupt(self, error: JobTimeout, frame: FrameType | None) -> None:
-        """Raise the error in the coroutine: now if it is what runs, else where it awaits. For the signal handler."""
+        """Raise the error in the coroutine: now if the coroutine runs, else where it awaits. For the signal handler."""
         if self._has_ended:
             return
         timeout = SoftTimeout(str(error), job_id=error.job_id, attempt=error.attempt)
@@ -109,7 +109,7 @@ class AwaitedJob:
             self._is_woken = self._task.cancel()
 
     def steps(self) -> Generator[Any, Any, Any]:
-        """Advance the coroutine as `await` does, but for the cancellation that stands for a timeout."""
+        """Advance the coroutine as `await` does; a cancellation that stands for a timeout becomes the timeout."""
         coroutine = _await(self._call)
         step: Callable[[Any], Any] = coroutine.send
         argument: Any = None
@@ -127,7 +127,7 @@ class AwaitedJob:
                 self._is_running = False
             try:
                 step, argument = coroutine.send, (yield awaited)
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it is for the coroutine
+            except BaseException as error:  # noqa: BLE001 - any exception here is for the coroutine
                 step, argument = coroutine.throw, error
 
     def _forget_waking(self) -> None:
@@ -142,7 +142,7 @@ async def _await(call: Callable[[], Awaitable[T]]) -> T:
 
 
 class _Stepped:
-    """What a job's own task awaits."""
+    """The one thing that a job's own task awaits."""
 
     def __init__(self, job: AwaitedJob) -> None:
         self._job = job

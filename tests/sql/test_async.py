@@ -253,7 +253,7 @@ def test_ordinary_functions_of_a_pool_with_a_database_do_not_load_asyncio(postgr
 
 def test_coroutine_of_a_job_can_be_awaited_here_in_a_transaction(database):
     from procjobs.sql import unit
-    from procjobs.worker import context
+    from procjobs.worker.middleware import set_middleware
 
     async def use():
         async with sql.async_transaction():
@@ -274,5 +274,5 @@ def test_coroutine_of_a_job_can_be_awaited_here_in_a_transaction(database):
         asyncio.run(use())
     finally:
         unit.use(None, None)
-        context.surround_jobs(None)
+        set_middleware(None)
     assert {1: "new"} == database.names()

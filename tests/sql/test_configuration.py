@@ -172,14 +172,14 @@ def test_session_without_a_database_says_so():
 def configured_here(database):
     """Configure the process of the tests, and take it back."""
     from procjobs.sql import unit
-    from procjobs.worker import context
+    from procjobs.worker.middleware import set_middleware
 
     sql.configure(database.url)
     yield database
     engine = unit._database.resolve()._maker.kw["bind"]
     engine.dispose()
     unit.use(None, None)
-    context.surround_jobs(None)
+    set_middleware(None)
 
 
 def test_function_of_a_job_can_be_called_here_in_a_transaction(configured_here):

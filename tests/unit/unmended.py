@@ -4,7 +4,6 @@
 CIRCLES = [
     ["dispatch.assigner", "dispatch.completion", "dispatch.dispatcher", "dispatch.failures", "dispatch.limiters", "dispatch.model", "dispatch.pending", "dispatch.ports", "dispatch.queue", "dispatch.scaling", "dispatch.slots", "dispatch.watchdog", "supervisor.clients.client_link", "supervisor.clients.requests", "supervisor.clients.unique_keys", "supervisor.durable.durable_jobs", "supervisor.durable.recorder_link", "supervisor.durable.stored_jobs", "supervisor.durable.uncommitted", "supervisor.publisher", "supervisor.results", "supervisor.supervisor", "supervisor.workers.host_load", "supervisor.workers.output", "supervisor.workers.processes", "supervisor.workers.stacks", "supervisor.workers.templates", "supervisor.workers.worker_link"],
     ["client.connection.connection", "client.connection.unacknowledged", "client.controls", "client.job", "client.map", "client.monitor", "client.outbox", "client.pool", "client.shutdown", "client.submitter"],
-    ["sql", "sql.async_unit", "sql.configuration", "sql.sources", "sql.unit", "sql.waiting"],
     ["compat.asyncjob", "compat.asyncjob.alias", "compat.asyncjob.as_tgext", "compat.asyncjob.perform", "compat.asyncjob.progress", "compat.asyncjob.starting"],
 ]
 UPWARD = {

@@ -1,0 +1,60 @@
+"""Descriptors that arrive over a Unix socket (unix(7), SCM_RIGHTS): the one module that receives them.
+
+The kernel gives a process new descriptors the moment it reads a message, whether it wants them or not. So the receiver
+says how many it has room for, and closes those that it has no use for.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from typing import Final
+
+ROOM_FOR_ALL: Final = socket.CMSG_LEN(253 * 4)
+"""Room for the most descriptors that one message can carry (SCM_MAX_FD of the kernel)."""
+ROOM_FOR_ONE: Final = socket.CMSG_LEN(4)
+"""Room for one descriptor; CMSG_SPACE would leave room for a second one."""
+# Plain numbers: to combine two flags of an enum costs 0.5 us.
+CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+NO_WAIT: Final = int(socket.MSG_DONTWAIT) | CLOEXEC
+_TRUNCATED: Final = int(socket.MSG_CTRUNC)
+
+
+def room_for(count: int) -> int:
+    """Return the room for this many descriptors."""
+    return socket.CMSG_LEN(count * 4)
+
+
+def receive(
+    sock: socket.socket, max_bytes: int, room: int = ROOM_FOR_ALL, flags: int = CLOEXEC
+) -> tuple[bytes, list[int], bool]:
+    """Read from a socket: return the bytes, the descriptors that came with them, and whether some were lost.
+
+    Descriptors are lost where more came than there is room for, or than this process may open; the kernel closes these.
+    Raises as `socket.recvmsg` does. Runs for every message between processes, nearly all of which carry no descriptor.
+    """
+    data, ancillary, received, _ = sock.recvmsg(max_bytes, room, flags)
+    if not ancillary:
+        return data, [], received & _TRUNCATED != 0
+    fds: list[int] = []
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds += array.array("i", content[: len(content) // 4 * 4])
+    return data, fds, received & _TRUNCATED != 0
+
+
+def is_regular(fd: int) -> bool:
+    """Return whether this is a regular file, as memory files are.
+
+    Nothing else is taken from a process that is not trusted: a pipe or a device has no size and may have no end.
+    """
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close these descriptors."""
+    for fd in fds:
+        os.close(fd)
