@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, delete, select, update
 
 from procjobs.errors import UnknownJob
 from procjobs.shared.ids import from_text, to_text
-from procjobs.shared.recorder_wire import Event, Op
+from procjobs.shared.recorder_wire import End, Event, Free, Retry, Start, Submit
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import HEADER, Outcome, finished_frame, parse_finished
 from procjobs.store.database import clean
@@ -112,21 +112,20 @@ class Journal:
         """Return what events, each with its descriptor, come to."""
         changes = Changes()
         for event, fd in events:
-            kind = event[0]
-            if kind == Op.SUBMIT:
+            if isinstance(event, Submit):
                 self._submit(changes, event, fd)
-            elif kind == Op.START:
-                self._start(changes, event)
-            elif kind == Op.END:
+            elif isinstance(event, End):
                 self._end(changes, event, fd)
-            elif kind == Op.RETRY:
+            elif isinstance(event, Start):
+                self._start(changes, event)
+            elif isinstance(event, Retry):
                 self._retry(changes, event)
-            elif kind == Op.FREE:
+            elif isinstance(event, Free):
                 self._free(changes, event)
         return changes
 
-    def _submit(self, changes: Changes, event: Event, fd: int | None) -> None:
-        _, job_id, number, inline, _, submitted_at, not_before, expires_at, key, unique = event
+    def _submit(self, changes: Changes, event: Submit, fd: int | None) -> None:
+        job_id, number, inline, _, submitted_at, not_before, expires_at, key, unique = event
         kind = self._kinds[number]
         if not kind.is_stored:
             changes.kinds.append(kind)
@@ -140,8 +139,8 @@ class Journal:
         })  # fmt: skip
 
     @staticmethod
-    def _start(changes: Changes, event: Event) -> None:
-        _, raw_id, attempt, worker, pid, now = event
+    def _start(changes: Changes, event: Start) -> None:
+        raw_id, attempt, worker, pid, now = event
         job_id = to_text(raw_id)
         account = {"outcome": "running", "started_at": now, "worker": worker, "worker_pid": pid}
         changes.note_attempt(job_id, attempt, account)
@@ -151,8 +150,8 @@ class Journal:
         changes.running[job_id] = {"b_id": job_id, "b_attempt": attempt, "b_started_at": started_at, "b_crashes": crashes}
 
     @staticmethod
-    def _retry(changes: Changes, event: Event) -> None:
-        _, raw_id, attempt, account, not_before = event
+    def _retry(changes: Changes, event: Retry) -> None:
+        raw_id, attempt, account, not_before = event
         job_id = to_text(raw_id)
         changes.note_attempt(job_id, attempt, {**_usage(account.get("details", b"")), **account})
         started_at = changes.replace(job_id, account.get("started_at"))
@@ -162,8 +161,8 @@ class Journal:
         }  # fmt: skip
 
     @staticmethod
-    def _end(changes: Changes, event: Event, fd: int | None) -> None:
-        _, raw_id, attempt, state, reason, frame, has_descriptor, now, error, account = event
+    def _end(changes: Changes, event: End, fd: int | None) -> None:
+        raw_id, attempt, state, reason, frame, has_descriptor, now, error, account = event
         job_id = to_text(raw_id)
         finished = parse_finished(frame)
         started_at = changes.replace(job_id, now - finished.seconds if attempt else None)
@@ -180,8 +179,8 @@ class Journal:
         }  # fmt: skip
 
     @staticmethod
-    def _free(changes: Changes, event: Event) -> None:
-        _, raw_id, attempt, account = event
+    def _free(changes: Changes, event: Free) -> None:
+        raw_id, attempt, account = event
         job_id = to_text(raw_id)
         if account is not None:
             changes.note_attempt(job_id, attempt, account)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import wall
 from procjobs.shared.ids import from_text, to_text
-from procjobs.shared.recorder_wire import Op
+from procjobs.shared.recorder_wire import Key
 from procjobs.shared.states import FINAL
 from procjobs.supervisor.durable.stored_jobs import verdict_frame
 
@@ -66,7 +66,7 @@ class UniqueKeys:
             self._asking[key].append((client, job_id, seconds, tell))
         else:
             self._asking[key] = [(client, job_id, seconds, tell)]
-            recording.stored.question(Op.KEY, key, lambda told: self._on_told(key, told))
+            recording.stored.question(Key, key, lambda told: self._on_told(key, told))
 
     def _on_told(self, key: bytes, told: dict[str, Any]) -> None:
         known = None if told["id"] is None else from_text(told["id"])

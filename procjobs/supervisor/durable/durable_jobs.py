@@ -25,7 +25,21 @@ from procjobs.host import process
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.shared import wire
 from procjobs.shared.ids import to_text
-from procjobs.shared.recorder_wire import MAX_STORED_BYTES, WINDOW, Event, Op, RecorderFrame, pack_batch
+from procjobs.shared.recorder_wire import (
+    MAX_STORED_BYTES,
+    WINDOW,
+    End,
+    Event,
+    Free,
+    Load,
+    Open,
+    RecorderFrame,
+    Retry,
+    Start,
+    Submit,
+    Sweep,
+    pack_batch,
+)
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.states import Event as Change
 from procjobs.shared.wire import BODY, U64, Finished, WireError, limit_text
@@ -79,7 +93,7 @@ class Recording:
         self._backlog = Backlog()
         self._acknowledgements: deque[tuple[int, ClientLink]] = deque()
         self.stored = StoredJobs(supervisor, desk, self._ask)
-        self._starts: dict[Job, tuple[float, Event]] = {}
+        self._starts: dict[Job, tuple[float, Start]] = {}
         self.last_answer: Finished | None = None  # what a worker has said of its attempt, which may be retried
         self._started_at = self._starts_at = 0.0
         self._heard_at = 0.0
@@ -100,8 +114,8 @@ class Recording:
         not_before = moment + delay if delay > 0 else 0.0
         expires_at = moment + expires if expires else 0.0
         has_descriptor = job.fd is not None
-        event = (
-            int(Op.SUBMIT), job.id, job.kind.number, job.inline, has_descriptor, moment, not_before, expires_at, job.key,
+        event = Submit(
+            job.id, job.kind.number, job.inline, has_descriptor, moment, not_before, expires_at, job.key,
             self._supervisor.unique_keys.settle(job, moment),
         )  # fmt: skip
         size = len(job.inline) + (os.fstat(job.fd).st_size if job.fd is not None else 0)
@@ -119,7 +133,7 @@ class Recording:
         """Note that a job was given to a worker. It is told in a moment, if the job has not ended, or been taken back."""
         self.stored.count_out(job)
         self._starts.pop(job, None)
-        self._starts[job] = self._supervisor.now, (int(Op.START), job.id, job.attempt, worker, pid, wall())
+        self._starts[job] = self._supervisor.now, Start(job.id, job.attempt, worker, pid, wall())
 
     def _tell_starts(self, now: float) -> None:
         """Tell of the jobs that have been running for a moment: most have ended by then, and their end says it all."""
@@ -128,7 +142,7 @@ class Recording:
             if started_at + _START_SECONDS > now:
                 return
             del self._starts[job]
-            if job.state is JobState.RUNNING and job.attempt == event[2]:
+            if job.state is JobState.RUNNING and job.attempt == event.attempt:
                 self._ask(event)
 
     def retried(self, job: Job, not_before: float) -> None:
@@ -137,7 +151,7 @@ class Recording:
         answer = self.last_answer
         if answer is not None and (answer.job_id, answer.attempt) == (job.id, job.attempt):
             account["details"] = answer.details
-        self._backlog.append(((int(Op.RETRY), job.id, job.attempt, account, not_before), None, None, Wait.NOTHING, None, 0))
+        self._backlog.append((Retry(job.id, job.attempt, account, not_before), None, None, Wait.NOTHING, None, 0))
 
     def ended(self, job: Job, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
         """Take an answer, which goes out when it is committed; that of a job which is only given back to the store, too."""
@@ -145,13 +159,13 @@ class Recording:
         ended = Ended(job, reason, frame, fd, error)
         if reason is Reason.STOPPED:
             account = self._account(job) if _was_cut_off(job) else None
-            self._backlog.append(((int(Op.FREE), job.id, job.attempt, account), None, None, Wait.ANSWER, ended, len(frame)))
+            self._backlog.append((Free(job.id, job.attempt, account), None, None, Wait.ANSWER, ended, len(frame)))
             return
         size = os.fstat(fd).st_size if fd is not None else 0
         kept_frame, kept_fd = (frame, fd) if size <= MAX_STORED_BYTES else (_too_large(job.id, size), None)
         account = self._account(job)
-        event = (
-            int(Op.END), job.id, job.attempt, int(job.state), int(reason), kept_frame, kept_fd is not None, wall(), error,
+        event = End(
+            job.id, job.attempt, int(job.state), int(reason), kept_frame, kept_fd is not None, wall(), error,
             account,
         )  # fmt: skip
         self._backlog.append((event, kept_fd, None, Wait.ANSWER, ended, len(frame) + size))
@@ -160,8 +174,8 @@ class Recording:
         """Return what is known of the attempt that has ended, by the names of the store's columns."""
         account: dict[str, Any] = {}
         _, start = self._starts.pop(job, _UNTOLD)
-        if start is not None and start[2] == job.attempt:
-            account |= {"worker": start[3], "worker_pid": start[4], "started_at": start[5]}
+        if start is not None and start.attempt == job.attempt:
+            account |= {"worker": start.worker, "worker_pid": start.pid, "started_at": start.time}
         if job.transcript is not None:
             account["log"] = limit_text(job.transcript.text_of_attempt(), 8192)
         if job.row:
@@ -176,7 +190,7 @@ class Recording:
 
     def sweep(self) -> None:
         """Look into the outbox: a transaction has just left something there."""
-        self._ask((int(Op.SWEEP),))
+        self._ask(Sweep())
 
     def _ask(self, question: Event) -> None:
         self._backlog.append((question, None, None, Wait.NOTHING, None, 0))
@@ -261,15 +275,15 @@ class Recording:
             return
         settings = self._supervisor.settings
         known = [] if self._is_first else list(self._desk.jobs)
-        store = settings.store or ""
-        opening = (
+        store = str(settings.store or "")
+        opening = Open(
             store, self._supervisor.store_name, self._owner, settings.result_ttl, settings.history_ttl,
             settings.history_limit, self._is_first, known, self._begun,
         )  # fmt: skip
         self._is_open = False
         self._backlog.begin_anew()
         self._heard_at = now
-        link.send(pack_batch([(int(Op.OPEN), opening)], 0), None)
+        link.send(pack_batch([opening], 0), None)
 
     def on_exit(self, how: process.Exit) -> bool:
         """Note the end of a process; return whether it was the recorder, which is started again."""
@@ -335,7 +349,7 @@ class Recording:
         waiting = loaded.total() - sum(loaded[queue] for queue in crowded) + max(aside - max_queued, 0)
         if waiting <= most // 2 and not dispatcher.stopping:
             self._is_loading = True
-            self._ask((int(Op.LOAD), most - waiting, max(most - scheduled, 0), list(crowded)))
+            self._ask(Load(most - waiting, max(most - scheduled, 0), list(crowded)))
 
     def _send_more(self) -> None:
         link = self._link

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from procjobs.clock import wall
 from procjobs.shared import wire
 from procjobs.shared.ids import ID_BYTES, to_text
-from procjobs.shared.recorder_wire import LOADED, Event, Op, RecorderFrame
+from procjobs.shared.recorder_wire import LOADED, Cancel, Event, Find, Key, RecorderFrame
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.wire import BODY, HEADER, U32, Frame, WireError, finished_frame
 from procjobs.supervisor.durable.recorder_link import Recalled
@@ -83,13 +83,13 @@ class StoredJobs:
         """Look a job up that is not known here; the client gets its answer, now or when there is one."""
         waiting = self._awaited.setdefault(job_id, [])
         waiting.append(client)
-        self._ask((int(Op.FIND), job_id))
+        self._ask(Find(job_id))
 
-    def question(self, op: Op, subject: bytes, then: Callable[[dict[str, Any]], None]) -> None:
+    def question(self, event: type[Cancel | Key], subject: bytes, then: Callable[[dict[str, Any]], None]) -> None:
         """Ask the recorder; `then` gets what it tells."""
         self._tokens += 1
         self._questions[self._tokens] = then
-        self._ask((int(op), subject, self._tokens))
+        self._ask(event(subject, self._tokens))
 
     def cancel(self, job_id: bytes, client: ClientLink, number: int) -> None:
         """Cancel a job that may wait in the store; the reply comes later."""
@@ -97,12 +97,12 @@ class StoredJobs:
         def reply(told: dict[str, Any]) -> None:
             was_cancelled, job = bool(told["cancelled"]), self._desk.jobs.get(job_id)
             if was_cancelled and job_id in self._awaited:
-                self._ask((int(Op.FIND), job_id))
+                self._ask(Find(job_id))
             elif not was_cancelled and job is not None:  # it was loaded in the meantime
                 was_cancelled = self._desk.cancel(job)
             self._desk.reply(client, number, {"known": bool(told["known"]), "cancelled": was_cancelled})
 
-        self.question(Op.CANCEL, job_id, reply)
+        self.question(Cancel, job_id, reply)
 
     def _on_refused(self, raw: bytes) -> None:
         job_id, text = raw[BODY : BODY + ID_BYTES], raw[BODY + ID_BYTES :].decode(errors="replace")

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from procjobs.shared.recorder_wire import MAX_EVENTS, Event, Op, pack_batch
+from procjobs.shared.recorder_wire import MAX_EVENTS, Event, Forget, pack_batch
+from procjobs.shared.recorder_wire import Kind as KindEvent
 from procjobs.shared.wire import WireError
 
 if TYPE_CHECKING:
@@ -80,12 +81,12 @@ class Backlog:
         size, fd = 0, None
         if len(self._kinds_sent) >= _MAX_KINDS:  # each closure is one: neither side may keep them all
             self._kinds_sent.clear()
-            events.append((int(Op.FORGET),))
+            events.append(Forget())
         while self._sent < len(self.entries) and len(events) < MAX_EVENTS and size < _BATCH_BYTES and fd is None:
             event, fd, kind, _, _, event_bytes = self.entries[self._sent]
             if kind is not None and kind not in self._kinds_sent:
                 self._kinds_sent.add(kind)
-                events.append((int(Op.KIND), kind.number, kind.description, kind.function))
+                events.append(KindEvent(kind.number, kind.description, kind.function))
             events.append(event)
             size += event_bytes
             self._sent += 1
