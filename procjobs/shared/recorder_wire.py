@@ -206,6 +206,8 @@ class Forget(NamedTuple):
 
 
 Event = Open | Kind | Submit | Start | Retry | End | Free | Find | Cancel | Load | Key | Sweep | Forget
+EventWithFd = tuple[Event, "int | None"]
+"""An event as it has arrived, and its descriptor."""
 
 _CLASSES: Final[tuple[type[Event], ...]] = (
     Open, Kind, Submit, Start, Retry, End, Free, Find, Cancel, Load, Key, Sweep, Forget

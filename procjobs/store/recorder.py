@@ -48,9 +48,11 @@ from procjobs.shared.recorder_wire import (
     Sweep,
 )
 from procjobs.shared.states import JobState
+from procjobs.shared.wire import HEADER, Outcome, finished_frame
 from procjobs.store import rescue
+from procjobs.store.changes import Changes
 from procjobs.store.database import Claim, explain, open_engine
-from procjobs.store.journal import Changes, Journal, forgotten_frame, has_data
+from procjobs.store.journal import Journal
 from procjobs.store.schema import jobs, migrate
 
 SOCKET_FD: Final = 3
@@ -198,7 +200,7 @@ class Recorder:
         forgotten: set[int] = set()  # after this, for events that came before may refer to them
         for event, _ in events:
             if isinstance(event, Kind):
-                self._journal.learn_kind(*event)
+                self._journal.learn_kind(event)
                 forgotten.discard(event.number)
             elif isinstance(event, Forget):
                 forgotten = self._journal.known_kinds
@@ -385,6 +387,20 @@ class Recorder:
         except (SQLAlchemyError, StoreUnavailable, OSError) as error:
             self._disconnect()
             self._tell(explain(error))
+
+
+def _unknown(job_id: bytes, message: str) -> bytes:
+    return finished_frame(job_id, Outcome.VERDICT, 0, 0, 0.0, {"error": "UnknownJob", "message": message})
+
+
+def forgotten_frame(job_id: bytes) -> bytes:
+    """Return the answer about a job whose result was kept for `result_ttl`, and is not any more."""
+    return _unknown(job_id, f"the result of job {to_text(job_id)} is not kept any longer (result_ttl)")
+
+
+def has_data(frame: bytes) -> bool:
+    """Return whether a descriptor belongs to a FINISHED frame."""
+    return bool(HEADER.unpack_from(frame)[2])
 
 
 def _memory_file(data: bytes) -> int:

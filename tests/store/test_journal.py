@@ -13,7 +13,7 @@ from procjobs.errors import StoreUnavailable
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id, to_text
-from procjobs.shared.recorder_wire import End, Free, Load, Retry, Start, Submit
+from procjobs.shared.recorder_wire import End, Free, Kind, Load, Retry, Start, Submit
 from procjobs.shared.states import JobState, Reason
 from procjobs.store import rescue
 from procjobs.store.database import open_engine
@@ -42,7 +42,7 @@ class Book:
     def take_office(self, owner, pool="pool"):
         self.journal, self.owner = Journal(pool, owner), owner
         for number, priority in ((1, 0), (2, 5)):
-            self.journal.learn_kind(number, description(priority=priority), b"f%d" % number)
+            self.journal.learn_kind(Kind(number, description(priority=priority), b"f%d" % number))
 
     def do(self, act, *arguments):
         with self._connection.begin():
