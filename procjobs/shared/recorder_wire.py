@@ -1,7 +1,7 @@
 """The bytes between a supervisor and its recorder. Pure: no descriptor is touched here.
 
 The supervisor sends events, in batches. Both ends are the same interpreter, so a batch is `marshal`, which takes a fifth of
-the time of JSON and takes bytes. The supervisor itself unpacks no such thing: what the recorder says are frames as in
+the time of JSON and takes bytes. The supervisor itself unpacks no such thing: the recorder answers with frames as in
 `procjobs.shared.wire`, with kinds of its own.
 
     BATCH     supervisor -> recorder
@@ -9,58 +9,57 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: w
     0      4    length of the batch, this header included
     4      4    number of descriptors that travel with it: 0 or 1, which is that of its last event
     8      8    number of its last event; events are numbered from 1 for the life of the supervisor
-    16     ...  a list of tuples, the first element of each being its class Op
+    16     ...  a list of tuples, one for each event: its Op as a number, then its fields in the order of its class
 
-    OPEN      (what, settings): the first batch of a recorder; numbered 0
-    KIND      (what, number, description, function): what later events call kind `number`; has the number of the next event
-    FORGET    (what,): the kinds that were told of before are told of again where they are needed
-    SUBMIT    (what, job id, kind, inline, has descriptor, submitted, not before, expires, key, unique until)
-    START     (what, job id, attempt, worker, pid, time)
-    RETRY     (what, job id, attempt, account of the attempt, not before)
-    END       (what, job id, attempt, state, reason, frame, has descriptor, time, error, account of the attempt or None)
-    FREE      (what, job id, attempt, account or None): the pool stops; the job goes back to those that wait in the store
-    FIND      (what, job id): FOUND is wanted
-    CANCEL    (what, job id, token): if it waits in the store, it is cancelled; TOLD is wanted
-    KEY       (what, key, token): which job has this key for itself? TOLD is wanted
-    SWEEP     (what,): what transactions of users have left in the outbox becomes jobs
-    LOAD      (what, most, later, queues): so many of those that wait in the store are wanted, and of those that wait for
-              a time, but none of these queues: LOADED for each, and WINDOW
+    OP        CLASS     FIELDS
+    OPEN      Open      url, pool, owner, result_ttl, history_ttl, history_limit, is_first, known_jobs, started_attempts
+    KIND      Kind      number, description, function
+    SUBMIT    Submit    job_id, kind, inline, has_descriptor, submitted_at, not_before, expires_at, key, unique_until
+    START     Start     job_id, attempt, worker, pid, time
+    RETRY     Retry     job_id, attempt, account, not_before
+    END       End       job_id, attempt, state, reason, frame, has_descriptor, ended_at, error, account
+    FREE      Free      job_id, attempt, account
+    FIND      Find      job_id
+    CANCEL    Cancel    job_id, token
+    LOAD      Load      max_due, max_later, excluded_queues
+    KEY       Key       key, token
+    SWEEP     Sweep
+    FORGET    Forget
 
     COMMITTED recorder -> supervisor   u64: every event up to this number is in the database
     STATE     recorder -> supervisor   JSON {"problem"}: why the store cannot be written, "" when it can
     REFUSED   recorder -> supervisor   job id, text: this submission cannot be stored, whatever the state of the database
-    HELD      recorder -> supervisor   job id, JSON: a submission that was sent again: what the store knew of it already
+    HELD      recorder -> supervisor   job id, JSON {"attempt", "cut_off", "crashes"}: the store has this submission already
     FOUND     recorder -> supervisor   job id, u32 length of JSON {"state"}, JSON, FINISHED frame where it has ended
-    TOLD      recorder -> supervisor   JSON {"token", ...}: the answer to a question that had this token
+    TOLD      recorder -> supervisor   JSON {"token", ...}: the answer to the question that had this token
     LOADED    recorder -> supervisor   LOADED struct, key, description, function, inline
-    WINDOW    recorder -> supervisor   f64: seconds until a job that waits in the store may run, infinity: none does
+    WINDOW    recorder -> supervisor   f64: seconds until a job that waits in the store may run; infinity if no job waits
 """
 
 from __future__ import annotations
 
 import marshal
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 BATCH: Final = struct.Struct("<IIQ")
 LOADED: Final = struct.Struct("<16sHHHdddBII")
-"""Job id, attempt, how often it was cut off, crashes, submitted, not before, expires (Unix times, 0: none), length of the
-key, of the description, of the function."""
+"""Job id, attempt, interruptions, crashes, submitted, not before, expires (Unix times, 0: none), length of the key, of the
+description, of the function."""
 WINDOW: Final = struct.Struct("<d")
 MAX_STORED_BYTES: Final = 64 * 2**20
 """The largest descriptor of a job or of an answer that goes into the database: a transaction is held up for 0.3 s by it."""
 MAX_EVENTS: Final = 1000
-"""The most events of a batch. A transaction takes what has arrived, so a batch is no bound of anything but memory."""
+"""The most events of a batch. A transaction takes all that has arrived, so this bounds the memory of a batch alone."""
 
 assert BATCH.size == 16
 assert LOADED.size == 55
 
-Event = tuple[Any, ...]
-
 
 class Op(IntEnum):
-    """What an event says."""
+    """Which event a tuple is, on the wire."""
 
     OPEN = 0
     KIND = 1
@@ -77,8 +76,151 @@ class Op(IntEnum):
     FORGET = 12
 
 
+# The fields are plain values: marshal refuses an IntEnum or a NamedTuple inside an event. Times are Unix times in seconds.
+
+
+class Open(NamedTuple):
+    """The first event of a recorder; it has the number 0.
+
+    `owner` is the id of the supervisor. `known_jobs` are the jobs that it has in memory; none where this recorder `is_first`
+    of its life. `started_attempts` are the attempts, by job id, that the table of a killed supervisor shows as started.
+    """
+
+    url: str
+    pool: str
+    owner: str
+    result_ttl: float
+    history_ttl: float
+    history_limit: int
+    is_first: bool
+    known_jobs: list[bytes]
+    started_attempts: dict[str, int]
+
+
+class Kind(NamedTuple):
+    """The meaning of kind `number` in later events. It has the number of the next event."""
+
+    number: int
+    description: bytes
+    function: bytes
+
+
+class Submit(NamedTuple):
+    """A job to be stored. `not_before` and `expires_at` are 0 where there is no such time.
+
+    `unique_until` is None for a job that does not have its key for itself.
+    """
+
+    job_id: bytes
+    kind: int
+    inline: bytes
+    has_descriptor: bool
+    submitted_at: float
+    not_before: float
+    expires_at: float
+    key: bytes
+    unique_until: float | None
+
+
+class Start(NamedTuple):
+    """An attempt was given to a worker: `worker` is its slot, `pid` its process."""
+
+    job_id: bytes
+    attempt: int
+    worker: int
+    pid: int
+    time: float
+
+
+class Retry(NamedTuple):
+    """An attempt failed and another one follows, at `not_before` (0: at once).
+
+    `account` is all that is known of the attempt, by the names of the columns of the attempts.
+    """
+
+    job_id: bytes
+    attempt: int
+    account: dict[str, Any]
+    not_before: float
+
+
+class End(NamedTuple):
+    """A job has ended. `frame` is its FINISHED frame; `account` as in Retry, None if nothing is known of an attempt."""
+
+    job_id: bytes
+    attempt: int
+    state: int
+    reason: int
+    frame: bytes
+    has_descriptor: bool
+    ended_at: float
+    error: str
+    account: dict[str, Any] | None
+
+
+class Free(NamedTuple):
+    """The pool stops: the job goes back to those that wait in the store. `account` is that of the attempt it interrupts."""
+
+    job_id: bytes
+    attempt: int
+    account: dict[str, Any] | None
+
+
+class Find(NamedTuple):
+    """Asks for a job: FOUND is the answer."""
+
+    job_id: bytes
+
+
+class Cancel(NamedTuple):
+    """Cancels a job if it waits in the store: TOLD is the answer."""
+
+    job_id: bytes
+    token: int
+
+
+class Load(NamedTuple):
+    """Asks for jobs that wait in the store: LOADED for each, then WINDOW, are the answer.
+
+    At most `max_due` jobs that may run now and `max_later` that wait for a time, none of `excluded_queues`.
+    """
+
+    max_due: int
+    max_later: int
+    excluded_queues: list[str | None]
+
+
+class Key(NamedTuple):
+    """Asks which job has a key for itself: TOLD is the answer."""
+
+    key: bytes
+    token: int
+
+
+class Sweep(NamedTuple):
+    """Makes jobs of everything that transactions of users have left in the outbox."""
+
+
+class Forget(NamedTuple):
+    """Makes room: a kind that is needed after this is described again."""
+
+
+Event = Open | Kind | Submit | Start | Retry | End | Free | Find | Cancel | Load | Key | Sweep | Forget
+EventWithFd = tuple[Event, "int | None"]
+"""An event as it has arrived, and its descriptor."""
+
+_CLASSES: Final[tuple[type[Event], ...]] = (
+    Open, Kind, Submit, Start, Retry, End, Free, Find, Cancel, Load, Key, Sweep, Forget
+)  # fmt: skip
+_OPS: Final = {cls: op for op, cls in enumerate(_CLASSES)}
+
+_new: Final[Any] = tuple.__new__
+
+assert [cls.__name__.upper() for cls in _CLASSES] == [op.name for op in Op]
+
+
 class RecorderFrame(IntEnum):
-    """What a recorder says: the kinds of its frames."""
+    """The kinds of a recorder's frames."""
 
     COMMITTED = 1
     STATE = 2
@@ -90,9 +232,10 @@ class RecorderFrame(IntEnum):
     WINDOW = 8
 
 
-def pack_batch(events: list[Event], last: int, *, descriptors: int = 0) -> bytes:
+def pack_batch(events: Sequence[Event], last: int, *, descriptors: int = 0) -> bytes:
     """Return a batch whose last event has this number."""
-    body = marshal.dumps(events)
+    ops = _OPS
+    body = marshal.dumps([(ops[type(event)], *event) for event in events])
     return BATCH.pack(BATCH.size + len(body), descriptors, last) + body
 
 
@@ -114,6 +257,7 @@ class BatchReader:
         if len(self._buffer) < length:
             return None
         with memoryview(self._buffer) as view:
-            events = marshal.loads(view[BATCH.size : length])  # noqa: S302 - the supervisor alone has the other end
+            rows = marshal.loads(view[BATCH.size : length])  # noqa: S302 - the supervisor alone has the other end
         del self._buffer[:length]
-        return events, last, descriptors == 1
+        classes, new = _CLASSES, _new  # `_make` takes 0.15 us more
+        return [new(classes[row[0]], row[1:]) for row in rows], last, descriptors == 1

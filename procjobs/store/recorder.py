@@ -20,7 +20,7 @@ import signal
 import socket
 import traceback
 from collections import deque
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sqlalchemy import select as select_rows
 from sqlalchemy.engine import Connection
@@ -31,11 +31,28 @@ from procjobs.errors import StoreUnavailable
 from procjobs.host import payload, process
 from procjobs.shared import wire
 from procjobs.shared.ids import from_text, to_text
-from procjobs.shared.recorder_wire import LOADED, WINDOW, BatchReader, Event, Op, RecorderFrame
+from procjobs.shared.recorder_wire import (
+    LOADED,
+    WINDOW,
+    BatchReader,
+    Cancel,
+    Event,
+    Find,
+    Forget,
+    Key,
+    Kind,
+    Load,
+    Open,
+    RecorderFrame,
+    Submit,
+    Sweep,
+)
 from procjobs.shared.states import JobState
+from procjobs.shared.wire import HEADER, Outcome, finished_frame
 from procjobs.store import rescue
+from procjobs.store.changes import Changes
 from procjobs.store.database import Claim, explain, open_engine
-from procjobs.store.journal import Changes, Journal, forgotten_frame, has_data
+from procjobs.store.journal import Journal
 from procjobs.store.schema import jobs, migrate
 
 SOCKET_FD: Final = 3
@@ -58,23 +75,6 @@ _NOT_TAKEN: Final = (IntegrityError, DataError, LookupError, TypeError, ValueErr
 """What events raise that are known, that a database does not take, or that are nonsense by a bug: one such event must
 not keep all others out of the database for ever."""
 _STATE_TEXTS: Final = {state.text: state for state in JobState}
-
-
-class Settings(NamedTuple):
-    """What the supervisor says in OPEN: `owner` is its id, `known` are the jobs that it has; it has none if this `is_first`.
-
-    `begun` are attempts that the table of a killed supervisor shows as begun, by job id.
-    """
-
-    url: str
-    pool: str
-    owner: str
-    result_ttl: float
-    history_ttl: float
-    history_limit: int
-    is_first: bool
-    known: list[bytes]
-    begun: dict[str, int]
 
 
 Numbered = tuple[list[tuple[Event, int | None]], int]
@@ -158,7 +158,7 @@ Answer = tuple[RecorderFrame, bytes, "bytes | None"]
 class Recorder:
     """Takes batches, writes them, says what was committed."""
 
-    def __init__(self, link: SupervisorLink, settings: Settings) -> None:
+    def __init__(self, link: SupervisorLink, settings: Open) -> None:
         self._link = link
         self._settings = settings
         self._engine = None
@@ -199,10 +199,10 @@ class Recorder:
         """Write events and answer questions; return False where the supervisor has gone and the database cannot be had."""
         forgotten: set[int] = set()  # after this, for events that came before may refer to them
         for event, _ in events:
-            if event[0] == Op.KIND:
-                self._journal.learn_kind(*event[1:])
-                forgotten.discard(event[1])
-            elif event[0] == Op.FORGET:
+            if isinstance(event, Kind):
+                self._journal.learn_kind(event)
+                forgotten.discard(event.number)
+            elif isinstance(event, Forget):
                 forgotten = self._journal.known_kinds
         try:
             return self._persist(lambda connection: self._apply(connection, events))
@@ -233,27 +233,27 @@ class Recorder:
         if len(events) > 1:
             return [answer for pair in events for answer in self._apply(connection, [pair])]
         event = events[0][0]
-        text = f"the database does not take event {Op(event[0]).name}"
+        text = f"the database does not take event {type(event).__name__.upper()}"
         print(f"recorder: {text}: {event!r:.1000}\n{traceback.format_exc()}", flush=True)  # noqa: T201 - to the pool's log
-        return [(RecorderFrame.REFUSED, event[1] + text.encode(), None)] if event[0] == Op.SUBMIT else []
+        return [(RecorderFrame.REFUSED, event.job_id + text.encode(), None)] if isinstance(event, Submit) else []
 
     def _write(self, connection: Connection, changes: Changes, events: list[tuple[Event, int | None]]) -> list[Answer]:
         self._journal.write(connection, changes)
         answers: list[Answer] = []
         for event, _ in events:
-            if event[0] == Op.FIND:
-                answers.append(self._find(connection, event[1]))
-            elif event[0] == Op.CANCEL:
-                known, cancelled = rescue.cancel(connection, self._settings.pool, to_text(event[1]))
-                told = {"token": event[2], "known": known, "cancelled": cancelled}
+            if isinstance(event, Find):
+                answers.append(self._find(connection, event.job_id))
+            elif isinstance(event, Cancel):
+                known, cancelled = rescue.cancel(connection, self._settings.pool, to_text(event.job_id))
+                told = {"token": event.token, "known": known, "cancelled": cancelled}
                 answers.append((RecorderFrame.TOLD, json.dumps(told).encode(), None))
-            elif event[0] == Op.KEY:
-                holder = rescue.find_holder(connection, self._settings.pool, event[1])
-                answers.append((RecorderFrame.TOLD, json.dumps({"token": event[2], "id": holder}).encode(), None))
-            elif event[0] == Op.SWEEP:
+            elif isinstance(event, Key):
+                holder = rescue.find_holder(connection, self._settings.pool, event.key)
+                answers.append((RecorderFrame.TOLD, json.dumps({"token": event.token, "id": holder}).encode(), None))
+            elif isinstance(event, Sweep):
                 answers += self._sweep_outbox(connection)
-            elif event[0] == Op.LOAD:
-                answers += self._load(connection, *event[1:])
+            elif isinstance(event, Load):
+                answers += self._load(connection, event)
         return answers
 
     # What is asked ----------------------------------------------------------------------------------------------
@@ -289,8 +289,8 @@ class Recorder:
     def _sweep_outbox(self, connection: Connection) -> list[Answer]:
         return [(RecorderFrame.WINDOW, WINDOW.pack(0.0), None)] if self._journal.sweep_outbox(connection) else []
 
-    def _load(self, connection: Connection, most: int, later: int, left_out: list[str]) -> list[Answer]:
-        rows, seconds = rescue.load(connection, self._settings.pool, self._settings.owner, most, later, left_out)
+    def _load(self, connection: Connection, wanted: Load) -> list[Answer]:
+        rows, seconds = rescue.load(connection, self._settings.pool, self._settings.owner, wanted)
         answers: list[Answer] = []
         for row in rows:
             key, description, function, call = row["key"] or b"", row["description"], row["function"], row["call"] or b""
@@ -340,11 +340,11 @@ class Recorder:
         with connection.begin():
             migrate(connection)
             if not self._is_opened and self._is_first:
-                count = rescue.take_over(connection, settings.pool, settings.owner, settings.begun)
+                count = rescue.take_over(connection, settings.pool, settings.owner, settings.started_attempts)
                 if count:
                     print(f"recorder: {count} runs were cut off when the pool went down", flush=True)  # noqa: T201 - the log
             elif not self._is_opened:
-                rescue.give_back_unknown(connection, settings.pool, settings.owner, settings.known)
+                rescue.give_back_unknown(connection, settings.pool, settings.owner, settings.known_jobs)
         self._is_opened = True
         self._journal.forget_stored_kinds()
         return connection
@@ -389,6 +389,20 @@ class Recorder:
             self._tell(explain(error))
 
 
+def _unknown(job_id: bytes, message: str) -> bytes:
+    return finished_frame(job_id, Outcome.VERDICT, 0, 0, 0.0, {"error": "UnknownJob", "message": message})
+
+
+def forgotten_frame(job_id: bytes) -> bytes:
+    """Return the answer about a job whose result was kept for `result_ttl`, and is not any more."""
+    return _unknown(job_id, f"the result of job {to_text(job_id)} is not kept any longer (result_ttl)")
+
+
+def has_data(frame: bytes) -> bool:
+    """Return whether a descriptor belongs to a FINISHED frame."""
+    return bool(HEADER.unpack_from(frame)[2])
+
+
 def _memory_file(data: bytes) -> int:
     fd = payload.open_memory_file("/tmp")  # noqa: S108 - where there is no memfd, an unnamed file
     with open(fd, "wb", closefd=False) as file:
@@ -408,7 +422,8 @@ def main() -> None:
         batches = link.read(None)
         if batches:
             (opening, _), *others = batches[0][0]
-            recorder = Recorder(link, Settings(*opening[1]))
+            assert isinstance(opening, Open)
+            recorder = Recorder(link, opening)
             try:
                 recorder.run([(others, 0), *batches[1:]] if others or batches[1:] else [])
             finally:

@@ -15,6 +15,7 @@ from sqlalchemy import bindparam, delete, select, update
 
 from procjobs.clock import NEVER, wall
 from procjobs.shared.ids import from_text, to_text
+from procjobs.shared.recorder_wire import Load
 from procjobs.shared.wire import Outcome, finished_frame
 from procjobs.store.schema import attempts, jobs, kinds
 
@@ -89,14 +90,13 @@ def give_back_unknown(connection: Connection, pool: str, owner: str, known: Coll
         connection.execute(update(jobs).where(mine, jobs.c.id == bindparam("b_id")).values(owner=""), lost)
 
 
-def load(
-    connection: Connection, pool: str, owner: str, most: int, later: int, left_out: Collection[str]
-) -> tuple[list[RowMapping], float]:
-    """Claim up to `most` jobs that wait and may run, by priority, and up to `later` of those that wait for a time, by that.
+def load(connection: Connection, pool: str, owner: str, wanted: Load) -> tuple[list[RowMapping], float]:
+    """Claim the jobs that a supervisor wants: those that may run by priority, those that wait for a time by that.
 
-    Jobs of the queues `left_out` stay. Return those that were claimed, and in how many seconds another one may run: 0 for at
+    Return those that were claimed, and in how many seconds another one may run: 0 for at
     once, infinity where none is left.
     """
+    most, later, left_out = wanted
     now = wall()
     unclaimed = (jobs.c.pool == pool) & (jobs.c.owner == "") & jobs.c.finished_at.is_(None)
     waiting = unclaimed & (jobs.c.queue.is_(None) | jobs.c.queue.not_in(left_out)) if left_out else unclaimed

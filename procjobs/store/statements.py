@@ -56,7 +56,7 @@ class Statements:
         maker: Any = {"sqlite": sqlite, "postgresql": postgresql}[dialect.name]
         self.add_kinds = Prepared(maker.insert(kinds).on_conflict_do_nothing(), dialect)
         self.add_jobs = Prepared(insert(jobs), dialect, _JOB)
-        self.note_attempts = Prepared(_upsert_attempts(maker), dialect)
+        self.record_attempts = Prepared(_upsert_attempts(maker), dialect)
         # Of a job that is this supervisor's; one that has ended is nobody's.
         mine = (jobs.c.id == bindparam("b_id")) & (jobs.c.owner == bindparam("b_owner"))
         change = update(jobs).where(mine)
@@ -78,7 +78,7 @@ class Statements:
         self.set_retrying = Prepared(change.where(is_newer).values(retrying), dialect)
         self.set_ended = Prepared(change.values(ended), dialect)
         self.set_free = Prepared(change.values({**free, "state": waits}), dialect)
-        self.set_cut_off = Prepared(change.values({**free, "cut_off": jobs.c.cut_off + literal_column("1")}), dialect)
+        self.set_interrupted = Prepared(change.values({**free, "cut_off": jobs.c.cut_off + literal_column("1")}), dialect)
 
 
 def _given(*columns: str) -> dict[str, Any]:

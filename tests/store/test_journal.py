@@ -13,7 +13,7 @@ from procjobs.errors import StoreUnavailable
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id, to_text
-from procjobs.shared.recorder_wire import Op
+from procjobs.shared.recorder_wire import End, Free, Kind, Load, Retry, Start, Submit
 from procjobs.shared.states import JobState, Reason
 from procjobs.store import rescue
 from procjobs.store.database import open_engine
@@ -42,7 +42,7 @@ class Book:
     def take_office(self, owner, pool="pool"):
         self.journal, self.owner = Journal(pool, owner), owner
         for number, priority in ((1, 0), (2, 5)):
-            self.journal.learn_kind(number, description(priority=priority), b"f%d" % number)
+            self.journal.learn_kind(Kind(number, description(priority=priority), b"f%d" % number))
 
     def do(self, act, *arguments):
         with self._connection.begin():
@@ -51,7 +51,7 @@ class Book:
     def tell(self, *events):
         """Write events as one batch."""
         with self._connection.begin():
-            self.journal.write(self._connection, self.journal.collect([((int(e[0]), *e[1:]), None) for e in events]))
+            self.journal.write(self._connection, self.journal.collect([(event, None) for event in events]))
 
     def row(self, job_id, *columns):
         ((*values,),) = self.store.rows(f"SELECT {', '.join(columns)} FROM procjobs_jobs WHERE id = :id", id=to_text(job_id))
@@ -63,7 +63,7 @@ class Book:
         return self.store.rows(query, id=to_text(job_id))
 
     def load(self, most=100, later=100):
-        rows, seconds = self.do(rescue.load, "pool", self.owner, most, later, [])
+        rows, seconds = self.do(rescue.load, "pool", self.owner, Load(most, later, []))
         return [row["id"] for row in rows], seconds
 
     def close(self):
@@ -78,21 +78,21 @@ def book(store):
 
 
 def submit(job_id, kind=1, *, not_before=0.0, expires_at=0.0, key=b"", unique_until=None):
-    return Op.SUBMIT, job_id, kind, b"call", False, NOW, not_before, expires_at, key, unique_until
+    return Submit(job_id, kind, b"call", False, NOW, not_before, expires_at, key, unique_until)
 
 
 def start(job_id, attempt, pid=77, now=NOW):
-    return Op.START, job_id, attempt, 0, pid, now
+    return Start(job_id, attempt, 0, pid, now)
 
 
 def retry(job_id, attempt, *, crashes=0, not_before=0.0, outcome="raised"):
     account = {"outcome": outcome, "error": "no", "ended_at": NOW, "crashes": crashes}
-    return Op.RETRY, job_id, attempt, account, not_before
+    return Retry(job_id, attempt, account, not_before)
 
 
 def end(job_id, attempt=1, state=JobState.SUCCEEDED, reason=Reason.NONE, *, now=NOW, account=None):
     frame = wire.finished_frame(job_id, wire.Outcome.RETURNED, 0, attempt, 0.5)
-    return Op.END, job_id, attempt, int(state), int(reason), frame, False, now, "", account
+    return End(job_id, attempt, int(state), int(reason), frame, False, now, "", account)
 
 
 def test_submission_is_a_row_with_all_that_was_said(book):
@@ -196,15 +196,15 @@ def test_what_is_given_back_waits_as_it_did_and_keeps_its_attempts(book):
     book.tell(submit(late, not_before=NOW + 99), *map(submit, (taken_back, cut_off, retried)))
     book.tell(start(taken_back, 1), start(cut_off, 1), retry(retried, 1, not_before=NOW + 99))
     account = {"outcome": "stopped", "ended_at": NOW}
-    book.tell((Op.FREE, late, 0, None), (Op.FREE, taken_back, 0, None), (Op.FREE, cut_off, 1, account))
-    book.tell((Op.FREE, retried, 1, None))
+    book.tell(Free(late, 0, None), Free(taken_back, 0, None), Free(cut_off, 1, account))
+    book.tell(Free(retried, 1, None))
     columns = "owner", "state", "attempt", "cut_off", "not_before"
     assert ("", "scheduled", 0, 0, NOW + 99) == book.row(late, *columns)
     assert ("", "queued", 0, 0, None) == book.row(taken_back, *columns)
     assert ("", "queued", 1, 1, None) == book.row(cut_off, *columns)
     assert ("", "retrying", 1, 0, NOW + 99) == book.row(retried, *columns)
     assert [(1, "stopped", 77)] == book.runs(cut_off)
-    book.tell((Op.FREE, cut_off, 1, account))
+    book.tell(Free(cut_off, 1, account))
     assert 1 == book.row(cut_off, "cut_off")
 
 
@@ -212,18 +212,18 @@ def test_owner_alone_changes_a_row(book):
     job = new_id()
     book.tell(submit(job))
     book.take_office("other")
-    book.tell(start(job, 1), retry(job, 1), end(job), (Op.FREE, job, 0, None))
+    book.tell(start(job, 1), retry(job, 1), end(job), Free(job, 0, None))
     assert ("me", "queued", 0) == book.row(job, "owner", "state", "attempt")
 
 
 def test_submission_that_is_there_is_claimed_if_it_waits_in_this_pool(book):
     mine, waiting, ended, foreign, new = (new_id() for _ in range(5))
     book.tell(*map(submit, (mine, waiting, ended)))
-    book.tell((Op.FREE, waiting, 0, None), end(ended))
+    book.tell(Free(waiting, 0, None), end(ended))
     book.take_office("elsewhere", "other pool")
-    book.tell(submit(foreign), (Op.FREE, foreign, 0, None))
+    book.tell(submit(foreign), Free(foreign, 0, None))
     book.take_office("me")
-    events = [((int(Op.SUBMIT), *submit(job)[1:]), None) for job in (mine, waiting, ended, foreign, new)]
+    events = [(submit(job), None) for job in (mine, waiting, ended, foreign, new)]
     changes = book.journal.collect(events)
     known = book.do(book.journal.claim_known, changes)
     assert {mine, waiting, ended, foreign} == {bytes.fromhex(job_id.replace("-", "")) for job_id in known}
@@ -255,7 +255,7 @@ def test_jobs_are_loaded_by_priority_and_time_and_once(book):
     low, high, past, soon, late = (new_id() for _ in range(5))
     book.tell(submit(low), submit(high, 2), submit(past, not_before=NOW - 5))
     book.tell(submit(late, not_before=NOW + 5 * DAY), submit(soon, not_before=NOW + 3 * DAY))
-    book.tell(*((Op.FREE, job, 0, None) for job in (low, high, past, soon, late)))
+    book.tell(*(Free(job, 0, None) for job in (low, high, past, soon, late)))
     assert ([to_text(high)], 0.0) == book.load(1, 1)
     assert "me" == book.row(high, "owner")
     ids, seconds = book.load(2, 1)
@@ -269,7 +269,7 @@ def test_jobs_are_loaded_by_priority_and_time_and_once(book):
 def test_only_what_waits_in_the_store_is_cancelled_there(book):
     mine, waiting, ended = new_id(), new_id(), new_id()
     book.tell(*map(submit, (mine, waiting, ended)))
-    book.tell((Op.FREE, waiting, 0, None), end(ended))
+    book.tell(Free(waiting, 0, None), end(ended))
     told = [book.do(rescue.cancel, "pool", to_text(job)) for job in (mine, waiting, waiting, ended, new_id())]
     assert [(True, False), (True, True), (True, False), (True, False), (False, False)] == told
     assert (False, False) == book.do(rescue.cancel, "other pool", to_text(mine))
@@ -418,7 +418,7 @@ def test_data_of_a_call_is_read_as_a_whole(book):
     fd = os.memfd_create("data")
     try:
         os.write(fd, data)  # and its position is at its end now
-        changes = book.journal.collect([((*submit(job)[:4], True, *submit(job)[5:]), fd)])
+        changes = book.journal.collect([(submit(job)._replace(has_descriptor=True), fd)])
         book.do(book.journal.write, changes)
     finally:
         os.close(fd)

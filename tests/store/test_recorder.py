@@ -14,9 +14,21 @@ import pytest
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id, to_text
-from procjobs.shared.recorder_wire import Op, RecorderFrame, pack_batch
+from procjobs.shared.recorder_wire import (
+    End,
+    Find,
+    Forget,
+    Kind,
+    Load,
+    Open,
+    RecorderFrame,
+    Retry,
+    Start,
+    Submit,
+    pack_batch,
+)
 from procjobs.store.database import open_engine
-from procjobs.store.recorder import Recorder, Settings, SupervisorLink
+from procjobs.store.recorder import Recorder, SupervisorLink
 
 KIND = json.dumps({"name": "work", "options": {"priority": JobOptions().priority}}).encode()
 
@@ -25,10 +37,10 @@ def record(store, *events, owner="me", is_first=True, known=(), pool="pool"):
     """Let a recorder take these events in one batch; return (kind, body) of what it has said to them."""
     ours, theirs = socket.socketpair()
     ours.shutdown(socket.SHUT_WR)
-    settings = Settings(store.url, pool, owner, 3600.0, 86_400.0, 1000, is_first, list(known), {})
+    settings = Open(store.url, pool, owner, 3600.0, 86_400.0, 1000, is_first, list(known), {})
     recorder = Recorder(SupervisorLink(theirs), settings)
     try:
-        recorder.run([([((int(event[0]), *event[1:]), None) for event in events], len(events))])
+        recorder.run([([(event, None) for event in events], len(events))])
     finally:
         recorder.close()
         theirs.close()
@@ -37,12 +49,12 @@ def record(store, *events, owner="me", is_first=True, known=(), pool="pool"):
 
 
 def submission(job_id):
-    return Op.SUBMIT, job_id, 1, b"call", False, time.time(), 0.0, 0.0, b"", None
+    return Submit(job_id, 1, b"call", False, time.time(), 0.0, 0.0, b"", None)
 
 
 def test_nonsense_is_left_out_and_keeps_nothing_else_out(store, capfd):
     first, second = new_id(), new_id()
-    events = (Op.KIND, 1, KIND, b""), submission(first), (Op.RETRY, first, 1, {}, 0.0), submission(second)
+    events = Kind(1, KIND, b""), submission(first), Retry(first, 1, {}, 0.0), submission(second)
     said = record(store, *events)
     assert (RecorderFrame.COMMITTED, wire.U64.pack(4)) == said[-1]
     assert {"queued": 2} == store.states()
@@ -54,9 +66,9 @@ def test_everything_can_be_said_twice(store):
     frame = wire.finished_frame(job_id, wire.Outcome.RETURNED, 0, 1, 0.5)
     account = {"outcome": "raised", "error": "no", "ended_at": time.time(), "crashes": 0}
     events = [
-        (Op.KIND, 1, KIND, b""), submission(job_id), (Op.START, job_id, 1, 0, 77, time.time()),
-        (Op.RETRY, job_id, 1, account, 0.0), (Op.START, job_id, 2, 0, 78, time.time()),
-        (Op.END, job_id, 2, 5, 0, frame, False, time.time(), "", None),
+        Kind(1, KIND, b""), submission(job_id), Start(job_id, 1, 0, 77, time.time()),
+        Retry(job_id, 1, account, 0.0), Start(job_id, 2, 0, 78, time.time()),
+        End(job_id, 2, 5, 0, frame, False, time.time(), "", None),
     ]  # fmt: skip
     for count in (4, 6, 6):
         record(store, *events[:count], is_first=count == 4, known=[job_id])
@@ -67,16 +79,16 @@ def test_everything_can_be_said_twice(store):
 
 def test_kinds_are_forgotten_after_what_refers_to_them_was_written(store):
     ours, theirs = socket.socketpair()
-    recorder = Recorder(SupervisorLink(theirs), Settings(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {}))
+    recorder = Recorder(SupervisorLink(theirs), Open(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {}))
 
     def take(*events):
-        assert recorder._take([((int(event[0]), *event[1:]), None) for event in events])
+        assert recorder._take([(event, None) for event in events])
 
     with ours, theirs:
-        take((Op.KIND, 1, KIND, b"1"), (Op.KIND, 2, KIND, b"2"))
-        take(submission(new_id()), (Op.FORGET,), (Op.KIND, 1, KIND, b"1"), submission(new_id()))
+        take(Kind(1, KIND, b"1"), Kind(2, KIND, b"2"))
+        take(submission(new_id()), Forget(), Kind(1, KIND, b"1"), submission(new_id()))
         assert {1} == recorder._journal.known_kinds
-        take((Op.FORGET,))
+        take(Forget())
         assert set() == recorder._journal.known_kinds
         recorder.close()
     assert {"queued": 2} == store.states()
@@ -84,11 +96,11 @@ def test_kinds_are_forgotten_after_what_refers_to_them_was_written(store):
 
 def test_kind_of_a_transaction_that_failed_is_written_with_the_next(store):
     ours, theirs = socket.socketpair()
-    recorder = Recorder(SupervisorLink(theirs), Settings(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {}))
+    recorder = Recorder(SupervisorLink(theirs), Open(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {}))
     with ours, theirs, ThreadPoolExecutor(1) as thread:
         recorder._connected()
         store.write("ALTER TABLE procjobs_jobs RENAME TO hidden")
-        taken = thread.submit(recorder._take, [((int(Op.KIND), 1, KIND, b""), None), ((*submission(new_id()),), None)])
+        taken = thread.submit(recorder._take, [(Kind(1, KIND, b""), None), (submission(new_id()), None)])
         assert b"procjobs_jobs" in ours.recv(10_000)  # the kind was written before that, and has gone with it
         store.write("ALTER TABLE hidden RENAME TO procjobs_jobs")
         assert taken.result(30)
@@ -110,24 +122,24 @@ def test_transaction_has_the_file_from_its_beginning(store):
 
 def test_what_a_killed_recorder_had_claimed_and_not_said_waits_again(store):
     job_id = new_id()
-    record(store, (Op.KIND, 1, KIND, b""), submission(job_id), owner="before")
-    loaded = record(store, (Op.LOAD, 10, 10, []), owner="me")
+    record(store, Kind(1, KIND, b""), submission(job_id), owner="before")
+    loaded = record(store, Load(10, 10, []), owner="me")
     kinds = [RecorderFrame.STATE, RecorderFrame.LOADED, RecorderFrame.WINDOW, RecorderFrame.COMMITTED]
     assert kinds == [kind for kind, _ in loaded]
-    again = record(store, (Op.LOAD, 10, 10, []), owner="me", is_first=False)
+    again = record(store, Load(10, 10, []), owner="me", is_first=False)
     assert RecorderFrame.LOADED in [kind for kind, _ in again]
-    known = record(store, (Op.LOAD, 10, 10, []), owner="me", is_first=False, known=[job_id])
+    known = record(store, Load(10, 10, []), owner="me", is_first=False, known=[job_id])
     assert RecorderFrame.LOADED not in [kind for kind, _ in known]
 
 
 def test_late_word_of_a_supervisor_that_was_taken_over_changes_nothing(store):
     job_id = new_id()
-    start = Op.START, job_id, 1, 0, 77, time.time()
-    record(store, (Op.KIND, 1, KIND, b""), submission(job_id), owner="before")
+    start = Start(job_id, 1, 0, 77, time.time())
+    record(store, Kind(1, KIND, b""), submission(job_id), owner="before")
     record(store, start, owner="before", is_first=False, known=[job_id])
-    record(store, (Op.LOAD, 10, 10, []), owner="after")
+    record(store, Load(10, 10, []), owner="after")
     frame = wire.finished_frame(job_id, wire.Outcome.RETURNED, 0, 1, 0.5)
-    record(store, (Op.END, job_id, 1, 5, 0, frame, False, time.time(), "", None), owner="before", is_first=False)
+    record(store, End(job_id, 1, 5, 0, frame, False, time.time(), "", None), owner="before", is_first=False)
     assert [("queued", "after", 1)] == store.rows("SELECT state, owner, cut_off FROM procjobs_jobs")
 
 
@@ -136,11 +148,11 @@ def test_what_a_killed_supervisor_had_said_is_read_though_it_had_not_read_all():
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.send(b"unread")
-        ours.sendall(pack_batch([(int(Op.FIND), b"x")], 7))
+        ours.sendall(pack_batch([Find(b"x")], 7))
         ours.close()
         link = SupervisorLink(theirs)
         ((events, last),) = link.read(None)
-        assert ([((int(Op.FIND), b"x"), None)], 7) == (events, last)
+        assert ([(Find(b"x"), None)], 7) == (events, last)
         assert [] == link.read(None)
         assert link.has_ended
 
@@ -154,14 +166,14 @@ def found(body):
 def succeeded(job_id, *, has_data=False):
     frame = bytearray(wire.finished_frame(job_id, wire.Outcome.RETURNED, 0, 1, 0.5))
     frame[5] = has_data
-    return Op.END, job_id, 1, 5, 0, bytes(frame), False, time.time(), "", None
+    return End(job_id, 1, 5, 0, bytes(frame), False, time.time(), "", None)
 
 
 def test_submission_that_is_sent_again_is_answered_by_what_the_store_knows(store):
     ran, ended, written, foreign, new = (new_id() for _ in range(5))
-    kind = Op.KIND, 1, KIND, b""
+    kind = Kind(1, KIND, b"")
     record(store, kind, submission(foreign), owner="elsewhere", pool="other pool")
-    record(store, kind, submission(ran), submission(ended), (Op.START, ran, 1, 0, 77, time.time()), owner="before")
+    record(store, kind, submission(ran), submission(ended), Start(ran, 1, 0, 77, time.time()), owner="before")
     record(store, succeeded(ended), owner="before", is_first=False, known=[ran, ended])
     record(store, kind, submission(written))
     again = record(
@@ -177,12 +189,12 @@ def test_submission_that_is_sent_again_is_answered_by_what_the_store_knows(store
 
 def test_job_is_found_with_its_answer_where_that_is_whole_and_of_this_pool(store):
     ended, lost, foreign = new_id(), new_id(), new_id()
-    kind = Op.KIND, 1, KIND, b""
+    kind = Kind(1, KIND, b"")
     record(store, kind, submission(foreign), succeeded(foreign), pool="other pool")
     record(store, kind, submission(ended), submission(lost), succeeded(ended), succeeded(lost, has_data=True))
-    said = record(store, *((Op.FIND, job_id) for job_id in (ended, lost, foreign)), is_first=False)
+    said = record(store, *(Find(job_id) for job_id in (ended, lost, foreign)), is_first=False)
     bodies = [found(body) for kind, body in said if kind == RecorderFrame.FOUND]
     answers = {job_id: (state, frame) for job_id, state, frame in bodies}
-    assert (5, succeeded(ended)[5]) == answers[ended]
+    assert (5, succeeded(ended).frame) == answers[ended]
     assert b"result_ttl" in answers[lost][1]
     assert (None, b"") == answers[foreign]

@@ -64,7 +64,7 @@ def test_newer_schema_is_left_alone(store):
         schema.migrate(connection)
 
 
-@pytest.mark.parametrize("name", ["set_running", "set_retrying", "set_ended", "set_free", "set_cut_off"])
+@pytest.mark.parametrize("name", ["set_running", "set_retrying", "set_ended", "set_free", "set_interrupted"])
 def test_job_is_found_by_its_id_where_the_planner_has_no_statistics(store, name):
     """PostgreSQL walked through the index of unfinished jobs for each change of one: 541 jobs a second instead of 9,700."""
     names = "id", "owner", "state", "reason", "attempt", "error", "not_before", "crashes", "started_at", "finished_at"

@@ -9,7 +9,7 @@ from procjobs.dispatch.model import Generation, Job, Kind
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id
-from procjobs.shared.recorder_wire import LOADED, Op, RecorderFrame
+from procjobs.shared.recorder_wire import LOADED, Key, RecorderFrame
 from procjobs.shared.states import JobState
 from procjobs.supervisor.durable.stored_jobs import Durable, StoredJobs
 
@@ -46,8 +46,8 @@ def submitted():
 
 def test_answer_to_a_question_counts_once():
     world, told = World(), []
-    world.stored.question(Op.KEY, b"key", told.append)
-    answer = json.dumps({"token": world.asked[0][2], "id": None}).encode()
+    world.stored.question(Key, b"key", told.append)
+    answer = json.dumps({"token": world.asked[0].token, "id": None}).encode()
     world.say(RecorderFrame.TOLD, answer)
     world.say(RecorderFrame.TOLD, answer)
     assert 1 == len(told)
