@@ -119,7 +119,9 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
 def _make_durability(ground: Ground, registry: Registry, started: StartedAttempts) -> Durability:
     if ground.settings.store is None:
         return NoStore(registry, ground.loop, ground.log)
-    from procjobs.supervisor.durable.durable_jobs import DurableJobs  # most pools have no store, and should be ready soon
+    from procjobs.supervisor.durable.durable_jobs import (
+        DurableJobs,  # most pools have no store, and should be ready soon
+    )
 
     return DurableJobs(
         registry, ground.loop, ground.log, ground.settings,

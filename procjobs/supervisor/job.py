@@ -84,8 +84,8 @@ class SupervisedKind(Kind):
 class DurableState:
     """The part of a job that only a store needs.
 
-    `delay`, `expires` and `submitted_at` (monotonic) are those of a submission that waits for its commit; `is_cancelled` says
-    that it was cancelled meanwhile. `is_counted` says that the job was loaded from the store and has not been started.
+    `delay`, `expires` and `submitted_at` (monotonic) are those of a submission that waits for its commit; `is_cancelled`
+    says that it was cancelled meanwhile. `is_counted` says that the job was loaded from the store and not started yet.
     """
 
     __slots__ = ("delay", "expires", "is_cancelled", "is_committed", "is_counted", "submitted_at")
@@ -100,9 +100,9 @@ class DurableState:
 class SupervisedJob(Job):
     """A job with its client, its payload, its row in the table, its output and its answer.
 
-    `client` submitted it, `watchers` are others that wait for its answer. `inline` and `fd` are its payload. `row` is 0 where
-    the table has none for it. `answer` is one of `procjobs.supervisor.answers`, None until there is one; `unsent` counts the
-    clients that it is still to be sent to. `durable` is set where the pool has a store that knows the job.
+    `client` submitted it, `watchers` are others that wait for its answer. `inline` and `fd` are its payload. `row` is 0
+    where the table has none for it. `answer` is one of `procjobs.supervisor.answers`, None until there is one; `unsent`
+    counts the clients that it is still to be sent to. `durable` is set where the pool has a store that knows the job.
     """
 
     __slots__ = ("answer", "client", "durable", "fd", "inline", "row", "transcript", "unsent", "watchers")

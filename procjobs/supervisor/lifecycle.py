@@ -31,8 +31,8 @@ class Phase(Enum):
               Left by `stop`: when no work is left, at the deadline, or on request.
     STOPPING  Entered by `stop`. The waiting jobs were given up, the workers were told to end, clients that come now start a
               successor. Left when the last worker has gone.
-    FAREWELL  Entered when the last worker has gone. Clients take their last answers, the store commits the last events. Left,
-              and the supervisor ends, when both have happened or the deadline has come.
+    FAREWELL  Entered when the last worker has gone. Clients take their last answers, the store commits the last events.
+              Left, and the supervisor ends, when both have happened or the deadline has come.
     """
 
     SERVING = "serving"

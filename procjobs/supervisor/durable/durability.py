@@ -187,7 +187,7 @@ class NoStore:
         """Show in the table that the job waits for a worker."""
         self._registry.publish_queued(job)
 
-    def retrying(self, job: SupervisedJob, reason: Reason, error: str, details: bytes, due_at: float) -> None:  # noqa: ARG002
+    def retrying(self, job: SupervisedJob, reason: Reason, error: str, details: bytes, due_at: float) -> None:
         """Show in the table that the job waits for another attempt."""
         self._registry.publish_retrying(job, reason, error)
 

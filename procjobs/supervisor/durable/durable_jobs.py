@@ -39,7 +39,6 @@ from procjobs.shared.recorder_wire import (
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import BODY, U64, WireError, failure_frame, limit_text
 from procjobs.supervisor.durable.durability import (
-    FAREWELL_TIMEOUT,
     Backlog,
     Committed,
     LoadedJob,

@@ -37,8 +37,7 @@ _ENDS: Final = {
 class StoredJobs:
     """Asks the recorder about single jobs, and acts on its answers. `ask` sends it an event.
 
-    `waiting` counts, by queue, the jobs that were loaded and have not been started. `loads_at` is when a job that waits in the
-    store may run, as far as is known (monotonic).
+    `loads_at` is when a job that waits in the store may run, as far as is known (monotonic).
     """
 
     def __init__(self, registry: Registry, loop: Loop, ask: Callable[[Event], None]) -> None:
@@ -49,7 +48,7 @@ class StoredJobs:
         self._awaited: dict[bytes, list[Watcher]] = {}
         self._questions: dict[int, Callable[[Told], None]] = {}
         self._tokens = 0
-        self._waiting: Counter[str | None] = Counter()
+        self._waiting: Counter[str | None] = Counter()  # by queue: loaded, and not started yet
         self._is_loading = False
 
     # Questions --------------------------------------------------------------------------------------------------
@@ -193,22 +192,31 @@ class StoredJobs:
     def _on_loaded(self, raw: bytes, fd: int | None) -> list[LoadedJob]:
         fields = LOADED.unpack_from(raw, BODY)
         job_id, attempt, interrupted, crashes, submitted_at, not_before, expires_at, *lengths = fields
-        parts, position = [], BODY + LOADED.size
-        for length in lengths:
-            parts.append(raw[position : position + length])
-            position += length
+        key, description, function, inline = _cut(raw[BODY + LOADED.size :], lengths)
         known = self._registry.jobs.get(job_id)
         if known is not None:  # sent again by its client before this was read
             _take_over(known, attempt, interrupted, crashes)
             if fd is not None:
                 os.close(fd)
             return []
-        times = submitted_at, not_before, expires_at
-        return [LoadedJob(job_id, attempt, interrupted, crashes, *times, *parts, raw[position:], fd)]
+        loaded = LoadedJob(
+            job_id, attempt, interrupted, crashes, submitted_at, not_before, expires_at,
+            key, description, function, inline, fd,
+        )  # fmt: skip
+        return [loaded]
 
     def on_admitted(self, job: SupervisedJob) -> None:
         """Let the clients that have waited for a job until it was loaded wait for its answer."""
         self._wait_on(job.id, job, self._awaited.pop(job.id, []))
+
+
+def _cut(data: bytes, lengths: list[int]) -> list[bytes]:
+    """Return the parts of these lengths, and the rest."""
+    parts, position = [], 0
+    for length in lengths:
+        parts.append(data[position : position + length])
+        position += length
+    return [*parts, data[position:]]
 
 
 def _take_over(job: SupervisedJob, attempt: int, interrupted: int, crashes: int) -> None:

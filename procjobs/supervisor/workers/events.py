@@ -5,7 +5,7 @@ The one frequent event, the answer to a job, is not among them: it goes to a cal
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Generation, Job, Slot
@@ -41,7 +41,10 @@ class SpawnFailed(NamedTuple):
 
 
 class StackDumped(NamedTuple):
-    """A worker has told its stack, or could not; `job` is the one that it was in when it was asked, None before its first."""
+    """A worker has told its stack, or could not.
+
+    `job` is the one that it was in when it was asked, None before its first.
+    """
 
     slot: Slot
     job: Job | None
@@ -70,11 +73,11 @@ class TemplateExited(NamedTuple):
 
 
 class WorkerForked(NamedTuple):
-    """A template has forked the worker of a slot; no more is known yet of slot and pid than that they were said."""
+    """A template says that it has forked the worker of a slot. Nobody has checked yet that slot and pid can be."""
 
     generation: Generation
     number: int
-    pid: int
+    pid: Any
 
 
 class ForkRefused(NamedTuple):
