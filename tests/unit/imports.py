@@ -27,11 +27,13 @@ def parse(path):
     return ast.parse(path.read_text())
 
 
+@cache
 def is_module(name):
     base = ROOT / name.replace(".", "/")
     return base.with_suffix(".py").exists() or (base / "__init__.py").exists()
 
 
+@cache
 def imports_of(path):
     """Return the names, below `procjobs`, of the modules that a module imports in whatever way."""
     found = set()
@@ -47,7 +49,7 @@ def imports_of(path):
             found |= {_below(alias.name) for alias in node.names if _is_ours(alias.name)}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("procjobs."):
             found |= {name for name in [_below(node.value)] if is_module(name)}
-    return found - {dotted(path)}
+    return frozenset(found - {dotted(path)})
 
 
 def _is_ours(name):
