@@ -15,7 +15,7 @@ from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id, to_text
 from procjobs.shared.recorder_wire import End, Free, Kind, Load, Retry, Start, Submit
 from procjobs.shared.states import JobState, Reason
-from procjobs.store import rescue
+from procjobs.store import questions, rescue, retention
 from procjobs.store.database import open_engine
 from procjobs.store.journal import Journal
 from procjobs.store.reading import find_history
@@ -270,24 +270,24 @@ def test_only_what_waits_in_the_store_is_cancelled_there(book):
     mine, waiting, ended = new_id(), new_id(), new_id()
     book.tell(*map(submit, (mine, waiting, ended)))
     book.tell(Free(waiting, 0, None), end(ended))
-    told = [book.do(rescue.cancel, "pool", to_text(job)) for job in (mine, waiting, waiting, ended, new_id())]
+    told = [book.do(questions.cancel, "pool", to_text(job)) for job in (mine, waiting, waiting, ended, new_id())]
     assert [(True, False), (True, True), (True, False), (True, False), (False, False)] == told
-    assert (False, False) == book.do(rescue.cancel, "other pool", to_text(mine))
+    assert (False, False) == book.do(questions.cancel, "other pool", to_text(mine))
     assert ["queued", "cancelled", "succeeded"] == [book.row(job, "state") for job in (mine, waiting, ended)]
 
 
 def test_holder_of_a_key_is_a_unique_job_that_has_not_ended_or_whose_time_is_not_over(book):
     plain, ended, old, new = (new_id() for _ in range(4))
     book.tell(submit(plain, key=b"plain"), submit(ended, key=b"k", unique_until=NOW - 1))
-    assert to_text(ended) == book.do(rescue.find_holder, "pool", b"k")
-    assert None is book.do(rescue.find_holder, "pool", b"plain")
-    assert None is book.do(rescue.find_holder, "other pool", b"k")
+    assert to_text(ended) == book.do(questions.find_holder, "pool", b"k")
+    assert None is book.do(questions.find_holder, "pool", b"plain")
+    assert None is book.do(questions.find_holder, "other pool", b"k")
     book.tell(end(ended))
-    assert None is book.do(rescue.find_holder, "pool", b"k")
+    assert None is book.do(questions.find_holder, "pool", b"k")
     book.tell(submit(old, key=b"k", unique_until=NOW + 3 * DAY), end(old))
-    assert to_text(old) == book.do(rescue.find_holder, "pool", b"k")
+    assert to_text(old) == book.do(questions.find_holder, "pool", b"k")
     book.tell(submit(new, key=b"k", unique_until=NOW))
-    assert to_text(new) == book.do(rescue.find_holder, "pool", b"k")
+    assert to_text(new) == book.do(questions.find_holder, "pool", b"k")
 
 
 def test_what_a_dead_supervisor_has_left_waits_and_its_runs_are_counted_once(book):
@@ -320,11 +320,11 @@ def test_run_that_another_one_has_counted_is_not_counted_again(book):
     job = new_id()
     book.tell(submit(job), start(job, 1))
     (seen,) = book.do(lambda connection: connection.execute(select(jobs)).all())
-    book.do(rescue._count_cut_off, seen, 1, NOW)
+    book.do(rescue.count_interruption, seen, 1, NOW)
     assert ("queued", 1) == book.row(job, "state", "cut_off")
     for state, attempt in (("queued", 1), ("running", 2)):
         book.store.write("UPDATE procjobs_jobs SET owner = 'next', state = :s, attempt = :n", s=state, n=attempt)
-        book.do(rescue._count_cut_off, seen, 1, NOW)
+        book.do(rescue.count_interruption, seen, 1, NOW)
         assert ("next", state, attempt) == book.row(job, "owner", "state", "attempt")
 
 
@@ -349,7 +349,7 @@ def test_claims_that_a_killed_recorder_has_not_told_of_are_given_back(book):
     known, lost, ended = new_id(), new_id(), new_id()
     book.tell(*map(submit, (known, lost, ended)))
     book.tell(end(ended))
-    book.do(rescue.give_back_unknown, "pool", "me", [known])
+    book.do(rescue.requeue_unknown, "pool", "me", [known])
     assert ["me", "", ""] == [book.row(job, "owner") for job in (known, lost, ended)]
 
 
@@ -358,9 +358,9 @@ def test_results_go_before_their_jobs_and_those_of_others_stay(book):
     book.tell(submit(old), submit(new), end(old, now=NOW - 3 * DAY), end(new))
     book.take_office("elsewhere", "other pool")
     book.tell(submit(foreign), end(foreign, now=NOW - 3 * DAY))
-    book.do(rescue.drop_results, "pool", DAY)
+    book.do(retention.drop_results, "pool", DAY)
     assert [True, False, False] == [book.row(job, "answer") is None for job in (old, new, foreign)]
-    assert not book.do(rescue.drop_jobs, "pool", 2 * DAY, 1000)
+    assert not book.do(retention.drop_jobs, "pool", 2 * DAY, 1000)
     assert [(to_text(job),) for job in sorted((new, foreign))] == book.store.rows("SELECT id FROM procjobs_jobs ORDER BY id")
     assert [] == book.runs(old)
     assert 1 == len(book.runs(new))
@@ -372,18 +372,18 @@ def test_oldest_jobs_go_where_there_are_too_many_or_they_are_too_old(book):
     book.tell(submit(running), start(running, 1), *map(submit, ended))
     book.tell(*(end(job, now=NOW + (n - 10) * DAY) for n, job in enumerate(ended)))
     rows = "SELECT id FROM procjobs_jobs ORDER BY id"
-    book.do(rescue.drop_jobs, "pool", 100 * DAY, 4)
+    book.do(retention.drop_jobs, "pool", 100 * DAY, 4)
     assert sorted(map(to_text, [running, *ended[2:]])) == [job for (job,) in book.store.rows(rows)]
-    book.do(rescue.drop_jobs, "pool", 6.5 * DAY, 3)
+    book.do(retention.drop_jobs, "pool", 6.5 * DAY, 3)
     assert sorted(map(to_text, [running, *ended[4:]])) == [job for (job,) in book.store.rows(rows)]
-    book.do(rescue.drop_jobs, "pool", 100 * DAY, 0)
+    book.do(retention.drop_jobs, "pool", 100 * DAY, 0)
     assert [to_text(running)] == [job for (job,) in book.store.rows(rows)]
 
 
 def test_job_that_has_just_ended_is_kept_for_a_client_that_may_send_it_again(book):
     job = new_id()
     book.tell(submit(job), end(job, now=time.time()))
-    book.do(rescue.drop_jobs, "pool", 0.0, 0)
+    book.do(retention.drop_jobs, "pool", 0.0, 0)
     assert "succeeded" == book.row(job, "state")
 
 
@@ -408,7 +408,7 @@ def test_functions_without_jobs_are_dropped(book):
     book.take_office("elsewhere", "other pool")
     book.tell(submit(new_id(), 1))
     book.store.write("DELETE FROM procjobs_jobs WHERE id <> :id", id=to_text(job))
-    book.do(rescue.drop_kinds, "pool")
+    book.do(retention.drop_kinds, "pool")
     kinds = book.store.rows("SELECT pool, function FROM procjobs_kinds ORDER BY pool")
     assert [("other pool", b"f1"), ("pool", b"f1")] == [(pool, bytes(function)) for pool, function in kinds]
 

@@ -28,7 +28,8 @@ from procjobs.shared.recorder_wire import (
     pack_batch,
 )
 from procjobs.store.database import open_engine
-from procjobs.store.recorder import Recorder, SupervisorLink
+from procjobs.store.recorder import Recorder
+from procjobs.store.supervisor_link import Batch, SupervisorLink
 
 KIND = json.dumps({"name": "work", "options": {"priority": JobOptions().priority}}).encode()
 
@@ -40,7 +41,7 @@ def record(store, *events, owner="me", is_first=True, known=(), pool="pool"):
     settings = Open(store.url, pool, owner, 3600.0, 86_400.0, 1000, is_first, list(known), {})
     recorder = Recorder(SupervisorLink(theirs), settings)
     try:
-        recorder.run([([(event, None) for event in events], len(events))])
+        recorder.run([Batch([(event, None) for event in events], len(events))])
     finally:
         recorder.close()
         theirs.close()
@@ -77,34 +78,78 @@ def test_everything_can_be_said_twice(store):
     assert [(1, "raised", 77), (2, "succeeded", 78)] == rows
 
 
+class RunningRecorder:
+    """A recorder in a thread, to which a test sends one batch after the other."""
+
+    def __init__(self, store):
+        self.ours, theirs = socket.socketpair()
+        settings = Open(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {})
+        self._recorder = Recorder(SupervisorLink(theirs), settings)
+        self._theirs = theirs
+        self._last = 0
+        self._frames = wire.FrameReader()
+        self._unread = []
+        self._thread = ThreadPoolExecutor(1)
+        self._run = self._thread.submit(self._recorder.run, [])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ours.shutdown(socket.SHUT_WR)
+        self._run.result(30)
+        self._recorder.close()
+        self.ours.close()
+        self._theirs.close()
+        self._thread.shutdown()
+
+    def send(self, *events):
+        self._last += len(events)
+        self.ours.sendall(pack_batch(events, self._last))
+
+    def wait_for(self, kind):
+        """Return the body of the next frame of this kind, and all frames that came before it."""
+        earlier = []
+        self.ours.settimeout(30)
+        while True:
+            for position, (found, raw, _) in enumerate(self._unread):
+                if found == kind:
+                    del self._unread[: position + 1]
+                    return raw[wire.BODY :], earlier
+                earlier.append((found, raw[wire.BODY :]))
+            self._unread = list(self._frames.feed(self.ours.recv(65_536)))
+
+    def take(self, *events):
+        """Send a batch, and return what was said up to its commit."""
+        self.send(*events)
+        number, earlier = self.wait_for(RecorderFrame.COMMITTED)
+        assert wire.U64.pack(self._last) == number
+        return [frame for frame in earlier if frame[0] != RecorderFrame.STATE]
+
+
 def test_kinds_are_forgotten_after_what_refers_to_them_was_written(store):
-    ours, theirs = socket.socketpair()
-    recorder = Recorder(SupervisorLink(theirs), Open(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {}))
-
-    def take(*events):
-        assert recorder._take([(event, None) for event in events])
-
-    with ours, theirs:
-        take(Kind(1, KIND, b"1"), Kind(2, KIND, b"2"))
-        take(submission(new_id()), Forget(), Kind(1, KIND, b"1"), submission(new_id()))
-        assert {1} == recorder._journal.known_kinds
-        take(Forget())
-        assert set() == recorder._journal.known_kinds
-        recorder.close()
-    assert {"queued": 2} == store.states()
+    unknown = new_id()
+    with RunningRecorder(store) as recorder:
+        assert [] == recorder.take(Kind(1, KIND, b"1"), Kind(2, KIND, b"2"))
+        known = submission(new_id())._replace(kind=2)
+        assert [] == recorder.take(submission(new_id()), Forget(), Kind(1, KIND, b"1"), submission(new_id()), known)
+        assert [] == recorder.take(submission(new_id()))
+        ((kind, body),) = recorder.take(submission(unknown)._replace(kind=2))
+        assert (RecorderFrame.REFUSED, unknown) == (kind, body[:16])
+        recorder.take(Forget())
+        assert [RecorderFrame.REFUSED] == [kind for kind, _ in recorder.take(submission(new_id()))]
+    assert {"queued": 4} == store.states()
 
 
 def test_kind_of_a_transaction_that_failed_is_written_with_the_next(store):
-    ours, theirs = socket.socketpair()
-    recorder = Recorder(SupervisorLink(theirs), Open(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {}))
-    with ours, theirs, ThreadPoolExecutor(1) as thread:
-        recorder._connected()
+    with RunningRecorder(store) as recorder:
+        recorder.wait_for(RecorderFrame.STATE)
         store.write("ALTER TABLE procjobs_jobs RENAME TO hidden")
-        taken = thread.submit(recorder._take, [(Kind(1, KIND, b""), None), (submission(new_id()), None)])
-        assert b"procjobs_jobs" in ours.recv(10_000)  # the kind was written before that, and has gone with it
+        recorder.send(Kind(1, KIND, b""), submission(new_id()))
+        problem, _ = recorder.wait_for(RecorderFrame.STATE)
+        assert b"procjobs_jobs" in problem  # the kind was written before that, and has gone with it
         store.write("ALTER TABLE hidden RENAME TO procjobs_jobs")
-        assert taken.result(30)
-        recorder.close()
+        recorder.wait_for(RecorderFrame.COMMITTED)
     assert [(1,)] == store.rows("SELECT count(*) FROM procjobs_kinds")
 
 
