@@ -1,4 +1,4 @@
-"""The answers to a supervisor's questions about stored jobs: each is asked, and answered, within the open transaction."""
+"""Answers to the questions of a supervisor about stored jobs, from within the open transaction."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
 
 
 class Questions:
-    """Answers the questions of one supervisor, `owner` being its id, about the jobs of one pool."""
+    """Answers the questions of the supervisor whose id is `owner`, about the jobs of one pool."""
 
     def __init__(self, pool: str, owner: str, journal: Journal) -> None:
         self._pool = pool
@@ -64,7 +64,7 @@ class Questions:
         answers: list[Answer] = []
         for job_id, row in known.items():
             if row["owner"] == self._owner:
-                continue  # written by a recorder that was killed before it could say so
+                continue  # written by a recorder that was killed before it could send COMMITTED
             if row["pool"] != self._pool:
                 text = f"job {job_id} is in the store already, as one of pool {row['pool']}"
                 answers.append(Answer(RecorderFrame.REFUSED, from_text(job_id) + text.encode()))

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import bindparam, select, update
@@ -16,6 +16,7 @@ from sqlalchemy import bindparam, select, update
 from procjobs.clock import NEVER, wall
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.recorder_wire import Load
+from procjobs.store.database import slices
 from procjobs.store.frames import failure_frame
 from procjobs.store.schema import attempts, jobs, kinds
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 MAX_INTERRUPTED: Final = 10
 _EXCLUDED_INTERVAL: Final = 5.0
 """How soon to ask again for jobs of a queue that was excluded because many of its jobs wait in memory."""
-_SLICE: Final = 500
 
 
 def take_over(connection: Connection, pool: str, owner: str, started_attempts: Mapping[str, int]) -> int:
@@ -124,9 +124,3 @@ def _choose(connection: Connection, unclaimed: ColumnElement[bool], wanted: Load
     if excluded and connection.execute(select(jobs.c.id).where(unclaimed, jobs.c.queue.in_(excluded)).limit(1)).first():
         seconds = min(seconds, _EXCLUDED_INTERVAL)
     return ids, seconds
-
-
-def slices(ids: list[str]) -> Iterator[list[str]]:
-    """Yield parts that are small enough for the parameters of one statement."""
-    for start in range(0, len(ids), _SLICE):
-        yield ids[start : start + _SLICE]

@@ -8,8 +8,8 @@ from sqlalchemy import delete, select, update
 
 from procjobs.clock import wall
 from procjobs.shared.recorder_wire import Open
+from procjobs.store.database import slices
 from procjobs.store.journal import Journal
-from procjobs.store.rescue import slices
 from procjobs.store.schema import attempts, jobs, kinds
 
 if TYPE_CHECKING:

@@ -37,9 +37,9 @@ class SupervisorLink:
         self.has_ended = False
 
     def read(self, timeout: float | None, *, is_busy: bool = False) -> list[Batch]:
-        """Return the batches that have arrived, waiting for the first one; none when time is out or all has ended.
+        """Wait for batches and return all that have arrived; an empty list at the timeout, and when the supervisor has gone.
 
-        While much is going on, a moment is waited for others to come along: a transaction costs as much as ten of its jobs.
+        When `is_busy`, a moment more is waited for others to come along: a transaction costs as much as ten of its jobs.
         """
         found: list[Batch] = []
         poll = select.poll()
