@@ -82,8 +82,8 @@ class Op(IntEnum):
 class Open(NamedTuple):
     """The first event of a recorder; it has the number 0.
 
-    `owner` is the id of the supervisor. `known_jobs` are the jobs that it has in memory; none where this recorder `is_first`
-    of its life. `started_attempts` are the attempts, by job id, that the table of a killed supervisor shows as started.
+    `owner` is the id of the supervisor, and `known_jobs` are the jobs that it has in memory: an empty list for the recorder
+    that `is_first`. `started_attempts` are attempts, by job id, that the table of a killed supervisor shows as started.
     """
 
     url: str
@@ -182,7 +182,7 @@ class Cancel(NamedTuple):
 class Load(NamedTuple):
     """Asks for jobs that wait in the store: LOADED for each, then WINDOW, are the answer.
 
-    At most `max_due` jobs that may run now and `max_later` that wait for a time, none of `excluded_queues`.
+    At most `max_due` jobs that may run now and `max_later` that wait for a time; jobs of `excluded_queues` stay.
     """
 
     max_due: int
@@ -250,7 +250,7 @@ class BatchReader:
         self._buffer += data
 
     def next(self) -> tuple[list[Event], int, bool] | None:
-        """Return (events, number of the last one, whether a descriptor belongs to it), None if none is whole yet."""
+        """Return (events, number of the last one, whether a descriptor belongs to it), None if no batch is whole yet."""
         if len(self._buffer) < BATCH.size:
             return None
         length, descriptors, last = BATCH.unpack_from(self._buffer)

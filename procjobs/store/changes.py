@@ -135,7 +135,7 @@ class Changes:
         freed[job_id] = {"b_id": job_id, "b_attempt": attempt}
 
     def _withdraw(self, job_id: str, started_at: float | None) -> float | None:
-        """Drop the changes of a job that a later one replaces; return its first start, `started_at` if they have none."""
+        """Drop earlier changes of a job, which a later one replaces; return its first start, or `started_at`."""
         before = self.running.pop(job_id, None), self.retrying.pop(job_id, None)
         known = [change["b_started_at"] for change in before if change is not None]
         return next((moment for moment in known if moment is not None), started_at)

@@ -1,8 +1,8 @@
 """Connections to the store, and the claim by which a pool has it for itself.
 
-A claim goes with the process that holds it, however that ends: for SQLite it is a lock on a file beside the database (two
-processes that write or checkpoint one WAL at the same instant can corrupt it, until SQLite 3.51.3), for PostgreSQL an
-advisory lock of the session, one for each name of a pool.
+A claim ends with the process that holds it, whatever ends that process. For SQLite it is a lock on a file beside the
+database, for two processes that write or checkpoint one WAL at the same instant can corrupt it (until SQLite 3.51.3).
+For PostgreSQL it is an advisory lock of the session, one for each name of a pool.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import sqlite3
+from collections.abc import Iterator
 from typing import Any, Final
 
 from sqlalchemy import create_engine, event, text
@@ -23,26 +24,35 @@ from procjobs.errors import StoreUnavailable
 from procjobs.shared.store_address import hide_password, split_options, sqlite_path
 from procjobs.shared.wire import limit_text
 
-_BUSY_SECONDS: Final = 2.0
-"""How long another writer of the same SQLite file is waited for. What is longer is told, and tried again."""
-_CONNECT_SECONDS: Final = 5
-_STATEMENT_MILLISECONDS: Final = 60_000
+SLICE: Final = 500
+"""The most rows of one statement: SQLite and PostgreSQL limit its parameters."""
+_LOCK_TIMEOUT: Final = 2.0
+"""How long to wait for another writer of the same SQLite file. After that the lock is an error like others: it is reported,
+and the transaction is tried again."""
+_CONNECT_TIMEOUT: Final = 5
+_STATEMENT_TIMEOUT_MS: Final = 60_000
 
 
 def explain(error: Exception) -> str:
-    """Return one line about what a database has said."""
-    told = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    text = " ".join(clean(str(told)).split())
-    return limit_text(text if isinstance(error, StoreUnavailable) else f"{type(told).__name__}: {text}", 1000)
+    """Return an error of a database as one line, in the words of its driver."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    text = " ".join(clean(str(cause)).split())
+    return limit_text(text if isinstance(error, StoreUnavailable) else f"{type(cause).__name__}: {text}", 1000)
 
 
 def clean(text: str) -> str:
-    """Return text as every database takes it: PostgreSQL has no zero characters, and neither takes lone surrogates."""
+    """Return text as every database takes it: PostgreSQL refuses zero characters, and both refuse lone surrogates."""
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
+def slices(ids: list[str]) -> Iterator[list[str]]:
+    """Yield parts of a list that are small enough for the parameters of one statement."""
+    for start in range(0, len(ids), SLICE):
+        yield ids[start : start + SLICE]
+
+
 def open_engine(url: str, *, read_only: bool = False) -> Engine:
-    """Return an engine whose connections are not kept when they are given back; raise StoreUnavailable if none can be."""
+    """Return an engine that keeps no connections for later; raise StoreUnavailable if there is no driver for the URL."""
     plain, options = split_options(url)
     path = sqlite_path(plain)
     try:
@@ -62,7 +72,7 @@ def _sqlite_engine(path: str, synchronous: str, *, read_only: bool) -> Engine:
     def connect() -> sqlite3.Connection:
         mode = "ro" if read_only else "rwc"
         connection = sqlite3.connect(
-            f"file:{quote(path)}?mode={mode}", uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            f"file:{quote(path)}?mode={mode}", uri=True, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
         )
         if not read_only:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -73,7 +83,7 @@ def _sqlite_engine(path: str, synchronous: str, *, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # A reader that wants to become a writer is refused at once, whatever the timeout: it says so at the beginning.
+        # SQLite refuses a reader that becomes a writer at once, whatever the timeout: so a writer is one from its beginning.
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
@@ -82,14 +92,14 @@ def _sqlite_engine(path: str, synchronous: str, *, read_only: bool) -> Engine:
 def _postgresql_engine(url: str, *, read_only: bool) -> Engine:
     arguments: dict[str, Any] = {}
     if make_url(url).get_driver_name() in {"psycopg", "psycopg2"}:
-        options = f"-c statement_timeout={_STATEMENT_MILLISECONDS}"
-        arguments = {"connect_timeout": _CONNECT_SECONDS, "options": options, "application_name": "procjobs"}
+        options = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}"
+        arguments = {"connect_timeout": _CONNECT_TIMEOUT, "options": options, "application_name": "procjobs"}
     engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
     return engine.execution_options(postgresql_readonly=True) if read_only else engine
 
 
 class Claim:
-    """The right of one pool to the store. Taken before anything is read, and kept for as long as the recorder lives."""
+    """The right of one pool to the store, taken before anything is read, and kept for as long as the recorder lives."""
 
     def __init__(self, url: str, pool: str) -> None:
         self._url = url
@@ -97,7 +107,7 @@ class Claim:
         self._lock: int | None = None
 
     def take(self, connection: Connection) -> None:
-        """Take it, or keep it; raise StoreUnavailable where another process has it."""
+        """Take the claim, or keep it; raise StoreUnavailable where another process has it."""
         path = sqlite_path(self._url)
         if path is None:
             self._take_session_lock(connection)
@@ -131,7 +141,7 @@ class Claim:
             )
 
     def close(self) -> None:
-        """Give it up; that of a session ends with its connection."""
+        """Give the claim up; that of a session ends with its connection."""
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._lock, 0)

@@ -1,7 +1,7 @@
 """Events of a supervisor as rows: `collect` and `write` take a batch into the database, within the transaction that is open.
 
-1. To write an event again changes nothing. A recorder that was killed before it could say COMMITTED leaves its events to its
-   successor, which gets them all again.
+1. To write an event again changes nothing. If a recorder is killed between a commit and its COMMITTED, its successor gets
+   the same events again.
 2. A row is changed only by its owner, and only while its job has not ended: late events of a supervisor that was taken over
    change nothing.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, delete, select, update
 
@@ -18,17 +18,16 @@ from procjobs.errors import UnknownJob
 from procjobs.shared.ids import from_text
 from procjobs.shared.recorder_wire import End, EventWithFd, Free, Kind, Retry, Start, Submit
 from procjobs.store.changes import Changes, StoredKind
+from procjobs.store.database import SLICE, slices
 from procjobs.store.schema import jobs, outbox
 from procjobs.store.statements import prepare
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, RowMapping
 
-_SLICE: Final = 500
-
 
 class Journal:
-    """Writes the events of one supervisor, `owner` being its id, for one pool."""
+    """Writes the events of the supervisor whose id is `owner`, for one pool."""
 
     def __init__(self, pool: str, owner: str) -> None:
         self._pool = pool
@@ -97,8 +96,8 @@ class Journal:
         found: dict[str, dict[str, Any]] = {}
         ids = [row["id"] for row in changes.jobs]
         columns = jobs.c.id, jobs.c.pool, jobs.c.owner, jobs.c.state, jobs.c.attempt, jobs.c.cut_off, jobs.c.crashes
-        for start in range(0, len(ids), _SLICE):
-            rows = connection.execute(select(*columns).where(jobs.c.id.in_(ids[start : start + _SLICE])))
+        for part in slices(ids):
+            rows = connection.execute(select(*columns).where(jobs.c.id.in_(part)))
             found.update((row["id"], dict(row)) for row in rows.mappings())
         changes.jobs = [row for row in changes.jobs if row["id"] not in found]
         waiting = [{"b_id": job_id} for job_id, row in found.items() if not row["owner"] and row["pool"] == self._pool]
@@ -111,7 +110,7 @@ class Journal:
         """Make jobs of everything that transactions of users have left in the outbox; return the number of its rows."""
         count = 0
         while True:
-            chosen = select(outbox).where(outbox.c.pool == self._pool).order_by(outbox.c.id).limit(_SLICE)
+            chosen = select(outbox).where(outbox.c.pool == self._pool).order_by(outbox.c.id).limit(SLICE)
             rows = connection.execute(chosen).mappings().all()
             changes = Changes(self._pool, self._owner)
             for row, kind in self._new_jobs(connection, rows):
@@ -120,7 +119,7 @@ class Journal:
             if rows:
                 connection.execute(delete(outbox).where(outbox.c.id.in_([row["id"] for row in rows])))
             count += len(rows)
-            if len(rows) < _SLICE:
+            if len(rows) < SLICE:
                 return count
 
     def _new_jobs(self, connection: Connection, rows: Sequence[RowMapping]) -> Iterator[tuple[RowMapping, StoredKind]]:

@@ -1,6 +1,6 @@
-"""What any process looks up in a store by itself: nothing here writes, and no connection outlives its call.
+"""Reads for any process: nothing here writes, and no connection outlives its call.
 
-So it works while the pool is down, and nothing is carried over a fork.
+So a store can be read while its pool is down, and no connection is carried over a fork.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from procjobs.errors import StoreUnavailable, UnknownJob
 from procjobs.shared.records import JobRecord, JobStatus, Run
 from procjobs.shared.store_address import hide_password
-from procjobs.store.database import explain, open_engine
+from procjobs.store.database import explain, open_engine, slices
 from procjobs.store.schema import attempts, jobs
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _is_unused(url: str) -> bool:
 
 
 def find_status(url: str, job_id: str) -> JobStatus:
-    """Return what a store knows of a job; raise UnknownJob, or StoreUnavailable if it cannot be read."""
+    """Return a job as the store knows it; raise UnknownJob, or StoreUnavailable if it cannot be read."""
     with _reading(url) as connection:
         row = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
         if row is None:
@@ -56,7 +56,7 @@ def find_status(url: str, job_id: str) -> JobStatus:
 
 
 def find_log(url: str, job_id: str) -> str:
-    """Return what a store has kept of what a job printed, all attempts together; raise as `find_status` does."""
+    """Return the kept output of a job, all attempts together; raise as `find_status` does."""
     logs = select(attempts.c.log).where(attempts.c.job_id == job_id).order_by(attempts.c.attempt)
     with _reading(url) as connection:
         if connection.scalar(select(jobs.c.id).where(jobs.c.id == job_id)) is None:
@@ -67,7 +67,7 @@ def find_log(url: str, job_id: str) -> str:
 def find_history(
     url: str, pool: str, *, state: str | None, name: str | None, since: float | None, limit: int
 ) -> list[JobRecord]:
-    """Return a pool's jobs with their attempts, the newest first; `name` may have SQL's wildcards."""
+    """Return jobs of a pool with their attempts, the newest first; `name` may have SQL's wildcards."""
     chosen = select(jobs).where(jobs.c.pool == pool)
     if state is not None:
         chosen = chosen.where(jobs.c.state == state)
@@ -77,16 +77,20 @@ def find_history(
         chosen = chosen.where(jobs.c.submitted_at >= since)
     with _reading(url) as connection:
         rows = connection.execute(chosen.order_by(jobs.c.id.desc()).limit(limit)).all()
-        runs: dict[str, list[Run]] = defaultdict(list)
-        for start in range(0, len(rows), 500):
-            ids = [row.id for row in rows[start : start + 500]]
-            of_these = select(attempts).where(attempts.c.job_id.in_(ids)).order_by(attempts.c.job_id, attempts.c.attempt)
-            for row in connection.execute(of_these).mappings():
-                values = {field: row[field] for field in Run._fields}
-                if values["peak_bytes"] is not None:
-                    values["peak_bytes"] = int(values["peak_bytes"])
-                runs[row["job_id"]].append(Run(**values))
+        runs = _find_runs(connection, [row.id for row in rows])
     return [_record(row, tuple(runs[row.id])) for row in rows]
+
+
+def _find_runs(connection: Connection, job_ids: list[str]) -> dict[str, list[Run]]:
+    runs: dict[str, list[Run]] = defaultdict(list)
+    for part in slices(job_ids):
+        of_these = select(attempts).where(attempts.c.job_id.in_(part)).order_by(attempts.c.job_id, attempts.c.attempt)
+        for row in connection.execute(of_these).mappings():
+            values = {field: row[field] for field in Run._fields}
+            if values["peak_bytes"] is not None:
+                values["peak_bytes"] = int(values["peak_bytes"])
+            runs[row["job_id"]].append(Run(**values))
+    return runs
 
 
 def _unknown(job_id: str) -> UnknownJob:

@@ -1,7 +1,7 @@
 """The tables, and the steps by which an older database gets them. docs/store.md describes the columns for readers.
 
-The steps are frozen text: what a released version has created is never edited, only followed by another step. The Table
-objects say what the last step has led to; a test compares both.
+The steps are frozen text: a step of a released version is never edited, only followed by another one. The Table objects
+describe the tables after the last step; a test compares both.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ VERSION: Final = len(STEPS)
 def migrate(connection: Connection) -> None:
     """Bring the database to this version's tables, in the transaction that is open.
 
-    Raise StoreUnavailable where a newer version of procjobs has been there: what it means by its tables is not known here.
+    Raise StoreUnavailable where a newer version of procjobs has been there: this one does not know its tables.
     """
     version = _version_of(connection)
     if version > VERSION:
@@ -167,7 +167,7 @@ def migrate(connection: Connection) -> None:
 
 
 def _version_of(connection: Connection) -> int:
-    if connection.dialect.name == "postgresql":  # two that come at once would both create the table
+    if connection.dialect.name == "postgresql":  # two processes that come at once would both create the table
         connection.execute(text("SELECT pg_advisory_xact_lock(7226109)"))
     if not inspect(connection).has_table(versions.name):
         versions.create(connection)

@@ -1,6 +1,6 @@
 """The statements that run for every job, as the driver takes them.
 
-They are SQLAlchemy's, compiled once. To have it look at each row again takes longer than SQLite takes to write the row.
+SQLAlchemy compiles each of them once. Its work for each row would take longer than SQLite takes to write that row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ACCOUNT: Final = (
     "outcome", "error", "started_at", "ended_at", "worker", "worker_pid", "signal", "exit_code", "cpu_seconds",
     "peak_bytes", "progress", "log",
 )  # fmt: skip
-"""What is known of an attempt: columns that are filled one after the other, and not emptied."""
+"""The account of an attempt: columns that are filled one after the other, and never emptied."""
 _JOB: Final = (
     "id", "pool", "owner", "name", "kind", "queue", "priority", "key", "unique_until", "state", "attempt", "cut_off",
     "crashes", "submitted_at", "not_before", "expires_at", "call", "call_data",
@@ -30,7 +30,7 @@ _JOB: Final = (
 
 
 _NULL: Final[Any] = literal_column("NULL")
-_NOBODY: Final[Any] = literal_column("''")
+_NO_OWNER: Final[Any] = literal_column("''")
 
 
 class Prepared:
@@ -43,21 +43,21 @@ class Prepared:
         self._values = None if names is None else itemgetter(*names)
 
     def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Run it for every row; nothing is done for none."""
+        """Run the statement for every row."""
         if rows:
             values: Any = rows if self._values is None else list(map(self._values, rows))
             connection.exec_driver_sql(self._text, values)
 
 
 class Statements:
-    """All of them, for one kind of database."""
+    """All statements, for one kind of database."""
 
     def __init__(self, dialect: Dialect) -> None:
         maker: Any = {"sqlite": sqlite, "postgresql": postgresql}[dialect.name]
         self.add_kinds = Prepared(maker.insert(kinds).on_conflict_do_nothing(), dialect)
         self.add_jobs = Prepared(insert(jobs), dialect, _JOB)
         self.record_attempts = Prepared(_upsert_attempts(maker), dialect)
-        # Of a job that is this supervisor's; one that has ended is nobody's.
+        # The row of a job of this supervisor; a job that has ended has no owner.
         mine = (jobs.c.id == bindparam("b_id")) & (jobs.c.owner == bindparam("b_owner"))
         change = update(jobs).where(mine)
         is_newer = jobs.c.attempt <= bindparam("b_attempt")
@@ -67,12 +67,12 @@ class Statements:
                                    "started_at": started_at, "crashes": crashes, **_given("attempt")}  # fmt: skip
         retrying = {"state": literal_column("'retrying'"), "crashes": crashes, "started_at": started_at,
                     **_given("attempt", "reason", "error", "not_before")}  # fmt: skip
-        ended = {"owner": _NOBODY, "call": _NULL, "call_data": _NULL,
+        ended = {"owner": _NO_OWNER, "call": _NULL, "call_data": _NULL,
                  "started_at": started_at,
                  **_given("state", "reason", "attempt", "error", "finished_at", "answer", "answer_data")}  # fmt: skip
         queued: Any = literal_column("'queued'")
-        free: dict[str, Any] = {"owner": _NOBODY, "state": queued, **_given("attempt")}
-        # What waits for a time goes on to do so; what was told to be running may have been taken back from its worker.
+        free: dict[str, Any] = {"owner": _NO_OWNER, "state": queued, **_given("attempt")}
+        # A job that waits for a time goes on to do so; one that was recorded as running may have been reclaimed since.
         waits = case((jobs.c.state == literal_column("'running'"), queued), else_=jobs.c.state)
         self.set_running = Prepared(change.where(is_newer).values(running), dialect)
         self.set_retrying = Prepared(change.where(is_newer).values(retrying), dialect)
@@ -86,7 +86,7 @@ def _given(*columns: str) -> dict[str, Any]:
 
 
 def _upsert_attempts(maker: Any) -> Any:
-    """Return the statement that adds what is known of an attempt to what is known already; an end stays an end."""
+    """Return the statement that adds to the account of an attempt; one that has ended does not change."""
     statement = maker.insert(attempts)
     new = statement.excluded
     return statement.on_conflict_do_update(

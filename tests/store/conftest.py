@@ -45,7 +45,7 @@ def store(request):
 
 @pytest.fixture
 def started(pool_name, store):
-    """Return what starts the pool of the test, or attaches to it; it is stopped at the end."""
+    """Return a function that starts the pool of the test, or attaches to it; the pool is stopped at the end."""
     pools = []
 
     def start(*, is_available=True, **settings):

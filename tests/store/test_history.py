@@ -1,4 +1,4 @@
-"""What the store keeps of jobs: every attempt, for as long and as many as was asked for."""
+"""The history of jobs in the store: every attempt, within the limits of the settings."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def compute_and_crash(file):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_account_of_a_run_that_crashed_has_nothing_of_the_one_before_it(started, tmp_path):
+def test_account_of_a_crashed_attempt_has_nothing_of_the_attempt_before_it(started, tmp_path):
     pool = started(workers=1)
     pool.options(retries=1, backoff=0).submit(compute_and_report).result(30)
     pool.options(retries=1, backoff=0).submit(compute_and_crash, str(tmp_path / "crashed")).result(30)
@@ -97,7 +97,7 @@ def test_old_results_and_old_jobs_are_dropped(started, store):
     handles = [pool.submit(jobs.add, n) for n in range(6)]
     assert list(range(6)) == [job.result(30) for job in handles]
     pool.stop()
-    store.write("UPDATE procjobs_jobs SET finished_at = finished_at - 100")  # none may be sent again any more
+    store.write("UPDATE procjobs_jobs SET finished_at = finished_at - 100")  # no client may send them again any more
     store.write("UPDATE procjobs_jobs SET finished_at = finished_at - 7200 WHERE id = :id", id=handles[0].id)
     pool = started(workers=1, result_ttl=3600, history_limit=4)
     wait_until(lambda: store.states() == {"succeeded": 4})
@@ -154,7 +154,7 @@ def print_and_fail(text):
     raise ValueError(text)
 
 
-def test_database_that_no_pool_has_used_is_told_from_one_that_cannot_be_read(store):
+def test_database_that_no_pool_has_used_has_a_message_of_its_own(store):
     from procjobs.store.reading import find_history
 
     store.write("CREATE TABLE films (id INTEGER)")

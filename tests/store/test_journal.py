@@ -1,4 +1,4 @@
-"""What events come to as rows, and what is found of them afterwards: journal and rescue on a database, without processes."""
+"""Events become rows, which are found again: journal, rescue, questions and retention on a database, without processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id, to_text
 from procjobs.shared.recorder_wire import End, Free, Kind, Load, Retry, Start, Submit
 from procjobs.shared.states import JobState, Reason
-from procjobs.store import rescue
+from procjobs.store import questions, rescue, retention
 from procjobs.store.database import open_engine
 from procjobs.store.journal import Journal
 from procjobs.store.reading import find_history
@@ -23,7 +23,7 @@ from procjobs.store.schema import jobs, migrate, outbox
 
 NOW = time.time()
 DAY = 86_400.0
-"""However long the tests take, they take less."""
+"""Longer than any run of the tests."""
 
 
 def description(name="work", **options):
@@ -36,10 +36,11 @@ class Book:
     def __init__(self, store):
         self.store = store
         self._connection = open_engine(store.url).connect()
-        self.take_office("me")
+        self.act_for("me")
         self.do(migrate)
 
-    def take_office(self, owner, pool="pool"):
+    def act_for(self, owner, pool="pool"):
+        """Let another supervisor write from now on."""
         self.journal, self.owner = Journal(pool, owner), owner
         for number, priority in ((1, 0), (2, 5)):
             self.journal.learn_kind(Kind(number, description(priority=priority), b"f%d" % number))
@@ -48,7 +49,7 @@ class Book:
         with self._connection.begin():
             return act(self._connection, *arguments)
 
-    def tell(self, *events):
+    def record(self, *events):
         """Write events as one batch."""
         with self._connection.begin():
             self.journal.write(self._connection, self.journal.collect([(event, None) for event in events]))
@@ -95,9 +96,9 @@ def end(job_id, attempt=1, state=JobState.SUCCEEDED, reason=Reason.NONE, *, now=
     return End(job_id, attempt, int(state), int(reason), frame, False, now, "", account)
 
 
-def test_submission_is_a_row_with_all_that_was_said(book):
+def test_submission_is_a_row_with_all_of_its_fields(book):
     now, later, expiring = new_id(), new_id(), new_id()
-    book.tell(submit(now, 2), submit(later, not_before=NOW + 50, key=b"k"), submit(expiring, expires_at=NOW + 9))
+    book.record(submit(now, 2), submit(later, not_before=NOW + 50, key=b"k"), submit(expiring, expires_at=NOW + 9))
     assert ("me", "work", "queued", 5, 0, None, None) == book.row(
         now, "owner", "name", "state", "priority", "attempt", "not_before", "unique_until"
     )
@@ -107,13 +108,13 @@ def test_submission_is_a_row_with_all_that_was_said(book):
     assert [(2,)] == book.store.rows("SELECT count(*) FROM procjobs_kinds")
 
 
-def test_kinds_are_written_once_and_again_where_it_is_not_certain_that_they_are_there(book):
-    book.tell(submit(new_id()))
+def test_kinds_are_written_once_and_again_after_a_transaction_that_may_have_failed(book):
+    book.record(submit(new_id()))
     book.store.write("DELETE FROM procjobs_kinds")
-    book.tell(submit(new_id()))
+    book.record(submit(new_id()))
     assert [(0,)] == book.store.rows("SELECT count(*) FROM procjobs_kinds")
     book.journal.forget_stored_kinds()
-    book.tell(submit(new_id()))
+    book.record(submit(new_id()))
     assert [(1,)] == book.store.rows("SELECT count(*) FROM procjobs_kinds")
 
 
@@ -122,7 +123,7 @@ def test_retries_and_crashes_are_counted(book, is_one_batch):
     job = new_id()
     events = submit(job), start(job, 1), retry(job, 1, crashes=1, outcome="crashed"), start(job, 2, 78)
     for batch in [events] if is_one_batch else [[event] for event in events]:
-        book.tell(*batch)
+        book.record(*batch)
     assert ("running", None, 2, 1) == book.row(job, "state", "reason", "attempt", "crashes")
     assert [(1, "crashed", 77), (2, "running", 78)] == book.runs(job)
     assert NOW == book.row(job, "started_at")
@@ -130,46 +131,46 @@ def test_retries_and_crashes_are_counted(book, is_one_batch):
 
 def test_retry_in_one_batch_with_its_start_is_the_last_word(book):
     job = new_id()
-    book.tell(submit(job), start(job, 1), retry(job, 1, crashes=1, not_before=NOW + 5))
+    book.record(submit(job), start(job, 1), retry(job, 1, crashes=1, not_before=NOW + 5))
     assert ("retrying", "raised", 1, 1, NOW + 5) == book.row(job, "state", "reason", "attempt", "crashes", "not_before")
 
 
-def test_end_in_one_batch_with_what_was_before_it_is_the_last_word(book):
+def test_end_in_one_batch_with_earlier_events_is_the_last_word(book):
     job, other = new_id(), new_id()
-    book.tell(submit(job), start(job, 1), end(job))
-    book.tell(submit(other), start(other, 1), retry(other, 1), end(other, 1, JobState.CANCELLED, Reason.CANCELLED))
+    book.record(submit(job), start(job, 1), end(job))
+    book.record(submit(other), start(other, 1), retry(other, 1), end(other, 1, JobState.CANCELLED, Reason.CANCELLED))
     assert ("succeeded", "", None, None, NOW) == book.row(job, "state", "owner", "call", "reason", "finished_at")
     assert ("cancelled", "cancelled") == book.row(other, "state", "reason")
     assert [(1, "succeeded", 77)] == book.runs(job)
     assert [(1, "raised", 77)] == book.runs(other)
 
 
-def test_what_comes_after_the_end_changes_nothing(book):
+def test_events_after_the_end_change_nothing(book):
     job = new_id()
-    book.tell(submit(job), end(job))
-    book.tell(start(job, 1, 99), retry(job, 1), end(job, 1, JobState.FAILED, Reason.RAISED))
+    book.record(submit(job), end(job))
+    book.record(start(job, 1, 99), retry(job, 1), end(job, 1, JobState.FAILED, Reason.RAISED))
     assert ("succeeded", None, 1) == book.row(job, "state", "reason", "attempt")
     assert [(1, "succeeded")] == [run[:2] for run in book.runs(job)]
 
 
 def test_starts_and_retries_of_earlier_attempts_change_nothing(book):
     job = new_id()
-    book.tell(submit(job), start(job, 1), retry(job, 1), start(job, 2))
-    book.tell(start(job, 1))
+    book.record(submit(job), start(job, 1), retry(job, 1), start(job, 2))
+    book.record(start(job, 1))
     assert ("running", 2) == book.row(job, "state", "attempt")
-    book.tell(retry(job, 1, crashes=3))
+    book.record(retry(job, 1, crashes=3))
     assert ("running", 2, 0) == book.row(job, "state", "attempt", "crashes")
-    book.tell(retry(job, 2, crashes=1))
+    book.record(retry(job, 2, crashes=1))
     assert ("retrying", 2, 1) == book.row(job, "state", "attempt", "crashes")
 
 
 def test_a_job_has_begun_when_its_first_attempt_did(book):
     job = new_id()
-    book.tell(submit(job), start(job, 1))
-    book.tell(retry(job, 1))
-    book.tell(start(job, 2, now=NOW + 10))
+    book.record(submit(job), start(job, 1))
+    book.record(retry(job, 1))
+    book.record(start(job, 2, now=NOW + 10))
     assert NOW == book.row(job, "started_at")
-    book.tell(end(job, 2, now=NOW + 20))
+    book.record(end(job, 2, now=NOW + 20))
     assert NOW == book.row(job, "started_at")
 
 
@@ -177,52 +178,52 @@ def test_a_job_has_begun_when_its_first_attempt_did(book):
 def test_first_start_counts_however_much_comes_in_one_batch(book, count):
     job = new_id()
     events = submit(job), start(job, 1), retry(job, 1), start(job, 2, now=NOW + 10), end(job, 2, now=NOW + 20)
-    book.tell(*events[:count])
+    book.record(*events[:count])
     assert NOW == book.row(job, "started_at")
-    book.tell(*events[count:])
+    book.record(*events[count:])
     assert NOW == book.row(job, "started_at")
 
 
 def test_running_job_has_no_reason_of_the_attempt_before(book):
     job = new_id()
-    book.tell(submit(job), start(job, 1), retry(job, 1))
+    book.record(submit(job), start(job, 1), retry(job, 1))
     assert "raised" == book.row(job, "reason")
-    book.tell(start(job, 2))
+    book.record(start(job, 2))
     assert None is book.row(job, "reason")
 
 
-def test_what_is_given_back_waits_as_it_did_and_keeps_its_attempts(book):
-    late, taken_back, cut_off, retried = (new_id() for _ in range(4))
-    book.tell(submit(late, not_before=NOW + 99), *map(submit, (taken_back, cut_off, retried)))
-    book.tell(start(taken_back, 1), start(cut_off, 1), retry(retried, 1, not_before=NOW + 99))
+def test_job_that_is_freed_waits_as_it_did_and_keeps_its_attempts(book):
+    late, reclaimed, interrupted, retried = (new_id() for _ in range(4))
+    book.record(submit(late, not_before=NOW + 99), *map(submit, (reclaimed, interrupted, retried)))
+    book.record(start(reclaimed, 1), start(interrupted, 1), retry(retried, 1, not_before=NOW + 99))
     account = {"outcome": "stopped", "ended_at": NOW}
-    book.tell(Free(late, 0, None), Free(taken_back, 0, None), Free(cut_off, 1, account))
-    book.tell(Free(retried, 1, None))
+    book.record(Free(late, 0, None), Free(reclaimed, 0, None), Free(interrupted, 1, account))
+    book.record(Free(retried, 1, None))
     columns = "owner", "state", "attempt", "cut_off", "not_before"
     assert ("", "scheduled", 0, 0, NOW + 99) == book.row(late, *columns)
-    assert ("", "queued", 0, 0, None) == book.row(taken_back, *columns)
-    assert ("", "queued", 1, 1, None) == book.row(cut_off, *columns)
+    assert ("", "queued", 0, 0, None) == book.row(reclaimed, *columns)
+    assert ("", "queued", 1, 1, None) == book.row(interrupted, *columns)
     assert ("", "retrying", 1, 0, NOW + 99) == book.row(retried, *columns)
-    assert [(1, "stopped", 77)] == book.runs(cut_off)
-    book.tell(Free(cut_off, 1, account))
-    assert 1 == book.row(cut_off, "cut_off")
+    assert [(1, "stopped", 77)] == book.runs(interrupted)
+    book.record(Free(interrupted, 1, account))
+    assert 1 == book.row(interrupted, "cut_off")
 
 
 def test_owner_alone_changes_a_row(book):
     job = new_id()
-    book.tell(submit(job))
-    book.take_office("other")
-    book.tell(start(job, 1), retry(job, 1), end(job), Free(job, 0, None))
+    book.record(submit(job))
+    book.act_for("other")
+    book.record(start(job, 1), retry(job, 1), end(job), Free(job, 0, None))
     assert ("me", "queued", 0) == book.row(job, "owner", "state", "attempt")
 
 
-def test_submission_that_is_there_is_claimed_if_it_waits_in_this_pool(book):
+def test_known_submission_is_claimed_if_it_waits_in_this_pool(book):
     mine, waiting, ended, foreign, new = (new_id() for _ in range(5))
-    book.tell(*map(submit, (mine, waiting, ended)))
-    book.tell(Free(waiting, 0, None), end(ended))
-    book.take_office("elsewhere", "other pool")
-    book.tell(submit(foreign), Free(foreign, 0, None))
-    book.take_office("me")
+    book.record(*map(submit, (mine, waiting, ended)))
+    book.record(Free(waiting, 0, None), end(ended))
+    book.act_for("elsewhere", "other pool")
+    book.record(submit(foreign), Free(foreign, 0, None))
+    book.act_for("me")
     events = [(submit(job), None) for job in (mine, waiting, ended, foreign, new)]
     changes = book.journal.collect(events)
     known = book.do(book.journal.claim_known, changes)
@@ -239,7 +240,7 @@ def leave_in_outbox(book, count, pool="pool", **values):
     return [row["id"] for row in rows]
 
 
-def test_outbox_is_emptied_into_jobs_that_wait_of_this_pool_alone(book):
+def test_outbox_of_this_pool_alone_is_emptied_into_waiting_jobs(book):
     leave_in_outbox(book, 2, "other pool")
     ids = leave_in_outbox(book, 1001) + leave_in_outbox(book, 1, not_before=NOW + 9, expires_at=NOW + 10)
     assert 1002 == book.do(book.journal.sweep_outbox)
@@ -253,9 +254,9 @@ def test_outbox_is_emptied_into_jobs_that_wait_of_this_pool_alone(book):
 
 def test_jobs_are_loaded_by_priority_and_time_and_once(book):
     low, high, past, soon, late = (new_id() for _ in range(5))
-    book.tell(submit(low), submit(high, 2), submit(past, not_before=NOW - 5))
-    book.tell(submit(late, not_before=NOW + 5 * DAY), submit(soon, not_before=NOW + 3 * DAY))
-    book.tell(*(Free(job, 0, None) for job in (low, high, past, soon, late)))
+    book.record(submit(low), submit(high, 2), submit(past, not_before=NOW - 5))
+    book.record(submit(late, not_before=NOW + 5 * DAY), submit(soon, not_before=NOW + 3 * DAY))
+    book.record(*(Free(job, 0, None) for job in (low, high, past, soon, late)))
     assert ([to_text(high)], 0.0) == book.load(1, 1)
     assert "me" == book.row(high, "owner")
     ids, seconds = book.load(2, 1)
@@ -266,37 +267,37 @@ def test_jobs_are_loaded_by_priority_and_time_and_once(book):
     assert ([], float("inf")) == book.load()
 
 
-def test_only_what_waits_in_the_store_is_cancelled_there(book):
+def test_only_jobs_that_wait_in_the_store_are_cancelled_there(book):
     mine, waiting, ended = new_id(), new_id(), new_id()
-    book.tell(*map(submit, (mine, waiting, ended)))
-    book.tell(Free(waiting, 0, None), end(ended))
-    told = [book.do(rescue.cancel, "pool", to_text(job)) for job in (mine, waiting, waiting, ended, new_id())]
+    book.record(*map(submit, (mine, waiting, ended)))
+    book.record(Free(waiting, 0, None), end(ended))
+    told = [book.do(questions.cancel, "pool", to_text(job)) for job in (mine, waiting, waiting, ended, new_id())]
     assert [(True, False), (True, True), (True, False), (True, False), (False, False)] == told
-    assert (False, False) == book.do(rescue.cancel, "other pool", to_text(mine))
+    assert (False, False) == book.do(questions.cancel, "other pool", to_text(mine))
     assert ["queued", "cancelled", "succeeded"] == [book.row(job, "state") for job in (mine, waiting, ended)]
 
 
 def test_holder_of_a_key_is_a_unique_job_that_has_not_ended_or_whose_time_is_not_over(book):
     plain, ended, old, new = (new_id() for _ in range(4))
-    book.tell(submit(plain, key=b"plain"), submit(ended, key=b"k", unique_until=NOW - 1))
-    assert to_text(ended) == book.do(rescue.find_holder, "pool", b"k")
-    assert None is book.do(rescue.find_holder, "pool", b"plain")
-    assert None is book.do(rescue.find_holder, "other pool", b"k")
-    book.tell(end(ended))
-    assert None is book.do(rescue.find_holder, "pool", b"k")
-    book.tell(submit(old, key=b"k", unique_until=NOW + 3 * DAY), end(old))
-    assert to_text(old) == book.do(rescue.find_holder, "pool", b"k")
-    book.tell(submit(new, key=b"k", unique_until=NOW))
-    assert to_text(new) == book.do(rescue.find_holder, "pool", b"k")
+    book.record(submit(plain, key=b"plain"), submit(ended, key=b"k", unique_until=NOW - 1))
+    assert to_text(ended) == book.do(questions.find_holder, "pool", b"k")
+    assert None is book.do(questions.find_holder, "pool", b"plain")
+    assert None is book.do(questions.find_holder, "other pool", b"k")
+    book.record(end(ended))
+    assert None is book.do(questions.find_holder, "pool", b"k")
+    book.record(submit(old, key=b"k", unique_until=NOW + 3 * DAY), end(old))
+    assert to_text(old) == book.do(questions.find_holder, "pool", b"k")
+    book.record(submit(new, key=b"k", unique_until=NOW))
+    assert to_text(new) == book.do(questions.find_holder, "pool", b"k")
 
 
-def test_what_a_dead_supervisor_has_left_waits_and_its_runs_are_counted_once(book):
+def test_jobs_of_a_dead_supervisor_wait_and_their_interruptions_are_counted_once(book):
     ran, waited, begun, late, foreign = (new_id() for _ in range(5))
-    book.tell(*map(submit, (ran, waited, begun)), submit(late, not_before=NOW + 99))
-    book.tell(start(ran, 1), start(begun, 1))
-    book.tell(retry(begun, 1))
-    book.take_office("elsewhere", "other pool")
-    book.tell(submit(foreign), start(foreign, 1))
+    book.record(*map(submit, (ran, waited, begun)), submit(late, not_before=NOW + 99))
+    book.record(start(ran, 1), start(begun, 1))
+    book.record(retry(begun, 1))
+    book.act_for("elsewhere", "other pool")
+    book.record(submit(foreign), start(foreign, 1))
     assert 2 == book.do(rescue.take_over, "pool", "next", {to_text(begun): 3, to_text(foreign): 1})
     columns = "owner", "state", "attempt", "cut_off"
     assert ("", "queued", 1, 1) == book.row(ran, *columns)
@@ -309,58 +310,58 @@ def test_what_a_dead_supervisor_has_left_waits_and_its_runs_are_counted_once(boo
     assert 0 == book.do(rescue.take_over, "pool", "third", {to_text(begun): 3, to_text(ran): 1})
 
 
-def test_what_its_own_supervisor_runs_is_not_taken_over(book):
+def test_jobs_of_the_same_supervisor_are_not_taken_over(book):
     job = new_id()
-    book.tell(submit(job), start(job, 1))
+    book.record(submit(job), start(job, 1))
     assert 0 == book.do(rescue.take_over, "pool", "me", {})
     assert ("me", "running", 0) == book.row(job, "owner", "state", "cut_off")
 
 
-def test_run_that_another_one_has_counted_is_not_counted_again(book):
+def test_interruption_that_another_recorder_has_counted_is_not_counted_again(book):
     job = new_id()
-    book.tell(submit(job), start(job, 1))
+    book.record(submit(job), start(job, 1))
     (seen,) = book.do(lambda connection: connection.execute(select(jobs)).all())
-    book.do(rescue._count_cut_off, seen, 1, NOW)
+    book.do(rescue.count_interruption, seen, 1, NOW)
     assert ("queued", 1) == book.row(job, "state", "cut_off")
     for state, attempt in (("queued", 1), ("running", 2)):
         book.store.write("UPDATE procjobs_jobs SET owner = 'next', state = :s, attempt = :n", s=state, n=attempt)
-        book.do(rescue._count_cut_off, seen, 1, NOW)
+        book.do(rescue.count_interruption, seen, 1, NOW)
         assert ("next", state, attempt) == book.row(job, "owner", "state", "attempt")
 
 
-def test_attempt_whose_end_was_lost_is_told_from_one_that_was_cut_off(book):
+def test_attempt_whose_end_was_lost_differs_from_one_that_was_interrupted(book):
     job = new_id()
-    book.tell(submit(job), start(job, 1))
+    book.record(submit(job), start(job, 1))
     book.do(rescue.take_over, "pool", "next", {to_text(job): 2})
     assert [(1, "unknown", 77), (2, "cut off", None)] == book.runs(job)
 
 
 @pytest.mark.parametrize(("cut_off", "state"), [(8, "queued"), (9, "failed")])
-def test_tenth_run_that_is_cut_off_is_the_last(book, cut_off, state):
+def test_tenth_interrupted_attempt_is_the_last(book, cut_off, state):
     job = new_id()
-    book.tell(submit(job), start(job, 1))
+    book.record(submit(job), start(job, 1))
     book.store.write("UPDATE procjobs_jobs SET cut_off = :n", n=cut_off)
     book.do(rescue.take_over, "pool", "next", {})
     assert (state, cut_off + 1) == book.row(job, "state", "cut_off")
     assert ("quarantined" if state == "failed" else None) == book.row(job, "reason")
 
 
-def test_claims_that_a_killed_recorder_has_not_told_of_are_given_back(book):
+def test_claims_of_a_killed_recorder_that_its_supervisor_does_not_know_are_requeued(book):
     known, lost, ended = new_id(), new_id(), new_id()
-    book.tell(*map(submit, (known, lost, ended)))
-    book.tell(end(ended))
-    book.do(rescue.give_back_unknown, "pool", "me", [known])
+    book.record(*map(submit, (known, lost, ended)))
+    book.record(end(ended))
+    book.do(rescue.requeue_unknown, "pool", "me", [known])
     assert ["me", "", ""] == [book.row(job, "owner") for job in (known, lost, ended)]
 
 
 def test_results_go_before_their_jobs_and_those_of_others_stay(book):
     old, new, foreign = new_id(), new_id(), new_id()
-    book.tell(submit(old), submit(new), end(old, now=NOW - 3 * DAY), end(new))
-    book.take_office("elsewhere", "other pool")
-    book.tell(submit(foreign), end(foreign, now=NOW - 3 * DAY))
-    book.do(rescue.drop_results, "pool", DAY)
+    book.record(submit(old), submit(new), end(old, now=NOW - 3 * DAY), end(new))
+    book.act_for("elsewhere", "other pool")
+    book.record(submit(foreign), end(foreign, now=NOW - 3 * DAY))
+    book.do(retention.drop_results, "pool", DAY)
     assert [True, False, False] == [book.row(job, "answer") is None for job in (old, new, foreign)]
-    assert not book.do(rescue.drop_jobs, "pool", 2 * DAY, 1000)
+    assert not book.do(retention.drop_jobs, "pool", 2 * DAY, 1000)
     assert [(to_text(job),) for job in sorted((new, foreign))] == book.store.rows("SELECT id FROM procjobs_jobs ORDER BY id")
     assert [] == book.runs(old)
     assert 1 == len(book.runs(new))
@@ -369,34 +370,34 @@ def test_results_go_before_their_jobs_and_those_of_others_stay(book):
 def test_oldest_jobs_go_where_there_are_too_many_or_they_are_too_old(book):
     ended = [new_id() for _ in range(6)]
     running = new_id()
-    book.tell(submit(running), start(running, 1), *map(submit, ended))
-    book.tell(*(end(job, now=NOW + (n - 10) * DAY) for n, job in enumerate(ended)))
+    book.record(submit(running), start(running, 1), *map(submit, ended))
+    book.record(*(end(job, now=NOW + (n - 10) * DAY) for n, job in enumerate(ended)))
     rows = "SELECT id FROM procjobs_jobs ORDER BY id"
-    book.do(rescue.drop_jobs, "pool", 100 * DAY, 4)
+    book.do(retention.drop_jobs, "pool", 100 * DAY, 4)
     assert sorted(map(to_text, [running, *ended[2:]])) == [job for (job,) in book.store.rows(rows)]
-    book.do(rescue.drop_jobs, "pool", 6.5 * DAY, 3)
+    book.do(retention.drop_jobs, "pool", 6.5 * DAY, 3)
     assert sorted(map(to_text, [running, *ended[4:]])) == [job for (job,) in book.store.rows(rows)]
-    book.do(rescue.drop_jobs, "pool", 100 * DAY, 0)
+    book.do(retention.drop_jobs, "pool", 100 * DAY, 0)
     assert [to_text(running)] == [job for (job,) in book.store.rows(rows)]
 
 
 def test_job_that_has_just_ended_is_kept_for_a_client_that_may_send_it_again(book):
     job = new_id()
-    book.tell(submit(job), end(job, now=time.time()))
-    book.do(rescue.drop_jobs, "pool", 0.0, 0)
+    book.record(submit(job), end(job, now=time.time()))
+    book.do(retention.drop_jobs, "pool", 0.0, 0)
     assert "succeeded" == book.row(job, "state")
 
 
 def test_history_is_that_of_one_pool(book):
     job = new_id()
-    book.tell(submit(job))
-    book.take_office("elsewhere", "other pool")
-    book.tell(submit(new_id()))
+    book.record(submit(job))
+    book.act_for("elsewhere", "other pool")
+    book.record(submit(new_id()))
     (record,) = find_history(book.store.url, "pool", state=None, name=None, since=None, limit=10)
     assert to_text(job) == record.id
 
 
-def test_nothing_is_made_where_there_is_no_database_to_read(tmp_path):
+def test_reading_a_database_that_does_not_exist_creates_nothing(tmp_path):
     with pytest.raises(StoreUnavailable):
         find_history(f"sqlite:///{tmp_path}/none.db", "pool", state=None, name=None, since=None, limit=10)
     assert [] == list(tmp_path.iterdir())
@@ -404,11 +405,11 @@ def test_nothing_is_made_where_there_is_no_database_to_read(tmp_path):
 
 def test_functions_without_jobs_are_dropped(book):
     job, other = new_id(), new_id()
-    book.tell(submit(job, 1), submit(other, 2))
-    book.take_office("elsewhere", "other pool")
-    book.tell(submit(new_id(), 1))
+    book.record(submit(job, 1), submit(other, 2))
+    book.act_for("elsewhere", "other pool")
+    book.record(submit(new_id(), 1))
     book.store.write("DELETE FROM procjobs_jobs WHERE id <> :id", id=to_text(job))
-    book.do(rescue.drop_kinds, "pool")
+    book.do(retention.drop_kinds, "pool")
     kinds = book.store.rows("SELECT pool, function FROM procjobs_kinds ORDER BY pool")
     assert [("other pool", b"f1"), ("pool", b"f1")] == [(pool, bytes(function)) for pool, function in kinds]
 

@@ -1,4 +1,4 @@
-"""The database is away, locked, full, or newer than the code: it is said, running jobs go on, and all recovers by itself."""
+"""The database is away, locked, full, or newer than the code: the pool says so, jobs go on, and all recovers by itself."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Stuck:
 
 
 class Full:
-    """The recorder may write no larger files, which is what a full disk is to it."""
+    """The recorder may write no larger files: for it, that is a full disk."""
 
     def begin(self, _store, _server):
         self._pid = recorder_of(self.pool)
@@ -79,7 +79,7 @@ CASES = [(kind, outage) for kind, outages in OUTAGES.items() for outage in outag
 
 
 @pytest.mark.parametrize(("store", "outage"), CASES, indirect=["store"])
-def test_outage_is_told_and_survived(started, store, outage, request, tmp_path):
+def test_outage_is_reported_and_survived(started, store, outage, request, tmp_path):
     trace, go = tmp_path / "trace", tmp_path / "go"
     pool = started(workers=2)
     running = pool.submit(jobs.append_line_and_wait, str(trace), "running", str(go))
@@ -145,7 +145,7 @@ def test_everything_killed_while_the_database_is_away(started, store, request, t
 
 
 @pytest.mark.parametrize("is_swept_up", [False, True], ids=["killed again", "swept up"])
-def test_runs_are_counted_though_their_supervisor_could_not_tell(started, store, request, tmp_path, is_swept_up):
+def test_attempts_are_counted_though_their_supervisor_could_not_record_them(started, store, request, tmp_path, is_swept_up):
     trace, go = tmp_path / "trace", tmp_path / "go"
     pool = started(workers=1)
     pool.pause()
@@ -159,7 +159,7 @@ def test_runs_are_counted_though_their_supervisor_could_not_tell(started, store,
         if is_swept_up:
             pool.shutdown(wait=False)
             kill_all(SimpleNamespace(stats=lambda: stats))
-            procjobs.Pool(workers=1).stop()  # it sweeps up what is left of others
+            procjobs.Pool(workers=1).stop()  # it sweeps up the remains of others
             assert not os.path.exists(pool._directory.path)
         else:
             kill_all(pool)

@@ -55,7 +55,7 @@ def test_job_of_a_transaction_that_is_rolled_back_has_never_been(started, store,
     assert {} == store.states()
 
 
-def test_savepoints_decide_about_what_was_submitted_in_them(started, store, session, tmp_path):
+def test_savepoints_decide_about_the_jobs_submitted_in_them(started, store, session, tmp_path):
     trace = str(tmp_path / "trace")
     pool = started(workers=1)
     before = pool.submit_on_commit(session, jobs.append_line, trace, "before")
@@ -75,7 +75,7 @@ def test_savepoints_decide_about_what_was_submitted_in_them(started, store, sess
     assert ["before", "kept", "again"] == lines(tmp_path / "trace")
 
 
-def test_what_a_dead_process_has_committed_is_swept_up(started, pool_name, store, session, tmp_path):
+def test_jobs_that_a_dead_process_has_committed_are_swept_up(started, pool_name, store, session, tmp_path):
     pool = started(workers=1)
     program = textwrap.dedent(f"""
         import os, procjobs
@@ -104,7 +104,7 @@ def test_options_are_those_of_other_jobs(started, store, session):
     assert ("late", 2) == (record.name, len(record.attempts))
 
 
-def test_sessions_that_cannot_do_it_are_refused(started, store, session, tmp_path):
+def test_unusable_sessions_are_refused(started, store, session, tmp_path):
     pool = started(workers=1)
     with (
         Session(create_engine(f"sqlite:///{tmp_path}/other.db")) as other,
@@ -189,7 +189,7 @@ def test_object_of_the_session_is_refused_as_an_argument(started, session):
 
 
 def test_first_transaction_of_all_makes_the_tables(started, store, session):
-    """The one that has written to an SQLite file keeps the recorder of a new pool from doing it."""
+    """Its write to an SQLite file keeps the recorder of a new pool from making them."""
     session.execute(text("INSERT INTO films VALUES ('one')"))
     pool = started(workers=1, is_available=False)
     job = pool.submit_on_commit(session, jobs.add, 1, 2)

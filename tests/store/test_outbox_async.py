@@ -30,7 +30,7 @@ def async_url(store):
 
 @pytest.fixture
 def sessions(store):
-    """Return what opens an AsyncSession on the store's database, in which there is a table of the application's own."""
+    """Return a function that opens an AsyncSession on the store's database, which has a table of the application's own."""
     store.write("CREATE TABLE films (name TEXT)")
 
     @asynccontextmanager
@@ -97,7 +97,7 @@ def test_job_of_an_async_session_that_does_not_commit_has_never_been(started, st
 
 
 @pytest.mark.parametrize("autoflush", [True, False], ids=["autoflush", "no autoflush"])
-def test_savepoints_of_an_async_session_decide_about_what_was_submitted_in_them(
+def test_savepoints_of_an_async_session_decide_about_the_jobs_submitted_in_them(
     started, sessions, store, tmp_path, autoflush
 ):
     pool, trace = started(workers=1), tmp_path / "trace"
@@ -135,7 +135,7 @@ def test_savepoints_of_an_async_session_decide_about_what_was_submitted_in_them(
     assert [] == films(store)
 
 
-def test_what_a_process_with_an_async_session_has_committed_is_swept_up(started, pool_name, store, tmp_path):
+def test_jobs_that_a_dead_process_has_committed_in_an_async_session_are_swept_up(started, pool_name, store, tmp_path):
     pool = started(workers=1)
     program = textwrap.dedent(f"""
         import asyncio, os, procjobs
@@ -194,7 +194,7 @@ def test_async_session_of_another_database_is_refused(started, store, sessions, 
 
 
 def test_first_transaction_of_all_makes_the_tables(started, sessions):
-    """The one that has written to an SQLite file keeps the recorder of a new pool from doing it."""
+    """Its write to an SQLite file keeps the recorder of a new pool from making them."""
 
     async def request():
         async with sessions() as session:

@@ -1,4 +1,4 @@
-"""A recorder by itself, at the other end of a socketpair: what it takes, and what it says."""
+"""A recorder by itself, at the other end of a socketpair: events go in, frames come out."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ from procjobs.shared.recorder_wire import (
     pack_batch,
 )
 from procjobs.store.database import open_engine
-from procjobs.store.recorder import Recorder, SupervisorLink
+from procjobs.store.recorder import Recorder
+from procjobs.store.supervisor_link import Batch, SupervisorLink
 
 KIND = json.dumps({"name": "work", "options": {"priority": JobOptions().priority}}).encode()
 
 
 def record(store, *events, owner="me", is_first=True, known=(), pool="pool"):
-    """Let a recorder take these events in one batch; return (kind, body) of what it has said to them."""
+    """Let a recorder take these events in one batch; return (kind, body) of each frame that it has sent."""
     ours, theirs = socket.socketpair()
     ours.shutdown(socket.SHUT_WR)
     settings = Open(store.url, pool, owner, 3600.0, 86_400.0, 1000, is_first, list(known), {})
     recorder = Recorder(SupervisorLink(theirs), settings)
     try:
-        recorder.run([([(event, None) for event in events], len(events))])
+        recorder.run([Batch([(event, None) for event in events], len(events))])
     finally:
         recorder.close()
         theirs.close()
@@ -55,13 +56,13 @@ def submission(job_id):
 def test_nonsense_is_left_out_and_keeps_nothing_else_out(store, capfd):
     first, second = new_id(), new_id()
     events = Kind(1, KIND, b""), submission(first), Retry(first, 1, {}, 0.0), submission(second)
-    said = record(store, *events)
-    assert (RecorderFrame.COMMITTED, wire.U64.pack(4)) == said[-1]
+    sent = record(store, *events)
+    assert (RecorderFrame.COMMITTED, wire.U64.pack(4)) == sent[-1]
     assert {"queued": 2} == store.states()
     assert "does not take event RETRY" in capfd.readouterr().out
 
 
-def test_everything_can_be_said_twice(store):
+def test_every_event_can_be_sent_twice(store):
     job_id = new_id()
     frame = wire.finished_frame(job_id, wire.Outcome.RETURNED, 0, 1, 0.5)
     account = {"outcome": "raised", "error": "no", "ended_at": time.time(), "crashes": 0}
@@ -77,34 +78,78 @@ def test_everything_can_be_said_twice(store):
     assert [(1, "raised", 77), (2, "succeeded", 78)] == rows
 
 
-def test_kinds_are_forgotten_after_what_refers_to_them_was_written(store):
-    ours, theirs = socket.socketpair()
-    recorder = Recorder(SupervisorLink(theirs), Open(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {}))
+class RunningRecorder:
+    """A recorder in a thread, to which a test sends one batch after the other."""
 
-    def take(*events):
-        assert recorder._take([(event, None) for event in events])
+    def __init__(self, store):
+        self.ours, theirs = socket.socketpair()
+        settings = Open(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {})
+        self._recorder = Recorder(SupervisorLink(theirs), settings)
+        self._theirs = theirs
+        self._last = 0
+        self._frames = wire.FrameReader()
+        self._unread = []
+        self._thread = ThreadPoolExecutor(1)
+        self._run = self._thread.submit(self._recorder.run, [])
 
-    with ours, theirs:
-        take(Kind(1, KIND, b"1"), Kind(2, KIND, b"2"))
-        take(submission(new_id()), Forget(), Kind(1, KIND, b"1"), submission(new_id()))
-        assert {1} == recorder._journal.known_kinds
-        take(Forget())
-        assert set() == recorder._journal.known_kinds
-        recorder.close()
-    assert {"queued": 2} == store.states()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ours.shutdown(socket.SHUT_WR)
+        self._run.result(30)
+        self._recorder.close()
+        self.ours.close()
+        self._theirs.close()
+        self._thread.shutdown()
+
+    def send(self, *events):
+        self._last += len(events)
+        self.ours.sendall(pack_batch(events, self._last))
+
+    def wait_for(self, kind):
+        """Return the body of the next frame of this kind, and all frames that came before it."""
+        earlier = []
+        self.ours.settimeout(30)
+        while True:
+            for position, (found, raw, _) in enumerate(self._unread):
+                if found == kind:
+                    del self._unread[: position + 1]
+                    return raw[wire.BODY :], earlier
+                earlier.append((found, raw[wire.BODY :]))
+            self._unread = list(self._frames.feed(self.ours.recv(65_536)))
+
+    def take(self, *events):
+        """Send a batch, and return (kind, body) of the frames up to its commit, without STATE."""
+        self.send(*events)
+        number, earlier = self.wait_for(RecorderFrame.COMMITTED)
+        assert wire.U64.pack(self._last) == number
+        return [frame for frame in earlier if frame[0] != RecorderFrame.STATE]
+
+
+def test_kinds_are_forgotten_after_the_events_that_refer_to_them_were_written(store):
+    unknown = new_id()
+    with RunningRecorder(store) as recorder:
+        assert [] == recorder.take(Kind(1, KIND, b"1"), Kind(2, KIND, b"2"))
+        known = submission(new_id())._replace(kind=2)
+        assert [] == recorder.take(submission(new_id()), Forget(), Kind(1, KIND, b"1"), submission(new_id()), known)
+        assert [] == recorder.take(submission(new_id()))
+        ((kind, body),) = recorder.take(submission(unknown)._replace(kind=2))
+        assert (RecorderFrame.REFUSED, unknown) == (kind, body[:16])
+        recorder.take(Forget())
+        assert [RecorderFrame.REFUSED] == [kind for kind, _ in recorder.take(submission(new_id()))]
+    assert {"queued": 4} == store.states()
 
 
 def test_kind_of_a_transaction_that_failed_is_written_with_the_next(store):
-    ours, theirs = socket.socketpair()
-    recorder = Recorder(SupervisorLink(theirs), Open(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {}))
-    with ours, theirs, ThreadPoolExecutor(1) as thread:
-        recorder._connected()
+    with RunningRecorder(store) as recorder:
+        recorder.wait_for(RecorderFrame.STATE)
         store.write("ALTER TABLE procjobs_jobs RENAME TO hidden")
-        taken = thread.submit(recorder._take, [(Kind(1, KIND, b""), None), (submission(new_id()), None)])
-        assert b"procjobs_jobs" in ours.recv(10_000)  # the kind was written before that, and has gone with it
+        recorder.send(Kind(1, KIND, b""), submission(new_id()))
+        problem, _ = recorder.wait_for(RecorderFrame.STATE)
+        assert b"procjobs_jobs" in problem  # the kind was written before that, and has gone with it
         store.write("ALTER TABLE hidden RENAME TO procjobs_jobs")
-        assert taken.result(30)
-        recorder.close()
+        recorder.wait_for(RecorderFrame.COMMITTED)
     assert [(1,)] == store.rows("SELECT count(*) FROM procjobs_kinds")
 
 
@@ -120,7 +165,7 @@ def test_transaction_has_the_file_from_its_beginning(store):
         other.execute("CREATE TABLE films (name TEXT)")
 
 
-def test_what_a_killed_recorder_had_claimed_and_not_said_waits_again(store):
+def test_jobs_that_a_killed_recorder_had_claimed_and_not_sent_wait_again(store):
     job_id = new_id()
     record(store, Kind(1, KIND, b""), submission(job_id), owner="before")
     loaded = record(store, Load(10, 10, []), owner="me")
@@ -132,7 +177,7 @@ def test_what_a_killed_recorder_had_claimed_and_not_said_waits_again(store):
     assert RecorderFrame.LOADED not in [kind for kind, _ in known]
 
 
-def test_late_word_of_a_supervisor_that_was_taken_over_changes_nothing(store):
+def test_late_events_of_a_supervisor_that_was_taken_over_change_nothing(store):
     job_id = new_id()
     start = Start(job_id, 1, 0, 77, time.time())
     record(store, Kind(1, KIND, b""), submission(job_id), owner="before")
@@ -143,8 +188,8 @@ def test_late_word_of_a_supervisor_that_was_taken_over_changes_nothing(store):
     assert [("queued", "after", 1)] == store.rows("SELECT state, owner, cut_off FROM procjobs_jobs")
 
 
-def test_what_a_killed_supervisor_had_said_is_read_though_it_had_not_read_all():
-    """Its end is ECONNRESET then, which comes before what is still in the socket."""
+def test_last_events_of_a_killed_supervisor_are_read_though_it_had_not_read_all_frames():
+    """Its end is ECONNRESET then, which comes before the bytes that are still in the socket."""
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.send(b"unread")
@@ -169,7 +214,7 @@ def succeeded(job_id, *, has_data=False):
     return End(job_id, 1, 5, 0, bytes(frame), False, time.time(), "", None)
 
 
-def test_submission_that_is_sent_again_is_answered_by_what_the_store_knows(store):
+def test_submission_that_is_sent_again_is_answered_from_the_store(store):
     ran, ended, written, foreign, new = (new_id() for _ in range(5))
     kind = Kind(1, KIND, b"")
     record(store, kind, submission(foreign), owner="elsewhere", pool="other pool")
@@ -179,11 +224,11 @@ def test_submission_that_is_sent_again_is_answered_by_what_the_store_knows(store
     again = record(
         store, kind, *map(submission, (ran, ended, written, foreign, new)), is_first=False, known=[written],
     )  # fmt: skip
-    told = {(kind, body[:16]): body for kind, body in again if kind not in {RecorderFrame.STATE, RecorderFrame.COMMITTED}}
-    assert {(RecorderFrame.HELD, ran), (RecorderFrame.FOUND, ended), (RecorderFrame.REFUSED, foreign)} == set(told)
-    assert {"attempt": 1, "cut_off": 1, "crashes": 0} == json.loads(told[RecorderFrame.HELD, ran][16:])
-    assert (ended, 5) == found(told[RecorderFrame.FOUND, ended])[:2]
-    assert b"as one of pool other pool" in told[RecorderFrame.REFUSED, foreign]
+    answers = {(kind, body[:16]): body for kind, body in again if kind not in {RecorderFrame.STATE, RecorderFrame.COMMITTED}}
+    assert {(RecorderFrame.HELD, ran), (RecorderFrame.FOUND, ended), (RecorderFrame.REFUSED, foreign)} == set(answers)
+    assert {"attempt": 1, "cut_off": 1, "crashes": 0} == json.loads(answers[RecorderFrame.HELD, ran][16:])
+    assert (ended, 5) == found(answers[RecorderFrame.FOUND, ended])[:2]
+    assert b"as one of pool other pool" in answers[RecorderFrame.REFUSED, foreign]
     assert [("me",)] == store.rows("SELECT owner FROM procjobs_jobs WHERE id = :id", id=to_text(new))
 
 
@@ -192,8 +237,8 @@ def test_job_is_found_with_its_answer_where_that_is_whole_and_of_this_pool(store
     kind = Kind(1, KIND, b"")
     record(store, kind, submission(foreign), succeeded(foreign), pool="other pool")
     record(store, kind, submission(ended), submission(lost), succeeded(ended), succeeded(lost, has_data=True))
-    said = record(store, *(Find(job_id) for job_id in (ended, lost, foreign)), is_first=False)
-    bodies = [found(body) for kind, body in said if kind == RecorderFrame.FOUND]
+    sent = record(store, *(Find(job_id) for job_id in (ended, lost, foreign)), is_first=False)
+    bodies = [found(body) for kind, body in sent if kind == RecorderFrame.FOUND]
     answers = {job_id: (state, frame) for job_id, state, frame in bodies}
     assert (5, succeeded(ended).frame) == answers[ended]
     assert b"result_ttl" in answers[lost][1]

@@ -1,4 +1,4 @@
-"""Whatever is killed with -9: what was acknowledged runs, what has ended does not run again, handles get their results."""
+"""Whatever is killed with -9: acknowledged jobs run, ended jobs do not run again, handles get their results."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _fail_twice_then_wait(trace, go):
     raise ValueError(attempt)
 
 
-def test_job_that_is_cut_off_again_and_again_is_quarantined(started, store, tmp_path):
+def test_job_that_is_interrupted_again_and_again_is_quarantined(started, store, tmp_path):
     trace, never = tmp_path / "trace", tmp_path / "never"
     pool = started(workers=1)
     job = pool.submit(jobs.append_line_and_wait, str(trace), "x", str(never))
@@ -205,7 +205,7 @@ def test_job_whose_submission_is_committed_when_the_pool_is_stopping_waits(start
     assert 1 == started(workers=1).job(job.id).result(30)
 
 
-def test_what_waits_in_the_store_is_loaded_in_windows(started, store, tmp_path):
+def test_jobs_that_wait_in_the_store_are_loaded_in_windows(started, store, tmp_path):
     trace = tmp_path / "trace"
     pool = started(workers=1)
     pool.pause()
@@ -215,7 +215,7 @@ def test_what_waits_in_the_store_is_loaded_in_windows(started, store, tmp_path):
     last_id = last.id
     pool.stop()
     assert {"queued": 301} == store.states()
-    # None is sent ahead, where a worker may read the second of two while the first is taken back.
+    # No job is prefetched: a worker may read the second of two while the first is reclaimed.
     pool = started(workers=1, max_queued=20, max_jobs_per_worker=1000)
     assert 299 == pool.job(last_id).result(60)
     wait_until(lambda: store.states() == {"succeeded": 301})
@@ -254,7 +254,7 @@ def test_function_that_is_gone_ends_its_job_with_a_payload_error(started, store,
     assert {"failed": 1} == store.states()
 
 
-def test_limits_of_a_queue_hold_for_what_was_rescued(started, store, tmp_path):
+def test_limits_of_a_queue_hold_for_rescued_jobs(started, store, tmp_path):
     """And where the pool does not have the queue any more, one of its jobs runs at a time."""
     trace, go = tmp_path / "trace", tmp_path / "go"
     pool = started(workers=3, queues={"q": procjobs.Queue(limit=2)})

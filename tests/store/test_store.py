@@ -1,4 +1,4 @@
-"""Jobs in a database: what is acknowledged is there, what has ended can be read."""
+"""Jobs in a database: acknowledged jobs are there, and the ends of jobs can be read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_job_is_in_the_database_when_it_is_acknowledged(started, store, tmp_path
     assert ["running", 20] == [running.result(30), waiting.result(30)]
 
 
-def test_submission_is_not_acknowledged_by_that_of_another_one_that_was_known(started):
+def test_submission_is_not_acknowledged_with_a_later_one_that_was_known(started):
     """Clients count acknowledgements; they come in the order of the submissions."""
     pool = started()
     known = pool.submit(jobs.add, 1)
@@ -78,7 +78,7 @@ def test_large_arguments_and_results_pass_through_the_store(started, store):
     assert sizes[0][0] >= len(data)
 
 
-def test_recorder_lets_go_of_what_it_has_written(started):
+def test_recorder_closes_the_descriptors_that_it_has_written(started):
     pool = started()
     data = os.urandom(100_000)
     assert data == pool.submit(jobs.echo, data).result(30)
@@ -89,7 +89,7 @@ def test_recorder_lets_go_of_what_it_has_written(started):
     assert before == recorder.num_fds()
 
 
-def test_what_is_too_large_for_the_store_is_refused_with_a_way_out(started):
+def test_arguments_too_large_for_the_store_are_refused_with_a_way_out(started):
     pool = started()
     job = pool.submit(jobs.echo, bytes(65 * 2**20))
     with pytest.raises(procjobs.PayloadError, match="Write them to a file"):
@@ -98,7 +98,7 @@ def test_what_is_too_large_for_the_store_is_refused_with_a_way_out(started):
 
 
 @pytest.mark.parametrize("store", ["sqlite_url"], indirect=True)
-def test_result_that_is_too_large_for_the_store_goes_to_who_waits_for_it(started, store):
+def test_result_too_large_for_the_store_goes_to_clients_that_wait_for_it(started, store):
     pool = started(workers=1)
     size = 65 * 2**20
     job = pool.submit(bytes, size)
@@ -141,7 +141,7 @@ def test_recorder_alone_has_sqlalchemy(started):
     assert has_sqlalchemy(recorder_of(pool))
 
 
-def test_unusable_stores_are_refused_with_what_is_wrong():
+def test_unusable_stores_are_refused_with_a_reason():
     for url, text in (
         ("sqlite://", "path of a file"),
         ("sqlite:///:memory:", "path of a file"),
@@ -181,7 +181,7 @@ def test_sqlite_file_belongs_to_one_pool(started, store):
 
 
 @pytest.mark.parametrize("store", ["sqlite_url"], indirect=True)
-def test_functions_may_be_more_than_are_remembered(started, store):
+def test_functions_may_be_more_than_the_recorder_remembers(started, store):
     pool = started()
     handles = [pool.submit(lambda n=n: n) for n in range(2500)]
     assert list(range(2500)) == [job.result(60) for job in handles]
@@ -189,7 +189,7 @@ def test_functions_may_be_more_than_are_remembered(started, store):
     assert pool.submit(len, "x").result(30)
 
 
-def test_text_that_no_database_takes_is_made_fit(started, store):
+def test_text_that_no_database_takes_is_cleaned(started, store):
     pool = started(workers=1)
     pool.submit(jobs.add, 1).result(30)
     named = pool.options(name="a\0b \ud800", retries=1, backoff=0, delay=0.01).submit(jobs.fail, "zero \0 and \ud800")

@@ -1,4 +1,4 @@
-"""key= with unique=: who asks for another job of the key gets the one there is, across restarts too."""
+"""key= with unique=: a second submission with the key gets the job that has it, across restarts too."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_many_at_once_get_one(pool, tmp_path):
     assert 1 == len({job.result(30) for job in handles})
 
 
-def test_key_is_given_back_when_its_job_could_not_be_submitted(pool):
+def test_key_is_released_when_its_job_could_not_be_submitted(pool):
     only = pool.options(key="film", unique=True)
     with pytest.raises(procjobs.PayloadError):
         only.submit(jobs.add, threading.Lock())
@@ -102,7 +102,7 @@ def test_job_is_the_only_one_across_restarts(started, store, tmp_path):
     assert [True, False, True] == [moment == 0 for moment in until]  # which the clock cannot come before
 
 
-def test_key_is_given_back_when_the_supervisor_refuses_its_job(tmp_path, monkeypatch):
+def test_key_is_released_when_the_supervisor_refuses_its_job(tmp_path, monkeypatch):
     go = str(tmp_path / "go")
     monkeypatch.setattr(procjobs.Pool, "_check_room", lambda self, connection: None)  # the counters, which it is ahead of
     with procjobs.Pool(workers=1, max_queued=1) as pool:
@@ -117,7 +117,7 @@ def test_key_is_given_back_when_the_supervisor_refuses_its_job(tmp_path, monkeyp
         assert 2 == only.submit(jobs.add, 2).result(30)
 
 
-def test_two_that_ask_for_a_key_before_the_store_has_answered_get_one_job(started):
+def test_two_submissions_with_a_key_before_the_store_has_answered_get_one_job(started):
     pool = started(workers=1)
     pool.submit(jobs.add, 1).result(30)
     recorder = psutil.Process(recorder_of(pool))

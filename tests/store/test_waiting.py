@@ -1,4 +1,4 @@
-"""Jobs that wait in the store alone: which are taken into memory and when, and what can be asked about them meanwhile."""
+"""Jobs that wait in the store alone: which are loaded and when, and which questions about them are answered meanwhile."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def leave_waiting(started, count, **options):
     return handles
 
 
-def test_job_of_now_does_not_wait_behind_those_of_later(started, store):
+def test_job_that_may_run_does_not_wait_behind_scheduled_ones(started, store):
     pool = started(workers=1, max_queued=4)
     for _ in range(4):
         pool.options(delay=3600).submit(jobs.echo, "later").wait_accepted(30)
@@ -50,7 +50,7 @@ def test_job_that_waits_in_the_store_alone_starts_when_its_time_has_come(started
     assert {"scheduled": 9, "succeeded": 1} == store.states()
 
 
-def test_who_awaits_a_job_in_the_store_hears_that_it_was_cancelled(started, store):
+def test_client_that_awaits_a_job_in_the_store_hears_that_it_was_cancelled(started, store):
     handles = leave_waiting(started, 10)
     pool = started(workers=1, max_queued=4)
     pool.pause()
@@ -73,7 +73,7 @@ def test_job_that_expired_while_the_pool_was_down_is_not_started(started, store,
     assert [] == lines(tmp_path / "trace")
 
 
-def test_retry_that_waits_when_the_pool_stops_was_not_cut_off(started, store):
+def test_retry_that_waits_when_the_pool_stops_was_not_interrupted(started, store):
     pool = started(workers=1)
     job = pool.options(retries=1, backoff=3600, max_backoff=3600).submit(jobs.fail)
     wait_until(lambda: store.states() == {"retrying": 1})
@@ -87,7 +87,7 @@ def test_retry_that_waits_when_the_pool_stops_was_not_cut_off(started, store):
 
 
 def test_job_that_is_on_its_way_from_the_store_can_be_cancelled(started, store):
-    """The recorder has loaded it when it is asked to cancel it, and what it had to say of it comes after the question."""
+    """The recorder has loaded the job when it is asked to cancel it, and its LOADED comes after the question."""
     handles = leave_waiting(started, 10)
     pool = started(workers=1, max_queued=4)
     pool.pause()
@@ -133,7 +133,7 @@ def test_results_from_the_store_for_a_client_that_does_not_take_them(started, st
     wait_until(lambda: supervisor.num_fds() <= before, dump=lambda: str(supervisor.num_fds() - before))
 
 
-def test_job_that_may_run_does_not_wait_behind_those_that_its_queue_holds_back(started, store):
+def test_job_that_may_run_does_not_wait_behind_those_of_a_throttled_queue(started, store):
     pool = started(workers=2, max_queued=4, queues={"mail": procjobs.Queue(rate="1/d")})
     mails = [pool.options(queue="mail").submit(jobs.echo, n) for n in range(4)]
     assert 0 == mails[0].result(30)
@@ -153,8 +153,8 @@ def test_jobs_of_a_crowded_queue_are_loaded_as_it_empties(started, store):
     assert list(range(9)) == [pool.job(job.id).result(60) for job in waiting]
 
 
-def test_what_was_left_in_the_store_comes_before_what_clients_go_on_to_submit(started, store, tmp_path):
-    """A client that submits more than is done kept the jobs of the pool's last life in the store as long as it did."""
+def test_jobs_left_in_the_store_come_before_new_submissions(started, store, tmp_path):
+    """Otherwise a client that submits jobs faster than they run would keep those of the pool's last life in the store."""
     trace, go = tmp_path / "trace", tmp_path / "go"
     pool = started(workers=1)
     pool.pause()

@@ -1,0 +1,129 @@
+"""Answers to the questions of a supervisor about stored jobs, from within the open transaction."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import select, update
+
+from procjobs.clock import wall
+from procjobs.shared.ids import from_text, to_text
+from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Key, Load, RecorderFrame, Sweep
+from procjobs.shared.states import FINAL, JobState
+from procjobs.shared.wire import U32
+from procjobs.store import rescue
+from procjobs.store.frames import failure_frame, forgotten_frame, has_data
+from procjobs.store.journal import Journal
+from procjobs.store.schema import jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.engine import Connection, RowMapping
+
+QUESTIONS: Final = frozenset({Find, Cancel, Key, Sweep, Load})
+_STATES: Final = {state.text: state for state in JobState}
+_ENDED: Final = {state.text for state in FINAL}
+
+
+class Answer(NamedTuple):
+    """A frame to be sent after the commit; `data` goes with it, in a memory file."""
+
+    kind: RecorderFrame
+    body: bytes
+    data: bytes | None = None
+
+
+class Questions:
+    """Answers the questions of the supervisor whose id is `owner`, about the jobs of one pool."""
+
+    def __init__(self, pool: str, owner: str, journal: Journal) -> None:
+        self._pool = pool
+        self._owner = owner
+        self._journal = journal
+
+    def answer(self, connection: Connection, question: Event) -> list[Answer]:
+        """Return the frames that answer one of QUESTIONS."""
+        match question:
+            case Find():
+                return [self._find(connection, question.job_id)]
+            case Cancel():
+                known, cancelled = cancel(connection, self._pool, to_text(question.job_id))
+                return [_told({"token": question.token, "known": known, "cancelled": cancelled})]
+            case Key():
+                return [_told({"token": question.token, "id": find_holder(connection, self._pool, question.key)})]
+            case Sweep():
+                return self.sweep_outbox(connection)
+            case Load():
+                return self._load(connection, question)
+        raise TypeError(f"{question!r} asks nothing")
+
+    def answer_resubmissions(self, connection: Connection, known: Mapping[str, Mapping[str, Any]]) -> list[Answer]:
+        """Return frames about the submissions that are in the store already; `known` has their rows, by job id."""
+        answers: list[Answer] = []
+        for job_id, row in known.items():
+            if row["owner"] == self._owner:
+                continue  # written by a recorder that was killed before it could send COMMITTED
+            if row["pool"] != self._pool:
+                text = f"job {job_id} is in the store already, as one of pool {row['pool']}"
+                answers.append(Answer(RecorderFrame.REFUSED, from_text(job_id) + text.encode()))
+            elif row["state"] in _ENDED:
+                answers.append(self._find(connection, from_text(job_id)))
+            else:
+                values = {name: row[name] for name in ("attempt", "cut_off", "crashes")}
+                answers.append(Answer(RecorderFrame.HELD, from_text(job_id) + json.dumps(values).encode()))
+        return answers
+
+    def sweep_outbox(self, connection: Connection) -> list[Answer]:
+        """Make jobs of the outbox; return the frame that has the supervisor load them, if there are any."""
+        return [Answer(RecorderFrame.WINDOW, WINDOW.pack(0.0))] if self._journal.sweep_outbox(connection) else []
+
+    def _find(self, connection: Connection, job_id: bytes) -> Answer:
+        columns = jobs.c.state, jobs.c.finished_at, jobs.c.answer, jobs.c.answer_data
+        of_pool = (jobs.c.id == to_text(job_id)) & (jobs.c.pool == self._pool)
+        row = connection.execute(select(*columns).where(of_pool)).first()
+        frame, data = b"", None
+        if row is not None and row.finished_at is not None:
+            frame, data = row.answer or forgotten_frame(job_id), row.answer_data
+            if data is None and has_data(frame):
+                frame = forgotten_frame(job_id)
+        text = json.dumps({"state": None if row is None else int(_STATES[row.state])}).encode()
+        body = job_id + U32.pack(len(text)) + text + frame
+        return Answer(RecorderFrame.FOUND, body, data if frame and has_data(frame) else None)
+
+    def _load(self, connection: Connection, wanted: Load) -> list[Answer]:
+        rows, seconds = rescue.load(connection, self._pool, self._owner, wanted)
+        return [*map(_loaded, rows), Answer(RecorderFrame.WINDOW, WINDOW.pack(seconds))]
+
+
+def _told(values: dict[str, Any]) -> Answer:
+    return Answer(RecorderFrame.TOLD, json.dumps(values).encode())
+
+
+def _loaded(row: RowMapping) -> Answer:
+    key, description, function, call = row["key"] or b"", row["description"], row["function"], row["call"] or b""
+    head = LOADED.pack(
+        from_text(row["id"]), row["attempt"], row["cut_off"], row["crashes"], row["submitted_at"], row["not_before"] or 0.0,
+        row["expires_at"] or 0.0, len(key), len(description), len(function),
+    )  # fmt: skip
+    return Answer(RecorderFrame.LOADED, b"".join((head, key, description, function, call)), row["call_data"])
+
+
+def cancel(connection: Connection, pool: str, job_id: str) -> tuple[bool, bool]:
+    """Cancel a job that waits in the database alone; return whether there is such a job, and whether it was cancelled."""
+    frame = failure_frame(from_text(job_id), "JobCancelled", f"job {job_id} was cancelled before it ran")
+    of_pool = (jobs.c.id == job_id) & (jobs.c.pool == pool)
+    values = {"state": "cancelled", "reason": "cancelled", "finished_at": wall(), "answer": frame, "call": None,
+              "call_data": None}  # fmt: skip
+    waits = of_pool & (jobs.c.owner == "") & jobs.c.finished_at.is_(None)
+    if connection.execute(update(jobs).where(waits).values(values)).rowcount:
+        return True, True
+    return connection.execute(select(jobs.c.id).where(of_pool)).first() is not None, False
+
+
+def find_holder(connection: Connection, pool: str, key: bytes) -> str | None:
+    """Return the id of the job that has a key for itself: it has not ended, or its time is not over."""
+    holds = jobs.c.finished_at.is_(None) | (jobs.c.unique_until > wall())
+    of_key = (jobs.c.pool == pool) & (jobs.c.key == key) & jobs.c.unique_until.is_not(None)
+    return connection.scalar(select(jobs.c.id).where(of_key & holds).order_by(jobs.c.id.desc()).limit(1))

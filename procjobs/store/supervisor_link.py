@@ -1,0 +1,111 @@
+"""A recorder's end of the socket to its supervisor."""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+from collections import deque
+from typing import Final, NamedTuple
+
+from procjobs.host import payload
+from procjobs.shared import wire
+from procjobs.shared.recorder_wire import BatchReader, EventWithFd, RecorderFrame
+
+_READ_BYTES: Final = 256 * 1024
+_FD_SPACE: Final = socket.CMSG_SPACE(253 * 4)
+_MAX_EVENTS: Final = 4000
+"""About how many events one transaction takes: they take some 0.1 s."""
+_GATHER_TIME: Final = 0.003
+
+
+class Batch(NamedTuple):
+    """Events with their descriptors, and the number of the last one."""
+
+    events: list[EventWithFd]
+    last: int
+
+
+class SupervisorLink:
+    """Reads batches of events, and sends frames."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._reader = BatchReader()
+        self._fds: deque[int] = deque()
+        self.has_ended = False
+
+    def read(self, timeout: float | None, *, is_busy: bool = False) -> list[Batch]:
+        """Wait for batches and return all that have arrived; an empty list at the timeout, and when the supervisor has gone.
+
+        When `is_busy`, a moment more is waited for others to come along: a transaction costs as much as ten of its jobs.
+        """
+        found: list[Batch] = []
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        count = 0
+        while not self.has_ended and count < _MAX_EVENTS and poll.poll(0 if found else _milliseconds(timeout)):
+            self._receive()
+            while (batch := self._next_batch()) is not None:
+                found.append(batch)
+                count += len(batch.events)
+            if not found and timeout is not None:
+                break
+            if is_busy:
+                is_busy = False
+                self.wait_for_end(_GATHER_TIME)
+        return found
+
+    def _receive(self) -> None:
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:  # it was killed with unread frames in its socket: its last events are still in this one
+            return
+        for _, _, content in ancillary:
+            self._fds.extend(array.array("i", content[: len(content) // 4 * 4]))
+        self._reader.feed(data)
+        self.has_ended = not data
+
+    def _next_batch(self) -> Batch | None:
+        batch = self._reader.next()
+        if batch is None:
+            return None
+        events, last, has_descriptor = batch
+        fds: list[int | None] = [None] * len(events)
+        if has_descriptor:
+            fds[-1] = self._fds.popleft()
+        return Batch(list(zip(events, fds, strict=True)), last)
+
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait for this time, or until the supervisor has gone; return whether it has."""
+        poll = select.poll()
+        poll.register(self._socket, 0)  # POLLHUP alone: events that can be read have to wait
+        return bool(poll.poll(seconds * 1000))
+
+    def send(self, kind: RecorderFrame, body: bytes, data: bytes | None = None) -> None:
+        """Send a frame, `data` in a memory file with it; nothing happens where the supervisor has gone."""
+        fd = None if data is None else _memory_file(data)
+        frame = wire.HEADER.pack(wire.HEADER.size + len(body), kind, fd is not None, 0) + body
+        try:
+            if fd is None:
+                self._socket.sendall(frame)
+            else:
+                sent = socket.send_fds(self._socket, [frame], [fd])
+                self._socket.sendall(frame[sent:])
+        except (BrokenPipeError, ConnectionResetError):
+            self.has_ended = True
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+
+def _milliseconds(timeout: float | None) -> float | None:
+    return None if timeout is None else max(timeout, 0.0) * 1000
+
+
+def _memory_file(data: bytes) -> int:
+    fd = payload.open_memory_file("/tmp")  # noqa: S108 - where there is no memfd, an unnamed file
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+    return fd
