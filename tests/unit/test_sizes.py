@@ -32,8 +32,8 @@ def attributes_of(node):
             found |= {name for name in ast.literal_eval(statement.value) if not name.startswith("__")}
     for function in (f for f in node.body if isinstance(f, ast.FunctionDef)):
         for inner in ast.walk(function):
-            if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store) and getattr(inner.value, "id", "") == "self":
-                found.add(inner.attr)
+            is_set = isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store)
+            found |= {inner.attr} if is_set and getattr(inner.value, "id", "") == "self" else set()
     return found
 
 
