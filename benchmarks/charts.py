@@ -14,7 +14,7 @@ OURS_COLOR, OTHERS_COLOR, INK, FAINT = "#0b63c4", "#b4bdc7", "#24292f", "#6b7580
 LINE_COLORS = ("#5b6570", "#c2803a", "#5f8f5a", "#8a6fa8", "#a85a66", "#4d8f99", "#9a8d3f")
 WIDTH, BAR_HEIGHT = 7.6, 0.30
 FAR = 1.6
-"""A floor this many times beyond the longest bar is written down instead of drawn."""
+"""A floor that is longer than this many times the longest bar is written as text, not drawn."""
 
 ON_LINES = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
 
@@ -29,7 +29,7 @@ STYLE = {
 
 
 def draw_all(record, directory, suffix="svg"):
-    """Draw what the run has measured, and return the files."""
+    """Draw the charts of a run, and return the files."""
     directory.mkdir(parents=True, exist_ok=True)
     mpl.use("Agg")
     drawn = []
@@ -128,7 +128,7 @@ def medians(measured, metric, names):
 
 
 def bars_of(measure, measured):
-    """Return the participants that are no floors and were asked for."""
+    """Return the participants of the run, without floors."""
     floors = [name for name in MEASURES[measure].participants if name.startswith("floor")]
     return [name for name in measured["raw"] if name not in floors]
 
@@ -212,7 +212,7 @@ def draw_web(measured):
 
 
 def draw_real_work(*all_measured):
-    """Draw how much of the speed of bare processes is left."""
+    """Draw the speed in a pool as a percentage of the speed of bare processes."""
     topics = ("thumbnails", "transcoding")
     names = bars_of("thumbnails", all_measured[0])
     figure, axes = new_figure("Real work: speed in a pool, bare processes = 100", 2 * len(names) + 1, 2)
