@@ -49,7 +49,7 @@ def draw_all(record, directory, suffix="svg"):
 
 
 def tidy(path):
-    """Name fonts of the same widths for where DejaVu is not installed; leave no blanks at the ends of lines."""
+    """Add fonts of the same widths for hosts without DejaVu, and remove blanks at the ends of lines."""
     text = path.read_text().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, Geneva")
     path.write_text("".join(f"{line.rstrip()}\n" for line in text.splitlines()))
 
@@ -66,7 +66,7 @@ def describe(record):
 
 
 def new_figure(title, rows, panels=1):
-    """Return a figure with a bold title over so many panels side by side, each with room for so many bars."""
+    """Return a figure with a bold title over panels side by side, each with room for `rows` bars."""
     height = rows * BAR_HEIGHT + 1.15
     figure, axes = plt.subplots(1, panels, figsize=(WIDTH, height), squeeze=False)
     figure.text(0.012, 1 - 0.10 / height, title, ha="left", va="top", fontsize=11, fontweight="bold")
