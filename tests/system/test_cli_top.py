@@ -110,7 +110,7 @@ def test_ctrl_z_does_not_leave_the_shell_on_the_screen_of_a_picture(top):
 
 def test_unknown_key_shows_a_message(top):
     top.press("x")
-    top.wait_for("'x' is no key here")
+    top.wait_for("the key 'x' has no action")
 
 
 def test_top_does_not_keep_a_pool_alive(cli):
