@@ -11,7 +11,7 @@ NAMES = ("noop", "sleep", "hold")
 
 
 def make_app(path):
-    """Return an application on that Redis, and its tasks by name."""
+    """Return an application that uses this Redis, and its tasks by name."""
     made = celery.Celery("celery_app")
     made.conf.broker_url = made.conf.result_backend = f"redis+socket://{path}"
     made.conf.task_acks_late = os.environ.get("PROCJOBS_BENCHMARK_ACKS_LATE") == "1"

@@ -1,10 +1,11 @@
-"""Kill everything at random and count what is lost: `python benchmarks/chaos.py --minutes 1 --seed 7 [--json FILE]`.
+"""Kill processes at random and count the losses: `python benchmarks/chaos.py --minutes 1 --seed 7 [--json FILE]`.
 
 Client programs submit jobs of all kinds to one named pool (chaos_client.py, chaos_jobs.py), while this process kills and
 stops workers, templates, supervisors, clients and jobs' children, overfills the queue, resizes and pauses. In the end
-every handle must have been answered, rightly and once, no job run too often, and nothing be left (chaos_ledger.py).
+every handle must have exactly one answer, the right one, no job may have run too often, and no process, file or descriptor
+may be left (chaos_ledger.py).
 
-When the killer strikes follows from the seed alone; whom it meets depends on the host as well.
+The times of the kills follow from the seed alone; the victims also depend on the host.
 """
 
 from __future__ import annotations
@@ -19,43 +20,38 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
-from chaos_client import ROLES, Desk, count_descriptors
-from chaos_jobs import MARK, MAX_QUEUED, TOKEN, append, open_pool, plan_tiny, probe
+from chaos_client import ROLES, Submissions, count_descriptors
+from chaos_jobs import MARK, MAX_QUEUED, append, open_pool, plan_tiny, probe
 from chaos_ledger import MUST_BE_ZERO, Kill, Ledger, summarise_recoveries
+from chaos_stage import Stage, is_marked
 
 import procjobs
-from procjobs.host import process, rundir
+from procjobs.host import process
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-COMPLAINTS = "a bug in procjobs", "Traceback (most recent call last)", "sent nonsense", "was not given"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=None, help="by default a new one, which is printed")
+    parser.add_argument("--seed", type=int, default=None, help="by default a new seed, which is printed")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--patience", type=float, default=60.0, help="seconds for all answers when the killer has gone")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds for all answers after the last kill")
     parser.add_argument("--json", metavar="FILE", help="write the ledger")
     parser.add_argument("--keep", metavar="DIR", help="copy the records of the run there")
-    parser.add_argument("--guard", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.guard:
-        guard(*options.guard)
-        return 0
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(10**6)
     faulthandler.dump_traceback_later(options.minutes * 60 + 3 * options.patience + 60, exit=True)  # a run always ends
     process.set_title("chaos")
     with Stage() as stage:
-        result = play(options, stage)
+        result = run(options, stage)
         if options.keep:
             shutil.copytree(stage.records, options.keep, dirs_exist_ok=True)
     faulthandler.cancel_dump_traceback_later()
@@ -66,8 +62,8 @@ def main():
     return 1 if any(result["faults"].values()) else 0
 
 
-def play(options, stage):
-    """Let clients and killer loose for the time given; return what came of it."""
+def run(options, stage):
+    """Run the clients and the killer for the given time; return the ledger."""
     name, until = f"chaos-{os.getpid()}", time.monotonic() + options.minutes * 60
     pool = open_pool(name, options.workers)
     pool.submit(probe).result(30)
@@ -76,21 +72,21 @@ def play(options, stage):
     clients = Clients(options, name, until)
     killer = Killer(options, pool, clients, stage)
     while time.monotonic() < until:
-        clients.tend()
+        clients.replace_ended()
         killer.act()
         stage.log.read()
         time.sleep(0.005)
     killer.leave()
     clients.wait(until + options.patience + 15.0)
-    killer.desk.wait_all(until + options.patience)
-    append("events", "left", killer.desk.label, before, count_descriptors())
+    killer.submissions.wait_all(until + options.patience)
+    append("events", "left", killer.submissions.label, before, count_descriptors())
     ledger = Ledger(stage.records, killer.kills)
     left = {
         "children of dead jobs": wait_for_nothing(lambda: ledger.children_of_dead_jobs(stage.find_children())),
         "processes left": stop(pool) + [describe_process(pid) for pid in stage.marked_processes()],
         "files left": stage.left_files(),
         "clients broken": clients.broken,
-        "floods without QueueFull": killer.dry_floods,
+        "floods without QueueFull": killer.floods_without_error,
         "never recovered": killer.unrecovered,
         "complaints in the log": stage.log.read(),
     }
@@ -105,7 +101,7 @@ def play(options, stage):
 
 
 def wait_for_nothing(find):
-    """Return what is found when the grace period is over, at once if that is nothing."""
+    """Return the result of `find` as soon as it is empty, or when the grace period is over."""
     deadline = time.monotonic() + 6.0
     while (found := find()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -113,7 +109,7 @@ def wait_for_nothing(find):
 
 
 def stop(pool):
-    """Stop the pool, and return what went wrong."""
+    """Stop the pool, and return errors."""
     try:
         pool.stop()
     except procjobs.ProcjobsError as error:
@@ -125,98 +121,14 @@ def describe_process(pid):
     with contextlib.suppress(psutil.Error):
         found = psutil.Process(pid)
         return f"{pid} {found.name()} of {found.ppid()}: {found.cmdline()[:4]}"
-    return f"{pid}, gone since"
-
-
-class Stage:
-    """The directories of a run, and a guard that ends all its processes when this one has ended, however it ended."""
-
-    def __init__(self):
-        self.records = tempfile.mkdtemp(prefix="procjobs-chaos-")
-        self.runtime = tempfile.mkdtemp(prefix="chaos-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
-        self.log = PoolLog(rundir.RunDir(f"{self.runtime}/procjobs", f"chaos-{os.getpid()}").log)
-
-    def __enter__(self):
-        command = [sys.executable, os.path.abspath(__file__), "--guard", self.records, self.runtime]
-        self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        os.environ[MARK], os.environ["XDG_RUNTIME_DIR"] = self.records, self.runtime
-        return self
-
-    def __exit__(self, *_):
-        self._guard.stdin.close()
-        self._guard.wait()
-
-    def marked_processes(self):
-        return find_marked(self.records)
-
-    def find_children(self):
-        """Return {pid: token} of what jobs have started."""
-        found = {}
-        for pid in self.marked_processes():
-            with contextlib.suppress(psutil.Error):
-                found[pid] = psutil.Process(pid).environ().get(TOKEN)
-        return {pid: token for pid, token in found.items() if token}
-
-    def left_files(self):
-        return [os.path.join(root, name) for root, below, files in os.walk(self.runtime) for name in below + files]
-
-
-def find_marked(mark):
-    """Return the pids of the processes that carry the mark, zombies not among them."""
-    return [found.pid for found in psutil.process_iter() if is_marked(found, mark)]
-
-
-def is_marked(found, mark):
-    with contextlib.suppress(psutil.Error):
-        return found.environ().get(MARK) == mark
-    return False
-
-
-def guard(records, runtime):
-    """Wait until the process that holds the other end of standard input has gone, and clean up after it."""
-    sys.stdin.buffer.read()
-    for _ in range(100):
-        pids = find_marked(records)
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        if not pids:
-            break
-        time.sleep(0.02)
-    for directory in (records, runtime):
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-class PoolLog:
-    """Reads the logs of one supervisor after the other, and collects the lines that tell of a bug."""
-
-    def __init__(self, path):
-        self._path = path
-        self._file = None
-        self.complaints = []
-
-    def read(self):
-        """Read on, and return all complaints until now."""
-        with contextlib.suppress(FileNotFoundError):
-            if self._file is None or os.stat(self._path).st_ino != os.fstat(self._file.fileno()).st_ino:
-                following = open(self._path, errors="replace")  # noqa: SIM115 - it stays open to be read on
-                self._read_on()
-                self._file = following
-        self._read_on()
-        return self.complaints
-
-    def _read_on(self):
-        if self._file is not None:
-            text = self._file.read()
-            if any(complaint in text for complaint in COMPLAINTS):
-                self.complaints.append(text[:4000])
+    return f"{pid}, which has ended since"
 
 
 # Clients --------------------------------------------------------------------------------------------------------
 
 
 class Clients:
-    """The client programs. One that leaves or is killed is followed by another in its role."""
+    """The client programs. When a client leaves or is killed, another one takes over its role."""
 
     def __init__(self, options, name, until):
         self._options, self._name, self._until = options, name, until
@@ -245,8 +157,8 @@ class Clients:
         client.label, client.role = label, role
         self.running.append(client)
 
-    def tend(self):
-        """Note who has ended, and start who is to follow."""
+    def replace_ended(self):
+        """Note the clients that have ended, and start their successors."""
         for client in [client for client in self.running if client.poll() is not None]:
             self.running.remove(client)
             if client.returncode != 0 and client.role != "leaves" and client.pid not in self._killed:
@@ -260,7 +172,7 @@ class Clients:
 
     def wait(self, deadline):
         while self.running and time.monotonic() < deadline:
-            self.tend()
+            self.replace_ended()
             time.sleep(0.01)
         for client in self.running:
             client.kill()
@@ -272,38 +184,38 @@ class Clients:
 
 
 class Killer:
-    """Does each of its deeds at random times: the mean seconds between two are in `DEEDS`."""
+    """Does each of its actions at random times; `ACTIONS` has the mean seconds between two."""
 
     def __init__(self, options, pool, clients, stage):
         self._options, self._pool, self._clients, self._mark = options, pool, clients, stage.records
         self._timers = []
         self._probes = ThreadPoolExecutor(16)
-        self.desk = Desk(pool, "killer-0")
+        self.submissions = Submissions(pool, "killer-0")
         self.kills = []
-        self.dry_floods = []
+        self.floods_without_error = []
         self.unrecovered = []
         self.recoveries = {"supervisor": [], "template": [], "worker": []}
-        self._dice = {deed: random.Random(f"{options.seed}/{deed}") for deed in self.DEEDS}
-        self._next = {deed: time.monotonic() + self._pause(deed) for deed in self.DEEDS}
+        self._dice = {action: random.Random(f"{options.seed}/{action}") for action in self.ACTIONS}
+        self._next = {action: time.monotonic() + self._pause(action) for action in self.ACTIONS}
 
-    def _pause(self, deed):
-        return self._dice[deed].expovariate(1 / self.DEEDS[deed])
+    def _pause(self, action):
+        return self._dice[action].expovariate(1 / self.ACTIONS[action])
 
     def act(self):
-        """Do what is due."""
-        for deed, at in self._next.items():
+        """Do the actions that are due."""
+        for action, at in self._next.items():
             if at <= time.monotonic():
-                getattr(self, deed)(self._dice[deed])
-                self._next[deed] = time.monotonic() + self._pause(deed)
-        self.desk.take_answers(0.001)
+                getattr(self, action)(self._dice[action])
+                self._next[action] = time.monotonic() + self._pause(action)
+        self.submissions.take_answers(0.001)
 
     def leave(self):
-        """Wait until everything that is stopped goes on, and for the probes."""
+        """Wait until every stopped process continues, and for the probes."""
         for timer in self._timers:
             timer.join()
         self._probes.shutdown()
 
-    # Whom it may meet
+    # Possible victims
 
     def _workers(self):
         return [worker.pid for worker in self._pool.workers() if worker.pid]
@@ -331,14 +243,14 @@ class Killer:
     # Signals
 
     def _signal(self, kind, pids, number, rng):
-        """Send a signal to one of the processes if it is of this run; return its pidfd, None if it is not there."""
+        """Send a signal to one of the processes if it belongs to this run; return its pidfd, or None."""
         if not pids:
             return None
         pid = rng.choice(pids)
         with contextlib.suppress(OSError, psutil.Error):
             pidfd = os.pidfd_open(pid)
             if is_marked(psutil.Process(pid), self._mark):
-                self.kills.append(Kill(kind, pid, time.monotonic()))  # before it is felt anywhere
+                self.kills.append(Kill(kind, pid, time.monotonic()))  # noted before it can have an effect
                 append("kills", *self.kills[-1])
                 signal.pidfd_send_signal(pidfd, number)
                 return pidfd
@@ -368,7 +280,7 @@ class Killer:
         self._timers = [timer, *filter(threading.Thread.is_alive, self._timers)]
 
     def _time_recovery(self, kill):
-        """Note how long it takes after a kill until a small job succeeds that is submitted right after it."""
+        """Submit a small job right after a kill, and note the time until it succeeds."""
         patience = self._options.patience
         while time.monotonic() < kill.at + patience:
             try:
@@ -380,7 +292,7 @@ class Killer:
                 return
         self.unrecovered.append(f"no job succeeded for {patience:g} s after the kill of {kill.kind} {kill.pid}")
 
-    # Deeds
+    # Actions
 
     def kill_worker(self, rng):
         self._kill("worker", self._workers(), rng)
@@ -413,9 +325,9 @@ class Killer:
         self._stop("client", self._client_pids(), rng)
 
     def resize(self, rng):
-        least = rng.randint(1, self._options.workers)
+        minimum = rng.randint(1, self._options.workers)
         with contextlib.suppress(procjobs.SupervisorError):
-            self._pool.resize((least, least + rng.randint(0, 3)))
+            self._pool.resize((minimum, minimum + rng.randint(0, 3)))
 
     def pause(self, rng):
         with contextlib.suppress(procjobs.SupervisorError):
@@ -424,18 +336,18 @@ class Killer:
             self._pool.resume()
 
     def flood(self, rng):
-        """Submit more than the pool takes while it is paused."""
+        """Submit more jobs than the pool accepts while it is paused."""
         supervisor = self._supervisors()
         taken = 0
         with contextlib.suppress(procjobs.SupervisorError):
             self._pool.pause()
-            while taken <= MAX_QUEUED and self.desk.submit(plan_tiny(rng)):
+            while taken <= MAX_QUEUED and self.submissions.submit(plan_tiny(rng)):
                 taken += 1
             self._pool.resume()
         if taken > MAX_QUEUED and supervisor == self._supervisors():
-            self.dry_floods.append(f"{taken} jobs were taken at once, and max_queued is {MAX_QUEUED}")
+            self.floods_without_error.append(f"{taken} jobs were accepted at once, and max_queued is {MAX_QUEUED}")
 
-    DEEDS = {
+    ACTIONS = {
         "kill_worker": 0.7, "stop_worker": 1.5, "kill_template": 4.0, "stop_template": 5.0, "kill_supervisor": 10.0,
         "stop_supervisor": 6.0, "kill_client": 6.0, "stop_client": 3.0, "kill_child": 0.7, "flood": 7.0, "resize": 3.0,
         "pause": 5.0,
@@ -455,19 +367,19 @@ def show(result):
         print(title, *("  ".join(row) for row in rows), sep="\n")
     else:
         table = Table("", "", "", title=title, title_justify="left", title_style="bold", show_header=False)
-        for section, what, value in rows:
+        for section, label, value in rows:
             if section:
                 table.add_section()
-            style = "bold red" if what in MUST_BE_ZERO and value != "0" else ""
-            table.add_row(section, what, value, style=style)
+            style = "bold red" if label in MUST_BE_ZERO and value != "0" else ""
+            table.add_row(section, label, value, style=style)
         Console(width=None if sys.stdout.isatty() else 100).print(table)
-    for what, cases in result["faults"].items():
+    for label, cases in result["faults"].items():
         if cases:
-            print(f"\n{what}, seed {result['seed']}:", *cases[:20], *(["..."] if len(cases) > 20 else []), sep="\n  ")
+            print(f"\n{label}, seed {result['seed']}:", *cases[:20], *(["..."] if len(cases) > 20 else []), sep="\n  ")
 
 
 def as_rows(result):
-    """Yield (section where one begins, what, how many)."""
+    """Yield (section, label, value); the section is empty in all rows of a section except the first."""
     counted = {name: result[name] for name in ("submitted", "started", "left by their clients")}
     recoveries = {
         f"after a {kind}'s death": f"{times['median']:.3f} s, at most {times['max']:.3f} s"
@@ -479,11 +391,11 @@ def as_rows(result):
         "ended": result["ended"],
         "killed, stopped": result["signals"],
         "recovery, median": recoveries,
-        "must be 0": {what: len(cases) for what, cases in result["faults"].items()},
+        "must be 0": {label: len(cases) for label, cases in result["faults"].items()},
     }
     for section, values in sections.items():
-        for number, (what, value) in enumerate(values.items()):
-            yield "" if number else section, what, str(value)
+        for number, (label, value) in enumerate(values.items()):
+            yield "" if number else section, label, str(value)
 
 
 if __name__ == "__main__":

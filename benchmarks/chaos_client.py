@@ -1,7 +1,7 @@
 """A client of chaos.py, a program of its own: `chaos_client.py ROLE LABEL POOL WORKERS SEED UNTIL PATIENCE PARENT`.
 
-It submits jobs until the monotonic time UNTIL, and then has PATIENCE seconds for all answers. What it has seen goes into
-the file `events`: submitted, refused, answered, hung, descriptors.
+It submits jobs until the monotonic time UNTIL, and then has PATIENCE seconds for all answers. It writes into the file
+`events`: submitted and refused jobs, answers, jobs that hang, the number of descriptors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STATES = {"JobCancelled": "cancelled", "JobExpired": "expired", "": "succeeded"}
 
 
 class Pending:
-    """A submitted job whose answer is awaited."""
+    """A submitted job without an answer so far."""
 
     def __init__(self, plan, job=None):
         self.plan = plan
@@ -36,8 +36,8 @@ class Pending:
         self.was_cancelled = False
 
 
-class Desk:
-    """Submits jobs, and records what becomes of each under a token of its own."""
+class Submissions:
+    """Submits jobs, and records the outcome of each under a token of its own."""
 
     def __init__(self, pool, label):
         self._pool = pool
@@ -47,7 +47,7 @@ class Desk:
         self.pending = {}
 
     def submit(self, plan):
-        """Submit, and return whether it was taken."""
+        """Submit a job, and return whether the pool accepted it."""
         token = self._new_token()
         try:
             job = self._pool.options(**plan.options).submit(plan.function, token, *plan.args)
@@ -60,7 +60,7 @@ class Desk:
         return True
 
     async def run(self, plan):
-        """Submit and await as asyncio programs do; the job's id is not known here."""
+        """Submit and await a job as asyncio programs do; the job's id is not known here."""
         token = self._new_token()
         self._record_submitted(token, plan, None)
         self.pending[token] = pending = Pending(plan)
@@ -71,7 +71,7 @@ class Desk:
             outcome = procjobs.JobCancelled("", job_id=None)
         except Exception as error:  # noqa: BLE001 - the edge around a job
             outcome = error
-        if self.pending.pop(token, None) is not None:  # else it has been given up
+        if self.pending.pop(token, None) is not None:  # otherwise the job has been given up
             self._record_answer(token, pending, outcome)
 
     def _new_token(self):
@@ -84,14 +84,14 @@ class Desk:
         append("events", "submitted", token, plan.function.__name__, starts, job_id, time.monotonic())
 
     def take_answers(self, timeout):
-        """Wait for an answer, and examine all that are there."""
+        """Wait for an answer, and check all answers that are there."""
         with suppress(queue.Empty):
             token = self._done.get(timeout=timeout)
             while True:
-                self._examine(token)
+                self._check_answer(token)
                 token = self._done.get_nowait()
 
-    def _examine(self, token):
+    def _check_answer(self, token):
         pending = self.pending.pop(token, None)
         if pending is None:
             append("events", "again", token)
@@ -106,7 +106,7 @@ class Desk:
         error = outcome if isinstance(outcome, Exception) else None
         name = type(error).__name__ if error else ""
         verdict = "right" if pending.plan.is_right(outcome) else f"{outcome!r}"[:1000]
-        if verdict == "right" and pending.job is not None and name != "PayloadError":  # which the pool may not know of
+        if verdict == "right" and pending.job is not None and name != "PayloadError":  # the pool may not have such a job
             verdict = self._compare_status(pending.job, STATES.get(name, "failed")) or verdict
         if name == "JobCancelled" and pending.was_cancelled:
             verdict = "right"
@@ -114,7 +114,7 @@ class Desk:
         append("events", "answered", token, STATES.get(name, "failed"), name, verdict, *details, time.monotonic())
 
     def _compare_status(self, job, state):
-        """Return what is wrong if the shared table shows another state than the handle."""
+        """Return a description of the error if the shared table and the handle have different states."""
         with suppress(procjobs.UnknownJob):
             shown = self._pool.status(job.id)
             if shown.state != state:
@@ -122,7 +122,7 @@ class Desk:
         return None
 
     def cancel_one(self, rng):
-        """Cancel a job: by its handle, by its id, or by the task that awaits it."""
+        """Cancel a job by its handle, by its id, or by the task that awaits it."""
         pending = self.pending[rng.choice(list(self.pending))]
         pending.was_cancelled = True
         if pending.task is not None:
@@ -137,7 +137,7 @@ class Desk:
             self._pool.cancel(job_id)
 
     def wait_all(self, deadline):
-        """Take all answers; those that have not come by the deadline hang."""
+        """Take all answers; jobs without an answer at the deadline hang."""
         while self.pending and time.monotonic() < deadline:
             self.take_answers(0.2)
         for token, pending in self.pending.items():
@@ -148,51 +148,51 @@ class Desk:
 # Roles ----------------------------------------------------------------------------------------------------------
 
 
-def submit_jobs(desk, rng, until, *, cancels=False):
+def submit_jobs(submissions, rng, until, *, cancels=False):
     while time.monotonic() < until:
-        if len(desk.pending) < MAX_PENDING:
+        if len(submissions.pending) < MAX_PENDING:
             for _ in range(rng.choice((1, 1, 2, 5, 30))):
-                desk.submit(make_plan(rng))
-        if cancels and desk.pending and rng.random() < 0.6:
-            desk.cancel_one(rng)
-        desk.take_answers(rng.uniform(0.001, 0.08))
+                submissions.submit(make_plan(rng))
+        if cancels and submissions.pending and rng.random() < 0.6:
+            submissions.cancel_one(rng)
+        submissions.take_answers(rng.uniform(0.001, 0.08))
 
 
-def submit_and_wait(desk, rng, until, patience):
-    submit_jobs(desk, rng, until)
-    desk.wait_all(until + patience)
+def submit_and_wait(submissions, rng, until, patience):
+    submit_jobs(submissions, rng, until)
+    submissions.wait_all(until + patience)
 
 
-def submit_and_cancel(desk, rng, until, patience):
-    submit_jobs(desk, rng, until, cancels=True)
-    desk.wait_all(until + patience)
+def submit_and_cancel(submissions, rng, until, patience):
+    submit_jobs(submissions, rng, until, cancels=True)
+    submissions.wait_all(until + patience)
 
 
-def submit_and_leave(desk, rng, until, _patience):
-    """Go without a word, answers or none."""
-    submit_jobs(desk, rng, min(until, time.monotonic() + rng.uniform(0.1, 2.0)))
+def submit_and_leave(submissions, rng, until, _patience):
+    """Exit or be killed without waiting for answers."""
+    submit_jobs(submissions, rng, min(until, time.monotonic() + rng.uniform(0.1, 2.0)))
     if rng.random() < 0.5:
         os._exit(0)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def await_runs(desk, rng, until, patience):
+async def await_runs(submissions, rng, until, patience):
     tasks = set()
     while time.monotonic() < until:
         if len(tasks) < MAX_PENDING:
-            task = asyncio.create_task(desk.run(make_plan(rng)))
+            task = asyncio.create_task(submissions.run(make_plan(rng)))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-        if desk.pending and rng.random() < 0.03:
-            desk.cancel_one(rng)
+        if submissions.pending and rng.random() < 0.03:
+            submissions.cancel_one(rng)
         await asyncio.sleep(rng.uniform(0.0, 0.03))
     if tasks:
         await asyncio.wait(tasks, timeout=until + patience - time.monotonic())
-    desk.wait_all(0)
+    submissions.wait_all(0)
 
 
-def submit_and_await(desk, rng, until, patience):
-    asyncio.run(await_runs(desk, rng, until, patience))
+def submit_and_await(submissions, rng, until, patience):
+    asyncio.run(await_runs(submissions, rng, until, patience))
 
 
 ROLES = {"waits": submit_and_wait, "awaits": submit_and_await, "cancels": submit_and_cancel, "leaves": submit_and_leave}
@@ -204,7 +204,7 @@ def count_descriptors():
 
 
 def count_while_connected(pool):
-    """Count the descriptors of a process whose connection lives: one that was just lost has taken its socket along."""
+    """Count the descriptors of this process while it is connected: without a connection its socket would be missing."""
     while True:
         with suppress(procjobs.ProcjobsError):
             pool.submit(chaos_jobs.probe).result(20)
@@ -218,8 +218,8 @@ def main(role, label, name, workers, seed, until, patience, parent):
     process.die_with_parent(int(parent))
     pool = open_pool(name, int(workers), version="b" if role == "awaits" else "a")
     before = count_while_connected(pool)
-    desk = Desk(pool, label)
-    ROLES[role](desk, random.Random(f"{seed}/{label}"), float(until), float(patience))
+    submissions = Submissions(pool, label)
+    ROLES[role](submissions, random.Random(f"{seed}/{label}"), float(until), float(patience))
     append("events", "left", label, before, count_descriptors())
     pool.shutdown(wait=False)
 

@@ -1,7 +1,7 @@
-"""The jobs of chaos.py, and for each what is right to come of it.
+"""The jobs of chaos.py, each with its expected outcome.
 
-Every start of a job is one line in the file `starts` of the run's directory, and what clients see is in `events`: each
-line is one write to a file opened for appending, so nothing is lost or mixed whoever is killed.
+Every start of a job is a line in the file `starts` of the run's directory; clients write their observations into `events`.
+Each line is one write to a file that is opened for appending, so a kill cannot lose or mix lines.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import procjobs
 MARK = "PROCJOBS_CHAOS"
 """The environment variable that all processes of a run carry, jobs' children too: the run's directory."""
 TOKEN = "PROCJOBS_CHAOS_JOB"
-"""The environment variable that tells which job has started a process."""
+"""The environment variable with the token of the job that has started a process."""
 MAX_QUEUED = 300
 
 
 def open_pool(name, workers, version="a"):
-    """Return the run's pool; two versions make two generations of code, which compete for the workers."""
+    """Return the pool of the run. Two versions make two generations of code, which compete for the workers."""
     warnings.simplefilter("ignore", procjobs.PoolDegraded)
     return procjobs.Pool(name, workers=workers, max_queued=MAX_QUEUED, version=version)
 
@@ -41,7 +41,7 @@ def append(file, *fields):
 
 
 def recorded(function):
-    """Let a job append (token, job id, attempt, pid) when it starts."""
+    """Return a function that first appends (token, job id, attempt, pid) to `starts`."""
 
     @functools.wraps(function)
     def run(token, *args):
@@ -53,7 +53,7 @@ def recorded(function):
     return run
 
 
-# What workers run -----------------------------------------------------------------------------------------------
+# Functions that workers run -------------------------------------------------------------------------------------
 
 
 def probe():
@@ -103,13 +103,13 @@ def succeed_at(attempt):
 
 
 @recorded
-def die_of(number):
+def kill_self(number):
     os.kill(os.getpid(), number)
     time.sleep(60)
 
 
 @recorded
-def leave(code):
+def exit_with(code):
     os._exit(code)
 
 
@@ -123,8 +123,8 @@ def overrun(how):
 
 
 @recorded
-def found_family(end, seconds):
-    """Start a child, one in a session of its own, and two whose parents have ended; then return, die or overrun."""
+def start_children(end, seconds):
+    """Start a child, a child in a session of its own, and two orphans; then return, die or overrun."""
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.Popen(["sleep", "100"], **quiet)
     subprocess.Popen(["sleep", "101"], start_new_session=True, **quiet)
@@ -146,7 +146,7 @@ def return_generator():
 
 
 @recorded
-def tell_time():
+def return_time():
     return time.monotonic()
 
 
@@ -165,11 +165,11 @@ def _spin(seconds):
         pass
 
 
-# What clients submit --------------------------------------------------------------------------------------------
+# Calls that clients submit --------------------------------------------------------------------------------------
 
 
 class Plan(NamedTuple):
-    """A call with its options; `is_right` takes what came of it, a value or an exception."""
+    """A call with its options; `is_right` judges its outcome, a value or an exception."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -178,7 +178,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(rng: random.Random) -> Plan:
-    """Return one of PLANS at random, at times with a priority."""
+    """Return one of PLANS at random, sometimes with a priority."""
     (make,) = rng.choices(list(PLANS), list(PLANS.values()))
     plan = make(rng)
     if rng.random() < 0.2:
@@ -215,12 +215,12 @@ def plan_late_success(rng):
 def plan_death(rng):
     number = rng.choice((signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM))
     options = {"retries": rng.choice((0, 0, 1)), "backoff": 0.02}
-    return Plan(die_of, (number,), raises(procjobs.WorkerCrashed, signal=number), options)
+    return Plan(kill_self, (number,), raises(procjobs.WorkerCrashed, signal=number), options)
 
 
-def plan_leaving(rng):
+def plan_exit(rng):
     code = rng.choice((0, 1, 7))
-    return Plan(leave, (code,), raises(procjobs.WorkerCrashed, exit_code=code))
+    return Plan(exit_with, (code,), raises(procjobs.WorkerCrashed, exit_code=code))
 
 
 def plan_overrun(rng):
@@ -232,14 +232,14 @@ def plan_overrun(rng):
     return Plan(overrun, (rng.choice(("loop", "sleep", "stubborn")),), raises(procjobs.JobTimeout), options)
 
 
-def plan_family(rng):
+def plan_children(rng):
     end = rng.choice(("return", "die", "overrun"))
     right = {
         "return": equals(end),
         "die": raises(procjobs.WorkerCrashed, exit_code=5),
         "overrun": raises(procjobs.JobTimeout),
     }
-    return Plan(found_family, (end, rng.uniform(0.0, 0.8)), right[end], {"timeout": 0.6} if end == "overrun" else {})
+    return Plan(start_children, (end, rng.uniform(0.0, 0.8)), right[end], {"timeout": 0.6} if end == "overrun" else {})
 
 
 def plan_large(rng):
@@ -259,19 +259,19 @@ def plan_unpicklable(rng):
 def plan_delayed(rng):
     delay = rng.uniform(0.01, 1.5)
     not_before = time.monotonic() + delay - 0.005
-    return Plan(tell_time, (), lambda outcome: isinstance(outcome, float) and outcome >= not_before, {"delay": delay})
+    return Plan(return_time, (), lambda outcome: isinstance(outcome, float) and outcome >= not_before, {"delay": delay})
 
 
 def plan_expiring(rng):
     value = rng.random()
     is_value, is_expired = equals(value), raises(procjobs.JobExpired)
-    is_right = lambda outcome: is_value(outcome) or is_expired(outcome)  # noqa: E731 - as everywhere here
+    is_right = lambda outcome: is_value(outcome) or is_expired(outcome)  # noqa: E731 - a lambda like in the other plans
     return Plan(tiny, (value,), is_right, {"expires": rng.uniform(0.01, 0.5)})
 
 
 PLANS = {
-    plan_tiny: 50, plan_work: 12, plan_report: 6, plan_failure: 4, plan_late_success: 6, plan_death: 3, plan_leaving: 3,
-    plan_overrun: 2, plan_family: 4, plan_large: 6, plan_unpicklable: 3, plan_delayed: 5, plan_expiring: 5,
+    plan_tiny: 50, plan_work: 12, plan_report: 6, plan_failure: 4, plan_late_success: 6, plan_death: 3, plan_exit: 3,
+    plan_overrun: 2, plan_children: 4, plan_large: 6, plan_unpicklable: 3, plan_delayed: 5, plan_expiring: 5,
 }  # fmt: skip
 
 

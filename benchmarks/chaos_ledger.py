@@ -1,4 +1,4 @@
-"""What came of a run of chaos.py: counted from the lines that its jobs and clients have appended."""
+"""The outcome of a run of chaos.py, counted from the lines that its jobs and clients have appended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REASONS = {
     "JobCancelled": "cancelled", "JobExpired": "expired", "SupervisorLost": "supervisor lost",
     "PoolClosed": "stopped", "": "",
 }  # fmt: skip
-ENDS_ALL_IT_STARTED = {"WorkerCrashed", "JobTimeout", "JobCancelled", "SupervisorLost"}
+KILLS_CHILDREN = {"WorkerCrashed", "JobTimeout", "JobCancelled", "SupervisorLost"}
 BLAMES_SUPERVISOR = {"SupervisorLost", "SupervisorError"}
 MUST_BE_ZERO = (
     "lost", "run too often", "answered twice", "hung", "wrong results", "wrong refusals", "clients broken",
@@ -22,7 +22,7 @@ MUST_BE_ZERO = (
 
 
 class Kill(NamedTuple):
-    """A signal that the killer has sent; `kind` says to whom."""
+    """A signal that the killer has sent; `kind` is the kind of process that got it."""
 
     kind: str
     pid: int
@@ -38,7 +38,7 @@ def read_lines(path):
 
 
 class Ledger:
-    """Compares what was submitted, started, answered and killed."""
+    """Compares submissions, starts, answers and kills."""
 
     def __init__(self, directory, kills):
         self._kills = kills
@@ -57,7 +57,7 @@ class Ledger:
         return self._events.get(kind, [])
 
     def counts(self):
-        """Return everything that is counted without a look at who is at fault."""
+        """Return all counts that need no judgement about faults."""
         ends = Counter((state, REASONS.get(error, "raised"), error) for _, state, error, *_ in self._answered.values())
         return {
             "submitted": len(self._submitted),
@@ -69,7 +69,7 @@ class Ledger:
         }
 
     def faults(self):
-        """Return {what must not be: [each case]}."""
+        """Return {kind of fault: [each case]}."""
         return {
             "lost": [*self._unanswered(), *self._lost_for_no_reason()],
             "run too often": self._run_too_often(),
@@ -81,16 +81,16 @@ class Ledger:
         }
 
     def children_of_dead_jobs(self, children):
-        """Return those of {pid: token} whose jobs have ended in a way that ends what they have started, too."""
-        dead = {token for token, answer in self._answered.items() if answer[2] in ENDS_ALL_IT_STARTED}
+        """Return the processes of {pid: token} whose jobs ended in a way that should have killed their children."""
+        dead = {token for token, answer in self._answered.items() if answer[2] in KILLS_CHILDREN}
         return [f"process {pid} of {self._describe(token)}" for pid, token in children.items() if token in dead]
 
     def _describe(self, token, *more):
-        _, name, most, job_id, at = self._submitted.get(token, (token, "?", 0, None, 0.0))
+        _, name, max_starts, job_id, at = self._submitted.get(token, (token, "?", 0, None, 0.0))
         starts = self._starts.get(token, [])
         job_id = job_id or (starts[0][2] if starts else None)
         runs = [f"attempt {attempt} in {pid}" for attempt, pid, _ in starts]
-        return f"{token} {name} job {job_id} submitted at {at:.3f}, at most {most} starts, had {runs}: {more}"
+        return f"{token} {name} job {job_id} submitted at {at:.3f}, at most {max_starts} starts, had {runs}: {more}"
 
     def _unanswered(self):
         stayed = {fields[0] for fields in self._of("left")}
@@ -111,8 +111,8 @@ class Ledger:
     def _run_too_often(self):
         found = []
         for token, starts in self._starts.items():
-            most = self._submitted[token][2] if token in self._submitted else 3
-            if len(starts) > most or len({attempt for attempt, *_ in starts}) < len(starts):
+            max_starts = self._submitted[token][2] if token in self._submitted else 3
+            if len(starts) > max_starts or len({attempt for attempt, *_ in starts}) < len(starts):
                 found.append(self._describe(token))
         return found
 
@@ -121,17 +121,17 @@ class Ledger:
         return [self._describe(token) for token, count in counts.items() if count > 1]
 
     def _is_right(self, answer):
-        """Return whether an answer is the job's own, or is explained by what the killer did."""
+        """Return whether an answer is the expected outcome of the job, or the effect of a kill."""
         token, _, error, verdict, number, attempt, _ = answer
         if error in {"WorkerCrashed", "JobTimeout"} and attempt != self._submitted[token][2]:
-            return False  # it should have been retried
-        if verdict == "right" or error == "QueueFull" or error in BLAMES_SUPERVISOR:  # those are checked as lost
+            return False  # the job should have been retried
+        if verdict == "right" or error == "QueueFull" or error in BLAMES_SUPERVISOR:  # `lost` checks these errors
             return True
         return error == "WorkerCrashed" and number == 9 and self._was_worker_killed(token, attempt, *self._span(answer))
 
     def _was_worker_killed(self, token, attempt, since, until):
         pids = [pid for started, pid, _ in self._starts.get(token, []) if started == attempt]
-        if not pids:  # it died between its mark in the table and its line in the file: one job for each kill
+        if not pids:  # the worker died between its mark in the table and its line in the file: one job for each kill
             kill = next((k for k in self._unused_kills if k.kind == "worker" and since - 1.0 <= k.at <= until), None)
             self._unused_kills.discard(kill)
             return kill is not None

@@ -14,7 +14,7 @@ OURS_COLOR, OTHERS_COLOR, INK, FAINT = "#0b63c4", "#b4bdc7", "#24292f", "#6b7580
 LINE_COLORS = ("#5b6570", "#c2803a", "#5f8f5a", "#8a6fa8", "#a85a66", "#4d8f99", "#9a8d3f")
 WIDTH, BAR_HEIGHT = 7.6, 0.30
 FAR = 1.6
-"""A floor this many times beyond the longest bar is written down instead of drawn."""
+"""A floor that is longer than this many times the longest bar is written as text, not drawn."""
 
 ON_LINES = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
 
@@ -29,7 +29,7 @@ STYLE = {
 
 
 def draw_all(record, directory, suffix="svg"):
-    """Draw what the run has measured, and return the files."""
+    """Draw the charts of a run, and return the files."""
     directory.mkdir(parents=True, exist_ok=True)
     mpl.use("Agg")
     drawn = []
@@ -49,7 +49,7 @@ def draw_all(record, directory, suffix="svg"):
 
 
 def tidy(path):
-    """Name fonts of the same widths for where DejaVu is not installed; leave no blanks at the ends of lines."""
+    """Add fonts of the same widths for hosts without DejaVu, and remove blanks at the ends of lines."""
     text = path.read_text().replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, Geneva")
     path.write_text("".join(f"{line.rstrip()}\n" for line in text.splitlines()))
 
@@ -66,7 +66,7 @@ def describe(record):
 
 
 def new_figure(title, rows, panels=1):
-    """Return a figure with a bold title over so many panels side by side, each with room for so many bars."""
+    """Return a figure with a bold title over panels side by side, each with room for `rows` bars."""
     height = rows * BAR_HEIGHT + 1.15
     figure, axes = plt.subplots(1, panels, figsize=(WIDTH, height), squeeze=False)
     figure.text(0.012, 1 - 0.10 / height, title, ha="left", va="top", fontsize=11, fontweight="bold")
@@ -128,7 +128,7 @@ def medians(measured, metric, names):
 
 
 def bars_of(measure, measured):
-    """Return the participants that are no floors and were asked for."""
+    """Return the participants of the run, without floors."""
     floors = [name for name in MEASURES[measure].participants if name.startswith("floor")]
     return [name for name in measured["raw"] if name not in floors]
 
@@ -212,7 +212,7 @@ def draw_web(measured):
 
 
 def draw_real_work(*all_measured):
-    """Draw how much of the speed of bare processes is left."""
+    """Draw the speed in a pool as a percentage of the speed of bare processes."""
     topics = ("thumbnails", "transcoding")
     names = bars_of("thumbnails", all_measured[0])
     figure, axes = new_figure("Real work: speed in a pool, bare processes = 100", 2 * len(names) + 1, 2)

@@ -1,6 +1,6 @@
-"""What other processes of the same user do meanwhile: `python companions.py FUNCTION ARGUMENTS`.
+"""Functions for other processes of the same user: `python companions.py FUNCTION ARGUMENTS`.
 
-Each says "ready" on standard output, does its part when it reads "go", and prints what it has measured.
+Each process writes "ready" to standard output, starts when it reads a line, and prints its result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def attach(pool_name):
 
 
 def submit_share(name, pool_name, count):
-    """Submit no-op jobs, to the shared pool if one is named, else to a pool of this process's own."""
+    """Submit no-op jobs to the shared pool if it has a name, else to a pool of this process."""
     count = int(count)
     if pool_name:
         pool = attach(pool_name)
@@ -63,7 +63,7 @@ def read_status(pool_name, job_id, count):
 
 
 def read_all_the_time(pool_name, job_id, per_second):
-    """Read a job's status so many times a second, in bursts of a millisecond's share, until the next line."""
+    """Read a job's status `per_second` times a second, in one burst each millisecond, until the next line."""
     import threading
 
     pool, ended = attach(pool_name), threading.Event()
@@ -82,7 +82,7 @@ def read_all_the_time(pool_name, job_id, per_second):
 
 
 def attach_timed(pool_name):
-    """Print how long the constructor takes, and the first result from there on, in milliseconds."""
+    """Print the time of the constructor, and the time from its start to the first result, in milliseconds."""
     from procjobs import Pool
 
     begun = time.perf_counter()

@@ -11,7 +11,7 @@ worker_class = "sync"
 
 
 def when_ready(_server):
-    """Tell where the dirty workers listen, once they do."""
+    """Write the path of the dirty workers' socket into a file when they listen."""
     path = os.environ["PROCJOBS_BENCHMARK_DIRTY"]
     with open(f"{path}.new", "w") as file:
         file.write(os.environ["GUNICORN_DIRTY_SOCKET"])
@@ -19,7 +19,7 @@ def when_ready(_server):
 
 
 class Work(DirtyApp):
-    """Answers with what the function of that name returns."""
+    """Calls the function with the name of the action, and answers with its result."""
 
     def __call__(self, action, *args, **kwargs):
         return getattr(work, action)(*args, **kwargs)

@@ -11,7 +11,7 @@ NAMES = ("noop", "sleep")
 
 
 def noop(*args):
-    """A result that is kept: Huey does not store None."""
+    """Return a result that Huey stores: it does not store None."""
     work.noop(*args)
     return 1
 
@@ -22,7 +22,7 @@ def sleep(seconds):
 
 
 def make_tasks(path):
-    """Return the tasks by name, on the storage in that file."""
+    """Return the tasks by name, with their storage in this file."""
     global app
     app = huey.SqliteHuey("benchmark", filename=path)
     return {"noop": app.task(name="noop")(noop), "sleep": app.task(name="sleep")(sleep)}

@@ -1,4 +1,4 @@
-"""The machine, the versions, and the memory of processes."""
+"""Describes the machine and the versions, and reads the memory of processes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def describe():
 
 
 def is_cpu_shared_by_session():
-    """Whether the kernel gives each session the same share of the CPUs (sched(7), autogroup).
+    """Return whether the kernel gives each session the same share of the CPUs (sched(7), autogroup).
 
-    Then niceness counts within a session only, and a pool with sessions of its own gets more than one without. It is so
-    outside of CPU cgroups, which containers and systemd's services have.
+    Then niceness counts within a session only, and a pool with sessions of its own gets more CPU time than a pool without.
+    This holds outside of CPU cgroups; containers and systemd's services have such cgroups.
     """
     try:
         if Path("/proc/sys/kernel/sched_autogroup_enabled").read_text().strip() != "1":
@@ -64,7 +64,7 @@ def describe_versions():
 
 
 def memory_of(pids):
-    """Return bytes by the names of the kernel (Pss, Pss_Anon, Pss_Shmem...), summed over processes.
+    """Return bytes by the kernel's names (Pss, Pss_Anon, Pss_Shmem...), summed over processes.
 
     The proportional set size counts a page that n processes share as 1/n in each of them.
     """

@@ -1,4 +1,4 @@
-"""One adapter per pool: the same few calls, each in the words of its library."""
+"""One adapter per pool: the same few methods, written with the calls of each library."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ WORKERS = 2
 
 
 class Peer:
-    """A pool of WORKERS workers. Importing a peer's library is part of `start`, so that a missing one is told there.
+    """A pool of WORKERS workers. `start` imports the peer's library, so a missing library is an error of `start`.
 
-    `preload` are modules that the workers shall have imported before their first job; the caller has them already, and
-    those that are forked from it need nothing more. `scale` is the part of a measure's jobs that a slow peer gets.
+    `preload` are modules that workers import before their first job. The caller has imported them already, so workers that
+    are forked from the caller have them too. `scale` is the part of a measure's jobs that a slow peer gets.
     """
 
     distribution: str | None = None
@@ -40,11 +40,11 @@ class Peer:
         raise NotImplementedError
 
     def submit_notifying(self, done, function, *args):
-        """Submit, and have `done` called in this process when the result is there."""
+        """Submit a job; `done` is called in this process when the result is there."""
         self.submit(function, *args).add_done_callback(done)
 
     def run_all(self, function, count):
-        """Submit so many calls, then wait for all."""
+        """Submit `count` calls, then wait for all."""
         submit = self.submit
         self.wait_all([submit(function) for _ in range(count)])
 
@@ -64,7 +64,7 @@ class Peer:
                 handle.get()
 
     def pids(self):
-        """Return the processes that are not descendants of this one, of which there are none but procjobs's."""
+        """Return the processes of the pool that are not descendants of this process; only procjobs has one."""
         return []
 
     def close(self):

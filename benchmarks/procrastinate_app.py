@@ -15,11 +15,11 @@ def make_app(connector):
 
 
 def open_app(address):
-    """Return the application that submits, connected, and its tasks by name."""
+    """Return a connected application for submitting, and its tasks by name."""
     made, tasks = make_app(procrastinate.SyncPsycopgConnector(conninfo=address))
     made.open()
     return made, tasks
 
 
-if "PROCJOBS_BENCHMARK_PROCRASTINATE" in os.environ:  # its worker, which looks for `app` in this module
+if "PROCJOBS_BENCHMARK_PROCRASTINATE" in os.environ:  # Procrastinate's worker, which looks for `app` in this module
     app, _ = make_app(procrastinate.PsycopgConnector(conninfo=os.environ["PROCJOBS_BENCHMARK_PROCRASTINATE"]))

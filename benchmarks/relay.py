@@ -1,7 +1,7 @@
 """The floor for small jobs: client -> relay -> worker in bare Python over socket pairs, with the function cached.
 
-No ids that others know, no progress, no supervision, no thread: what three processes must do at the least.
-Frame: 4 bytes length of the body, 8 bytes id, body (a pickle).
+It has no job ids for other processes, no progress, no supervision and no thread: only the minimum of three processes.
+A frame has 4 bytes for the length of the body, 8 bytes for the id, and the body (a pickle).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import work
 HEAD = struct.Struct("<IQ")
 READ_BYTES = 256 * 1024
 CLIENT_SHARE = 2**32
-"""The numbers of client n begin at n times this, so that the relay knows whose an answer is."""
+"""The frame numbers of client n begin at n times this, so that the relay knows the client of an answer."""
 
 
 def split(buffer):
-    """Return the whole frames in a buffer as (id, start, end) and where the rest begins."""
+    """Return the complete frames in a buffer as (id, start, end), and the position of the rest."""
     frames, position, size = [], 0, len(buffer)
     while position + HEAD.size <= size:
         length, number = HEAD.unpack_from(buffer, position)
@@ -51,7 +51,7 @@ def run_worker(sock, function):
 
 
 class Relay:
-    """Shares the clients' frames out among the workers, frame by frame, and passes answers back as they come."""
+    """Distributes the clients' frames to the workers in turn, and passes answers back as they come."""
 
     def __init__(self, clients, workers):
         self.clients, self.workers = clients, workers
@@ -104,7 +104,7 @@ class Relay:
 
 
 class BareRelay:
-    """The clients' ends. All processes are forked from this one; `call` and `call_all` are for the first client."""
+    """The clients' ends. All processes are forked from this one. `call` and `call_all` use the current client's end."""
 
     def __init__(self, workers, *, clients=1, function=work.noop):
         self.pids = []
@@ -124,7 +124,7 @@ class BareRelay:
         self.use(0)
 
     def use(self, client):
-        """Make this process the client of that number."""
+        """Make this process the client with this number."""
         self.sock, self.first, self.rest = self.socks[client], client * CLIENT_SHARE, b""
 
     def fork(self, run, not_theirs):
@@ -147,7 +147,7 @@ class BareRelay:
         self.sock.sendall(b"".join(frames))
 
     def receive(self, results):
-        """Wait for some answers and put them into `results`."""
+        """Wait for answers, and put them into `results`."""
         self.rest += self.sock.recv(READ_BYTES)
         frames, used = split(self.rest)
         for number, start, end in frames:

@@ -1,4 +1,4 @@
-"""Writes a run into the documentation: charts, the table of goals, and all tables. Nothing is copied by hand."""
+"""Writes a run into the documentation: charts, the table of goals, and all tables. Nobody copies numbers by hand."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ HERE = Path(__file__).parent
 GOALS_FILE = HERE / "README.md"
 BEGIN, END = "<!-- goals: written by run.py --report -->", "<!-- end of goals -->"
 PREFACE = """\
-Written by `benchmarks/run.py --report`; what is measured and how is told in
-[benchmarks/README.md](../../benchmarks/README.md). Values are medians. *Better by*: twice the rate or half the time is 2 x;
-below 1 procjobs is worse. *Of the floor*: the value divided by that of the floor."""
+`benchmarks/run.py --report` writes this file. [benchmarks/README.md](../../benchmarks/README.md) explains the measures.
+Values are medians. *Better by*: twice the rate or half the time is 2 x; below 1 procjobs is worse. *Of the floor*: the
+value divided by the value of the floor."""
 EXECUTOR, POOL = "ProcessPoolExecutor(fork)", "multiprocessing.Pool"
 
 
@@ -59,7 +59,7 @@ def describe(record):
 
 
 class Numbers:
-    """The medians of a run. A KeyError means that it was not measured."""
+    """The medians of a run. A KeyError means that a value was not measured."""
 
     def __init__(self, record):
         self.measures = record["measures"]

@@ -1,6 +1,6 @@
-"""Runs participants, each in a process and a session of its own with a timeout, and sums their repeats up.
+"""Runs participants, each in a process and a session of its own with a timeout, and summarises their repeats.
 
-A peer that hangs ends with all its workers, and one that is missing or breaks is told with the reason.
+A peer that hangs is ended with all its workers. A peer that is missing or breaks is listed with the reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REASON_CHARACTERS = 160
 
 
 def measure_here(measure, participant, size, repeats):
-    """Print one line of JSON per repeat and end without waiting for a pool that may hang."""
+    """Print one line of JSON per repeat, and end without waiting for a pool that may hang."""
     for _ in range(int(repeats)):
         try:
             metrics, note = MEASURES[measure].run(participant, int(size))
@@ -51,22 +51,22 @@ def describe_error(error):
 
 
 def run_participant(measure, participant, size, repeats):
-    """Return what the repeats gave, the last one with the reason if there are fewer."""
+    """Return the answers of the repeats; if some are missing, the last answer has the reason."""
     timeout = MEASURES[measure].timeout * repeats
     reason = ""
     with (
         tempfile.TemporaryFile("w+") as stdout,
-        tempfile.TemporaryFile("w+") as stderr,  # not pipes: orphans hold those
+        tempfile.TemporaryFile("w+") as stderr,  # not pipes, because orphans would hold them open
         tempfile.TemporaryDirectory(prefix="pb-", ignore_cleanup_errors=True) as directory,
     ):
         command = [*COMMAND, measure, participant, str(size), str(repeats)]
-        environment = {**os.environ, "TMPDIR": directory}  # whatever a participant leaves goes with it
+        environment = {**os.environ, "TMPDIR": directory}  # files that a participant leaves are removed with it
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr, start_new_session=True, env=environment)
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
             reason = f"hangs: not done after {timeout:g} s"
-        finally:  # also when the run itself is ended
+        finally:  # also when the run itself is interrupted
             end_group(process)
         output, errors = (read_again(file) for file in (stdout, stderr))
     answers = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
@@ -79,7 +79,7 @@ def run_participant(measure, participant, size, repeats):
 
 
 def end_group(process):
-    """End what a participant has left; SIGTERM first, for that resource trackers remove the peers' semaphores."""
+    """End the processes that a participant has left; SIGTERM first, so that resource trackers remove semaphores."""
     deadline = time.monotonic() + 0.3
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
@@ -128,7 +128,7 @@ def run_measure(name, quick, tell):
 
 
 def summarise(measure, raw):
-    """Return {participant: {metric: median, spread, ratios}, "note"} of the repeats that were completed."""
+    """Return {participant: {metric: median, spread, ratios}, "note"} of the completed repeats."""
     results = {}
     for participant, answers in raw.items():
         complete = [answer for answer in answers if "metrics" in answer]
@@ -151,7 +151,7 @@ def summarise(measure, raw):
 
 
 def compare(better, word, reference, value):
-    """Return how many times better the reference is, or how much of the floor's rate, or times its cost, the value is."""
+    """Return how many times better the reference is than the value, or the value divided by the floor."""
     if word == "times_the_floor":
         return value / reference if reference else 0.0
     above, below = (reference, value) if better == "more" else (value, reference)

@@ -1,4 +1,4 @@
-"""The participants that need a server: Celery with Redis, and gunicorn's dirty workers. Each starts its own, and ends it."""
+"""The participants that need a server: Celery with Redis, and gunicorn's dirty workers. Each starts and ends its server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Service(Peer):
         return process
 
     def wait_for(self, path):
-        """Return when there is such a file; raise with the end of the log if a process ends before."""
+        """Return when the file exists; raise an error with the end of the log if a process ends before that."""
         deadline = time.monotonic() + START_TIMEOUT
         while not os.path.exists(path):
             if any(process.poll() is not None for process in self.processes) or time.monotonic() > deadline:
@@ -61,9 +61,9 @@ class Service(Peer):
 
 
 class PostgresServer:
-    """A PostgreSQL server with its defaults, which writes to the disk before it says that it has; reached by a socket.
+    """A PostgreSQL server with its defaults, so each commit is on the disk when it returns. Clients use a Unix socket.
 
-    It refuses to run as root, who starts it as the user that Debian's package has made for it.
+    PostgreSQL refuses to run as root. As root this starts it as the user that Debian's package has made.
     """
 
     def __init__(self):
@@ -102,7 +102,7 @@ class CeleryRedis(Service):
     acks_late = False
 
     def start(self):
-        import celery  # noqa: F401 - told as missing here, not by its worker's log
+        import celery  # noqa: F401 - a missing package should fail here, not only in the log of Celery's worker
         import redis  # noqa: F401
 
         server = shutil.which("redis-server")
@@ -131,7 +131,7 @@ class CeleryRedis(Service):
 
 
 class Dirty(Service):
-    """gunicorn's dirty workers, called as its web workers call them, but from here: one web worker less in between."""
+    """gunicorn's dirty workers, called as its web workers call them, but directly from this process."""
 
     distribution = "gunicorn"
     scale = 0.1
@@ -159,7 +159,7 @@ class Dirty(Service):
         self.wait_for_workers(dirty.DirtyError)
 
     def wait_for_workers(self, error):
-        """The socket is there before the workers are."""
+        """Return when a worker answers: the socket is there earlier than the workers."""
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             try:
@@ -178,11 +178,11 @@ class Dirty(Service):
         return client.execute("dirty_app:Work", name, *args)
 
     def submit(self, function, *args):
-        """Have a thread wait: there is no submit."""
+        """Call `execute` in a thread, because dirty workers have no submit()."""
         return self.pool.submit(self.execute, function.__name__, *args)
 
     def run_all(self, function, count):
-        """Call from as many threads at once as a threaded web worker would."""
+        """Call from several threads at once, as a threaded web worker would."""
         share = range(count // self.threads)
         runs = [self.pool.submit(lambda: [self.execute(function.__name__) for _ in share]) for _ in range(self.threads)]
         for run in runs:

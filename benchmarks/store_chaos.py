@@ -1,9 +1,9 @@
-"""Kill a pool with a store at random and count what is lost: `python benchmarks/store_chaos.py --rounds 200 [--store URL]`.
+"""Kill a pool with a store at random and count the losses: `python benchmarks/store_chaos.py --rounds 200 [--store URL]`.
 
-In each round jobs are submitted by this process and by one that dies without a word, and SIGKILL meets the supervisor, its
-recorder, a worker, the template, the client, or all of them at a random moment. Every run of a job leaves a line in a file,
-written before and after its work. In the end no acknowledged job may be lost, none have run to its end twice, and none more
-often than once and once for each run that the store has counted as cut off.
+In each round this process and a client submit jobs, and SIGKILL hits the supervisor, its recorder, a worker, the template,
+the client, or all of them at a random moment. Every run of a job writes a line into a file before its work, and another one
+after it. In the end no acknowledged job may be lost, and no job may have run to its end twice. No job may have run more
+often than once, plus once for each run that the store has counted as cut off.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import time
 from collections import Counter
 
 import psutil
-from chaos import PoolLog
+from chaos_stage import PoolLog
 from sqlalchemy import create_engine, text
 
 import procjobs
@@ -30,18 +30,18 @@ from procjobs.host import rundir
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TARGETS = ("supervisor", "recorder", "worker", "template", "client", "all", "all")
-PATIENCE = 60.0
+ANSWER_TIMEOUT = 60.0
 
 
 def note(path, *words):
-    """Append a line with one system call, so that it is there as a whole or not at all."""
+    """Append a line with one system call, so that it is written completely or not at all."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(fd, (" ".join(map(str, words)) + "\n").encode())
     os.close(fd)
 
 
 def work(path, seconds):
-    """A job: it says when it begins and when it ends."""
+    """Note the begin, sleep, and note the end. This is the job of all submissions."""
     job = procjobs.current_job()
     note(path, "began", job.id, job.attempt)
     time.sleep(seconds)
@@ -49,8 +49,8 @@ def work(path, seconds):
     return job.id
 
 
-def doomed(name, store, directory, seed):
-    """Submit jobs, and note which ones were acknowledged, until somebody kills this process."""
+def submit_until_killed(name, store, directory, seed):
+    """Submit jobs, and note the acknowledged ones, until this process is killed."""
     chance = random.Random(seed)
     pool = open_pool(name, store)
     while True:
@@ -76,8 +76,8 @@ def find_targets(pool, client):
     return {**one_by_one, "client": [client], "all": everybody}
 
 
-def strike(target, pool, client):
-    """Kill; of several none sees another one die."""
+def kill(target, pool, client):
+    """Kill a target. If it has several processes, all are stopped first, so that none sees another one die."""
     with contextlib.suppress(psutil.Error):
         victims = find_targets(pool, client)[target]
         for victim in victims if len(victims) > 1 else []:
@@ -88,24 +88,24 @@ def strike(target, pool, client):
                 victim.kill()
 
 
-def play(options, store, directory):
-    """Run the rounds; return what came of them."""
+def run(options, store, directory):
+    """Run the rounds; return the counts."""
     chance, name = random.Random(options.seed), f"store-chaos-{os.getpid()}"
     log = PoolLog(rundir.RunDir(rundir.find_base(), name).log)
     pool, client, kills, unanswered, wrong = open_pool(name, store), None, Counter(), [], []
     for number in range(options.rounds):
         if client is None or client.poll() is not None:
-            arguments = ["--doomed", name, store, directory, str(chance.random())]
+            arguments = ["--client", name, store, directory, str(chance.random())]
             client = subprocess.Popen([sys.executable, os.path.abspath(__file__), *arguments])
         handles = [pool.submit(work, f"{directory}/runs", chance.random() * 0.004) for _ in range(chance.randrange(40))]
         time.sleep(chance.random() * 0.08)
         target = chance.choice(TARGETS)
         log.read()
-        strike(target, pool, psutil.Process(client.pid))
+        kill(target, pool, psutil.Process(client.pid))
         kills[target] += 1
         for job in handles:
             try:
-                wrong += [] if job.result(PATIENCE) == job.id else [job.id]
+                wrong += [] if job.result(ANSWER_TIMEOUT) == job.id else [job.id]
                 note(f"{directory}/acknowledged", job.id)
             except procjobs.WorkerCrashed:
                 note(f"{directory}/acknowledged", job.id)
@@ -116,12 +116,12 @@ def play(options, store, directory):
     wait_for_rest(pool, store)
     log.read()
     pool.stop()
-    told = {"kills": dict(kills), "unanswered": unanswered, "wrong results": wrong, "complaints": log.complaints}
-    return {**told, **count(store, directory)}
+    seen = {"kills": dict(kills), "unanswered": unanswered, "wrong results": wrong, "complaints": log.complaints}
+    return {**seen, **count(store, directory)}
 
 
 def wait_for_rest(pool, store):
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + ANSWER_TIMEOUT
     unfinished = "SELECT count(*) FROM procjobs_jobs WHERE finished_at IS NULL"
     while ask(store, unfinished)[0][0] and time.monotonic() < deadline:
         pool.stats()
@@ -134,13 +134,13 @@ def ask(store, query):
 
 
 def count(store, directory):
-    """Compare what was acknowledged with what has run, and with what the store says."""
+    """Compare acknowledged jobs with the runs of jobs, and with the store."""
     with open(f"{directory}/acknowledged") as file:
         acknowledged = set(file.read().split())
     with open(f"{directory}/runs") as file:
         runs = [line.split() for line in file]
-    began = Counter(job_id for what, job_id, _ in runs if what == "began")
-    ended = Counter(job_id for what, job_id, _ in runs if what == "ended")
+    began = Counter(job_id for event, job_id, _ in runs if event == "began")
+    ended = Counter(job_id for event, job_id, _ in runs if event == "ended")
     rows = {row.id: row for row in ask(store, "SELECT id, state, reason, attempt, cut_off FROM procjobs_jobs")}
     crashed = {job_id for job_id, row in rows.items() if row.reason == "crashed"}
     return {
@@ -158,8 +158,8 @@ def count(store, directory):
 
 
 def main():
-    if sys.argv[1:2] == ["--doomed"]:
-        doomed(*sys.argv[2:])
+    if sys.argv[1:2] == ["--client"]:
+        submit_until_killed(*sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
@@ -169,7 +169,7 @@ def main():
     directory = tempfile.mkdtemp(prefix="procjobs-store-chaos-")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        result = {"seed": options.seed, **play(options, options.store or f"sqlite:///{directory}/jobs.db", directory)}
+        result = {"seed": options.seed, **run(options, options.store or f"sqlite:///{directory}/jobs.db", directory)}
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     print(json.dumps(result, indent=1))
@@ -180,8 +180,8 @@ def main():
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] != ["--doomed"]:
+    if sys.argv[1:2] != ["--client"]:
         sys.path.insert(0, HERE)
-    import store_chaos  # under its own name, so that workers import what they run
+    import store_chaos  # under its own name, so that workers can import the jobs
 
     sys.exit(store_chaos.main())

@@ -1,4 +1,4 @@
-"""Participants whose jobs outlive their processes: procjobs with a store, Huey on SQLite, Celery on a Redis that writes,
+"""The participants with durable jobs: procjobs with a store, Huey on SQLite, Celery on a Redis that appends to a file,
 Procrastinate on PostgreSQL."""
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class StoredFull(Stored):
 
 
 class StoredOnServer(Stored):
-    """procjobs on a PostgreSQL server of its own, as Debian's package makes one."""
+    """procjobs on a PostgreSQL server of its own, with the defaults of Debian's package."""
 
     def address(self):
         self.server = PostgresServer()
@@ -61,7 +61,7 @@ class StoredOnServer(Stored):
 
 
 class Huey(Service):
-    """Huey with two worker processes and its own SQLite storage, which is durable when a call returns."""
+    """Huey with two worker processes and its SQLite storage; a task is durable when its call returns."""
 
     distribution = "huey"
     module = "huey"
@@ -69,7 +69,7 @@ class Huey(Service):
 
     def start(self):
         try:
-            import huey  # noqa: F401 - told as missing here, not by its consumer's log
+            import huey  # noqa: F401 - a missing package should fail here, not only in the log of Huey's consumer
         except ModuleNotFoundError as error:
             raise RuntimeError("huey is not installed") from error
         self.open_directory()
@@ -86,7 +86,7 @@ class Huey(Service):
     submit_durably = submit
 
     def wait_all(self, handles):
-        """Wait until all results are stored. To ask for each of them, as one would, slows Huey down to a twentieth."""
+        """Wait until all results are stored. Fetching each result, the usual way, would make Huey 20 times slower."""
         storage = self.tasks["noop"].huey.storage
         while storage.result_store_size() < len(handles):
             time.sleep(0.005)
@@ -94,7 +94,7 @@ class Huey(Service):
 
 
 class CeleryEarly(CeleryRedis):
-    """Celery on a Redis that appends each write to a file, and syncs that every second."""
+    """Celery on a Redis that appends each write to a file, and syncs the file every second."""
 
     redis_options = ("--save", "", "--appendonly", "yes", "--appendfsync", "everysec")
 
@@ -103,13 +103,13 @@ class CeleryEarly(CeleryRedis):
 
 
 class CeleryLate(CeleryEarly):
-    """The same; a task is taken off the queue when it has ended."""
+    """The same, but a task leaves the queue only when it has ended."""
 
     acks_late = True
 
 
 class Procrastinate(Service):
-    """Procrastinate with two worker processes, on a server like that of procjobs. It keeps no results."""
+    """Procrastinate with two worker processes, on the same kind of server as procjobs. It keeps no results."""
 
     distribution = "procrastinate"
     module = "procrastinate"
@@ -117,7 +117,7 @@ class Procrastinate(Service):
 
     def start(self):
         try:
-            import procrastinate  # noqa: F401 - told as missing here, not by its worker's log
+            import procrastinate  # noqa: F401 - a missing package should fail here, not only in the log of its worker
         except ModuleNotFoundError as error:
             raise RuntimeError("procrastinate is not installed") from error
         self.open_directory()
@@ -139,7 +139,7 @@ class Procrastinate(Service):
     submit_durably = submit
 
     def wait_all(self, handles):
-        """Wait until all of them have succeeded: the number of those that have is asked for."""
+        """Wait until all jobs have succeeded, by counting the successful jobs in the database."""
         self.done += len(handles)
         while self.app.connector.execute_query_one(query=COUNT)["count"] < self.done:
             time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""What was measured, as tables: for the terminal and in Markdown."""
+"""The results as tables, for the terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from rich.markup import escape
 from rich.table import Table
 
 WIDE = 2
-"""A measure with more numbers than this shows them without their spread."""
+"""A measure with more numbers than this is shown without the spread."""
 
 
 def rows_of(name, measured):
-    """Yield (participant, cells, note): for each metric the ratio, the share of the floor, the median, the spread."""
+    """Yield (participant, cells, note). A cell has the ratio, the share of the floor, the median and the spread."""
     measure = MEASURES[name]
     for participant in measure.participants:
         if participant in measured["left_out"]:
@@ -35,7 +35,7 @@ def missing_note(reason):
 
 
 def heads_of(measure):
-    """Return the heads of a measure's columns of numbers."""
+    """Return the headings of a measure's columns of numbers."""
     heads = []
     for metric in measure.metrics.values():
         heads += ["procjobs is\nbetter by", *(["of the\nfloor"] if has_floor(measure) else [])]
@@ -44,15 +44,15 @@ def heads_of(measure):
 
 
 def texts_of(measure, cells):
-    """Yield (ratio, text) for each column of numbers in a row; the ratio is None but for the columns that show one."""
+    """Yield (ratio, text) for each column of numbers in a row; the ratio is None in columns that show another number."""
     for cell in cells:
-        ratio, floor, median, least, most = cell or (None,) * 5
+        ratio, floor, median, minimum, maximum = cell or (None,) * 5
         yield ratio, "" if ratio is None else f"{ratio:.3g} x"
         if has_floor(measure):
             yield None, "" if floor is None else f"{floor:.3g} x"
         yield None, "-" if median is None else number(median)
         if not is_wide(measure):
-            yield None, "" if median is None else f"{number(least)} - {number(most)}"
+            yield None, "" if median is None else f"{number(minimum)} - {number(maximum)}"
 
 
 def is_wide(measure):

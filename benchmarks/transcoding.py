@@ -1,4 +1,4 @@
-"""A job of real work: transcode a video. PyAV carries FFmpeg's libraries."""
+"""A job with real work: it transcodes a video. PyAV contains FFmpeg's libraries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_clip(path, *, frames, width, height, rate):
 
 
 def transcode(source, target):
-    """Write the video again as H.264, or as MPEG-4 where there is no libx264; report each frame."""
+    """Write the video again as H.264, or as MPEG-4 if libx264 is missing; report progress for each frame."""
     with av.open(source) as reader, av.open(target, "w") as writer:
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         pictures = reader.streams.video[0]

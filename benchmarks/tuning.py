@@ -1,4 +1,4 @@
-"""What threads= and affinity= do: jobs per second of two workers, the settings taking turns in one run.
+"""Measures the effect of threads= and affinity=: jobs per second of two workers; the settings take turns in one run.
 
     python benchmarks/tuning.py [--rounds 5]
 """
@@ -18,7 +18,7 @@ PLACED = {"affinity=None": {}, "affinity='spread'": {"affinity": "spread"}}
 
 
 def multiply(size, times):
-    """Multiply matrices, which BLAS does in as many threads as it has."""
+    """Multiply matrices. BLAS does this in all its threads."""
     import numpy as np
 
     matrix = np.random.default_rng(1).random((size, size))
@@ -40,7 +40,7 @@ MEASURES = (
 
 
 def rate(function, args, settings, jobs=8):
-    """Return the jobs per second of a pool of its own that has warmed up."""
+    """Return the jobs per second of a new pool that has warmed up."""
     with procjobs.Pool(workers=WORKERS, nice=0, **settings) as pool:
         for job in [pool.submit(function, *args) for _ in range(2 * WORKERS)]:
             job.result(120)
@@ -52,11 +52,11 @@ def rate(function, args, settings, jobs=8):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="the settings take turns so often")
+    parser.add_argument("--rounds", type=int, default=5, help="how often the settings take turns")
     rounds = parser.parse_args().rounds
     set_by_hand = [name for name in os.environ if name.endswith("_NUM_THREADS")]
     if set_by_hand:
-        raise SystemExit(f"unset {', '.join(set_by_hand)} first: what is in the environment wins over threads='auto'")
+        raise SystemExit(f"unset {', '.join(set_by_hand)} first: the environment wins over threads='auto'")
     print(f"{WORKERS} workers on {len(os.sched_getaffinity(0))} CPUs, load {os.getloadavg()[0]:.2f}")
     print("jobs/s, median (min - max)")
     for name, function, args, variants in MEASURES:

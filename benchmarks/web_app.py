@@ -1,7 +1,7 @@
-"""A little WSGI application for gunicorn: cheap answers, while its pool has enough to do for the whole measure.
+"""A little WSGI application for gunicorn: it gives cheap answers while its pool is busy during the whole measure.
 
-PROCJOBS_BENCHMARK_WEB says as JSON which pool it uses: kind, name, workers, nice, and how many jobs this web worker
-submits when it starts.
+PROCJOBS_BENCHMARK_WEB describes the pool as JSON: kind, name, workers, nice, and the number of jobs that each web worker
+submits at its start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ jobs = []
 
 
 def post_worker_init(_worker):
-    """Begin when this web worker is ready: submit its share of the jobs."""
+    """Submit this web worker's share of the jobs when it is ready."""
     global pool, jobs
     if settings["kind"] == "procjobs":
         import procjobs
@@ -32,7 +32,7 @@ def post_worker_init(_worker):
 
 
 def application(environ, start_response):
-    """Answer with the web worker's pid, or with a small page as from a template: some 0.2 ms of work."""
+    """Answer with the web worker's pid, or with a small page that takes about 0.2 ms, as a template would."""
     if environ["PATH_INFO"] == "/pid":
         body = str(os.getpid()).encode()
     else:

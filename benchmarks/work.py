@@ -27,7 +27,7 @@ def sleep(seconds):
     time.sleep(seconds)
 
 
-def tell_pid_and_sleep(path, seconds):
+def write_pid_and_sleep(path, seconds):
     """Write this worker's pid into a file, whole or not at all, and sleep."""
     with open(f"{path}.new", "w") as file:
         file.write(str(os.getpid()))
@@ -40,13 +40,13 @@ def increment(number):
 
 
 def sleep_or_not(seconds):
-    """Sleep if there are seconds: calls that look alike and are not."""
+    """Sleep only if `seconds` is not 0. So calls of the same function take different times."""
     if seconds:
         time.sleep(seconds)
 
 
 def burn(path):
-    """Compute for about 0.2 s in pure Python, and make a file longer by a byte for each of SLICES slices done."""
+    """Compute for about 0.2 s in pure Python, and append a byte to a file after each of SLICES slices."""
     fd = os.open(path, os.O_WRONLY | os.O_APPEND)
     for _ in range(SLICES):
         number = 0
@@ -69,13 +69,13 @@ def import_modules(names):
         importlib.import_module(name)
 
 
-def tell_pid(seconds):
+def sleep_and_return_pid(seconds):
     time.sleep(seconds)
     return os.getpid()
 
 
 def touch(data):
-    """Read one number of each page of an array of numbers of 8 bytes, of a list of them, or of the columns of a frame."""
+    """Read one number of each page of an array of 8-byte numbers, of a list of arrays, or of the columns of a frame."""
     if isinstance(data, list):
         return sum(map(touch, data))
     if hasattr(data, "columns"):
@@ -88,7 +88,7 @@ def echo(data):
     return data
 
 
-# What a job reports ---------------------------------------------------------------------------------------------
+# Reports of progress --------------------------------------------------------------------------------------------
 
 
 def report_progress(count):
@@ -98,7 +98,7 @@ def report_progress(count):
     return (time.perf_counter() - started) / count * 1e6
 
 
-def report_progress_when_told(path, count):
+def report_progress_after_file(path, count):
     report_progress(1)
     hold(path)
     return report_progress(count)
@@ -119,7 +119,7 @@ def report_to_dict(shared, count):
 
 
 def report_bare(count):
-    """Do the least that any shared-memory report does: pack two numbers."""
+    """Do the minimum of any report in shared memory: pack two numbers."""
     memory, pack_into = mmap.mmap(-1, 4096), struct.Struct("<dd").pack_into
     started = time.perf_counter()
     for done in range(count):
@@ -132,7 +132,7 @@ def report_once_and_hold(path):
     hold(path)
 
 
-# What another process reads -------------------------------------------------------------------------------------
+# Reads by another process ---------------------------------------------------------------------------------------
 
 
 def read_dict(shared, count):

@@ -1,18 +1,18 @@
-"""Make thumbnails of all pictures in a folder, on all cores, with a bar for every job that runs.
+"""Make thumbnails of all pictures in a folder, on all cores, with a bar for every running job.
 
     python examples/thumbnails.py [FOLDER] [OUT] [--size 256] [--workers N] [--pool NAME]
 
-Without FOLDER it first makes sample pictures in ./samples, two of them damaged: a job that fails costs its own picture
-and no other. Needs Pillow and rich: pip install 'procjobs[examples]'.
+Without FOLDER it first makes sample pictures in ./samples. Two of them are damaged, to show that a failed job costs only its
+own picture. It needs Pillow and rich: pip install 'procjobs[examples]'.
 
-What it shows of procjobs:
+The script shows these features of procjobs:
 
-- `pool.submit` takes any function, also one of the script itself, and returns a Future with an `id`;
-- in the job, `procjobs.progress` says how far it is; outside, `pool.jobs("running")` reads that without asking anyone;
-- what a job raises arrives as itself; that a job's process died arrives as `procjobs.WorkerCrashed`;
+- `pool.submit` takes any function, also a function of the script itself, and returns a Future with an `id`;
+- in a job, `procjobs.progress` reports its progress; outside, `pool.jobs("running")` reads it from shared memory;
+- an exception of a job arrives as itself; the death of its process arrives as `procjobs.WorkerCrashed`;
 - with `--pool NAME` several runs of this script share the workers of one pool;
 - `procjobs tune` finds how many workers the pool should have here: docs/tune.md runs it with `make_thumbnail`;
-- on Ctrl-C a private pool ends at once with all its processes; in a named one, the jobs of this run are cancelled.
+- on Ctrl-C a private pool ends at once with all its processes; in a named pool, the jobs of this run are cancelled.
 """
 
 import argparse
@@ -36,11 +36,11 @@ SAMPLE_SIZES = [(4000, 3000), (1920, 1080), (2448, 3264), (5200, 1800), (3000, 3
 console = Console()
 
 
-# What the workers run ----------------------------------------------------------------------------------------
+# Functions that workers run ----------------------------------------------------------------------------------
 
 
 class PictureError(Exception):
-    """A file is not a picture, or a damaged one."""
+    """A file is not a picture, or it is damaged."""
 
 
 def make_thumbnail(source: Path | str, target: Path | str, size: int = 256) -> None:
@@ -60,9 +60,9 @@ def make_thumbnail(source: Path | str, target: Path | str, size: int = 256) -> N
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Return a picture upright, in RGB, on white where it is transparent.
+    """Return a picture upright, in RGB, with white for transparent parts.
 
-    Raise PictureError, with a reason of one line, if the file is at fault.
+    Raise PictureError with a reason of one line if the file is damaged or not a picture.
     """
     if path.stat().st_size == 0:
         raise PictureError("the file is empty")
@@ -75,12 +75,12 @@ def read_picture(path: Path) -> Image.Image:
             return upright.convert("RGB")
     except UnidentifiedImageError:
         raise PictureError("not a picture that Pillow can read") from None
-    except Exception as error:  # decoders of damaged files raise OSError, ValueError, SyntaxError, struct.error...
+    except Exception as error:  # a decoder may raise OSError, ValueError, SyntaxError, struct.error... for a damaged file
         raise PictureError(one_line(error)) from error
 
 
 def save(image: Image.Image, target: Path) -> None:
-    """Write a picture whole or not at all: a job can be killed at any time."""
+    """Write a picture completely or not at all, because a job can be killed at any time."""
     encoded = io.BytesIO()
     image.save(encoded, format=Image.registered_extensions()[target.suffix.lower()])
     part = target.with_name(f".{target.name}.part")
@@ -106,13 +106,13 @@ def make_sample(target: Path, number: int, size: tuple[int, int]) -> None:
     procjobs.progress(4, 4, "done")
 
 
-# What the script itself does ---------------------------------------------------------------------------------
+# The script itself -------------------------------------------------------------------------------------------
 
 
 def run_with_bars(
     pool: procjobs.Pool, title: str, function: Callable[..., None], calls: Mapping[str, tuple[Any, ...]]
 ) -> dict[str, procjobs.Job[None]]:
-    """Run `function` with the arguments of each named call; return the jobs, all ended, by the same names."""
+    """Run `function` with the arguments of each named call; return the ended jobs by the same names."""
     name_column = TextColumn("{task.description}", markup=False)  # a file may be called [red].jpg
     columns = [name_column, BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[step]}")]
     jobs: dict[str, procjobs.Job[None]] = {}
@@ -127,7 +127,7 @@ def run_with_bars(
             while len(ended) < len(jobs):
                 ended, _ = concurrent.futures.wait(jobs.values(), timeout=0.05)
                 bars.update(overall, completed=len(ended))
-                # The pool may be shared: there can be jobs of others.
+                # The pool may be shared, and then it has jobs of other programs too.
                 running = {status.id: status.progress for status in pool.jobs("running") if status.id in name_of}
                 for job_id in bar_of_job.keys() - running.keys():
                     bars.remove_task(bar_of_job.pop(job_id))
@@ -139,14 +139,14 @@ def run_with_bars(
                         bars.update(bar_of_job[job_id], completed=done, total=total, step=step)
         finally:
             for job in jobs.values():
-                job.cancel()  # does nothing to those that have ended
+                job.cancel()  # has no effect on ended jobs
             for bar in bar_of_job.values():
                 bars.remove_task(bar)
     return jobs
 
 
 def make_samples(pool: procjobs.Pool, folder: Path, count: int = 36) -> None:
-    """Make `count` pictures, a truncated and an empty one among them; keep those that are there."""
+    """Make `count` pictures, with a truncated and an empty one; keep existing pictures."""
     folder.mkdir(exist_ok=True)
     wanted = [(folder / f"sample-{n:02}.jpg", n, SAMPLE_SIZES[n % len(SAMPLE_SIZES)]) for n in range(1, count - 1)]
     calls = {target.name: (target, number, size) for target, number, size in wanted if not target.exists()}
@@ -160,7 +160,7 @@ def make_samples(pool: procjobs.Pool, folder: Path, count: int = 36) -> None:
 
 
 def make_thumbnails(pool: procjobs.Pool, folder: Path, out: Path, size: int) -> int:
-    """Make the thumbnails, say how that went, and return the exit status."""
+    """Make the thumbnails, print the results, and return the exit status."""
     pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     if not pictures:
         raise FileNotFoundError(f"no pictures in {folder}")
@@ -180,7 +180,7 @@ def make_thumbnails(pool: procjobs.Pool, folder: Path, out: Path, size: int) -> 
             job.result()
         except PictureError as error:
             unreadable[name] = str(error)
-        except Exception as error:  # noqa: BLE001 - whatever a job raised, the others go on
+        except Exception as error:  # noqa: BLE001 - a job may raise anything, and the other jobs continue
             unexpected[name] = one_line(error)
     failed = unreadable | unexpected
     for name, reason in failed.items():

@@ -17,15 +17,15 @@
                                       <------------------ +------------+
                                      what is committed
 
-- Pool (procjobs.client) runs in the user's process. It pickles in the calling thread and sends with one system call; one
-  receiver thread takes the answers.
-- Supervisor (procjobs.supervisor) has one thread and one loop, never runs users' code and never unpickles. Its rules are
-  in Dispatcher, which does no I/O. It is the parent of all workers.
-- Template (procjobs.template) imports what is preloaded, and forks.
-- Recorder (procjobs.store) writes jobs into the database of a pool that has one.
+- Pool (procjobs.client) runs in the user's process. The calling thread pickles a job and sends it with one system call;
+  one receiver thread takes the answers.
+- Supervisor (procjobs.supervisor) is the parent of all workers. It has one thread and one loop, never runs users' code
+  and never unpickles. Its rules are in Dispatcher, which does no I/O.
+- Template (procjobs.template) imports the preloaded modules once, and forks the workers.
+- Recorder (procjobs.store) writes the jobs of a pool with a store into its database.
 - Worker (procjobs.worker) runs one job at a time, and is replaced when it dies.
-- ProgressTable (procjobs.shared.table) is one mapped file: any process reads there what a job, a worker or the pool is
-  doing, whatever state the supervisor is in.
+- ProgressTable (procjobs.shared.table) is one mapped file. Any process reads the state of jobs, workers and the pool from
+  it, also while the supervisor is busy, stopped or dead.
 
 >>> import procjobs
 >>> with procjobs.Pool(workers=2) as pool:
@@ -130,7 +130,7 @@ _FACES = frozenset({"sql"})
 
 
 def __getattr__(name: str) -> Any:
-    """Load the client when it is first asked for: supervisors and templates do without it, and start 30 ms sooner."""
+    """Load the client on its first use. Supervisors and templates do not need it, and start 30 ms sooner without it."""
     if name in _FACES:
         return import_module(f"procjobs.{name}")
     if name not in _CLIENT:

@@ -1,4 +1,4 @@
-"""All that is measured, in the order in which it is shown."""
+"""All measures, by topic, in the order in which they are shown. Start reading at `base`; import MEASURES from here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny jobs and a long one: what the tiny ones suffer."""
+"""Tiny jobs beside a long job: how long the long job delays them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ LONG = 1.0
 
 
 def measure_ahead(name, size):
-    """Let bursts of tiny jobs come at a steady pace, and in the middle of one of them a job that takes a second.
+    """Submit bursts of tiny jobs at a steady pace, and in the middle of one burst a job that takes a second.
 
-    Once without a long job, `size` times with one of the same function (so nothing tells it from the tiny ones before it
-    runs), `size` times with one of another function. A peer that cannot keep the pace would show it without a long job.
+    This is measured once without the long job, `size` times with a long job of the same function (so it looks like the tiny
+    jobs before it runs), and `size` times with a long job of another function. The run without a long job shows whether a
+    peer can keep the pace at all.
     """
     peer = started(name)
     run_bursts(peer, 10, None)

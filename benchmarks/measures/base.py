@@ -1,4 +1,4 @@
-"""What a measure is, and what measures share."""
+"""The class Measure, and helpers that measures share."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Measure:
-    """A table: its numbers, who takes part, how much is done, and how long one participant may take per repeat.
+    """A table of results: its metrics, its participants, the size of the work, and the timeout for one repeat.
 
     `run` measures one participant once and returns {metric: value or values} and a note. `ours` is the participant that
-    the others are compared with; `floor`, if any, the least that anybody could need. `quick_participants` are those of
-    `--quick`: one round with `quick_repeats` repeats in one process, instead of `rounds` rounds.
+    the others are compared with. `floor`, if any, is the participant that does only the necessary minimum. `--quick` uses
+    `quick_participants` and one round with `quick_repeats` repeats in one process, instead of `rounds` rounds.
     """
 
     title: str
@@ -61,12 +61,12 @@ def started(name, **settings):
 
 
 def percentile(values, part):
-    """Return the value that `part` (0.0 to 1.0) of the sorted values are not above."""
+    """Return the value below which `part` (0.0 to 1.0) of the sorted values lie."""
     return values[min(int(len(values) * part), len(values) - 1)]
 
 
 class Companion:
-    """Another process of the user's: runs one function of `companions.py` and talks in lines."""
+    """Another process of the same user. It runs one function of `companions.py`, and exchanges lines with this process."""
 
     def __init__(self, function, *args):
         command = [sys.executable, str(BENCHMARKS / "companions.py"), function, *map(str, args)]
@@ -89,7 +89,7 @@ class Companion:
 
 @contextlib.contextmanager
 def named_pool(**settings):
-    """Lend a named pool, with its runtime files where they are by default, and a directory for other files."""
+    """Yield a named pool in the default runtime directory, and a directory for other files; stop the pool at the end."""
     import procjobs
 
     name = f"benchmark-{os.getpid()}"

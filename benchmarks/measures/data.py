@@ -26,7 +26,7 @@ MAP_ONE = "ProcessPoolExecutor(fork), chunksize=1"
 TUNED = (10, 100, 1_000, 10_000)
 
 
-# A large argument, and the same echoed back ---------------------------------------------------------------------
+# A large argument, alone and echoed back ------------------------------------------------------------------------
 
 
 def make_array():
@@ -42,7 +42,7 @@ def make_arrays():
 
 
 def make_frame():
-    """Return a frame of eight columns of 8 bytes a row: numbers, and times."""
+    """Return a frame with eight columns of numbers and times, 8 bytes each a row."""
     import numpy as np
     import pandas as pd
 
@@ -58,7 +58,7 @@ def bytes_in(data):
 
 
 def measure_payload(make):
-    """Return the measure for what `make` makes; the floor is one write of its bytes, two for the echo."""
+    """Return the measure for the data that `make` returns; the floor is one write of its bytes, two for the echo."""
 
     def measure(name, size):
         data = make()
@@ -104,7 +104,7 @@ def write_to_memory_files(data, times):
 
 
 def measure_blocks(name, size):
-    """A thousand at a time are under way, as in a program that reads blocks of a file."""
+    """Measure jobs with blocks of bytes, a thousand at a time, as in a program that reads blocks of a file."""
     block = os.urandom(BLOCK_BYTES)
     if name == PIPE_FLOOR:
         pool = BarePipes(WORKERS, work.size_of)
@@ -124,9 +124,9 @@ def measure_blocks(name, size):
 
 
 class BarePipes:
-    """Processes that answer what comes by their pipe, in turns: the least for payloads that are pickled.
+    """Processes that answer calls from their pipes, in turns: the minimum for pickled payloads.
 
-    Few calls are under way at a time, for a pipe that is full both ways would stop both ends.
+    Only a few calls are under way at a time, because two full pipes would stop both ends.
     """
 
     under_way = 16
@@ -160,7 +160,7 @@ class BarePipes:
 
 
 def measure_sweep(name, size):
-    """Arrays of several sizes, echoed one at a time."""
+    """Measure arrays of several sizes that are echoed one at a time."""
     import numpy as np
 
     if name == PIPE_FLOOR:
@@ -195,7 +195,7 @@ def measure_sweep(name, size):
 def measure_map(name, size):
     library = "procjobs" if name == MAP_EACH else name.partition(",")[0]
     peer = started(library)
-    if name == MAP_TUNED:  # the best of several, which somebody has had to try
+    if name == MAP_TUNED:  # the best of several chunk sizes, which the user would have to try
         rates = {chunk: rate_of_map(peer, size, chunk) for chunk in TUNED}
         best = max(rates, key=rates.get)
         rate, note = rates[best], f"chunksize={best}, the best of {', '.join(map(str, TUNED))}"
@@ -206,7 +206,7 @@ def measure_map(name, size):
 
 
 def rate_of_map(peer, size, chunk):
-    """Return the items per second of one map; `chunk` None is what the library does by itself."""
+    """Return the items per second of one map; with `chunk` None the library chooses its chunks."""
 
     def run(items):
         if chunk is None:
@@ -227,9 +227,9 @@ SOME = ["procjobs", "ProcessPoolExecutor(fork)", "multiprocessing.Pool"]
 BOTH = {"argument": Metric("argument", "ms"), "echo": Metric("echo", "ms")}
 
 
-def there_and_back(what, make):
+def payload_measure(description, make):
     return Measure(
-        f"{what} as argument (touched by the job), and echoed back (touched by both)",
+        f"{description} as argument (touched by the job), and echoed back (touched by both)",
         BOTH, measure_payload(make), [*ONCE, MEMORY_FLOOR], 3, 1, rounds=3,
         quick_repeats=1, quick_participants=[*SOME[:2], MEMORY_FLOOR], floor=MEMORY_FLOOR,
     )  # fmt: skip
@@ -242,9 +242,9 @@ MEASURES = {
         [OURS, MAP_EACH, "multiprocessing.Pool", MAP_TUNED, MAP_ONE, "loky", "billiard", "mpire"], 100_000, 20_000,
         quick_participants=[OURS, "multiprocessing.Pool", MAP_TUNED], quick_repeats=1,
     ),
-    "array": there_and_back("An array of 100 MB", make_array),
-    "frame": there_and_back("A pandas frame of 50 MB", make_frame),
-    "arrays": there_and_back("A list of 100 arrays of 1 MB", make_arrays),
+    "array": payload_measure("An array of 100 MB", make_array),
+    "frame": payload_measure("A pandas frame of 50 MB", make_frame),
+    "arrays": payload_measure("A list of 100 arrays of 1 MB", make_arrays),
     "blocks": Measure(
         "Jobs with an argument of 64 kB (bytes), a thousand under way",
         {"rate": Metric("jobs", "jobs/s", "more")}, measure_blocks,

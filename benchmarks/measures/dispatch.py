@@ -1,4 +1,4 @@
-"""Small jobs: how many a second, how fast one by one, what submitting costs, what a long queue costs."""
+"""Small jobs: their rate, the round trip of one job, the cost of submit(), the cost of a long queue."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def measure_throughput(name, size):
 
 
 def measure_clients(name, size):
-    """From the common start to the last client's last result."""
+    """Measure from the common start to the last result of the last client."""
     if name == FLOOR_BATCHED:
         return {"rate": size / run_bare_clients(size // CLIENTS)}, ""
     if name != OURS:
@@ -131,7 +131,7 @@ def measure_round_trip(name, size):
 
 
 def measure_submit(name, size):
-    """All workers are kept busy; `size` is how many jobs wait in the end. The pool is not drained: the process ends."""
+    """Measure submit() while all workers are busy and up to `size` jobs wait. The process ends without draining the pool."""
     if name == DIRTY:
         raise RuntimeError("has no submit: execute() waits for the result")
     size = int(size * ADAPTERS[name].scale)
@@ -144,8 +144,8 @@ def measure_submit(name, size):
         jobs += [peer.submit(work.noop) for _ in range(size - len(jobs))]
         time.sleep(0.3)
         deep = time_submits(peer, jobs, timed)
-        if hasattr(peer, "end"):  # a server, which would outlive this process
-            jobs.clear()  # Celery's results say goodbye to Redis one by one
+        if hasattr(peer, "end"):  # the peer's server would outlive this process
+            jobs.clear()  # Celery's results need Redis at their end
             Path(directory, "release").touch()
             peer.end()
     metrics = {"mean": statistics.fmean(times), "p50": statistics.median(times), "deep": statistics.fmean(deep)}
@@ -153,7 +153,7 @@ def measure_submit(name, size):
 
 
 def time_submits(peer, jobs, count):
-    """Return what each of so many submits took, in microseconds."""
+    """Return the times of `count` submits in microseconds."""
     times = []
     for _ in range(count):
         begun = time.perf_counter_ns()
@@ -163,7 +163,7 @@ def time_submits(peer, jobs, count):
 
 
 def measure_depth(name, size):
-    """Queue `size` jobs behind busy workers, look at the supervisor, let them run; or the same in short queues."""
+    """Queue `size` jobs behind busy workers, measure the supervisor's memory, let the jobs run; or do so in short queues."""
     with named_pool(max_queued=2 * size) as (pool, directory):
         for job in [pool.submit(work.noop) for _ in range(2_000)]:
             job.result()
@@ -181,7 +181,7 @@ def measure_depth(name, size):
                 "rows": (after["RssShmem"] - before["RssShmem"]) / depth,
             }
             gc.collect()
-            gc.freeze()  # what is measured is the pool, not this process's garbage collector among so many handles
+            gc.freeze()  # otherwise this process's garbage collector would scan a million handles during the measure
             begun = time.perf_counter()
             with open(release, "w"):
                 jobs[-1].result()
@@ -189,7 +189,7 @@ def measure_depth(name, size):
             del jobs
             gc.unfreeze()
         if name != DEEP:
-            metrics = {}  # pages that earlier rounds have left are used again, so a short queue costs too little to see
+            metrics = {}  # a short queue reuses pages of earlier rounds, so its memory cannot be measured
     return {"rate": statistics.median(rates), **metrics}, f"{depth:,} queued at a time"
 
 

@@ -1,4 +1,4 @@
-"""Jobs that survive: how many a second are stored, run and recorded, and what a submission costs that is acknowledged."""
+"""Durable jobs: the rate at which they are stored, run and recorded, and the time of one acknowledged submission."""
 
 from __future__ import annotations
 

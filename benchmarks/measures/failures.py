@@ -1,4 +1,4 @@
-"""What a killed worker costs, and how exact a timeout is."""
+"""The time until a killed worker is replaced, and the delay of a timeout."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ NO_ANSWER = "has no answer after 1 s"
 
 
 def occupy(peer, directory):
-    """Return WORKERS sleeping jobs that run side by side, and the pids of their workers."""
+    """Return WORKERS sleeping jobs that run at the same time, and the pids of their workers."""
     jobs, pids = {}, {}
     for attempt in range(3 * WORKERS):  # mpire may give a job to a worker that is busy while another is idle
         path = f"{directory}/{attempt}"
-        jobs[path] = peer.submit(work.tell_pid_and_sleep, path, 60)
+        jobs[path] = peer.submit(work.write_pid_and_sleep, path, 60)
         deadline = time.monotonic() + 1.0
         while path not in pids and time.monotonic() < deadline:
             for known in jobs:
@@ -40,7 +40,7 @@ def occupy(peer, directory):
 
 
 def measure_kill(name, _):
-    """Both workers run a job; one is killed; a job submitted at once has to be done by its successor."""
+    """Kill one of two busy workers, and submit a job at once, which only the successor of the worker can run."""
     peer = started(name)
     with tempfile.TemporaryDirectory() as directory:
         jobs, pids = occupy(peer, directory)
@@ -59,14 +59,14 @@ def measure_kill(name, _):
 
 
 def wait_for_next_result(peer):
-    """Return "" when a job is done, "new pool" if that took another pool, or what is wrong."""
+    """Return "" when a job is done, "new pool" if it needed a new pool, or a description of the failure."""
     deadline, outcome = time.perf_counter() + NEXT_RESULT_TIMEOUT, ""
     while True:
         try:
             peer.result(peer.submit(work.noop), NEXT_RESULT_TIMEOUT)
         except (TimeoutError, concurrent.futures.TimeoutError, multiprocessing.TimeoutError):
             return f"hangs: no result within {NEXT_RESULT_TIMEOUT:g} s"
-        except Exception as error:  # noqa: BLE001 - whatever a peer says when it is broken
+        except Exception as error:  # noqa: BLE001 - a broken peer may raise anything
             if not peer.replaces_pool or time.perf_counter() > deadline:
                 return f"pool broken: {type(error).__name__}"
             outcome = "new pool"
@@ -81,7 +81,7 @@ def describe_end(peer, handle, timeout=1.0):
         peer.result(handle, timeout)
     except (TimeoutError, concurrent.futures.TimeoutError, multiprocessing.TimeoutError):
         return NO_ANSWER
-    except BaseException as error:  # noqa: BLE001 - whatever a peer says, CancelledError too
+    except BaseException as error:  # noqa: BLE001 - a peer may raise anything, CancelledError too
         return f"raises {type(error).__name__}"
     return "returns"
 
@@ -98,11 +98,11 @@ def measure_timeout(name, size):
     peer = started(name, with_timeouts=True)
     lateness, errors = [], set()
     for _ in range(size):
-        time.sleep(random.random() * 0.1)  # not in step with a peer that polls
+        time.sleep(random.random() * 0.1)  # so that the jobs are not in step with a peer that polls
         begun = time.perf_counter()
         try:
             peer.result(peer.submit_limited(0.3, work.sleep, 3))
-        except Exception as error:  # noqa: BLE001 - each peer has its own
+        except Exception as error:  # noqa: BLE001 - each peer raises its own exception
             errors.add(type(getattr(error, "exc", error)).__name__)
         else:
             raise RuntimeError("the job was not stopped")

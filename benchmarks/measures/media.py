@@ -1,4 +1,4 @@
-"""Real work: thumbnails with Pillow and transcoding with PyAV, against the same calls in bare processes."""
+"""Real work: thumbnails with Pillow and transcoding with PyAV, compared with the same calls in bare processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLIP = {"width": 640, "height": 360, "rate": 25}
 
 
 def make_pictures(directory, count):
-    """Return the calls that make thumbnails of so many pictures, all of one size."""
+    """Return the calls that make thumbnails of `count` pictures of the same size, and the modules to preload."""
     sys.path.append(str(EXAMPLES))
     import thumbnails
 
@@ -36,7 +36,7 @@ def make_pictures(directory, count):
 
 
 def make_clips(directory, count):
-    """Return the calls that transcode so many clips of a second from MPEG-4 to H.264."""
+    """Return the calls that transcode `count` clips of a second from MPEG-4 to H.264, and the modules to preload."""
     import transcoding
 
     clip = f"{directory}/clip.mp4"
@@ -45,20 +45,20 @@ def make_clips(directory, count):
 
 
 def measure_work(make):
-    """Return the measure for the calls that `make` makes: the wall time of all of them, on one worker and on two."""
+    """Return the measure for the calls that `make` returns: the wall time of all calls, with one worker and with two."""
 
     def measure(name, size):
         run = run_bare if name == FLOOR else run_in_pool
         with tempfile.TemporaryDirectory() as directory:
             calls, modules = make(directory, size)
-            calls[0][0](*calls[0][1:])  # the imports, and the files into the page cache
+            calls[0][0](*calls[0][1:])  # imports modules, and reads the files into the page cache
             return {label: run(name, calls, workers, modules) for workers, label in ((1, "one"), (2, "two"))}, ""
 
     return measure
 
 
 def run_bare(_, calls, workers, __):
-    """Fork as many processes as workers; each does its share and no one else's."""
+    """Fork a process for each worker; each process does its own share of the calls only."""
     begun, pids = time.perf_counter(), []
     for number in range(workers):
         pid = os.fork()
@@ -77,7 +77,7 @@ def run_bare(_, calls, workers, __):
 
 
 def run_in_pool(name, calls, workers, modules):
-    """Submit all and wait for all; the pool is there before, its workers have imported what the work needs."""
+    """Submit all calls and wait for all; the pool is started before, and its workers have imported the modules."""
     peer = PEERS[name](workers=workers, preload=modules)
     peer.start()
     peer.wait_all([peer.submit(work.import_modules, modules) for _ in range(20)])

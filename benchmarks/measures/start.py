@@ -1,4 +1,4 @@
-"""What it costs to begin: until the first result, to attach, to import, and the memory of idle workers."""
+"""The cost of a start: the time to the first result, to attach and to import, and the memory of idle workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLOOR = "floor: os.fork() and a byte back"
 
 
 def measure_start(name, _):
-    """Libraries are imported before; what the pool itself starts lazily is part of the first result."""
+    """Measure a new pool up to its first result. Its library is imported before; lazy parts of the pool are included."""
     if name == FLOOR:
         return {"first": [time_fork() for _ in range(20)]}, ""
     peer = PEERS[name]()
@@ -51,7 +51,7 @@ def time_fork():
 
 
 def measure_attach(_, size):
-    """A second process, with procjobs imported, comes to a named pool that runs."""
+    """Measure a second process that attaches to a running named pool; it has imported procjobs before."""
     attached, first = [], []
     with named_pool() as (pool, _):
         pool.submit(work.noop).result()
@@ -64,8 +64,8 @@ def measure_attach(_, size):
 
 
 def measure_import(name, size):
-    """A fresh interpreter that imports the library, less one that imports nothing; the least of several, in turns."""
-    lazy = {CELERY: "from celery import Celery", "procjobs": "from procjobs import Pool"}  # these packages load when asked
+    """Return the time of an interpreter that imports the library, less an empty one; the minimum of several, in turns."""
+    lazy = {CELERY: "from celery import Celery", "procjobs": "from procjobs import Pool"}  # these packages import lazily
     code = lazy.get(name) or f"import {ADAPTERS[name].module}"
     bare, full = [], []
     for _ in range(size + 1):
@@ -83,13 +83,13 @@ def time_interpreter(code):
 
 
 def measure_memory(name, _):
-    """Proportional set sizes: of all that the pool adds (what the caller itself grows by, too), and of one worker."""
+    """Measure the proportional set size that a pool adds (with the growth of the caller), and that of one worker."""
     work.import_modules(PRELOAD)
     peer = PEERS[name](preload=PRELOAD)
     before = machine.memory_of([os.getpid()])["Pss"]
     peer.start()
     peer.wait_all([peer.submit(work.import_modules, PRELOAD) for _ in range(20)])
-    jobs = [peer.submit(work.tell_pid, 0.2) for _ in range(peer.workers)]
+    jobs = [peer.submit(work.sleep_and_return_pid, 0.2) for _ in range(peer.workers)]
     workers = {peer.result(job) for job in jobs}
     time.sleep(0.5)
     others = {

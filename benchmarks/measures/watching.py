@@ -1,4 +1,4 @@
-"""What progress costs the job, and what status by id costs who asks."""
+"""The cost of a progress report for the job, and the cost of a status by id for the process that asks."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def measure_progress(name, size):
 
 
 def measure_watched(size):
-    """The job reports all the time while another process reads its status."""
+    """Measure reports of a job while another process reads its status all the time."""
     with named_pool() as (pool, directory):
         pool.submit(work.report_progress, 100).result()
-        job = pool.submit(work.report_progress_when_told, f"{directory}/go", size * 100)
+        job = pool.submit(work.report_progress_after_file, f"{directory}/go", size * 100)
         while job.progress() is None:
             pass
         reader = Companion("read_all_the_time", pool.name, job.id, READS_PER_SECOND)

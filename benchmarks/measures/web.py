@@ -1,9 +1,10 @@
-"""Web requests beside a pool that is busy: what visitors feel of the jobs, and how many jobs are done meanwhile.
+"""Web requests beside a busy pool: the delay of the requests, and the number of jobs done meanwhile.
 
-gunicorn with three threaded web workers, and a client of six connections, each of which asks, waits for the answer, thinks
-for 20 ms on average, and asks again: some 200 to 300 requests a second, a fraction of one CPU. The client raises its own
-priority where it may (as root), so that it measures the server's delays and not its own. Jobs are loops in pure Python of
-about 0.2 s; they are counted by slices of a twentieth, so that the window does not cut them.
+The server is gunicorn with three threaded web workers. The client has six connections. Each connection sends a request,
+waits for the answer, pauses for 20 ms on average, and sends the next request: about 200 to 300 requests a second, a
+fraction of one CPU. The client raises its own priority if it may (as root), so that it measures the server's delays and
+not its own. Jobs are loops in pure Python of about 0.2 s. They are counted in twentieths, so that jobs at the edges of the
+window count in part.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ KINDS |= {executor(n): {"kind": "executor", "workers": n, "nice": 0} for n in (2
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket: no TCP in what is measured."""
+    """HTTP over a Unix socket, so that the measure does not include TCP."""
 
     def __init__(self, path):
         super().__init__("localhost", timeout=30)
@@ -75,16 +76,16 @@ def measure_web(name, seconds):
     with tempfile.TemporaryDirectory() as directory:
         progress = Path(directory, "progress")
         progress.touch()
-        # More than two CPUs could do in the time, as each web worker with a pool of its own needs its own supply.
-        most = int((seconds + SETTLE_SECONDS + START_TIMEOUT / 2) * 10 * (os.cpu_count() or 1))
-        share = {"idle": 0, "procjobs": most // WEB_WORKERS, "executor": most}[kind["kind"]]
+        # More jobs than the CPUs can do in the time. A web worker with a pool of its own needs all of them for itself.
+        enough = int((seconds + SETTLE_SECONDS + START_TIMEOUT / 2) * 10 * (os.cpu_count() or 1))
+        share = {"idle": 0, "procjobs": enough // WEB_WORKERS, "executor": enough}[kind["kind"]]
         settings = {**kind, "name": f"benchmark-{os.getpid()}", "progress": str(progress), "jobs": share}
         with gunicorn_running(directory, settings) as path, prefer_this_process() as preferred:
             wait_for_web_workers(path)
             wait_for_jobs(progress, kind)
             time.sleep(SETTLE_SECONDS)
             slices, begun = progress.stat().st_size, time.monotonic()
-            times = ask_for(path, seconds)
+            times = time_requests(path, seconds)
             jobs = (progress.stat().st_size - slices) / work.SLICES / (time.monotonic() - begun)
     times.sort()
     note = f"{len(times) / seconds:.0f} requests/s"
@@ -110,7 +111,7 @@ def gunicorn_running(directory, settings):
             import procjobs
 
             procjobs.Pool(settings["name"]).stop()
-        # Its web workers would wait for all the jobs of their executors: they end with their children, without goodbye.
+        # The web workers would wait for all jobs of their executors. So they and their children are killed.
         for pid in reversed(descendants(process.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -138,7 +139,7 @@ def prefer_this_process():
 
 
 def wait_for_web_workers(path):
-    """Return when every web worker has answered: its jobs are submitted then."""
+    """Return when every web worker has answered, and so has submitted its jobs."""
     seen, deadline = set(), time.monotonic() + START_TIMEOUT
     while len(seen) < WEB_WORKERS:
         with contextlib.suppress(OSError, http.client.HTTPException), contextlib.closing(UnixConnection(path)) as one:
@@ -156,8 +157,8 @@ def wait_for_jobs(progress, kind):
         time.sleep(0.02)
 
 
-def ask_for(path, seconds):
-    """Ask from all connections for so long, and return the times from question to answer in milliseconds."""
+def time_requests(path, seconds):
+    """Send requests on all connections for `seconds`, and return the times from request to answer in milliseconds."""
     times, errors = [], []
     end = time.monotonic() + seconds
 
@@ -169,7 +170,7 @@ def ask_for(path, seconds):
                     begun = time.perf_counter()
                     connection.get("/")
                     times.append((time.perf_counter() - begun) * 1e3)
-        except Exception as error:  # noqa: BLE001 - told by the main thread
+        except Exception as error:  # noqa: BLE001 - the main thread raises it
             errors.append(error)
 
     threads = [threading.Thread(target=ask) for _ in range(CONNECTIONS)]

@@ -1,4 +1,4 @@
-"""The pages: each starts a job and goes to the page that shows how far it is."""
+"""The pages. Each action starts a job, and redirects to the page that shows its progress."""
 
 import os
 import time
@@ -31,7 +31,7 @@ def page(body, refresh=False):
 class RootController(TGController):
     @expose(content_type="text/html")
     def index(self):
-        """Show the films, and what can be done with them."""
+        """Show the films, and forms that start jobs."""
         films = DBSession.query(Film).order_by(Film.id)
         rows = "".join(f"<li>{escape(film.title)}: {escape(film.state)}</li>" for film in films)
         return page(f"<ul>{rows}</ul>{FORMS}")
@@ -43,7 +43,7 @@ class RootController(TGController):
 
     @expose()
     def transcode(self, steps="100"):
-        """Start a job that reports as it goes."""
+        """Start a job that reports its progress."""
         count = int(steps)
 
         def work():
@@ -69,7 +69,7 @@ class RootController(TGController):
 
     @expose()
     def spoil(self):
-        """Start a job that changes all rows and then raises: they stay as they were."""
+        """Start a job that changes all rows and then raises: its changes are rolled back."""
 
         def work():
             for film in DBSession.query(Film):
@@ -81,7 +81,7 @@ class RootController(TGController):
 
     @expose(content_type="text/html")
     def state(self, uid):
-        """Show how far a job is, whichever web worker is asked."""
+        """Show the progress of a job. Any web worker can do this."""
         progress = asyncjob_get_progress(uid)
         if progress is None:
             return page("<p>completed</p><a href=/>back</a>")

@@ -1,4 +1,4 @@
-"""The application's tables, with its registry of sessions as TurboGears' quickstart makes it."""
+"""The application's tables, and its registry of sessions, as in TurboGears' quickstart."""
 
 import zope.sqlalchemy
 from sqlalchemy import Engine
@@ -28,8 +28,8 @@ def init_model(engine: Engine):
 
 
 def create_tables(engine: Engine) -> None:
-    """Create what is missing; the web workers all do it, at the same moment."""
+    """Create missing tables. All web workers do this at the same moment."""
     try:
         Base.metadata.create_all(engine)
-    except DBAPIError:  # another one was faster, and has committed by now
+    except DBAPIError:  # another web worker was faster, and has committed by now
         Base.metadata.create_all(engine)

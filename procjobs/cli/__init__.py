@@ -1,10 +1,10 @@
-"""The command line: `procjobs`, also `python -m procjobs`.
+"""The command line: `procjobs`, also `python -m procjobs`. Start reading at `app`; `main` is for the entry points only.
 
-1. Standard output is for the answer alone: text for people on a terminal, plain in a pipe, with `--json` one document (or
-   JSON lines). Errors, progress bars and what jobs print go to standard error.
-2. Only `start`, `serve`, `run`, `submit`, `tune` and `demo` start anything. Whoever asks about a pool never starts it.
-3. The exit code tells the truth (`problems`).
-4. Modules of commands are imported when they are needed; each new command is a line in `app.COMMANDS`.
+1. Standard output is for the answer alone: styled text on a terminal, plain text in a pipe, with `--json` one document (or
+   JSON lines). Errors, progress bars and the output of jobs go to standard error.
+2. Only `start`, `serve`, `run`, `submit`, `tune` and `demo` start a pool. Commands that ask about a pool never start it.
+3. Exit codes are listed in `problems`, with the errors that lead to them.
+4. The module of a command is imported when the command is used. A new command needs one line in `app.COMMANDS`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def main() -> None:
 
     code = run(sys.argv[1:])
     if code == INTERRUPTED:
-        # Whatever Ctrl-C has interrupted has been unwound. A private pool would wait for its jobs at exit; without its
-        # owner it ends them at once.
+        # The interrupted command has cleaned up. A normal exit would wait for the jobs of a private pool; the pool ends them
+        # at once when its owner dies.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -1,4 +1,4 @@
-"""The group of all commands, and the edge at which whatever goes wrong becomes a line and an exit code."""
+"""The group of all commands, and the edge of the program, where an error becomes a message and an exit code."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ COMMANDS: Final = {
         "doctor": "procjobs.cli.doctor",
     },
 }
-"""Each command by its section, and the module that has it under its name."""
+"""Sections of commands; each command with the module that defines a function of the command's name."""
 
 _EXIT_CODES: Final = "\n".join(f"  {code:<5}{meaning}" for code, meaning in problems.MEANINGS.items())
 _EPILOG: Final = f"""\b
@@ -59,7 +59,7 @@ Exit codes:
 {_EXIT_CODES}
 
 \b
-Every command knows --json. Shell completion (or zsh_source, fish_source):
+Every command has --json. Shell completion (or zsh_source, fish_source):
   eval "$(_PROCJOBS_COMPLETE=bash_source procjobs)"
 """
 
@@ -81,7 +81,7 @@ class _Sections(click.Group):
         try:
             code = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:  # whoever read the output has seen enough, such as head
+        except BrokenPipeError:  # the reader of the pipe has ended, such as head: that is no failure
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return problems.OK
         return code
@@ -111,10 +111,10 @@ class _Sections(click.Group):
 @click.version_option(__version__, prog_name="procjobs")
 @click.pass_context
 def procjobs(context: click.Context) -> None:
-    """Process pools of this host: start them, give them jobs, see what they do.
+    """Process pools of this host: start them, give them jobs, watch them.
 
-    A pool has a NAME and is shared by all processes of a user. A JOB is named by its id, or by a part of it that is
-    unique, such as its end.
+    A pool has a NAME and is shared by all processes of a user. A JOB is named by its id, or by a unique part of the id,
+    such as its end.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -129,7 +129,7 @@ def run(arguments: Sequence[str]) -> int:
         code = procjobs.main(arguments, prog_name="procjobs", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
         return problems.INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the edge: what is not known is raised again
+    except Exception as error:  # noqa: BLE001 - the edge of the program: explain() raises unknown errors again
         problem = problems.explain(error)
         problems.show(problem, as_json=as_json)
         return problem.code

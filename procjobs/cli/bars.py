@@ -1,4 +1,4 @@
-"""A job's progress as it goes: a bar on a terminal, elsewhere nothing, or lines where they were asked for."""
+"""The progress of a job while it runs: bars on a terminal, or a line for each change."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 Follower = Callable[["JobStatus"], None]
-"""Is told of each status of a job."""
+"""A function that is called with each new status of a job."""
 
 
 @contextmanager
 def progress_bars(console: Any) -> Iterator[Follower]:
-    """Draw a bar for each job that is followed, on a console; nothing if it is no terminal."""
+    """Draw a bar for each followed job on a console. If the console is not a terminal, draw nothing."""
     if not console.is_terminal:
         yield _ignore
         return
@@ -27,7 +27,7 @@ def progress_bars(console: Any) -> Iterator[Follower]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     class EndColumn(BarColumn):
-        """A bar that is not green at its end if that was a failure."""
+        """A bar that ends in red, not green, if the job failed."""
 
         def render(self, task: Any) -> Any:
             self.finished_style = "bar.finished" if task.fields["is_well"] else colours.RED
@@ -62,18 +62,18 @@ def progress_bars(console: Any) -> Iterator[Follower]:
 
 
 def _times(status: JobStatus) -> str:
-    """Return how long a job has been running, and about how long it will go on."""
+    """Return the time a job has been running, and an estimate of the time left."""
     spent = text.duration(text.run_time(status, wall()))
     left = None if status.done or status.progress is None else status.progress.eta()
     return f"{spent}, {text.duration(left)} left" if left is not None else spent
 
 
 def _ignore(_status: JobStatus) -> None:
-    """Nobody looks."""
+    """Draw nothing: there is no terminal."""
 
 
-class Lines:
-    """Writes a line whenever something has changed: text, or JSON."""
+class StatusLines:
+    """Writes a line for each change of a job's status, as text or JSON."""
 
     def __init__(self, pool: str, *, as_json: bool) -> None:
         self._pool = pool
@@ -81,7 +81,7 @@ class Lines:
         self._last: JobStatus | None = None
 
     def __call__(self, status: JobStatus) -> None:
-        """Write a status that differs from the last one."""
+        """Write the status if it differs from the last one."""
         if status == self._last:
             return
         self._last = status

@@ -1,4 +1,4 @@
-"""A call as it is written on the command line, and its outcome as it is shown there."""
+"""Calls on the command line: from `MODULE:FUNCTION` to a function, and from a finished job to its output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def load_function(target: str) -> Callable[..., Any]:
-    """Return the function that `module:function` names; a Problem where there is none."""
+    """Return the function that `module:function` names; raise Problem if there is no such function."""
     module_name, colon, path = target.partition(":")
     if not colon or not path or not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
         raise Problem(f"{target!r} is not MODULE:FUNCTION", "such as `math:factorial`", USAGE)
@@ -34,7 +34,7 @@ def load_function(target: str) -> Callable[..., Any]:
             raise Problem(f"{module_name} has no {path}", _suggest(found, part), USAGE)
         found = getattr(found, part)
     if not callable(found):
-        raise Problem(f"{target} is no function but {type(found).__name__}", "", USAGE)
+        raise Problem(f"{target} is not a function but {type(found).__name__}", "", USAGE)
     return found  # type: ignore[no-any-return]  # callable() does not tell mypy what it returns
 
 
@@ -46,7 +46,7 @@ def _suggest(found: Any, part: str) -> str:
 
 
 def show_outcome(job: Job[Any], status: JobStatus, pool: str, *, as_json: bool) -> int:
-    """Write what a job that has ended returned, or how it failed; return the exit code."""
+    """Write the result or the failure of a job that has ended; return the exit code."""
     error: BaseException | None
     try:
         error = job.exception()
@@ -63,7 +63,7 @@ def show_outcome(job: Job[Any], status: JobStatus, pool: str, *, as_json: bool) 
 
 
 def show_value(value: Any) -> None:
-    """Write a result: text as it is, None not at all, anything else as Python shows it."""
+    """Write a result: text as it is, nothing for None, any other object pretty-printed."""
     if isinstance(value, str):
         screen.write(value)
     elif value is not None:
@@ -73,13 +73,13 @@ def show_value(value: Any) -> None:
 
 
 def show_failure(error: BaseException, status: JobStatus) -> None:
-    """Write how a job failed to standard error: what it left of a stack, and one line."""
+    """Write the failure of a job to standard error: its traceback or stack if there is one, and one line."""
     trace = _trace_of(error)
     if trace:
         screen.remark(trace.rstrip())
-    said = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+    message = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
     ended = text.state(status) if status.done else "is lost"
-    screen.remark(f"procjobs: job {status.id} {text.one_line(status.name)} {ended}: {text.one_line(said)}")
+    screen.remark(f"procjobs: job {status.id} {text.one_line(status.name)} {ended}: {text.one_line(message)}")
 
 
 def _trace_of(error: BaseException) -> str:

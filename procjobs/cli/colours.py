@@ -1,8 +1,9 @@
-"""The colours, each readable on a black and on a white terminal alike.
+"""The colours, each readable on a black terminal and on a white one.
 
-The sixteen that a terminal can choose are not: what passes for yellow, green or cyan on black has a contrast of 1.6 to 2.1
-on white, and rich's bars are drawn on a dark grey that on white stands out more than they do. These are of the fixed 240
-others, with a contrast of at least 3 against both, the least that WCAG 2.1 (1.4.11) asks of what is not running text.
+The first sixteen colours depend on the terminal, and are not readable on both: yellow, green and cyan for a black
+background have a contrast of 1.6 to 2.1 on white. The dark grey behind rich's bars is more visible on white than the bars
+themselves. So these colours are from the other 240, which are fixed. Each has a contrast of at least 3 against black and
+against white, the minimum that WCAG 2.1 (1.4.11) asks for graphics.
 """
 
 from __future__ import annotations
@@ -32,4 +33,4 @@ STATES: Final = {
 }
 """The states of jobs and workers."""
 BARS: Final = {"bar.complete": CYAN, "bar.finished": GREEN, "bar.back": GREY, "bar.pulse": CYAN}
-"""What rich calls the parts of a progress bar, as a theme has them."""
+"""The colours of a progress bar, by the names that a theme of rich uses."""

@@ -1,4 +1,4 @@
-"""`stop`, `drain`, `pause`, `resume`, `resize`, `reload`, `cancel`: what a running pool is told to do."""
+"""`stop`, `drain`, `pause`, `resume`, `resize`, `reload`, `cancel`: commands to a running pool."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def stop(name: str, now: bool, directory: str | None, as_json: bool) -> int:
     return _answer(f"pool {name} has ended", {"pool": name, "stopped": True}, as_json=as_json)
 
 
-@click.command(short_help="Take no more jobs; end with the last one.")
+@click.command(short_help="Refuse new jobs; end the pool after its last job.")
 @parameters.name_argument
 @click.option("--wait/--no-wait", help="Return when the pool has ended.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: wait at most so long, then exit with 1.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: exit with 1 after this time.")
 @parameters.common
 def drain(name: str, wait: bool, timeout: float | None, directory: str | None, as_json: bool) -> int:
-    """Let the pool NAME take no more jobs. When those it has are done, waiting ones too, it ends."""
+    """Let the pool NAME refuse new jobs, and end when all its jobs are done, waiting jobs too."""
     with finding.open_pool(name, directory) as pool:
         supervisor_pid = pool.stats().supervisor_pid
         pool.drain()
@@ -52,17 +52,17 @@ def drain(name: str, wait: bool, timeout: float | None, directory: str | None, a
         if wait and not has_ended:
             stats = pool.stats()
             left = stats.busy + stats.queued + stats.scheduled
-            raise Problem(f"pool {name!r} has not ended within {timeout:g} s: {left} jobs are left", "it goes on draining")
+            raise Problem(f"pool {name!r} has not ended within {timeout:g} s: {left} jobs are left", "it is still draining")
     document = {"pool": name, "draining": not has_ended, "ended": has_ended, "supervisor_pid": supervisor_pid}
-    line = f"pool {name} has ended" if has_ended else f"pool {name} takes no more jobs and ends with the last one"
+    line = f"pool {name} has ended" if has_ended else f"pool {name} refuses new jobs and ends after its last job"
     return _answer(line, document, as_json=as_json)
 
 
-@click.command(short_help="Start no more jobs; those that run go on.")
+@click.command(short_help="Start no more jobs; running jobs continue.")
 @parameters.name_argument
 @parameters.common
 def pause(name: str, directory: str | None, as_json: bool) -> int:
-    """Let the pool NAME start no more jobs, for everybody. Jobs are still taken, and running ones go on."""
+    """Let the pool NAME start no more jobs, for everybody. New jobs still queue up, and running jobs continue."""
     return _switch(name, directory, is_paused=True, as_json=as_json)
 
 
@@ -77,7 +77,8 @@ def resume(name: str, directory: str | None, as_json: bool) -> int:
 def _switch(name: str, directory: str | None, *, is_paused: bool, as_json: bool) -> int:
     with finding.open_pool(name, directory) as pool:
         pool.pause() if is_paused else pool.resume()
-    line = f"pool {name} starts no more jobs; `procjobs resume {name}` lets it" if is_paused else f"pool {name} starts jobs"
+    paused = f"pool {name} starts no more jobs until `procjobs resume {name}`"
+    line = paused if is_paused else f"pool {name} starts jobs"
     return _answer(line, {"pool": name, "paused": is_paused}, as_json=as_json)
 
 
@@ -86,9 +87,9 @@ def _switch(name: str, directory: str | None, *, is_paused: bool, as_json: bool)
 @click.argument("workers", type=parameters.parse_workers)
 @parameters.common
 def resize(name: str, workers: Workers, directory: str | None, as_json: bool) -> int:
-    """Give the pool NAME another number of WORKERS: 4, or 2-8 (as many as jobs need), or auto (what this host is good for).
+    """Give the pool NAME another number of WORKERS: 4, or 2-8 (a range to scale in), or auto (as `procjobs host` shows).
 
-    More start at once; fewer remain as jobs end.
+    Additional workers start at once; surplus workers end after their current job.
     """
     with finding.open_pool(name, directory) as pool:
         pool.resize(workers)
@@ -96,20 +97,20 @@ def resize(name: str, workers: Workers, directory: str | None, as_json: bool) ->
     return _answer(f"pool {name} has {shown} workers", {"pool": name, "workers": workers}, as_json=as_json)
 
 
-@click.command(short_help="Load the code anew, while running jobs end on the old.")
+@click.command(short_help="Load the code again; running jobs finish on the old code.")
 @parameters.name_argument
 @parameters.common
 def reload(name: str, directory: str | None, as_json: bool) -> int:
-    """Load the code of the pool NAME anew: new processes import it, running jobs end on what they began with.
+    """Load the code of the pool NAME again: new processes import it, running jobs finish on the old code.
 
-    Exit code 1 if it does not load: the pool goes on with the code that it had.
+    Exit code 1 if the code cannot be loaded: the pool then keeps its old code.
     """
     with finding.open_pool(name, directory) as pool:
         try:
             pool.reload()
         except ReloadFailed as error:
-            raise Problem(str(error), f"pool {name!r} goes on with the code that it had") from None
-    return _answer(f"pool {name} has loaded its code anew", {"pool": name, "reloaded": True}, as_json=as_json)
+            raise Problem(str(error), f"pool {name!r} keeps its old code") from None
+    return _answer(f"pool {name} has loaded its code again", {"pool": name, "reloaded": True}, as_json=as_json)
 
 
 @click.command(short_help="Cancel jobs, waiting or running.")
@@ -117,9 +118,9 @@ def reload(name: str, directory: str | None, as_json: bool) -> int:
 @parameters.pool_option
 @parameters.common
 def cancel(jobs: tuple[str, ...], pool: str | None, directory: str | None, as_json: bool) -> int:
-    """Cancel the jobs JOB..., waiting or running, with everything that they have started.
+    """Cancel the jobs JOB..., waiting or running, and kill all processes that they started.
 
-    Exit code 1 if one of them had ended already.
+    Exit code 1 if one of the jobs had ended already.
     """
     documents = []
     for text in jobs:

@@ -1,4 +1,4 @@
-"""`demo`: a few seconds in the life of a pool."""
+"""`demo`: a private pool runs six jobs that succeed, crash, hang and fail, in a few seconds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _INTERVAL: Final = 0.1
 
 
 class _Act:
-    """One job of the show: what is to be seen in it, and how it has to end."""
+    """One job of the demo, the state in which it has to end, and a remark that explains it."""
 
     def __init__(self, job: Job[Any], expected: str, remark: str) -> None:
         self.job = job
@@ -32,10 +32,10 @@ class _Act:
         self.remark = remark
 
 
-@click.command(short_help="See what it does, in a few seconds.")
+@click.command(short_help="Show in a few seconds how procjobs works.")
 @parameters.common
 def demo(directory: str | None, as_json: bool) -> int:
-    """Start a pool, run jobs that report, crash, hang and come back, and tell what one sees. Takes a few seconds."""
+    """Start a pool, run jobs that report progress, crash, hang and retry, and explain the result. Takes a few seconds."""
     console = screen.standard_output() if not as_json else screen.standard_error()
     say = (lambda _line="": None) if as_json else screen.write
     say(f"A private pool with {_WORKERS} workers: it ends with this process.")
@@ -61,28 +61,28 @@ def _begin(pool: Pool, marker: str) -> list[_Act]:
         _Act(
             pool.options(name="count primes", **quick).submit(demo_jobs.search_primes, 20_000, 4.0),
             "succeeded",
-            "reported progress into shared memory, where any process reads it by id",
+            "reported progress into shared memory, where any process can read it by the job's id",
         ),
         _Act(
             pool.options(name="crash", **quick).submit(demo_jobs.crash_half_way),
             "failed",
-            "died of SIGSEGV, which cost its own worker, now replaced, and no other job",
+            "died of SIGSEGV: its worker was replaced, and no other job was lost",
         ),
         _Act(
             pool.options(name="hang, timeout 2 s", timeout=2, **quick).submit(demo_jobs.never_end),
             "failed",
-            "ignored SIGTERM at its deadline, and was killed 0.3 s later",
+            "ignored SIGTERM at its deadline and was killed 0.3 s later",
         ),
         _Act(
             pool.options(name="fail once, retries 1", retries=1, **quick).submit(demo_jobs.fail_once, marker),
             "succeeded",
-            "raised in its first attempt, and was started again",
+            "raised an exception in its first attempt and was started again",
         ),
         *(
             _Act(
                 pool.options(name=f"count primes {number}", **quick).submit(demo_jobs.search_primes, 10_000, 1.5),
                 "succeeded",
-                "waited for a free worker" if number == 2 else "the same beside it",
+                "waited for a free worker" if number == 2 else "did the same at the same time",
             )
             for number in (2, 3)
         ),
@@ -100,7 +100,7 @@ def _play(acts: list[_Act], follow: bars.Follower) -> list[JobStatus]:
 
 
 def _tell(acts: list[_Act], statuses: list[JobStatus], restarts: int) -> None:
-    screen.write("\nWhat you have seen:")
+    screen.write("\nThe jobs:")
     for act, status in zip(acts, statuses, strict=True):
         took = text.duration(text.run_time(status, 0.0))
         screen.write(f"  {status.name:<22}{text.state(status):<18}{took:>6}\n      {act.remark}")

@@ -10,7 +10,7 @@ from procjobs.clock import monotonic, sleep
 
 
 def search_primes(below: int, seconds: float) -> int:
-    """Count primes, at a pace that can be watched."""
+    """Count primes slowly enough to be watched."""
     found = 0
     steps = 40
     for step in procjobs.track(range(steps), message="counting primes"):
@@ -22,7 +22,7 @@ def search_primes(below: int, seconds: float) -> int:
 
 
 def crash_half_way(steps: int = 20) -> None:
-    """Die of a segmentation fault, as a bug in a C library would have it."""
+    """Die of a segmentation fault, like a job that meets a bug in a C library."""
     for step in range(steps):
         procjobs.progress(step, steps, "about to crash")
         sleep(0.08)
@@ -32,7 +32,7 @@ def crash_half_way(steps: int = 20) -> None:
 
 
 def never_end() -> None:
-    """Hang, and ignore that it is told to end."""
+    """Hang, and ignore SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     procjobs.progress(1, 3, "hangs")
     while True:

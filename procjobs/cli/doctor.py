@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong here."""
+"""`doctor`: runs all checks and shows their findings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from procjobs.cli.problems import FAILED, OK
 _STYLES: Final = {checks.OK: colours.GREEN, checks.WARN: f"bold {colours.AMBER}", checks.FAIL: f"bold {colours.RED}"}
 
 
-@click.command(short_help="What is wrong here, and what to do about it.")
+@click.command(short_help="Find problems on this host, with advice.")
 @parameters.common
 def doctor(directory: str | None, as_json: bool) -> int:
-    """Look for what keeps pools from working: permissions, stale directories, limits, room, versions, supervisors.
+    """Look for problems of pools: permissions, stale directories, limits, free space, versions, supervisors.
 
-    Exit code 1 if something fails; warnings are none.
+    Exit code 1 if a check fails; a warning is not a failure.
     """
     findings = [finding for check in checks.CHECKS for finding in check(directory)]
     failed = sum(finding.verdict == checks.FAIL for finding in findings)

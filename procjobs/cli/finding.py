@@ -1,4 +1,4 @@
-"""Which pool, and which job, is meant."""
+"""Finds the pool that a name means, and the job that an id or a part of one means."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def looks_like_id(text: str) -> bool:
 
 @contextmanager
 def open_pool(name: str, directory: str | None = None) -> Iterator[AttachedPool]:
-    """Attach to a running pool; a Problem says that it is not running, or that its supervisor was killed."""
+    """Attach to a running pool; raise Problem if it is not running, or if its supervisor was killed."""
     found = find_pool(check_pool_name(name), directory)
     if found is None:
         raise Problem(f"pool {name!r} is not running", _hint(name, directory), NOT_RUNNING)
@@ -41,7 +41,7 @@ def open_pool(name: str, directory: str | None = None) -> Iterator[AttachedPool]
         if not pool.is_running():
             raise Problem(
                 f"pool {name!r} is not running: its supervisor was killed and has left {found.path}",
-                f"`procjobs start {name}` takes over, and so does the next client; see also {pool.log}",
+                f"`procjobs start {name}` starts it again, and so does the next client; see also {pool.log}",
                 NOT_RUNNING,
             )
         yield pool
@@ -60,7 +60,7 @@ def running_pools(directory: str | None) -> list[RunDir]:
 
 @contextmanager
 def open_one(name: str | None, directory: str | None) -> Iterator[AttachedPool]:
-    """Attach to the pool of that name, without one to the only pool that runs."""
+    """Attach to the pool with this name; without a name, to the only running pool."""
     if name is None:
         running = running_pools(directory)
         named = [pool for pool in running if not pool.name.startswith(PRIVATE_PREFIX)] or running
@@ -68,7 +68,7 @@ def open_one(name: str | None, directory: str | None) -> Iterator[AttachedPool]:
             raise Problem("no pool is running", "start one with `procjobs start NAME`", NOT_RUNNING)
         if len(named) > 1:
             names = ", ".join(pool.name for pool in named)
-            raise Problem(f"{len(named)} pools are running, and no NAME was given", f"name one of {names}", USAGE)
+            raise Problem(f"{len(named)} pools are running, but no NAME was given", f"name one of {names}", USAGE)
         name = named[0].name
     with open_pool(name, directory) as pool:
         yield pool
@@ -76,7 +76,7 @@ def open_one(name: str | None, directory: str | None) -> Iterator[AttachedPool]:
 
 @contextmanager
 def open_job(text: str, pool_name: str | None, directory: str | None) -> Iterator[Found]:
-    """Find a job by its id, or a unique part of it, in this user's pools; UNKNOWN_JOB and a hint if there is none."""
+    """Find a job by its id, or a unique part of it, in this user's pools; raise Problem if there is no such job."""
     if pool_name is not None:
         with open_pool(pool_name, directory) as pool:
             yield Found(pool, _pick(text, _matches(pool, text), pool_name))
@@ -87,7 +87,7 @@ def open_job(text: str, pool_name: str | None, directory: str | None) -> Iterato
         for place in find_pools(directory):
             try:
                 pool = AttachedPool(place)
-            except ProcjobsError:  # just ended, or a table of another release: it cannot be asked
+            except ProcjobsError:  # the pool has just ended, or its table is of another release
                 continue
             pools.append(pool)
             found += [Found(pool, status) for status in _matches(pool, text)]
@@ -114,9 +114,9 @@ def _pick(text: str, statuses: list[JobStatus], pool_name: str | None) -> JobSta
     if not _PART_OF_ID.match(text):
         raise Problem(f"{text!r} is no job id", "an id is a UUID, as `procjobs submit` prints it", UNKNOWN_JOB)
     if not statuses:
-        hint = "it may have been evicted some time after it ended; `procjobs jobs` lists those that are known"
+        hint = "it may have been evicted some time after it ended; `procjobs jobs` lists the known jobs"
         raise Problem(f"job {text} is not known to {where}", hint, UNKNOWN_JOB)
     if len(statuses) > 1:
         ids = ", ".join(status.id for status in statuses[:3])
-        raise Problem(f"{text} is part of {len(statuses)} job ids", f"give more of it: {ids}", UNKNOWN_JOB)
+        raise Problem(f"{text} is part of {len(statuses)} job ids", f"give a longer part: {ids}", UNKNOWN_JOB)
     return statuses[0]

@@ -1,4 +1,4 @@
-"""`watch` and `logs`: one job, while it runs and after."""
+"""`watch` and `logs`: follow one job while it runs, or look at it after its end."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _INTERVAL: Final = 0.1
 @parameters.pool_option
 @parameters.common
 def watch(job: str, pool: str | None, directory: str | None, as_json: bool) -> int:
-    """Follow JOB to its end: a bar on a terminal, in a pipe a line for each change. Then print its result.
+    """Follow JOB to its end: with a bar on a terminal, with a line for each change in a pipe. Then print its result.
 
-    Exit code 1 if it failed. Ctrl-C leaves the job alone.
+    Exit code 1 if the job failed. Ctrl-C ends this command only, not the job.
     """
     with finding.open_job(job, pool, directory) as found:
         console = screen.standard_error()
         if as_json or not console.is_terminal:
-            status = _follow(found, bars.Lines(found.pool.name, as_json=as_json))
+            status = _follow(found, bars.StatusLines(found.pool.name, as_json=as_json))
         else:
             with bars.progress_bars(console) as follow:
                 status = _follow(found, follow)
@@ -40,19 +40,19 @@ def watch(job: str, pool: str | None, directory: str | None, as_json: bool) -> i
         try:
             handle = found.pool.job(status.id)
             handle.exception() if status.state == "succeeded" else None
-        except (SupervisorError, UnknownJob):  # it ended a long time ago, or the pool has: what is known is in the table
-            screen.remark(f"job {status.id} {text_of(status)}; its result is not there any more")
+        except (SupervisorError, UnknownJob):  # the result was evicted, or the pool has ended: only the table has the status
+            screen.remark(f"job {status.id} {text_of(status)}; its result is no longer kept")
             return OK if status.state == "succeeded" else FAILED
         return calls.show_outcome(handle, status, found.pool.name, as_json=False)
 
 
 def text_of(status: JobStatus) -> str:
-    """Return how a job ended, in a few words."""
+    """Return the end of a job in a few words."""
     return f"{status.state}: {status.error}" if status.error else status.state
 
 
 def _follow(found: Found, follow: bars.Follower) -> JobStatus:
-    """Return the final status of a job; raise Problem if its supervisor is killed before."""
+    """Return the final status of a job; raise Problem if the supervisor is killed before the job ends."""
     pool, status = found
     while True:
         status = pool.status(status.id)
@@ -65,15 +65,15 @@ def _follow(found: Found, follow: bars.Follower) -> JobStatus:
         sleep(_INTERVAL)
 
 
-@click.command(short_help="What a job has printed.")
+@click.command(short_help="Print the output of a job.")
 @parameters.job_argument
-@click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
+@click.option("--follow", "-f", is_flag=True, help="Continue until the job ends.")
 @parameters.pool_option
 @parameters.common
 def logs(job: str, follow: bool, pool: str | None, directory: str | None, as_json: bool) -> int:
-    """Print what JOB has printed and logged, with all that it has started: the last 16 KiB, while it runs or after.
+    """Print the output of JOB and of all processes that it started: the last 16 KiB, while it runs or after.
 
-    With --follow go on until it ends.
+    With --follow continue until it ends.
     """
     with finding.open_job(job, pool, directory) as found:
         job_id = found.status.id

@@ -1,4 +1,4 @@
-"""`history`: what the store of a pool keeps of its jobs, whether the pool runs or not."""
+"""`history`: the jobs that the store of a pool keeps, whether the pool runs or not."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 from procjobs.cli import finding, parameters, screen, text
 from procjobs.cli.problems import OK
 from procjobs.clock import wall
-from procjobs.shared import store_address as address
 from procjobs.shared.states import JobState
+from procjobs.shared.store_address import resolve, store_name
 
 if TYPE_CHECKING:
     from procjobs.shared.records import JobRecord, Run
@@ -19,13 +19,13 @@ _STATES: Final = [state.text for state in JobState]
 _SHORT_ID: Final = 8
 
 
-@click.command(short_help="Jobs of the past, with every attempt, from the pool's store.")
+@click.command(short_help="List past jobs with every attempt, from the pool's store.")
 @parameters.name_argument
 @click.option("--store", metavar="URL", help="Read this database; the pool need not run then.")
-@click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
-@click.option("--job-name", metavar="TEXT", help="Only those called so; a % stands for any text.")
-@click.option("--since", type=float, metavar="SECONDS", help="Only those submitted in the last so many seconds.")
-@click.option("--limit", "-n", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="At most so many.")
+@click.option("--state", type=click.Choice(_STATES), help="Only jobs in this state.")
+@click.option("--job-name", metavar="TEXT", help="Only jobs with this name; a % stands for any text.")
+@click.option("--since", type=float, metavar="SECONDS", help="Only jobs submitted in the last SECONDS.")
+@click.option("--limit", "-n", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="At most N jobs.")
 @parameters.common
 def history(name: str, store: str | None, directory: str | None, as_json: bool, **options: Any) -> int:
     """List the jobs that the store of the pool NAME keeps, the newest first, each with its attempts."""
@@ -33,10 +33,10 @@ def history(name: str, store: str | None, directory: str | None, as_json: bool, 
     wanted = {"state": options["state"], "name": job_name, "limit": options["limit"]}
     wanted["since"] = None if since is None else max(wall() - since, 0.0)
     if store is not None:
-        from procjobs.store.reading import find_history  # with SQLAlchemy, which is slow to load
+        from procjobs.store.reading import find_history  # imports SQLAlchemy, which is slow to load
 
-        url = address.resolve(store, name) or ""
-        records = find_history(url, address.store_name(url, name), **wanted)
+        url = resolve(store, name) or ""
+        records = find_history(url, store_name(url, name), **wanted)
     else:
         with finding.open_pool(name, directory) as pool:
             records = pool.history(**wanted)

@@ -1,4 +1,4 @@
-"""Keys as they are pressed, and a terminal that is always left as it was found."""
+"""Reads single keys, and always restores the terminal."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _SEQUENCES: Final = {
 class Keyboard:
     """Reads keys from standard input in cbreak mode: without echo, without waiting for a line.
 
-    Whatever ends the block, an exception or SIGTERM, the terminal is restored. Ctrl-Z does nothing: the shell would find
-    itself on the screen of a picture.
+    The terminal is restored at the end of the block, also after an exception or SIGTERM. Ctrl-Z does nothing, because the
+    shell would come back on the alternate screen of the picture.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Keyboard:
             signal.signal(number, handler)
 
     def read(self, until: float) -> str | None:
-        """Return the next key, None if none comes before the monotonic time `until`; `"q"` when the terminal has gone."""
+        """Return the next key, or None if no key is pressed before the monotonic time `until`; `"q"` after a hangup."""
         while True:
             ready, _, _ = select.select([self._fd], [], [], max(until - monotonic(), 0.0))
             if not ready:
@@ -67,7 +67,7 @@ class Keyboard:
 
 
 def _first_key(data: bytes) -> str | None:
-    """Return the first of keys that were pressed faster than they are read."""
+    """Return the first key of several that were pressed before one read."""
     for sequence, name in _SEQUENCES.items():
         if len(sequence) > 1 and data.startswith(sequence):
             return name

@@ -1,4 +1,4 @@
-"""`status`, `jobs`, `workers`: what there is. All of it is read from shared memory; nobody is asked, nothing started."""
+"""`status`, `jobs`, `queues`, `workers`: lists from shared memory. These commands ask no supervisor and start nothing."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 
 _SHORT_ID: Final = 8
-"""The end of an id, which is random, is enough to name a job; on a narrow terminal only that is shown."""
+"""A narrow terminal shows only the end of an id. It is random, so it is enough to name a job."""
 _POOL_COLUMNS: Final = ("NAME", "STATE", "BUSY", ">WAITING", ">DONE", ">FAILED", ">MEMORY", ">UPTIME")
 
 
-@click.command(short_help="What pools there are, how one is, how a job is.")
-@click.argument("what", metavar="[NAME|JOB]", required=False, shell_complete=parameters.complete_both)
+@click.command(short_help="Show all pools, one pool, or one job.")
+@click.argument("target", metavar="[NAME|JOB]", required=False, shell_complete=parameters.complete_both)
 @parameters.pool_option
 @parameters.common
-def status(what: str | None, pool: str | None, directory: str | None, as_json: bool) -> int:
+def status(target: str | None, pool: str | None, directory: str | None, as_json: bool) -> int:
     """Show all pools of this user, the pool NAME, or the job JOB.
 
-    Nothing is started, and nobody is asked: it is read from shared memory.
+    The command reads shared memory only: it starts nothing and costs the supervisor nothing.
     """
-    if what is None and pool is None:
+    if target is None and pool is None:
         return _show_pools(directory, as_json=as_json)
-    if what is None or (pool is None and not _means_job(what, directory)):
-        with finding.open_pool(what or pool or "", directory) as found:
+    if target is None or (pool is None and not _is_job(target, directory)):
+        with finding.open_pool(target or pool or "", directory) as found:
             _show_pool(found, as_json=as_json)
         return OK
-    with finding.open_job(what, pool, directory) as (found, job):
+    with finding.open_job(target, pool, directory) as (found, job):
         if as_json:
             screen.write_json(screen.job_document(job, found.name))
         else:
@@ -45,14 +45,14 @@ def status(what: str | None, pool: str | None, directory: str | None, as_json: b
     return OK
 
 
-def _means_job(what: str, directory: str | None) -> bool:
-    """Return whether a word names a job: no pool has this name, and a job's id has it."""
-    if finding.looks_like_id(what):
+def _is_job(target: str, directory: str | None) -> bool:
+    """Return whether a word means a job: it is part of a job's id, and no pool has this name."""
+    if finding.looks_like_id(target):
         return True
-    if any(pool.name == what for pool in find_pools(directory)):
+    if any(pool.name == target for pool in find_pools(directory)):
         return False
     try:
-        with finding.open_job(what, None, directory):
+        with finding.open_job(target, None, directory):
             return True
     except click.ClickException:
         return False
@@ -84,7 +84,7 @@ def _show_pools(directory: str | None, *, as_json: bool) -> int:
 
 
 def _pool_state(pool: AttachedPool) -> str:
-    """Return in a word or two how a pool is."""
+    """Return the state of a pool in a word or two."""
     supervisor = pool.supervisor_state()
     if supervisor == "gone":
         return "killed"
@@ -155,10 +155,10 @@ def _describe_progress(job: JobStatus) -> str:
     return ", ".join(part for part in parts if part)
 
 
-@click.command(short_help="The jobs that are known, the newest first.")
+@click.command(short_help="List the known jobs, the newest first.")
 @parameters.optional_name_argument
-@click.option("--state", type=click.Choice([state.text for state in JobState]), help="Only those in this state.")
-@click.option("--limit", "-n", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="At most so many.")
+@click.option("--state", type=click.Choice([state.text for state in JobState]), help="Only jobs in this state.")
+@click.option("--limit", "-n", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="At most N jobs.")
 @parameters.common
 def jobs(name: str | None, state: str | None, limit: int, directory: str | None, as_json: bool) -> int:
     """List the jobs of the pool NAME, or of all pools of this user, the newest first."""
@@ -172,7 +172,7 @@ def jobs(name: str | None, state: str | None, limit: int, directory: str | None,
                 with AttachedPool(place) as pool:
                     found += [(pool.name, job) for job in pool.jobs(state, limit)]
             except ProcjobsError:
-                continue  # it has ended in this moment
+                continue  # the pool has ended just now
         found = sorted(found, key=lambda entry: entry[1].id, reverse=True)[:limit]
     if as_json:
         screen.write_json([screen.job_document(job, pool_name) for pool_name, job in found])
@@ -202,11 +202,11 @@ def _write_jobs(found: list[tuple[str, JobStatus]], *, show_pool: bool) -> None:
     screen.write_rows(["JOB", *pool, "STATE", "SUBMITTED", ">TOOK", "<NAME", "<DETAIL"], rows)
 
 
-@click.command(short_help="The queues of a pool: their limits, what runs, what they hold back.")
+@click.command(short_help="List the queues of a pool, with their limits and jobs.")
 @parameters.name_argument
 @parameters.common
 def queues(name: str, directory: str | None, as_json: bool) -> int:
-    """List the queues of the pool NAME: their limits, how many of their jobs run, and how many wait for these limits."""
+    """List the queues of the pool NAME: their limits, the number of running jobs, and of jobs that wait for a limit."""
     with finding.open_pool(name, directory) as pool:
         found = pool.queues()
     if as_json:
@@ -219,7 +219,7 @@ def queues(name: str, directory: str | None, as_json: bool) -> int:
     return OK
 
 
-@click.command(short_help="The workers of a pool.")
+@click.command(short_help="List the workers of a pool.")
 @parameters.optional_name_argument
 @parameters.common
 def workers(name: str | None, directory: str | None, as_json: bool) -> int:
@@ -234,7 +234,7 @@ def workers(name: str | None, directory: str | None, as_json: bool) -> int:
                 with AttachedPool(place) as pool:
                     found += [(pool.name, worker) for worker in pool.workers()]
             except ProcjobsError:
-                continue  # it has ended in this moment
+                continue  # the pool has ended just now
         if not found and not as_json:
             screen.write("no pool is running")
             return OK

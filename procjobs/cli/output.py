@@ -1,4 +1,4 @@
-"""What jobs print, on its way to standard error: from a private pool's descriptors, or from the tail that a pool keeps."""
+"""Passes the output of jobs to standard error: from descriptors of a private pool, or from the tail that a pool keeps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from procjobs.errors import SupervisorLost, UnknownJob
 if TYPE_CHECKING:
     from rich.console import Console
 
-_ENDS_WITHIN: Final = 1.0
-"""How long the last output may take to arrive; a process that was left running may hold the pipe open for ever."""
+_LAST_OUTPUT_TIMEOUT: Final = 1.0
+"""How long the last output may take to arrive. A process that outlives the job may hold the pipe open for ever."""
 _MARK_CHARACTERS: Final = 512
 
 
 def unseen(before: str, now: str) -> str:
-    """Return what has been added to a text of which only the end is kept.
+    """Return the part of `now` that is new since `before`, where both are the kept end of one growing text.
 
     >>> unseen("abc", "abcde"), unseen("abc", "cde"), unseen("", "x"), unseen("abc", "xyz")
     ('de', 'de', 'x', 'xyz')
@@ -38,7 +38,7 @@ def unseen(before: str, now: str) -> str:
 
 
 class LogFollower:
-    """Writes what a job has printed since the last look."""
+    """Writes the output that a job has added since the last call."""
 
     def __init__(self, read: Callable[[], str], write: Callable[[str], object]) -> None:
         self._read = read
@@ -46,21 +46,21 @@ class LogFollower:
         self._seen = ""
 
     def advance(self) -> None:
-        """Look, and write what is new."""
+        """Read the output, and write its new part."""
         now = self._read()
         if now != self._seen:
             self._write(unseen(self._seen, now))
             self._seen = now
 
     def try_advance(self) -> None:
-        """Do the same where the output is not what matters: the job may not be known yet, or the supervisor gone."""
+        """Do the same, but without an error if the job is not known yet or the supervisor has gone."""
         with contextlib.suppress(UnknownJob, SupervisorLost):
             self.advance()
 
 
 @contextmanager
 def to_standard_error(fd: int = 2) -> Iterator[None]:
-    """Let what is started inside have `fd` for its standard output and error."""
+    """Let processes that are started in this block have `fd` as standard output and standard error."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
@@ -76,7 +76,7 @@ def to_standard_error(fd: int = 2) -> Iterator[None]:
 
 @contextmanager
 def passed_on(console: Console) -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Yield what makes a pool that is started inside it print on this console, above whatever bar is drawn there."""
+    """Yield a context manager: the output of a pool that is started in it appears on this console, above its bars."""
     if not console.is_terminal:
         yield to_standard_error
         return
@@ -92,7 +92,7 @@ def passed_on(console: Console) -> Iterator[Callable[[], AbstractContextManager[
 
     yield into_pipe
     if reader.ident is not None:
-        reader.join(_ENDS_WITHIN)
+        reader.join(_LAST_OUTPUT_TIMEOUT)
 
 
 def _copy(fd: int, console: Console) -> None:
@@ -102,7 +102,7 @@ def _copy(fd: int, console: Console) -> None:
 
 
 def write_to(stream: TextIO) -> Callable[[str], object]:
-    """Return what writes text to a stream at once."""
+    """Return a function that writes text to a stream, and flushes it."""
 
     def write(text: str) -> None:
         stream.write(text)

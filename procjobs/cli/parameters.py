@@ -1,4 +1,4 @@
-"""What several commands have in common: options, the types of arguments, completion by the shell."""
+"""Options, types of arguments and shell completion that several commands share."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ directory_option = click.option(
     "--directory",
     metavar="DIR",
     envvar="PROCJOBS_DIRECTORY",
-    help="Where the pools are, as in Pool(directory=...); also $PROCJOBS_DIRECTORY.",
+    help="The directory of the pools, as in Pool(directory=...); also $PROCJOBS_DIRECTORY.",
 )
 
 
 def common(command: F) -> F:
-    """Give a command the options that every one has."""
+    """Give a command the options that all commands have."""
     return json_option(directory_option(command))
 
 
@@ -64,7 +64,7 @@ name_argument = click.argument("name", shell_complete=complete_pools)
 optional_name_argument = click.argument("name", required=False, shell_complete=complete_pools)
 job_argument = click.argument("job", shell_complete=complete_jobs)
 pool_option = click.option(
-    "--pool", "-p", metavar="NAME", shell_complete=complete_pools, help="The pool; otherwise all are searched."
+    "--pool", "-p", metavar="NAME", shell_complete=complete_pools, help="The pool; by default all pools are searched."
 )
 
 
@@ -72,7 +72,7 @@ pool_option = click.option(
 
 
 def parse_workers(text: str) -> Workers:
-    """Return a number of workers: 4, auto, or 2-8 for between the two."""
+    """Return a number of workers: 4, auto, or 2-8 for a range."""
     try:
         return keys.parse_workers(text)
     except ConfigurationError as error:
@@ -109,7 +109,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_value(text: str) -> Any:
-    """Return what a word on the command line stands for: JSON where it is JSON, else the text itself.
+    """Return the value of a word on the command line: the value of JSON, or the word itself if it is not JSON.
 
     >>> parse_value("3"), parse_value("[1, 2]"), parse_value("true"), parse_value("in.mp4")
     (3, [1, 2], True, 'in.mp4')
@@ -136,8 +136,8 @@ def parse_keyword(text: str) -> tuple[str, Any]:
 
 ABOUT_ARGUMENTS: Final = """
 
-    ARGS and the VALUEs of --kw are JSON where they are JSON (3, true, [1,2], "3"), else text. After -- everything is an
-    argument, also what begins with a dash. Modules of the current directory are found.
+    ARGS and the VALUEs of --kw that are JSON are read as JSON (3, true, [1,2], "3"), all others as text. After -- every
+    word is an argument, also a word that begins with a dash. Modules of the current directory are found.
     """
 
 
@@ -151,7 +151,7 @@ def call(command: F) -> F:
 
 
 def target_pool(about: str, *, required: bool = False) -> Callable[[F], F]:
-    """Return what gives a command the pool that a call is for, as `pool`."""
+    """Return a decorator that gives a command the option for the pool of a call, as `pool`."""
     return click.option("--pool", "-p", metavar="NAME", required=required, shell_complete=complete_pools, help=about)
 
 
@@ -159,19 +159,19 @@ def target_pool(about: str, *, required: bool = False) -> Callable[[F], F]:
 
 _SECONDS = "SECONDS"
 _JOB_OPTIONS = (
-    click.option("--timeout", type=float, metavar=_SECONDS, help="Stop it when it runs longer."),
-    click.option("--soft-timeout", type=float, metavar=_SECONDS, help="Raise JobTimeout in it when it runs longer."),
-    click.option("--stall-timeout", type=float, metavar=_SECONDS, help="Stop it when it does nothing for so long."),
-    click.option("--grace-period", type=float, metavar=_SECONDS, help="Between SIGTERM and SIGKILL."),
-    click.option("--max-rss", type=parse_size, metavar="SIZE", help="Stop it when it uses more memory, such as 500M."),
-    click.option("--retries", type=int, metavar="N", help="Start it again, so often, when it fails."),
+    click.option("--timeout", type=float, metavar=_SECONDS, help="Stop the job if it runs longer."),
+    click.option("--soft-timeout", type=float, metavar=_SECONDS, help="Raise JobTimeout in the job if it runs longer."),
+    click.option("--stall-timeout", type=float, metavar=_SECONDS, help="Stop the job if it does nothing for this time."),
+    click.option("--grace-period", type=float, metavar=_SECONDS, help="The time between SIGTERM and SIGKILL."),
+    click.option("--max-rss", type=parse_size, metavar="SIZE", help="Stop the job if it uses more memory, such as 500M."),
+    click.option("--retries", type=int, metavar="N", help="Start the job up to N times again if it fails."),
     click.option("--backoff", type=float, metavar=_SECONDS, help="The pause before the first retry."),
-    click.option("--priority", type=int, metavar="N", help="Higher ones start first."),
-    click.option("--queue", metavar="NAME", help="Of the pool's queues the one whose limits it shares."),
-    click.option("--key", metavar="TEXT", help="Of the jobs with the same key, one runs at a time."),
-    click.option("--delay", type=float, metavar=_SECONDS, help="Do not start it before."),
-    click.option("--expires", type=float, metavar=_SECONDS, help="Do not start it any more after."),
-    click.option("--name", metavar="TEXT", help="What it is called in records."),
+    click.option("--priority", type=int, metavar="N", help="Jobs with a higher priority start first."),
+    click.option("--queue", metavar="NAME", help="The queue of the pool whose limits the job shares."),
+    click.option("--key", metavar="TEXT", help="Jobs with the same key run one at a time."),
+    click.option("--delay", type=float, metavar=_SECONDS, help="Do not start the job before this time has passed."),
+    click.option("--expires", type=float, metavar=_SECONDS, help="Do not start the job after this time has passed."),
+    click.option("--name", metavar="TEXT", help="The name of the job in records."),
 )
 
 
@@ -183,19 +183,19 @@ def job_options(command: F) -> F:
 
 
 _POOL_OPTIONS = (
-    click.option("--workers", "-w", type=parse_workers, metavar="N", help="4, or 2-8; auto: as `procjobs host` says."),
-    click.option("--preload", multiple=True, metavar="MODULE", help="Import it once, before workers are forked."),
+    click.option("--workers", "-w", type=parse_workers, metavar="N", help="4, or 2-8; auto: as `procjobs host` shows."),
+    click.option("--preload", multiple=True, metavar="MODULE", help="Import this module once, before workers are forked."),
     click.option("--nice", type=int, metavar="N", help=f"Add to the workers' niceness.  [default: {NICE}]"),
     click.option("--threads", type=parse_threads, metavar="N", help="Threads of numeric libraries; auto: CPUs per worker."),
     click.option("--affinity", type=parse_cpus, metavar="CPUS", help="spread: a share for each worker; or 0,2-3 for all."),
-    click.option("--worker-idle", type=float, metavar=_SECONDS, help="Keep workers beyond the least that are not needed."),
-    click.option("--max-queued", type=int, metavar="N", help="Refuse jobs when so many wait."),
-    click.option("--max-jobs-per-worker", type=int, metavar="N", help="Replace a worker after so many jobs."),
-    click.option("--result-ttl", type=float, metavar=_SECONDS, help="Keep results for so long."),
+    click.option("--worker-idle", type=float, metavar=_SECONDS, help="End idle workers beyond the minimum after this time."),
+    click.option("--max-queued", type=int, metavar="N", help="Refuse further jobs while N jobs wait."),
+    click.option("--max-jobs-per-worker", type=int, metavar="N", help="Replace a worker after N jobs."),
+    click.option("--result-ttl", type=float, metavar=_SECONDS, help="Keep results for this time."),
     click.option("--store", metavar="URL", help="Keep jobs in this database: sqlite:///FILE, postgresql+psycopg://..."),
     click.option("--timeout", type=float, metavar=_SECONDS, help="The jobs' default timeout."),
     click.option("--retries", type=int, metavar="N", help="The jobs' default retries."),
-    click.option("--grace-period", type=float, metavar=_SECONDS, help="What jobs are left after SIGTERM."),
+    click.option("--grace-period", type=float, metavar=_SECONDS, help="The jobs' default time between SIGTERM and SIGKILL."),
 )
 
 

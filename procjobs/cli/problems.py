@@ -1,4 +1,4 @@
-"""What can go wrong on the command line: one line, a hint, an exit code."""
+"""Errors on the command line: each becomes one line, a hint and an exit code."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ MEANINGS: Final = {
     NO_SUPERVISOR: "the supervisor could not be started, does not answer or refused",
     INTERRUPTED: "Ctrl-C",
 }
-"""What each exit code tells; the help shows it."""
+"""The meaning of each exit code; the help shows this."""
 
 
 class Problem(click.ClickException):
-    """What a command has to say instead of an answer."""
+    """An error that a command shows instead of an answer."""
 
     def __init__(self, message: str, hint: str = "", code: int = FAILED) -> None:
         super().__init__(message)
@@ -40,8 +40,8 @@ class Problem(click.ClickException):
 
 
 _HINTS: Final[tuple[tuple[type[Exception], int, str], ...]] = (
-    (errors.PoolNotRunning, NOT_RUNNING, "`procjobs status` lists what runs; `procjobs start NAME` starts one"),
-    (errors.UnknownJob, UNKNOWN_JOB, "`procjobs jobs` lists the jobs that are known"),
+    (errors.PoolNotRunning, NOT_RUNNING, "`procjobs status` lists running pools; `procjobs start NAME` starts one"),
+    (errors.UnknownJob, UNKNOWN_JOB, "`procjobs jobs` lists the known jobs"),
     (errors.ConfigurationError, USAGE, ""),
     (errors.SupervisorRefused, NO_SUPERVISOR, "`procjobs doctor` shows which release each supervisor runs"),
     (errors.SupervisorError, NO_SUPERVISOR, "`procjobs doctor` looks for the reason"),
@@ -50,7 +50,7 @@ _HINTS: Final[tuple[tuple[type[Exception], int, str], ...]] = (
 
 
 def explain(error: Exception) -> Problem:
-    """Return an error that procjobs or the parser raised as a Problem; raise it again if it is neither."""
+    """Return an error of procjobs or of the parser as a Problem; raise any other error again."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, click.UsageError):

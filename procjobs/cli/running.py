@@ -1,4 +1,4 @@
-"""`run` and `submit`: a call from the command line."""
+"""`run` and `submit`: run a function as a job, and wait for it or not."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from procjobs.shared.records import JobStatus
 
 _INTERVAL: Final = 0.1
-_CANCELLED_WITHIN: Final = 1.0
-"""How long the record may take to say so; what ignores SIGTERM may take longer to end."""
+_CANCEL_TIMEOUT: Final = 1.0
+"""How long to wait for the job's record to show the cancel; a job that ignores SIGTERM may take longer to end."""
 
 
 class _Call:
-    """What is to be run, and how: with these options of a job."""
+    """A function with its arguments and the options of its job."""
 
     def __init__(
         self, function: str, arguments: tuple[str, ...], keywords: tuple[tuple[str, Any], ...], **options: Any
@@ -38,26 +38,26 @@ class _Call:
         self._options = parameters.given(options)
 
     def submit_to(self, pool: Pool) -> Job[Any]:
-        """Submit it to a pool."""
+        """Submit the call to a pool."""
         return pool.options(**self._options).submit(self._function, *self._arguments, **self._keywords)
 
 
 def _named_pool(name: str, directory: str | None) -> Pool:
-    """Return a pool to submit to: where it is running, else where pools are by default."""
+    """Return the pool with this name: the running one, or else a new one in the default directory."""
     found = find_pool(name, directory)
     return Pool(name, directory=found.base if found is not None else directory)
 
 
 @click.command(short_help="Run a function as a job and print its result.")
 @parameters.call
-@parameters.target_pool("Run it in this pool, started if need be, and not in one of its own.")
+@parameters.target_pool("Run the job in this pool, not in a pool of its own; start the pool if necessary.")
 @parameters.job_options
 @parameters.common
 def run(pool: str | None, directory: str | None, as_json: bool, **options: Any) -> int:
     """Run MODULE:FUNCTION as a job, show its progress, and print its result.
 
-    Its result goes to standard output, what it prints to standard error. Exit code 1 if it fails. Ctrl-C cancels it: it
-    gets SIGTERM and, after the grace period, SIGKILL; a second Ctrl-C kills it at once.
+    The result goes to standard output, the output of the job to standard error. Exit code 1 if the job fails. Ctrl-C
+    cancels the job: it gets SIGTERM and, after the grace period, SIGKILL. A second Ctrl-C kills it at once.
     """
     call = _Call(**options)
     console = screen.standard_error()
@@ -68,7 +68,7 @@ def run(pool: str | None, directory: str | None, as_json: bool, **options: Any) 
         try:
             job = call.submit_to(target)
             status = _wait(target, job, follow, write=partial(console.print, end="", markup=False))
-            target.shutdown(wait=True)  # of a private pool everything that its job has printed has been passed on then
+            target.shutdown(wait=True)  # after this all output of a private pool has been passed on
         except KeyboardInterrupt:
             _cancel(target, job, follow)
             return INTERRUPTED
@@ -76,7 +76,7 @@ def run(pool: str | None, directory: str | None, as_json: bool, **options: Any) 
 
 
 def _wait(pool: Pool, job: Job[Any], follow: bars.Follower, *, write: Any) -> JobStatus:
-    """Return the final status of a job, and show until then what it does."""
+    """Return the final status of a job; show its progress and output until then."""
     logs = None if pool.is_private else output.LogFollower(lambda: pool.logs(job.id), write)
     is_done = False
     while not is_done:
@@ -89,12 +89,12 @@ def _wait(pool: Pool, job: Job[Any], follow: bars.Follower, *, write: Any) -> Jo
 
 
 def _cancel(pool: Pool, job: Job[Any] | None, follow: bars.Follower) -> None:
-    """Cancel a job and wait for the end of its processes; a second Ctrl-C ends this process, and with it what is its own."""
+    """Cancel a job and wait for the end of its processes. A second Ctrl-C ends this process, and with it a private pool."""
     if job is None:
         return
     screen.remark(f"procjobs: job {job.id} is cancelled; Ctrl-C again kills it at once")
     job.cancel()
-    deadline = monotonic() + _CANCELLED_WITHIN
+    deadline = monotonic() + _CANCEL_TIMEOUT
     while not (status := job.status()).done and monotonic() < deadline:
         sleep(0.01)
     follow(status)
@@ -104,13 +104,13 @@ def _cancel(pool: Pool, job: Job[Any] | None, follow: bars.Follower) -> None:
 run.help = (run.help or "") + parameters.ABOUT_ARGUMENTS
 
 
-@click.command(short_help="Hand a function to a pool and print the job's id.")
+@click.command(short_help="Submit a function to a pool and print the job's id.")
 @parameters.call
-@parameters.target_pool("The pool, started if need be.", required=True)
+@parameters.target_pool("The pool; it is started if necessary.", required=True)
 @parameters.job_options
 @parameters.common
 def submit(pool: str, directory: str | None, as_json: bool, **options: Any) -> int:
-    """Hand MODULE:FUNCTION to a pool and print the job's id as soon as the pool has it.
+    """Submit MODULE:FUNCTION to a pool and print the job's id as soon as the pool has accepted it.
 
     `procjobs watch`, `status`, `logs` and `cancel` take the id.
     """

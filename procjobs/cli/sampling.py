@@ -1,4 +1,4 @@
-"""What `top` shows, as it is taken: counters, workers with the CPU time of all their processes, jobs, rates."""
+"""Takes the samples that `top` shows: counters, workers with the CPU time of all their processes, jobs, rates."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from procjobs.client.running_pool import AttachedPool
 
 _MIN_SPAN: Final = 0.4
-"""Rates over a shorter time jump about."""
+"""Rates over a shorter time vary too much."""
 _SCAN_SHARE: Final = 20
-"""Reading all jobs of a large pool may take a second: that much of the time is spent on it, one part in so many."""
+"""Reading all jobs of a large pool may take a second. At most one part in 20 of the time is spent on it."""
 _WAITING: Final = frozenset({"queued", "scheduled", "retrying"})
 
 
 class Line(NamedTuple):
-    """A worker, the job it has, and what its processes use: per cent of one CPU of late, and bytes."""
+    """A worker, its job, and the use of its processes: per cent of one CPU since the last sample, and bytes of memory."""
 
     worker: WorkerInfo
     job: JobStatus | None
@@ -44,7 +44,7 @@ class Sample(NamedTuple):
 
     @property
     def cpu_percent(self) -> float:
-        """What all workers use together."""
+        """The CPU use of all workers together."""
         return sum(line.cpu_percent for line in self.lines)
 
     def selectable(self) -> list[str]:
@@ -54,7 +54,7 @@ class Sample(NamedTuple):
 
 
 class Sampler:
-    """Takes samples of a pool; rates are since the sample before."""
+    """Takes samples of a pool; rates are measured since the sample before."""
 
     def __init__(self, pool: AttachedPool) -> None:
         self._pool = pool
@@ -69,7 +69,7 @@ class Sampler:
         self._ended: list[JobStatus] = []
 
     def take(self) -> Sample:
-        """Return how the pool is now."""
+        """Return a sample of the pool as it is now."""
         pool, stats, now = self._pool, self._pool.stats(), monotonic()
         workers = pool.workers()
         usage = {w.pid: observe.usage_of(self._tree.members(w.pid, 0.0)) for w in workers if w.pid}

@@ -1,4 +1,4 @@
-"""Where output goes: text for people or JSON, on a terminal or in a pipe."""
+"""Writes output: text or JSON, to a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _WIDE: Final = 120
 
 
 def standard_output() -> Console:
-    """Return the console for answers: without colours and with lines of any length where nobody looks."""
+    """Return the console for answers. In a pipe it has no colours, and lines of any length."""
     return _console(to_errors=False)
 
 
 def standard_error() -> Console:
-    """Return the console for what is not the answer: progress bars, output of jobs."""
+    """Return the console for everything except the answer: progress bars, the output of jobs."""
     return _console(to_errors=True)
 
 
@@ -34,7 +34,7 @@ def _console(*, to_errors: bool) -> Console:
 
     class PipedConsole(Console):
         def on_broken_pipe(self) -> None:
-            raise  # noqa: PLE0704 - called while it is handled; what the base class does instead is to exit with 1
+            raise  # noqa: PLE0704 - called while the error is handled; the base class would exit with 1
 
     theme = Theme(colours.BARS)
     stream = sys.stderr if to_errors else sys.stdout
@@ -44,7 +44,7 @@ def _console(*, to_errors: bool) -> Console:
 
 
 def write(text: str = "") -> None:
-    """Write a line of the answer, at once: who reads it in a pipe may be waiting for it."""
+    """Write a line of the answer at once: a reader of the pipe may be waiting for it."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -56,24 +56,24 @@ def remark(text: str) -> None:
 
 
 def write_json(document: Any, *, is_line: bool = False) -> None:
-    """Write a JSON document, or a line of JSON. What JSON has no word for is written as Python shows it."""
+    """Write a JSON document, or a line of JSON. Objects that JSON does not know are written as their repr()."""
     write(json.dumps(document, default=repr, indent=None if is_line else 2))
 
 
 def is_narrow() -> bool:
-    """Return whether a whole job id leaves too little room for what else there is in a line."""
+    """Return whether a whole job id leaves too little room for the other columns."""
     return standard_output().width < _WIDE
 
 
 def empty_table() -> Table:
-    """Return a table without lines, as all of them look."""
+    """Return an empty table in the style of all tables: without lines."""
     from rich.table import Table
 
     return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
 
 
 def write_rows(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table; columns whose names begin with > are numbers and end flush, those with < give way to the others."""
+    """Write a table. A name that begins with > marks a column of numbers, with < a column that may be cut short."""
     from rich.text import Text
 
     table = empty_table()
@@ -89,7 +89,7 @@ def write_rows(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
 
 
 def write_table(table: Table) -> None:
-    """Write a table without the blanks at the ends of its lines."""
+    """Write a table, without blanks at the ends of its lines."""
     console = standard_output()
     with console.capture() as capture:
         console.print(table)
@@ -105,7 +105,7 @@ def styled(text: str) -> Any:
 
 
 def job_document(status: JobStatus, pool: str) -> dict[str, Any]:
-    """Return a job as JSON has it."""
+    """Return the JSON document of a job."""
     document: dict[str, Any] = {"pool": pool, **status._asdict()}
     if status.progress is not None:
         progress = status.progress
@@ -114,10 +114,10 @@ def job_document(status: JobStatus, pool: str) -> dict[str, Any]:
 
 
 def stats_document(stats: PoolStats, pool: str) -> dict[str, Any]:
-    """Return a pool's counters as JSON has them."""
+    """Return the JSON document of a pool's counters."""
     return {"pool": pool, **stats._asdict()}
 
 
 def worker_document(worker: WorkerInfo, pool: str) -> dict[str, Any]:
-    """Return a worker as JSON has it."""
+    """Return the JSON document of a worker."""
     return {"pool": pool, **worker._asdict()}

@@ -16,12 +16,12 @@ from procjobs.client.pool import Pool
 from procjobs.client.running_pool import AttachedPool, find_pool
 from procjobs.clock import monotonic, sleep
 from procjobs.host import process, rundir
-from procjobs.settings import plan as settings
+from procjobs.settings.plan import describe_code, make_plan
 from procjobs.shared.config import check_pool_name
 from procjobs.shared.records import PoolStats
 
 _FOR_EVER: Final = 100 * 366 * 86_400.0
-_LOADED_WITHIN: Final = 150.0  # more than the default start_timeout, after which there is a problem
+_LOAD_TIMEOUT: Final = 150.0  # more than the default start_timeout, after which the pool reports a problem
 
 
 def use_working_directory() -> None:
@@ -34,12 +34,12 @@ def use_working_directory() -> None:
 @click.command(short_help="Start a pool in the background.")
 @parameters.name_argument
 @parameters.pool_options
-@click.option("--linger", type=float, metavar="SECONDS", help="End when unused for so long; otherwise it stays.")
+@click.option("--linger", type=float, metavar="SECONDS", help="End the pool when unused for this time; default: never.")
 @parameters.common
 def start(name: str, directory: str | None, as_json: bool, **options: Any) -> int:
     """Start the pool NAME in the background, where it stays until it is stopped, and wait for its first worker.
 
-    Exit code 1 if it is running already, or cannot run jobs because a preload fails. Modules to --preload are
+    Exit code 1 if the pool is running already, or cannot run jobs because a preload fails. Modules for --preload are
     found in the current directory too.
     """
     use_working_directory()
@@ -48,7 +48,7 @@ def start(name: str, directory: str | None, as_json: bool, **options: Any) -> in
     stats = _wait_for_first_worker(pool)
     pool.shutdown(wait=False)
     if stats.problem:
-        hint = f"mend it and `procjobs reload {name}`, or `procjobs stop {name}`"
+        hint = f"solve the problem and `procjobs reload {name}`, or `procjobs stop {name}`"
         raise Problem(f"pool {name!r} is running and cannot run jobs: {one_line(stats.problem)}", hint, FAILED)
     if as_json:
         screen.write_json({"pool": name, "supervisor_pid": stats.supervisor_pid})
@@ -58,8 +58,8 @@ def start(name: str, directory: str | None, as_json: bool, **options: Any) -> in
 
 
 def _wait_for_first_worker(pool: Pool) -> PoolStats:
-    """Return how the pool is when it can run jobs, or knows that it cannot: then its code has been loaded, or has not."""
-    deadline = monotonic() + _LOADED_WITHIN
+    """Return the stats of the pool when its code is loaded and it can run jobs, or when loading has failed."""
+    deadline = monotonic() + _LOAD_TIMEOUT
     while True:
         stats = pool.stats()
         if stats.problem or stats.idle or stats.busy or monotonic() > deadline:
@@ -84,21 +84,21 @@ def serve(name: str, directory: str | None, as_json: bool, **options: Any) -> in
     """Run the pool NAME in the foreground, until it is stopped; its log goes to standard error.
 
     \b
-    SIGTERM, SIGINT  no more jobs are taken; those there are have the grace period to end
-    a second one     everything ends at once
-    SIGHUP           the code is loaded anew, running jobs end on the old
+    SIGTERM, SIGINT  refuse new jobs; running jobs have the grace period to end
+    a second signal  end everything at once
+    SIGHUP           load the code again; running jobs finish on the old code
 
-    The service manager is told when the pool is ready (sd_notify; Type=notify). The exit code is 0 if the pool was
-    stopped or drained, and another one if it failed.
+    The pool notifies the service manager when it is ready (sd_notify; Type=notify). The exit code is 0 if the pool was
+    stopped or drained, and not 0 if it failed.
     """
-    del as_json  # there is no answer, only errors
+    del as_json  # this command has no answer, only errors
     process.check_platform()
     use_working_directory()
     _check_not_running(check_pool_name(name), directory)
-    plan = settings.make_plan(name, {**parameters.given(options), "linger": _FOR_EVER})
+    plan = make_plan(name, {**parameters.given(options), "linger": _FOR_EVER})
     place = rundir.RunDir(rundir.find_base(directory), name)
     rundir.check_socket_path(place)
-    key, spec = settings.describe_code(plan.client.preload, None, (), plan.client.version)
+    key, spec = describe_code(plan.client.preload, None, (), plan.client.version)
     launcher.become_supervisor(place, plan.for_supervisor(), key, spec)
 
 

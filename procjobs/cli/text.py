@@ -1,4 +1,4 @@
-"""How numbers, times and states are written for people. Pure."""
+"""Numbers, times and states as text for people. Pure."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def span(seconds: float) -> str:
 
 
 def moment(unix_time: float | None) -> str:
-    """Return a time of the local day, or the date too where it is not today's.
+    """Return a local time, with the date unless it is today.
 
     >>> moment(None)
     ''
@@ -67,20 +67,20 @@ def moment(unix_time: float | None) -> str:
 
 
 def state(status: JobStatus) -> str:
-    """Return a state with its reason where that says more."""
+    """Return a state, with its reason if the reason adds something."""
     is_telling = status.reason not in {None, status.state}
     return f"{status.state} ({status.reason})" if is_telling else status.state
 
 
 def run_time(status: JobStatus, now: float) -> float | None:
-    """Return for how long a job has been running, or ran."""
+    """Return the time for which a job has been running, or ran."""
     if status.started_at is None:
         return None
     return (now if status.finished_at is None else status.finished_at) - status.started_at
 
 
 def amount(progress: Progress | None) -> str:
-    """Return how far a job has come.
+    """Return the progress of a job in a few words.
 
     >>> amount(Progress(40, 100, "encoding", None, 0.0, 0.0))
     '40% encoding'

@@ -1,4 +1,4 @@
-"""`top`: a pool as it works, and keys to step in."""
+"""`top`: a live picture of a pool, with keys to control it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,28 @@ if TYPE_CHECKING:
 _MESSAGE_SECONDS: Final = 4.0
 
 
-@click.command(short_help="A pool as it works, live, with keys to step in.")
+@click.command(short_help="Show a pool live, with keys to control it.")
 @parameters.optional_name_argument
 @click.option(
-    "--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, metavar="SECONDS", help="Between two looks."
+    "--interval",
+    type=click.FloatRange(0.1),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The time between two pictures.",
 )
-@click.option("--count", type=click.IntRange(1), metavar="N", help="End after N looks (in a pipe and without --json: 1).")
+@click.option("--count", type=click.IntRange(1), metavar="N", help="End after N pictures (default in a pipe: 1).")
 @parameters.common
 def top(name: str | None, interval: float, count: int | None, directory: str | None, as_json: bool) -> int:
-    """Show the pool NAME, or the only one there is, as it works: workers, CPU, memory, jobs with bars, queue, rates.
+    """Show the pool NAME, or the only running pool, live: workers, CPU, memory, jobs with bars, queue, rates.
 
     \b
     up, down    select a job        p    pause, resume
     c           cancel it           + -  one worker more, one less
     q           quit
 
-    Looking disturbs nobody and keeps no pool alive. In a pipe it prints one picture; with --json a line for each look.
+    The command costs the supervisor nothing and does not keep the pool alive. In a pipe it prints one picture, with
+    --json a line for each sample.
     """
     with finding.open_one(name, directory) as pool:
         if as_json:
@@ -76,7 +82,7 @@ def _print_pictures(pool: AttachedPool, interval: float, count: int) -> None:
 
     console, sampler = screen.standard_output(), Sampler(pool)
     console.width = 120
-    sampler.take()  # what rates are measured from
+    sampler.take()  # the first sample: rates are measured from here
     for _ in range(count):
         sleep(min(interval, 1.0))
         picture = draw(_checked(sampler.take()), selected=None, message=" ", width=console.width, height=60)
@@ -92,7 +98,7 @@ def _checked(sample: Sample) -> Sample:
 
 
 class _Live:
-    """The picture on a terminal, drawn anew, and what the keys do."""
+    """The picture on a terminal, drawn again and again, and the actions of the keys."""
 
     def __init__(self, pool: AttachedPool, interval: float, count: int) -> None:
         self._pool = pool
@@ -106,7 +112,7 @@ class _Live:
         self._message_until = 0.0
 
     def run(self) -> None:
-        """Draw until q is pressed, the pool has ended, or as often as was wanted."""
+        """Draw until q is pressed, the pool has ended, or `count` pictures were drawn."""
         from rich.live import Live
 
         from procjobs.cli.keyboard import Keyboard
@@ -134,7 +140,7 @@ class _Live:
         return draw(self._sample, selected=self._selected, message=message, width=width, height=height)
 
     def _keep_selection(self) -> None:
-        """Let the selection stay on its job; when that has gone, on what has moved into its place."""
+        """Keep the selection on its job; when the job has gone, select the job that has taken its place."""
         ids = self._sample.selectable()
         if self._selected not in ids:
             self._position = min(self._position, len(ids) - 1) if ids else 0
@@ -143,22 +149,23 @@ class _Live:
             self._position = ids.index(self._selected)
 
     def _act(self, key: str) -> bool:
-        """Do what a key is for; return whether the pool was told something."""
+        """Do the action of a key; return whether the pool was asked to do something."""
         if key in {"up", "down"}:
             ids = self._sample.selectable()
             self._position = max(min(self._position + (1 if key == "down" else -1), len(ids) - 1), 0)
             self._selected = ids[self._position] if ids else None
             return False
         try:
-            said = self._tell(key)
+            message = self._control(key)
         except ProcjobsError as error:
-            said = str(error)
+            message = str(error)
         finally:
-            self._pool.disconnect()  # a picture must not keep a pool from ending when nobody uses it
-        self._message, self._message_until = said, monotonic() + _MESSAGE_SECONDS
+            self._pool.disconnect()  # a picture must not keep an unused pool alive
+        self._message, self._message_until = message, monotonic() + _MESSAGE_SECONDS
         return True
 
-    def _tell(self, key: str) -> str:
+    def _control(self, key: str) -> str:
+        """Send the command of a key to the pool; return a message for the user."""
         pool = self._pool
         if key == "c":
             if self._selected is None:
@@ -170,13 +177,13 @@ class _Live:
                 pool.resume()
                 return "the pool starts jobs again"
             pool.pause()
-            return "the pool is paused: running jobs go on, no others start"
+            return "the pool is paused: running jobs continue, no other job starts"
         if key in {"+", "-"}:
             return self._resize(1 if key == "+" else -1)
-        return f"{key!r} is no key here"
+        return f"the key {key!r} has no action"
 
     def _resize(self, step: int) -> str:
-        """Have more or fewer workers; of a pool that scales, move the most, not the number that it has scaled to."""
+        """Change the number of workers; for a pool that scales, change the maximum, not the current number."""
         stats = self._pool.stats()
         if stats.least < stats.most:
             self._pool.resize((stats.least, stats.most + step))

@@ -1,4 +1,4 @@
-"""The picture that `top` draws of a sample, for a terminal of a size. Pure."""
+"""The picture that `top` draws of a sample, for a terminal of a given size. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHORT_ID: Final = 8
 
 
 def draw(sample: Sample, *, selected: str | None, message: str, width: int, height: int) -> RenderableType:
-    """Return the picture: the pool, its workers with their jobs, what waits, what has ended, and the keys."""
+    """Return the picture: the pool, its workers with their jobs, waiting jobs, ended jobs, and the keys."""
     room = max(height - _FIXED_LINES - (1 if sample.stats.problem else 0), 1)
     lines = sample.lines[: max(room * 2 // 3, min(room, 3))]
     waiting = sample.waiting[: max((room - len(lines) - 1) // 2, 0)]

@@ -23,46 +23,46 @@ if TYPE_CHECKING:
 _SECONDS: Final = 10.0
 _ABOUT: Final = """
     JSON for --args and in each line of the file is a list of arguments, an object of arguments by name, or
-    {"args": [...], "kwargs": {...}}. With several calls, each is made in turn, so give real and typical ones: at least as
-    many as the largest pool has workers, if two at a time would be in each other's way.
+    {"args": [...], "kwargs": {...}}. Several calls are made in turn, so give real and typical ones. If two jobs at a time
+    must not have the same arguments, give at least as many calls as the largest pool has workers.
     """
 
 
-class _Wishes(NamedTuple):
-    """What is to be done with the result, checked before minutes are spent on it."""
+class _Destination(NamedTuple):
+    """The chart and the settings that the result is written to, checked before minutes are spent on measuring."""
 
     chart: Path | None
     place: Place | None
     pool: str
 
     @classmethod
-    def checked(cls, chart: str | None, pool: str | None) -> _Wishes:
+    def checked(cls, chart: str | None, pool: str | None) -> _Destination:
         path = None if chart is None else Path(chart)
         if path is not None:
-            from procjobs.tuning import charts
+            from procjobs.tuning.charts import check_chart
 
-            charts.check_chart(path)
+            check_chart(path)
         if pool is None:
             return cls(path, None, "")
-        from procjobs.settings import editor as settings_file
+        from procjobs.settings.editor import choose_pool, find_place
 
-        place = settings_file.find_place()
-        return cls(path, place, settings_file.choose_pool(place, pool or None))
+        place = find_place()
+        return cls(path, place, choose_pool(place, pool or None))
 
     def draw(self, report: Report) -> None:
-        """Draw the chart that was asked for."""
+        """Draw the chart, if the user asked for one."""
         if self.chart is not None and report.measurements:
-            from procjobs.tuning import charts
+            from procjobs.tuning.charts import draw_chart
 
-            charts.draw_chart(report, self.chart)
+            draw_chart(report, self.chart)
 
     def write(self, workers: int) -> Change | None:
-        """Write the settings, where that was asked for."""
+        """Write the settings, if the user asked for that."""
         if self.place is None:
             return None
-        from procjobs.settings import editor as settings_file
+        from procjobs.settings.editor import write_workers
 
-        return settings_file.write_workers(self.place, self.pool, workers)
+        return write_workers(self.place, self.pool, workers)
 
 
 def _parse_sizes(_context: click.Context, _parameter: click.Parameter, given: str | None) -> list[int] | None:
@@ -82,23 +82,33 @@ def _parse_sizes(_context: click.Context, _parameter: click.Parameter, given: st
     type=tuning_calls.parse_words,
     multiple=True,
     metavar="ARGS",
-    help="The arguments of a call: words, or JSON. Again for more calls, made in turn.",
+    help="The arguments of a call: words, or JSON. Repeat it for more calls, which are made in turn.",
 )
 @click.option(
-    "--args-file", metavar="FILE", help="The arguments of many calls: JSON, one call in each line; - reads them."
+    "--args-file", metavar="FILE", help="A file with a call in each line, as JSON; - reads standard input."
 )
 @click.option(
     "--sizes", callback=_parse_sizes, metavar="1,2,4", help="The sizes to measure; by default up to twice the CPUs."
 )
-@click.option("--most", type=int, metavar="N", help="No larger size than this.")
+@click.option("--most", type=int, metavar="N", help="The largest size to measure.")
 @click.option(
-    "--seconds", type=float, default=_SECONDS, show_default=True, metavar="SECONDS", help="For each size, at least."
+    "--seconds",
+    type=float,
+    default=_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="The minimum time for each size.",
 )
-@click.option("--jobs", type=int, metavar="N", help="For each size, at least; by default 3 per worker, and each call.")
 @click.option(
-    "--memory", type=parameters.parse_size, metavar="SIZE", help="What the pool may use; by default 10% stays free."
+    "--jobs",
+    type=int,
+    metavar="N",
+    help="The minimum number of jobs for each size; by default 3 per worker, and each call once.",
 )
-@click.option("--preload", multiple=True, metavar="MODULE", help="Import it once, before workers are forked.")
+@click.option(
+    "--memory", type=parameters.parse_size, metavar="SIZE", help="The pool's memory limit; by default 10% stays free."
+)
+@click.option("--preload", multiple=True, metavar="MODULE", help="Import this module once, before workers are forked.")
 @click.option("--nice", type=int, metavar="N", help=f"Add to the workers' niceness; by default {NICE}, as in any pool.")
 @click.option(
     "--threads", type=parameters.parse_threads, metavar="N", help="Threads of numeric libraries; auto: CPUs per worker."
@@ -106,7 +116,7 @@ def _parse_sizes(_context: click.Context, _parameter: click.Parameter, given: st
 @click.option(
     "--affinity", type=parameters.parse_cpus, metavar="CPUS", help="spread: a share for each worker; or 0,2-3 for all."
 )
-@click.option("--timeout", type=float, metavar="SECONDS", help="Stop a job when it runs longer; it has failed then.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Stop a job if it runs longer; it counts as failed.")
 @click.option("--chart", metavar="FILE", help="Draw the curve into a file: .png, .svg, .pdf.")
 @click.option(
     "--write",
@@ -114,7 +124,7 @@ def _parse_sizes(_context: click.Context, _parameter: click.Parameter, given: st
     is_flag=False,
     flag_value="",
     metavar="[POOL]",
-    help="Write the result into the settings of this pool, of the only one by default, for this host.",
+    help="Write the result into the settings file for this host and this pool; the default is the only pool there.",
 )
 @parameters.common
 def tune(
@@ -129,59 +139,60 @@ def tune(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Run MODULE:FUNCTION as jobs in pools of several sizes, and tell which size is enough.
+    """Run MODULE:FUNCTION as jobs in pools of several sizes, and find the size that is enough.
 
-    It is the smallest one whose throughput is within 5 % of the best, or cannot be told from it, and that fits into memory.
-    Jobs run as they would in a pool, so they do what they do; what they print is not shown. Exit code 1 if most of them
-    fail, or no size fits into memory. Ctrl-C ends it and shows what was measured so far.
+    This is the smallest size that fits into memory and whose throughput is within 5 % of the best, or so close to the best
+    that the measurement cannot tell them apart. The jobs really run, with all their effects; their output is not shown.
+    Exit code 1 if most jobs fail, or if no size fits into memory. Ctrl-C ends the command and shows the sizes that were
+    measured so far.
     """
-    wishes = _Wishes.checked(chart, pool)
+    destination = _Destination.checked(chart, pool)
     use_working_directory()
     called = calls.load_function(function)
     made = tuning_calls.choose(arguments, dict(keywords), sets, args_file)
     with open(os.devnull, "wb") as nowhere:
         around_start = partial(output.to_standard_error, nowhere.fileno())
         tuning = Tuning(called, made, memory_bytes=memory, around_start=around_start, **parameters.given(options))
-        ended = _measure(tuning, as_json=as_json)
-    return _finish(tuning, ended, wishes, as_json=as_json)
+        ended_by = _measure(tuning, as_json=as_json)
+    return _finish(tuning, ended_by, destination, as_json=as_json)
 
 
 tune.help = (tune.help or "") + parameters.ABOUT_ARGUMENTS + _ABOUT
 
 
 def _measure(tuning: Tuning, *, as_json: bool) -> BaseException | None:
-    """Measure all sizes; return what has ended that before the last one."""
-    is_told = not as_json and not screen.standard_error().is_terminal
+    """Measure all sizes; return the exception that ended this before the last size, or None."""
+    has_lines = not as_json and not screen.standard_error().is_terminal
     try:
-        with tuning_view.progress(len(tuning.sizes)) as tuning.tell:
-            for result in tuning.run():
-                if is_told:
+        with tuning_view.progress(len(tuning.sizes)) as follow:
+            for result in tuning.run(follow):
+                if has_lines:
                     screen.remark(tuning_view.line(result))
     except (KeyboardInterrupt, TuningFailed) as error:
         return error
     return None
 
 
-def _finish(tuning: Tuning, ended: BaseException | None, wishes: _Wishes, *, as_json: bool) -> int:
-    """Show what was measured, write what is to be written, and return the exit code; raise Problem for a failure."""
+def _finish(tuning: Tuning, ended_by: BaseException | None, destination: _Destination, *, as_json: bool) -> int:
+    """Show the report, write the settings and the chart, and return the exit code; raise Problem for a failure."""
     report = tuning.report()
     knee = report.knee
-    change = wishes.write(knee.workers) if ended is None and knee is not None else None
+    change = destination.write(knee.workers) if ended_by is None and knee is not None else None
     if as_json:
-        screen.write_json({**report.document(), "complete": ended is None, "written": _describe(change)})
+        screen.write_json({**report.document(), "complete": ended_by is None, "written": _describe(change)})
     elif report.measurements:
         tuning_view.write(report)
     if change is not None and not as_json:
         screen.write(str(change))
-    wishes.draw(report)
-    if isinstance(ended, KeyboardInterrupt):
+    destination.draw(report)
+    if isinstance(ended_by, KeyboardInterrupt):
         measured = f"{len(report.measurements)} of {text.count(len(tuning.sizes), 'size')} measured"
-        screen.remark(f"procjobs: interrupted, {measured}" + ("; nothing is written" if wishes.place else ""))
+        screen.remark(f"procjobs: interrupted, {measured}" + ("; nothing is written" if destination.place else ""))
         return INTERRUPTED
-    if ended is not None:
-        raise Problem(str(ended), f"`procjobs run {report.function} ...` runs one job and shows what it prints", FAILED)
+    if ended_by is not None:
+        raise Problem(str(ended_by), f"`procjobs run {report.function} ...` runs one job and shows its output", FAILED)
     if knee is None:
-        raise Problem(report.in_words(), "--memory lets the pool have more", FAILED)
+        raise Problem(report.in_words(), "--memory sets another limit", FAILED)
     return OK
 
 

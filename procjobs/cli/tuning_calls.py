@@ -1,4 +1,4 @@
-"""The calls that `tune` makes, from words and files."""
+"""Reads the calls that `tune` makes from words and files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from procjobs.tuning import Call
 
 
 def parse_words(text: str) -> Call:
-    """Return the call that one --args stands for: JSON for a list or an object, else words as a shell has them.
+    """Return the call of one --args: a JSON list or object, or else words that are split as a shell does it.
 
     >>> parse_words('in.mp4 256'), parse_words('["in.mp4", 256]'), parse_words('{"size": 256}')
     (Call(args=('in.mp4', 256), kwargs={}), Call(args=('in.mp4', 256), kwargs={}), Call(args=(), kwargs={'size': 256}))
@@ -31,10 +31,10 @@ def parse_words(text: str) -> Call:
 
 
 def from_value(value: Any) -> Call:
-    """Return the call that a JSON value stands for.
+    """Return the call of a JSON value.
 
-    A list has the arguments, an object those by name; an object of "args" and "kwargs", or one of them, has both kinds.
-    Anything else is the only argument.
+    A list has the arguments by position, an object the arguments by name. An object with the keys "args" and "kwargs", or
+    one of them, has both kinds. Any other value is the only argument.
 
     >>> from_value({"args": ["in.mp4"], "kwargs": {"size": 256}}), from_value("in.mp4")
     (Call(args=('in.mp4',), kwargs={'size': 256}), Call(args=('in.mp4',), kwargs={}))
@@ -49,7 +49,7 @@ def from_value(value: Any) -> Call:
 
 
 def read_file(path: str) -> list[Call]:
-    """Return a call for each line of JSON; a Problem names the line that is none."""
+    """Return a call for each line of JSON; raise Problem with the number of a line that is not JSON."""
     try:
         if path == "-":
             lines = sys.stdin.read().splitlines()
@@ -72,7 +72,7 @@ def read_file(path: str) -> list[Call]:
 
 
 def choose(words: Iterable[str], keywords: Mapping[str, Any], sets: Iterable[Call], path: str | None) -> list[Call]:
-    """Return the calls to make: those of --args and the file, or the one of the command line's words; --kw for all."""
+    """Return the calls of --args and the file, or else the one call of the command line's words; --kw is for all calls."""
     args = tuple(parameters.parse_value(word) for word in words)
     made = [*sets, *(read_file(path) if path is not None else [])]
     if made and args:

@@ -1,4 +1,4 @@
-"""How `tune` looks: bars while a size is measured, and the curve as a table with bars when it is."""
+"""The output of `tune`: bars while a size is measured, and the measured curve as a table with bars."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _WIDEST: Final = 40
 _OTHERS: Final = 66
 """The columns beside the bar."""
 
-Teller = Callable[["Moment"], None]
-"""Is told how far the measuring of a size is."""
+Follower = Callable[["Moment"], None]
+"""A function that is called with each Moment of the measuring."""
 
 
 @contextmanager
-def progress(count: int) -> Iterator[Teller]:
-    """Draw how far it is, on a terminal; `count` sizes are measured."""
+def progress(count: int) -> Iterator[Follower]:
+    """Draw the progress of measuring `count` sizes, if standard error is a terminal."""
     console = screen.standard_error()
     if not console.is_terminal:
         yield _ignore
@@ -39,14 +39,14 @@ def progress(count: int) -> Iterator[Teller]:
         BarColumn(bar_width=max(min(console.width - 60, _WIDEST), 10)),
         TextColumn("{task.fields[stage]}"),
     )
-    # While a pool is started, standard error is the pool's: what is drawn meanwhile goes to a copy of the terminal.
+    # While a pool starts, standard error is redirected for the pool. So the bars are drawn on a copy of the descriptor.
     with open(os.dup(2), "w") as terminal:
         own = Console(file=terminal, highlight=False, theme=Theme(colours.BARS))
         with Progress(*columns, console=own, transient=True, refresh_per_second=10) as drawn:
             whole = drawn.add_task("", total=count, stage="")
             tasks: dict[int, Any] = {}
 
-            def tell(moment: Moment) -> None:
+            def follow(moment: Moment) -> None:
                 if moment.workers not in tasks:
                     for former in tasks.values():
                         drawn.update(former, completed=1, visible=False)
@@ -54,7 +54,7 @@ def progress(count: int) -> Iterator[Teller]:
                     drawn.update(whole, description=f"size {len(tasks)} of {count}", completed=len(tasks) - 1)
                 drawn.update(tasks[moment.workers], completed=_share(moment), stage=_stage(moment))
 
-            yield tell
+            yield follow
 
 
 def _share(moment: Moment) -> float:
@@ -62,27 +62,27 @@ def _share(moment: Moment) -> float:
 
 
 def _stage(moment: Moment) -> str:
-    said = moment.stage
+    shown = moment.stage
     if moment.stage == "measuring":
-        said = f"{text.duration(moment.elapsed)} of {text.duration(moment.seconds)}, {text.count(moment.jobs, 'job')}"
+        shown = f"{text.duration(moment.elapsed)} of {text.duration(moment.seconds)}, {text.count(moment.jobs, 'job')}"
         if moment.elapsed >= moment.seconds:
-            said += f" of {moment.min_jobs}"
-        said += f", {text.size(moment.memory_bytes)}"
-    return said + (f", [bold {colours.RED}]{moment.failed} failed[/]" if moment.failed else "")
+            shown += f" of {moment.min_jobs}"
+        shown += f", {text.size(moment.memory_bytes)}"
+    return shown + (f", [bold {colours.RED}]{moment.failed} failed[/]" if moment.failed else "")
 
 
 def _ignore(_moment: Moment) -> None:
-    """Nobody looks."""
+    """Draw nothing: there is no terminal."""
 
 
 def line(result: Measurement | Skipped) -> str:
-    """Return what was found at a size, in one line."""
+    """Return the result of a size in one line."""
     workers = text.count(result.workers, "worker")
     if isinstance(result, Skipped):
         return f"{workers}: left out, would need {text.size(result.expected_bytes)} of memory"
-    said = f"{workers}: {digits(result.throughput)} jobs/s, {text.count(result.jobs, 'job')} in {result.seconds:.1f}s"
-    said += f", p50 {text.span(result.p50)}, {text.size(result.memory_bytes)}"
-    return said + (f", {result.failed} failed" if result.failed else "")
+    shown = f"{workers}: {digits(result.throughput)} jobs/s, {text.count(result.jobs, 'job')} in {result.seconds:.1f}s"
+    shown += f", p50 {text.span(result.p50)}, {text.size(result.memory_bytes)}"
+    return shown + (f", {result.failed} failed" if result.failed else "")
 
 
 def write(report: Report) -> None:
@@ -90,14 +90,15 @@ def write(report: Report) -> None:
     if report.measurements:
         screen.write_table(table(report))
         screen.write()
-    for said in (report.in_words(), *(f"  {remark}" for remark in report.remarks())):
-        screen.write(said)
+    for sentence in (report.in_words(), *(f"  {remark}" for remark in report.remarks())):
+        screen.write(sentence)
 
 
 def table(report: Report) -> Any:
-    """Return the curve: a line for each size, its throughput as a bar, the recommended one marked with >.
+    """Return the curve: a row for each size, with its throughput as a bar; > marks the recommended size.
 
-    A bar for each size, and not a line through points: sizes are few, and what is between them was not measured.
+    There is a bar for each size and not a line through points, because the sizes are few, and nothing between them was
+    measured.
     """
     from rich.bar import Bar
     from rich.text import Text
@@ -109,13 +110,13 @@ def table(report: Report) -> Any:
     for name in [*names, ">FAILED"] if has_failures else names:
         drawn.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", no_wrap=True)
     knee = report.knee
-    most = max(measured.throughput for measured in report.measurements)
+    highest = max(measured.throughput for measured in report.measurements)
     for measured in report.measurements:
         is_chosen = knee is not None and measured.workers == knee.workers
         is_too_big = knee is not None and measured.workers in knee.too_big
         color = colours.GREEN if is_chosen else colours.RED if is_too_big else colours.CYAN
         cells = [Text(cell) for cell in _cells(report, measured)]
-        bar = Bar(most or 1.0, 0, measured.throughput, width=width, color=color)
+        bar = Bar(highest or 1.0, 0, measured.throughput, width=width, color=color)
         row: list[Text | Bar] = [Text(">" if is_chosen else "", style=color), *cells[:2], bar, *cells[2:]]
         if has_failures:
             row.append(Text(str(measured.failed), style=colours.RED if measured.failed else ""))

@@ -1,10 +1,12 @@
-"""How many workers a pool should have on this host, found by running the real job at several sizes.
+"""Finds how many workers a pool should have on this host, by running the real job in pools of several sizes.
 
-1. What is measured is a private pool as users start it, in a closed loop: more jobs are queued than there are workers, and
-   each one that ends is followed by another. Nothing of the job is imitated.
-2. A size that would not fit into memory is not tried, and never recommended (`memory`).
+Import the names below; start reading at `tuning`, then `measure` (one size), `load` (the jobs) and `knee` (the choice).
+
+1. Each size is measured with a private pool as users start it, in a closed loop: more jobs are queued than there are
+   workers, and a new job follows each job that ends. The job is the real one, with all its effects.
+2. A size that would not fit into memory is not tried, and never recommended.
 3. Only sizes that were measured are recommended; nothing is extrapolated (`knee`, which is pure and explains its rule).
-4. What was measured before a failure or Ctrl-C is kept, and can be shown.
+4. Sizes that were measured before a failure or Ctrl-C are kept, and can be shown.
 
 >>> from procjobs.tuning import tune
 >>> report = tune(pow, [(2, 10), (3, 20)], sizes=[1], seconds=0.1)

@@ -1,4 +1,4 @@
-"""The measured curve as a picture in a file."""
+"""Draws the measured curve into a file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _CURVE, _CHOSEN, _FAINT, _LIMIT = "#1f6feb", "#1a7f37", "#8c959f", "#cf222e"
 
 
 def check_chart(path: Path) -> None:
-    """Raise ConfigurationError if no picture can be written there; before the minutes that measuring takes."""
+    """Raise ConfigurationError if no picture can be written there. It is called before the minutes of measuring."""
     if path.suffix.lower() not in FORMATS:
-        raise ConfigurationError(f"{path}: a chart can be {', '.join(FORMATS)}; give it one of these endings")
+        raise ConfigurationError(f"{path}: a chart must end in one of {', '.join(FORMATS)}")
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"{path}: there is no directory {path.absolute().parent}")
     if importlib.util.find_spec("matplotlib") is None:
@@ -29,7 +29,7 @@ def check_chart(path: Path) -> None:
 def draw_chart(report: Report, path: Path) -> None:
     """Draw throughput, and below it memory, over the number of workers; raise ConfigurationError as `check_chart` does."""
     check_chart(path)
-    from matplotlib.figure import Figure  # without pyplot: no window, no backend of somebody else's is touched
+    from matplotlib.figure import Figure  # not pyplot: it would open windows and change the application's backend
 
     figure = Figure(figsize=(7.2, 5.4), layout="constrained")
     rates, memory = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -52,7 +52,7 @@ def _draw_rates(report: Report, axes: Any) -> None:
     rates = [measured.throughput for measured in report.measurements]
     errors = [measured.standard_error for measured in report.measurements]
     axes.errorbar(sizes, rates, yerr=errors, color=_CURVE, marker="o", markersize=4, capsize=2, label="measured")
-    ideal = "if each did as much as the first"
+    ideal = "if each worker did as much as one alone"
     axes.axline((0, 0), slope=rates[0] / sizes[0], color=_FAINT, linestyle="--", linewidth=1, label=ideal)
     knee = report.knee
     if knee is not None:
@@ -72,9 +72,9 @@ def _draw_memory(report: Report, axes: Any) -> None:
     memory = [measured.memory_bytes / 2**20 for measured in report.measurements]
     axes.bar(sizes, memory, width=0.5, color=_CURVE, alpha=0.6)
     limit = report.memory_limit_bytes / 2**20
-    if math.isfinite(limit) and limit < 2 * max(memory):  # one far above would flatten the rest
+    if math.isfinite(limit) and limit < 2 * max(memory):  # a limit far above would flatten the bars
         axes.axhline(limit, color=_LIMIT, linewidth=1)
-        axes.annotate("may be used", (sizes[0], limit), color=_LIMIT, fontsize=8, va="bottom")
+        axes.annotate("limit", (sizes[0], limit), color=_LIMIT, fontsize=8, va="bottom")
     axes.set_ylabel("memory, MB")
     axes.set_xlabel("workers")
     axes.set_xticks(sizes)

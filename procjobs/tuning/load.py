@@ -1,4 +1,4 @@
-"""The closed loop: as many jobs are kept waiting as the workers need never to wait for one."""
+"""The closed loop: keeps enough jobs queued that no worker ever waits for one."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from procjobs.client.job import Job
     from procjobs.client.pool import Pool
 
-_AHEAD_SECONDS: Final = 0.25
-"""The most work that waits beyond one job for each worker."""
-_MAX_AHEAD: Final = 2_000
-_LOOK_SECONDS: Final = 0.05
+_MAX_BACKLOG_SECONDS: Final = 0.25
+"""The queue holds at most this much work, or one job for each worker if that is more."""
+_MAX_BACKLOG: Final = 2_000
+_POLL_INTERVAL: Final = 0.05
 
 
 class Load:
-    """Submits calls to a pool in turn, and another one for each that has ended; `runs` are those that have, in order.
+    """Submits calls to a pool in turn, and a new one for each job that ends.
 
-    `failures` counts those of them that failed, by their reason.
+    `runs` has the ended jobs in the order of their ends; `failures` counts the failed ones by reason.
 
-    Used by one thread; the pool's receiver thread only says that a job has ended, and when.
+    One thread uses this object. The pool's receiver thread only notes the time at which a job ends.
     """
 
     def __init__(self, pool: Pool, function: Callable[..., Any], calls: Sequence[Call], workers: int) -> None:
@@ -46,27 +46,27 @@ class Load:
         self.failures: Counter[str] = Counter()
 
     def turn(self, seconds: float) -> None:
-        """Submit what is missing, wait for a job to end, at most so long, and take note of those that have."""
-        while self._outstanding < self._workers + self._ahead():
+        """Fill the queue, wait up to `seconds` for a job to end, and collect the jobs that have ended."""
+        while self._outstanding < self._workers + self._backlog():
             self._submit()
         self._something_ended.wait(seconds)
         self._something_ended.clear()
         self._collect()
 
     def finish(self) -> None:
-        """Let the running jobs end, and then the pool; those that have not begun never do."""
-        self._pool.pause()  # returns when no further one is started
+        """Let the running jobs end, and then stop the pool. Queued jobs never start."""
+        self._pool.pause()  # after this call no further job starts
         while self._pool.stats().busy:
-            self._something_ended.wait(_LOOK_SECONDS)
+            self._something_ended.wait(_POLL_INTERVAL)
             self._something_ended.clear()
-        self._collect()  # before the end of the pool: how they went is read from its table
+        self._collect()  # before the pool stops, because the status of a job is read from its table
         self._pool.stop()
 
-    def _ahead(self) -> int:
-        """Return how many jobs are to wait: one for each worker, and more where so small ones end that they run out."""
+    def _backlog(self) -> int:
+        """Return how many jobs should be queued: one for each worker, more if jobs are so short that the queue empties."""
         spent = perf_counter() - self._begun_at
-        most = min(math.ceil(_AHEAD_SECONDS * len(self.runs) / spent), _MAX_AHEAD)
-        return max(self._workers, min(self._wanted, most))
+        limit = min(math.ceil(_MAX_BACKLOG_SECONDS * len(self.runs) / spent), _MAX_BACKLOG)
+        return max(self._workers, min(self._wanted, limit))
 
     def _submit(self) -> None:
         call = next(self._calls)
@@ -75,13 +75,13 @@ class Load:
         job.add_done_callback(self._note)
 
     def _note(self, job: Any) -> None:
-        """In the receiver thread: nothing but the time, so that the next answer is not kept waiting."""
+        """Note the end of a job. This runs in the receiver thread, so it must not delay the next answer."""
         self._ended.append((perf_counter(), job))
         self._something_ended.set()
 
     def _collect(self) -> None:
         if 2 * len(self._ended) >= self._outstanding:
-            self._wanted = min(2 * self._wanted, _MAX_AHEAD)
+            self._wanted = min(2 * self._wanted, _MAX_BACKLOG)
         while self._ended:
             ended_at, job = self._ended.popleft()
             self._outstanding -= 1
@@ -92,10 +92,10 @@ class Load:
 
 
 def _run_of(job: Job[Any], ended_at: float) -> Run:
-    """Return how a job went; its result is not unpickled, which is not what is measured."""
+    """Return the run of a job. Its result is not unpickled, because that would disturb the measurement."""
     try:
         status = job.status()
-    except UnknownJob:  # its record was evicted by later ones, or has gone with its supervisor
+    except UnknownJob:  # the job's record was evicted by later jobs, or has gone with its supervisor
         error = job.exception()
         return Run(ended_at, 0.0, None if error is None else type(error).__name__)
     seconds = 0.0
@@ -103,11 +103,11 @@ def _run_of(job: Job[Any], ended_at: float) -> Run:
         seconds = max(status.finished_at - status.started_at, 0.0)
     if status.state == "succeeded":
         return Run(ended_at, seconds)
-    if status.reason is None:  # what its supervisor, which has gone, has left of it
+    if status.reason is None:  # the supervisor went down before it wrote the end of the job
         return Run(ended_at, seconds, type(job.exception()).__name__)
     return Run(ended_at, seconds, _reason(status.reason, status.error))
 
 
 def _reason(reason: str, error: str | None) -> str:
-    """Return why a job failed, the same text for the same cause: what it raised, or how it ended."""
+    """Return the reason of a failure: the last line of the job's exception, or the reason of its status."""
     return error.strip().splitlines()[-1][:100] if reason == "raised" and error else reason

@@ -1,4 +1,4 @@
-"""What is to be measured: the sizes, and the calls that are made in turn. Pure."""
+"""Plans the measuring: the sizes, and the calls that are made in turn. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from procjobs.errors import ConfigurationError
 from procjobs.shared.config import MAX_SLOTS, check_count
 
 _MAX_JOBS: Final = 200
-"""So many calls are made once each at every size, unless another number is asked for."""
+"""At every size each call is made once, up to this number of calls, unless the user asks for another number of jobs."""
 _JOBS_PER_WORKER: Final = 3
 
 
@@ -21,7 +21,7 @@ class Call(NamedTuple):
 
 
 def check_calls(calls: Iterable[Call | Sequence[Any]]) -> list[Call]:
-    """Return calls, of which each was given as one or as its positional arguments; raise ConfigurationError if none is."""
+    """Return the calls, each given as a Call or as a sequence of positional arguments; raise ConfigurationError if empty."""
     checked: list[Call] = []
     for call in calls:
         if isinstance(call, str | bytes) or not isinstance(call, Sequence):
@@ -30,15 +30,15 @@ def check_calls(calls: Iterable[Call | Sequence[Any]]) -> list[Call]:
             )
         checked.append(call if isinstance(call, Call) else Call(tuple(call)))
     if not checked:
-        raise ConfigurationError("calls: there is none; give at least one, [()] for a function without arguments")
+        raise ConfigurationError("calls is empty: give at least one call, [()] for a function without arguments")
     return checked
 
 
 def default_sizes(cpus: int, most: int | None = None) -> list[int]:
-    """Return the sizes that tell most about a host with so many CPUs, up to `most` (twice the CPUs, and at least 4).
+    """Return the sizes to measure on a host with this many CPUs, up to `most` (default: twice the CPUs, and at least 4).
 
-    They are 1, 2, 3, 4 and from there in steps of about a third, with the number of CPUs among them: CPU-bound jobs have
-    their knee there. Beyond it, jobs that wait for disks or the network may still gain.
+    They are 1, 2, 3, 4 and then grow in steps of about a third. The number of CPUs is always among them, because CPU-bound
+    jobs have their knee there. Beyond it, jobs that wait for disks or the network may still gain.
 
     >>> default_sizes(2), default_sizes(10), default_sizes(8, most=5)
     ([1, 2, 3, 4], [1, 2, 3, 4, 6, 8, 10, 12, 16, 20], [1, 2, 3, 4, 5])
@@ -53,17 +53,17 @@ def default_sizes(cpus: int, most: int | None = None) -> list[int]:
 
 
 def check_sizes(sizes: Iterable[int]) -> list[int]:
-    """Return sizes in order, each once; raise ConfigurationError for what is none."""
+    """Return the sizes in order, each once; raise ConfigurationError for an invalid size or an empty list."""
     checked = sorted({check_count("sizes", size, minimum=1, maximum=MAX_SLOTS) for size in sizes})
     if not checked:
-        raise ConfigurationError("sizes: there is none; give some, such as [1, 2, 4]")
+        raise ConfigurationError("sizes is empty: give some sizes, such as [1, 2, 4]")
     return checked
 
 
 def min_jobs(workers: int, calls: int, asked: int | None) -> int:
     """Return how many jobs have to end while a size is measured.
 
-    Three for each worker, so that a job more or less does not matter; and each call once, since sizes that have done
-    different calls cannot be compared. Of very many calls a part has to do.
+    There are three jobs for each worker, so that one job more or less does not matter. Each call is made once, because
+    sizes that ran different calls cannot be compared; of a very long list of calls only a part is used.
     """
     return asked if asked is not None else max(_JOBS_PER_WORKER * workers, min(calls, _MAX_JOBS))

@@ -1,4 +1,4 @@
-"""What was measured, what follows from it, and how that is said. Pure."""
+"""The measured values of all sizes, the recommendation, and both in words. Pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Any, Final
 
 from procjobs.tuning.knee import Knee, Point, find_knee
 
-_MUCH: Final = 0.1
-"""The share of the host's CPUs that others may use before it is told."""
-_SLOWER: Final = 1.5
+_MAX_OTHER_CPU_SHARE: Final = 0.1
+"""A remark is written if other programs use more than this share of the host's CPUs."""
+_MAX_SLOWDOWN: Final = 1.5
+"""A remark is written if a job takes more than this many times as long as alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a pool of one size has done. Times in seconds, memory in bytes, CPUs as a number of them.
+    """The measured values of one size. Times are in seconds, memory is in bytes, CPU use is a number of CPUs.
 
-    `throughput` is how many jobs succeeded per second, with its `standard_error`; `p50` and `p95` are how long a job ran.
-    `memory_bytes` is the most that the whole pool had at once, supervisor and template too, pages that several share being
-    counted once (PSS); `workers_memory_bytes` the same of the workers with what they had started; `worker_rss_bytes` the
-    most that one of them had. `cpu_seconds_per_job` includes what the pool itself needs. `pool_cpus` were used by the pool
-    on average, `other_cpus` by everybody else on the host. `failures` counts failed jobs by reason, warm-up included.
+    `throughput` is the number of successful jobs per second, with its `standard_error`; `p50` and `p95` are run times.
+    `memory_bytes` is the highest memory use of the whole pool, with supervisor and template; pages that processes share
+    count once (PSS). `workers_memory_bytes` is the same for the workers and their children, `worker_rss_bytes` the highest
+    use of one worker. `cpu_seconds_per_job` includes the pool's own work. `pool_cpus` is the average CPU use of the pool,
+    `other_cpus` that of all other programs on the host. `failures` counts failed jobs by reason, warm-up included.
     """
 
     workers: int
@@ -42,18 +43,18 @@ class Measurement:
 
     @property
     def failed(self) -> int:
-        """How many jobs failed."""
+        """The number of failed jobs."""
         return sum(self.failures.values())
 
     @property
     def point(self) -> Point:
-        """What the choice of a size depends on."""
+        """The values that the choice of a size depends on."""
         return Point(self.workers, self.throughput, self.standard_error, self.memory_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A size that was not measured, or not to its end, since it would need more memory than there is."""
+    """A size that was not measured, or not to its end, because it needs more memory than the limit."""
 
     workers: int
     expected_bytes: int
@@ -61,7 +62,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that was measured on a host with so many CPUs, for a pool that may have so many bytes."""
+    """All measured sizes, with the CPUs of the host and the memory limit of the pool."""
 
     function: str
     cpus: int
@@ -71,15 +72,15 @@ class Report:
 
     @property
     def knee(self) -> Knee | None:
-        """The size to recommend, None if there is none."""
+        """The size to recommend, None if no size can be recommended."""
         return find_knee([measured.point for measured in self.measurements], self.memory_limit_bytes)
 
     def at(self, workers: int) -> Measurement:
-        """Return what was measured at a size."""
+        """Return the measurement of a size."""
         return next(measured for measured in self.measurements if measured.workers == workers)
 
     def efficiency(self, measured: Measurement) -> float | None:
-        """Return what a worker does of what the only worker did, 0.0 to about 1.0; None if that was not measured."""
+        """Return the throughput of one worker compared with a pool of one worker, 0.0 to about 1.0; None if unknown."""
         first = self.measurements[0]
         if first.workers != 1 or not first.throughput:
             return None
@@ -91,13 +92,13 @@ class Report:
         if knee is None:
             return self._no_size()
         chosen, best = self.at(knee.workers), self.at(knee.best)
-        said = f"{_workers(chosen.workers)}: {digits(chosen.throughput)} jobs/s"
+        sentence = f"{_workers(chosen.workers)}: {digits(chosen.throughput)} jobs/s"
         if chosen.workers == best.workers:
-            return said + (", the most of all" if len(self.measurements) > 1 else "")
+            return sentence + (", the most of all" if len(self.measurements) > 1 else "")
         share = chosen.throughput / best.throughput
-        said += f", {share:.0%} of the most ({_workers(best.workers)}: {digits(best.throughput)})"
+        sentence += f", {share:.0%} of the most ({_workers(best.workers)}: {digits(best.throughput)})"
         saved = 1 - chosen.memory_bytes / best.memory_bytes if best.memory_bytes else 0.0
-        return said + (f" with {saved:.0%} less memory" if saved >= 0.01 else "")
+        return sentence + (f" with {saved:.0%} less memory" if saved >= 0.01 else "")
 
     def _no_size(self) -> str:
         if not self.measurements and not self.skipped:
@@ -107,41 +108,41 @@ class Report:
         return f"no size fits into memory: the smallest needs {_mebibytes(min(needs))}, and {limit} may be used"
 
     def remarks(self) -> list[str]:
-        """Return what whoever follows the recommendation should know, a sentence each."""
+        """Return remarks on the recommendation and on doubts about the numbers, one sentence each."""
         return [*self._remarks_on_sizes(), *self._remarks_on_measuring()]
 
     def _remarks_on_sizes(self) -> list[str]:
-        knee, said = self.knee, []
+        knee, remarks = self.knee, []
         too_big = sorted({one.workers for one in self.skipped} | set(knee.too_big if knee else ()))
         if too_big and knee is not None:
             limit = _mebibytes(self.memory_limit_bytes)
-            said.append(f"{_workers(*too_big)} would need more memory than the {limit} that may be used")
+            remarks.append(f"{_workers(*too_big)} would need more memory than the {limit} that may be used")
         if knee is None:
-            return said
+            return remarks
         chosen, first = self.at(knee.workers), self.measurements[0]
         if knee.is_growing and not too_big:
-            said.append(f"more may be better still: {knee.workers} is the largest size measured; see --most")
-        if first.p50 and chosen.p50 > _SLOWER * first.p50:
+            remarks.append(f"more may be better still: {knee.workers} is the largest size measured; see --most")
+        if first.p50 and chosen.p50 > _MAX_SLOWDOWN * first.p50:
             ratio = chosen.p50 / first.p50
-            said.append(
-                f"a job takes {ratio:.1f} times as long as with {_workers(first.workers)}: they are in each other's way"
+            remarks.append(
+                f"a job takes {ratio:.1f} times as long as with {_workers(first.workers)}: the jobs slow each other down"
             )
-        return said
+        return remarks
 
     def _remarks_on_measuring(self) -> list[str]:
-        knee, said = self.knee, []
+        knee, remarks = self.knee, []
         others = max((measured.other_cpus for measured in self.measurements), default=0.0)
-        if others > _MUCH * self.cpus:
-            said.append(f"others used up to {others:.1f} of the host's CPUs meanwhile: repeat it when they do not")
+        if others > _MAX_OTHER_CPU_SHARE * self.cpus:
+            remarks.append(f"other programs used up to {others:.1f} of the host's CPUs: measure again when they are idle")
         if knee is not None and knee.is_noisy:
-            said.append("the throughput varied too much to tell these sizes apart: measure for longer; see --seconds")
+            remarks.append("the throughput varied too much to tell these sizes apart: measure for longer; see --seconds")
         failed = sum(measured.failed for measured in self.measurements)
         if failed:
-            said.append(f"{failed} {'job' if failed == 1 else 'jobs'} failed: {describe_failures(self.measurements)}")
-        return said
+            remarks.append(f"{failed} {'job' if failed == 1 else 'jobs'} failed: {describe_failures(self.measurements)}")
+        return remarks
 
     def document(self) -> dict[str, Any]:
-        """Return everything as JSON can have it."""
+        """Return the whole report as a JSON document."""
         knee = self.knee
         measurements = [
             {**asdict(measured), "failed": measured.failed, "efficiency": self.efficiency(measured)}
@@ -160,7 +161,7 @@ class Report:
 
 
 def describe_failures(measurements: Sequence[Measurement]) -> str:
-    """Return why jobs failed, the most frequent reason first."""
+    """Return the reasons of all failures, the most frequent first."""
     counts: dict[str, int] = {}
     for measured in measurements:
         for reason, count in measured.failures.items():
@@ -169,15 +170,15 @@ def describe_failures(measurements: Sequence[Measurement]) -> str:
 
 
 def describe_counts(counts: dict[str, int]) -> str:
-    """Return the three most frequent of these reasons with their numbers.
+    """Return the three most frequent reasons with their numbers.
 
     >>> describe_counts({"ValueError: no": 1, "crashed": 3})
     'crashed (3), ValueError: no (1)'
     """
     frequent = sorted(counts.items(), key=lambda item: -item[1])[:3]
     left = len(counts) - len(frequent)
-    said = ", ".join(f"{reason} ({count})" for reason, count in frequent)
-    return said + (f" and {left} other reasons" if left > 0 else "")
+    shown = ", ".join(f"{reason} ({count})" for reason, count in frequent)
+    return shown + (f" and {left} other reasons" if left > 0 else "")
 
 
 def _workers(*numbers: int) -> str:
@@ -185,7 +186,7 @@ def _workers(*numbers: int) -> str:
 
 
 def digits(value: float) -> str:
-    """Return a number with three digits.
+    """Return a number with three significant digits.
 
     >>> digits(0.01234), digits(11.84), digits(54_600.2)
     ('0.0123', '11.8', '54,600')

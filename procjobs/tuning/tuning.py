@@ -1,4 +1,4 @@
-"""The sizes one after the other, from the smallest: `tune`."""
+"""`tune`: measures the sizes one after the other, from the smallest to the largest."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SECONDS: Final = 10.0
 
 
 def tune(function: Callable[..., Any], calls: Iterable[Call | Sequence[Any]] = ((),), **options: Any) -> Report:
-    """Return what pools of several sizes do with calls of a function, and which size to take: `report.knee.workers`.
+    """Measure calls of a function in pools of several sizes; return a report. `report.knee.workers` is the size to take.
 
-    Takes `seconds` and more for each size, and keeps the host busy meanwhile. `calls` are made in turn; each is a `Call` or
+    Measuring takes at least `seconds` for each size, and keeps the host busy. `calls` are made in turn; each is a `Call` or
     a sequence of positional arguments. The options are those of `Tuning`. Raise TuningFailed if most jobs fail.
     """
     tuning = Tuning(function, calls, **options)
@@ -29,15 +29,15 @@ def tune(function: Callable[..., Any], calls: Iterable[Call | Sequence[Any]] = (
 
 
 class Tuning:
-    """Measures a function at several sizes of a pool; `report` tells of what was measured so far.
+    """Measures a function in pools of several sizes; `report` returns the result so far.
 
     sizes: numbers of workers; by default those of `default_sizes`, up to `most`.
-    seconds, jobs: how long each size is measured at least, and how many jobs have to end meanwhile; by default three for
-    each worker, and each call once.
-    memory_bytes: what the pool may use; by default what is available now but for a tenth of all.
-    around_start: is entered while a pool is started, whose jobs print where it then prints.
-    tell: is called with a Moment, several times a second.
-    settings: those of the Pool, such as preload, nice, threads, affinity, timeout; what is not given is its default.
+    seconds, jobs: the minimum time for each size, and the minimum number of jobs that end in it; by default three for each
+    worker, and each call once.
+    memory_bytes: the memory limit of a pool; by default the memory that is available now, less a tenth of the whole.
+    around_start: a context in which each pool is started; the pool and its jobs keep the standard output of this context.
+    tell: a function that is called with a Moment, several times a second.
+    settings: settings of the Pool, such as preload, nice, threads, affinity, timeout.
     """
 
     def __init__(
@@ -67,39 +67,38 @@ class Tuning:
             check_count("memory_bytes", memory_bytes, minimum=1, maximum=2**60)
         self._limit = memory_to_use() if memory_bytes is None else memory_bytes
         checked = check_seconds("seconds", seconds, optional=False) or SECONDS
-        self._plan = Plan(
-            function, self._calls, checked, self._limit, check_settings(settings), around_start, self._pass_on
-        )
-        self.tell = tell
+        self._plan = Plan(function, self._calls, checked, self._limit, check_settings(settings), around_start)
+        self._tell = tell
         self._measured: list[Measurement] = []
         self._skipped: list[Skipped] = []
 
-    def run(self) -> Iterator[Measurement | Skipped]:
-        """Measure the sizes, and yield each one when it is measured, or skipped for want of memory."""
+    def run(self, tell: Callable[[Moment], None] | None = None) -> Iterator[Measurement | Skipped]:
+        """Measure the sizes, and yield each when it is measured, or skipped for lack of memory.
+
+        `tell` is used for this run instead of the constructor's.
+        """
+        tell = self._tell if tell is None else tell
         for workers in self.sizes:
             expected = self._expected_bytes(workers)
             if expected > self._limit:
                 result: Measurement | Skipped = Skipped(workers, expected)
             else:
-                result = measure(self._plan, workers, min_jobs(workers, len(self._calls), self._jobs))
+                result = measure(self._plan, workers, min_jobs(workers, len(self._calls), self._jobs), tell)
             if isinstance(result, Skipped):
                 self._skipped.append(result)
             else:
                 self._measured.append(result)
             yield result
 
-    def _pass_on(self, moment: Moment) -> None:
-        self.tell(moment)
-
     def report(self) -> Report:
-        """Return what was measured so far."""
+        """Return a report on the sizes that were measured so far."""
         name = f"{self._plan.function.__module__}:{self._plan.function.__qualname__}"
         return Report(name, self._cpus, self._limit, tuple(self._measured), tuple(self._skipped))
 
     def _expected_bytes(self, workers: int) -> int:
-        """Return the memory that a larger pool will need: that of the last one, and as much for each further worker.
+        """Return the memory that a larger pool will need: the memory of the last size, plus its average for each new worker.
 
-        A size that was given up is taken for one that needs as much as it had by then.
+        A size that was given up counts with the memory that it had at that time.
         """
         known = [(one.workers, one.memory_bytes, one.workers_memory_bytes) for one in self._measured]
         known += [(one.workers, one.expected_bytes, one.expected_bytes) for one in self._skipped]
@@ -110,9 +109,9 @@ class Tuning:
 
 
 def memory_to_use() -> int:
-    """Return how many bytes a pool may use on this host or in this container: what is available, but for a tenth of all.
+    """Return how many bytes a pool may use on this host or in this container: the available memory less a tenth of all.
 
-    The tenth is for what grows meanwhile: the file cache of the jobs, the web server beside them.
+    The tenth is left for growth during the measuring: the file cache of the jobs, the web server beside them.
     """
     facts = hostinfo.read_memory_facts()
     whole = facts.total_bytes if facts.cgroup_limit_bytes is None else min(facts.total_bytes, facts.cgroup_limit_bytes)

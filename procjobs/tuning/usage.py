@@ -1,4 +1,4 @@
-"""What a pool uses while it is measured: memory at its peak, CPU time from one moment to another."""
+"""The use of a pool while it is measured: its peak of memory, and its CPU time between two moments."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 _INTERVAL: Final = 0.2
 _SHARE: Final = 50
-"""Reading the page tables of large workers takes a while, on the CPUs that are measured: one part in so many is spent."""
+"""Reading the page tables of large workers takes CPU time from the measured jobs: at most one part in 50 is spent on it."""
 
 
 class Peak(NamedTuple):
-    """The most memory that was seen in use at once, in bytes: by the whole pool, all workers (PSS), one worker (RSS)."""
+    """The highest memory use in bytes: of the whole pool and of all workers (PSS), and of one worker (RSS)."""
 
     pool: int = 0
     workers: int = 0
@@ -25,7 +25,7 @@ class Peak(NamedTuple):
 
 
 class CpuTime(NamedTuple):
-    """CPU seconds spent so far by a pool, with all that has ended in it, and by the whole host; and when that was read."""
+    """CPU seconds spent so far by a pool, with its ended processes, and by the whole host; and the time of the reading."""
 
     pool: float
     host: float
@@ -39,7 +39,7 @@ def cpu_time(pool: Pool) -> CpuTime:
 
 
 class MemoryWatch:
-    """Looks at a pool's memory again and again, in a thread of its own, from its construction to `stop`."""
+    """Measures a pool's memory again and again in a thread of its own, from the construction to `stop`."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -49,7 +49,7 @@ class MemoryWatch:
         self._thread.start()
 
     def stop(self) -> Peak:
-        """Take a last look, and return the peak."""
+        """Measure a last time, and return the peak."""
         self._ended.set()
         self._thread.join()
         return self.peak
@@ -59,12 +59,12 @@ class MemoryWatch:
         while True:
             is_last = self._ended.wait(pause)
             begun = perf_counter()
-            self._look()
+            self._measure()
             if is_last:
                 return
             pause = max(_INTERVAL, _SHARE * (perf_counter() - begun))
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         tree = observe.ProcessTree()
         supervisor, workers = self._pool.stats().supervisor_pid, self._pool.workers()
         each = [observe.memory_of(tree.members(worker.pid, 0.0)) for worker in workers if worker.pid]

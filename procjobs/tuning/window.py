@@ -1,4 +1,4 @@
-"""From single runs to numbers: throughput within a span of time, its error, percentiles. Pure."""
+"""Statistics of single runs: the throughput within a span of time, its error, percentiles. Pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 PARTS: Final = 5
-"""Into so many parts a span is divided, to see how much they differ."""
+"""The number of parts of a span that are compared with each other."""
 
 
 class Run(NamedTuple):
-    """A job that has ended: when by the monotonic clock, how long it ran, in seconds; and why it failed, if it did."""
+    """An ended job: the time of its end by the monotonic clock, its run time in seconds, and the reason of a failure."""
 
     ended_at: float
     seconds: float
@@ -23,8 +23,8 @@ class Run(NamedTuple):
 def throughput(runs: Iterable[Run], begin: float, end: float) -> float:
     """Return the jobs per second that were done between two moments.
 
-    A job that only a part of was within them counts as that part. Counting those that ended would err by as many jobs as
-    there are workers, since jobs of equal length end together: of 4 workers and 3 rounds, by a third.
+    A job that lies only partly between them counts as that part. Counting only the ends of jobs could be wrong by one job
+    for each worker, because jobs of equal length end together: with 4 workers and 3 rounds, by a third.
 
     >>> throughput([Run(1.0, 1.0), Run(2.0, 1.0), Run(4.0, 2.0)], 0.5, 3.0)
     0.8
@@ -39,10 +39,10 @@ def throughput(runs: Iterable[Run], begin: float, end: float) -> float:
 
 
 def standard_error(runs: Sequence[Run], begin: float, end: float) -> float:
-    """Return the standard error of the throughput, from how much it differs between parts of the span.
+    """Return the standard error of the throughput, computed from the differences between parts of the span.
 
-    The method of batch means (Law, Simulation Modeling and Analysis, 9.5.3): neighbouring jobs depend on each other, so
-    their number says little about the error; the means of longer parts hardly do.
+    This is the method of batch means (Law, Simulation Modeling and Analysis, 9.5.3): neighbouring jobs depend on each
+    other, so single jobs would give a wrong error. The means of longer parts are almost independent.
     """
     edges = [begin + (end - begin) * part / PARTS for part in range(PARTS + 1)]
     rates = [throughput(runs, *between) for between in itertools.pairwise(edges)]
@@ -50,7 +50,7 @@ def standard_error(runs: Sequence[Run], begin: float, end: float) -> float:
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """Return the value that this share of all is not above, 0.0 of none.
+    """Return the smallest value that is at least as large as this share of all values; 0.0 without values.
 
     >>> percentile([5.0, 1.0, 3.0], 0.5), percentile(range(1, 101), 0.95), percentile([], 0.5)
     (3.0, 95, 0.0)

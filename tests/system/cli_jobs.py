@@ -47,7 +47,7 @@ def wait_for(path, text="", value=1, total=4):
 
 
 def hang(begun, ended):
-    """Say that it has begun, and, when it is told to end, that it was."""
+    """Write a file at the begin, and another one on SIGTERM."""
 
     def on_sigterm(_number, _frame):
         touch(ended)

@@ -1,4 +1,4 @@
-"""The command line as a person uses it: in a pipe, and on a terminal."""
+"""Runs the command line as a user does: in a pipe, and on a terminal."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ class Terminal:
 
     @property
     def text(self):
-        """What was written, without control sequences."""
+        """The written text, without control sequences."""
         return _CONTROL.sub("", self.raw)
 
     def wait_for(self, *texts):
-        """Wait until all these were written since the last key was pressed."""
+        """Wait until all these texts were written after the last key."""
         deadline = time.monotonic() + _SECONDS
         while not all(text in _CONTROL.sub("", self.raw[self._read_to :]) for text in texts):
             assert time.monotonic() < deadline, f"waited in vain for {texts} in\n{self.text}"
             self._read(0.05)
 
     def press(self, key):
-        """Press a key; what is waited for next comes after it."""
+        """Press a key; the next `wait_for` ignores older text."""
         while self._read(0):
             pass
         self._read_to = len(self.raw)
@@ -97,7 +97,7 @@ class Cli:
         self.base = f"{runtime}/procjobs"
         # Other tests beside this one, and other programs of this user, have pools in the other usual places.
         self.environment = {**os.environ, "XDG_RUNTIME_DIR": runtime, "PROCJOBS_DIRECTORY": self.base}
-        self.environment["XDG_STATE_HOME"] = f"{runtime}/state"  # what pools of this name took in other tests is not known
+        self.environment["XDG_STATE_HOME"] = f"{runtime}/state"  # without footprints of other tests' pools
         for name in ("COLUMNS", "LINES"):  # of the terminal in which the tests run
             self.environment.pop(name, None)
         self._stack = stack
@@ -151,7 +151,7 @@ class Cli:
         return terminal
 
     def pool(self, name="media", **settings):
-        """Start a named pool from this process; what is given as the default is not given at all, to a running one."""
+        """Start a named pool from this process. Settings equal to the default are left out, for a pool that runs already."""
         os.makedirs(self.base, mode=0o700, exist_ok=True)
         settings = {"workers": 1, "linger": 60, **settings}
         defaults = {"workers": "auto", "linger": 10.0}
@@ -161,7 +161,7 @@ class Cli:
         return pool
 
     def stop_all(self):
-        """End what is left, stopped and killed supervisors too."""
+        """End all pools that are left, also those of stopped and killed supervisors."""
         for entry in os.listdir(self.base) if os.path.isdir(self.base) else ():
             if entry.endswith(".lock"):
                 place = rundir.RunDir(self.base, entry.removesuffix(".lock"))
@@ -181,6 +181,6 @@ def cli():
 
 
 def stop_process(pid):
-    """Stop a process, and return what lets it go on."""
+    """Stop a process, and return a function that lets it continue."""
     os.kill(pid, signal.SIGSTOP)
     return lambda: os.kill(pid, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""benchmarks/run.py in short: who takes part has numbers or a reason, and the run can be shown again from its file."""
+"""benchmarks/run.py in short: every participant has numbers or a reason, and the run can be shown again from its file."""
 
 from __future__ import annotations
 

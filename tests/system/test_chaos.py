@@ -1,4 +1,4 @@
-"""benchmarks/chaos.py in short: whatever is killed, each handle is answered, no job runs too often, nothing is left."""
+"""benchmarks/chaos.py in short: random kills; each handle gets an answer, no job runs too often, nothing is left."""
 
 import subprocess
 import sys
@@ -10,10 +10,10 @@ pytest.importorskip("numpy")
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
 SEED = "909"
-"""With this one everything is killed at least once in the seconds that there are."""
+"""With this seed every kind of process is killed at least once in the short time."""
 
 
-def test_nothing_is_lost_or_left_whatever_is_killed():
+def test_random_kills_lose_no_job_and_leave_nothing_behind():
     done = subprocess.run(
         [sys.executable, SCRIPT, "--minutes", "0.11", "--seed", SEED, "--patience", "40"],
         stdin=subprocess.DEVNULL,

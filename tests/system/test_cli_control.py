@@ -39,14 +39,14 @@ def test_started_pool_stays_until_it_is_stopped(cli):
     assert 3 == cli("status", "media").returncode
 
 
-def test_pool_whose_code_does_not_load_is_told_by_start(cli):
+def test_start_reports_a_pool_whose_code_does_not_load(cli):
     done = cli("start", "media", "--preload", "no_such_module_at_all")
     assert (1, "") == (done.returncode, done.stdout)
     assert "procjobs: pool 'media' is running and cannot run jobs: preload of 'no_such_module_at_all' failed" in done.stderr
     assert "degraded" == cli.json("status", "media")["state"]
 
 
-def test_name_that_no_pool_can_have_is_a_wrong_command_line(cli):
+def test_invalid_pool_name_is_a_wrong_command_line(cli):
     done = cli("start", "my/pool")
     assert (2, True) == (done.returncode, "'my/pool' cannot be the name of a pool" in done.stderr)
 
@@ -69,7 +69,7 @@ def test_resize_changes_the_number_of_workers(cli):
     assert (2, True) == (done.returncode, "'many' is no number of workers" in done.stderr)
 
 
-def test_status_of_a_pool_that_scales_tells_between_what_and_what_became_of_its_size_last(cli):
+def test_status_of_a_scaling_pool_shows_its_limits_and_its_last_change_of_size(cli):
     pool = cli.pool(workers=(1, 3))
     wait_until(lambda: pool.stats().idle == 1)
     assert "workers:  1: 0 busy, 1 idle, scales from 1 to 3\n" in cli("status", "media").stdout
@@ -81,7 +81,7 @@ def test_status_of_a_pool_that_scales_tells_between_what_and_what_became_of_its_
     assert (2, 5, "1 -> 2 workers: resized to 2 to 5") == tuple(document[key] for key in ("least", "most", "scaling"))
 
 
-def test_pool_is_started_with_threads_and_cpus_as_they_are_given(cli):
+def test_pool_is_started_with_the_given_threads_and_cpus(cli):
     cpu = min(os.sched_getaffinity(0))
     options = ("--workers", "1-2", "--threads", "3", "--affinity", str(cpu), "--worker-idle", "5")
     assert 0 == cli("start", "media", *options).returncode
@@ -108,7 +108,7 @@ def test_drain_waits_for_the_last_job(cli, tmp_path):
     assert (0, "pool media has ended\n", "it came") == (draining.returncode, out, job.result(30))
 
 
-def test_stop_gives_running_jobs_the_grace_period_unless_it_is_to_be_now(cli, tmp_path):
+def test_stop_now_gives_running_jobs_no_grace_period(cli, tmp_path):
     pool = cli.pool(grace_period=600)
     job = pool.submit(cli_jobs.hang_stubbornly, str(tmp_path / "begun"))
     wait_until((tmp_path / "begun").exists)
@@ -122,14 +122,14 @@ def test_reload_that_fails_says_why_and_exits_with_1(cli, tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(str(tmp_path))
     pool = cli.pool(preload=["fragile_module"])
     assert "HELLO" == pool.submit(cli_jobs.say, "hello").result(30)
-    assert (0, "pool media has loaded its code anew\n", "") == answer(cli("reload", "media"))
+    assert (0, "pool media has loaded its code again\n", "") == answer(cli("reload", "media"))
     module.write_text("answer = 1 / 0\n")
     done = cli("reload", "media")
     assert (1, True) == (done.returncode, "ZeroDivisionError" in done.stderr)
     assert "HELLO" == pool.submit(cli_jobs.say, "hello").result(30)
 
 
-def test_cancel_tells_by_its_exit_code_whether_there_was_something_to_cancel(cli, tmp_path):
+def test_exit_code_of_cancel_shows_whether_a_job_was_cancelled(cli, tmp_path):
     pool = cli.pool()
     running = pool.submit(cli_jobs.wait_for, str(tmp_path / "never"))
     wait_until(lambda: running.status().progress)
@@ -138,7 +138,7 @@ def test_cancel_tells_by_its_exit_code_whether_there_was_something_to_cancel(cli
     assert (1, [False]) == (done.returncode, [document["cancelled"] for document in json.loads(done.stdout)])
 
 
-def test_operator_does_not_begin_code_of_its_own(cli, tmp_path):
+def test_commands_of_an_operator_start_no_generation_of_code(cli, tmp_path):
     pool = cli.pool()
     assert "HELLO" == pool.submit(cli_jobs.say, "hello").result(30)
     (before,) = pool.workers()

@@ -30,7 +30,7 @@ def test_help_lists_every_command_and_the_exit_codes(cli):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_command_knows_json_and_says_what_it_is_for(name):
+def test_every_command_has_json_and_a_help_text(name):
     command = procjobs.get_command(None, name)
     assert "--json" in [option for parameter in command.params for option in parameter.opts]
     assert command.help
@@ -52,14 +52,14 @@ def test_command_that_does_not_exist_is_a_wrong_command_line_with_a_guess(cli):
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
-def test_without_its_packages_it_says_what_to_install(missing):
+def test_missing_packages_are_named_with_the_command_that_installs_them(missing):
     code = f"import sys; sys.modules[{missing!r}] = None; from procjobs.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     expected = f"procjobs: the command line needs {missing}: pip install 'procjobs[cli]'\n"
     assert (1, "", expected) == (done.returncode, done.stdout, done.stderr)
 
 
-def test_reader_that_has_seen_enough_is_no_failure(cli):
+def test_closed_pipe_is_no_failure(cli):
     read_end, write_end = os.pipe()
     os.close(read_end)
     command = [*PROGRAM, "doctor"]
@@ -82,13 +82,13 @@ def verdicts(document):
     return {(check["check"], check["verdict"]) for check in document["checks"]}
 
 
-def test_doctor_finds_nothing_where_nothing_is_wrong(cli):
+def test_doctor_finds_no_problem_on_a_healthy_host(cli):
     document = cli.json("doctor")
     assert (True, {"ok"}) == (document["ok"], {verdict for check, verdict in verdicts(document) if check != "limits"})
     assert not os.path.exists(cli.base)
 
 
-def test_doctor_warns_of_what_a_killed_supervisor_has_left(cli):
+def test_doctor_warns_of_the_directory_of_a_killed_supervisor(cli):
     os.kill(cli.pool().stats().supervisor_pid, 9)
     wait_until(lambda: "killed" == cli.json("status")[0]["state"])
     document = cli.json("doctor")
@@ -119,12 +119,12 @@ def test_doctor_fails_where_a_pool_cannot_run_jobs(cli):
     degraded.stop()
 
 
-def test_doctor_fails_where_no_directory_can_be_used(cli):
+def test_doctor_fails_if_the_directory_cannot_be_used(cli):
     done = cli("doctor", "--directory", "/proc/nothing")
     assert (1, True) == (done.returncode, "fail directory" in done.stdout)
 
 
-def test_doctor_warns_of_a_directory_that_others_may_enter(cli):
+def test_doctor_warns_of_a_directory_that_other_users_may_enter(cli):
     cli.pool()
     os.chmod(cli.base, 0o755)
     document = cli.json("doctor")

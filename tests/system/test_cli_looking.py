@@ -1,4 +1,4 @@
-"""`procjobs status`, `jobs`, `workers`, `watch`, `logs`: what there is, and what is said where there is nothing."""
+"""`procjobs status`, `jobs`, `workers`, `watch`, `logs`: their answers, and their errors if there is no such pool or job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ON_A_JOB = [["status", JOB], ["cancel", JOB], ["logs", JOB], ["watch", JOB]]
 
 @pytest.fixture
 def running(cli, tmp_path):
-    """A pool with a job that runs until it is let go, one that waits, and one that has failed."""
+    """A pool with a job that runs until a file appears, a waiting job, and a failed job."""
     pool, come = cli.pool(), tmp_path / "come"
     failed = pool.submit(cli_jobs.fail, "no such film")
     assert failed.exception(30)
@@ -47,7 +47,7 @@ def test_pool_that_is_not_running_is_one_line_and_a_hint_and_is_not_started(cli,
 
 
 @pytest.mark.parametrize("command", ON_A_JOB, ids=" ".join)
-def test_job_that_nobody_knows_is_one_line_and_a_hint(cli, command):
+def test_unknown_job_is_one_line_and_a_hint(cli, command):
     done = cli(*command)
     assert (4, "") == (done.returncode, done.stdout)
     said, hint = done.stderr.splitlines()
@@ -55,12 +55,12 @@ def test_job_that_nobody_knows_is_one_line_and_a_hint(cli, command):
     assert hint.startswith("  hint: ")
 
 
-def test_wrong_job_id_is_told_from_an_unknown_one(cli):
+def test_invalid_job_id_has_another_message_than_an_unknown_one(cli):
     done = cli("cancel", "my job")
     assert (4, True) == (done.returncode, done.stderr.startswith("procjobs: 'my job' is no job id\n  hint: "))
 
 
-def test_error_is_a_document_on_standard_error_where_json_is_asked_for(cli):
+def test_error_with_json_is_a_document_on_standard_error(cli):
     done = cli("status", "media", "--json")
     assert (3, "") == (done.returncode, done.stdout)
     expected = {"error": "pool 'media' is not running", "hint": "start it with `procjobs start media`"}
@@ -74,7 +74,7 @@ def test_no_pool_at_all_is_an_answer(cli):
     assert [] == cli.json("jobs")
 
 
-def test_status_of_a_pool_tells_what_it_does(cli, running):
+def test_status_of_a_pool_shows_its_workers_and_running_jobs(cli, running):
     document = cli.json("status", "media")
     shown = {key: document[key] for key in ("pool", "state", "workers", "busy", "queued", "finished", "failed")}
     assert {"pool": "media", "state": "running", "workers": 1, "busy": 1, "queued": 1, "finished": 1, "failed": 1} == shown
@@ -84,7 +84,7 @@ def test_status_of_a_pool_tells_what_it_does(cli, running):
     assert "25% waiting" in text
 
 
-def test_status_of_a_job_tells_how_far_it_is(cli, running):
+def test_status_of_a_job_shows_its_progress(cli, running):
     done = cli("status", running.running.id)
     assert "name:      film.mp4\npool:      media\nstate:     running\n" in done.stdout
     assert "progress:  1 of 4 (25%), waiting" in done.stdout
@@ -110,7 +110,7 @@ def test_jobs_lists_the_newest_first_and_by_state(cli, running):
     assert lines[3].endswith("ValueError: no such film")
 
 
-def test_workers_tell_what_they_do(cli, running):
+def test_workers_are_listed_with_their_jobs(cli, running):
     (worker,) = cli.json("workers", "media")
     assert ("busy", running.running.id) == (worker["state"], worker["job_id"])
     assert running.running.id in cli("workers").stdout
@@ -170,7 +170,7 @@ def test_killed_supervisor_is_one_line_and_a_hint(cli, command):
     assert (3, "") == (done.returncode, done.stdout)
     said, hint = done.stderr.splitlines()
     assert said.startswith("procjobs: pool 'media' is not running: its supervisor was killed and has left ")
-    assert hint.startswith("  hint: `procjobs start media` takes over")
+    assert hint.startswith("  hint: `procjobs start media` starts it again")
 
 
 def test_job_of_a_killed_supervisor_is_lost(cli, running):
@@ -205,7 +205,7 @@ def test_names_and_ids_are_completed(cli, running):
     assert [running.failed.id] == complete("cancel", running.failed.id[:-1])
 
 
-def test_pool_is_found_in_whichever_of_the_usual_places_it_is(cli):
+def test_pool_is_found_in_each_of_the_usual_places(cli):
     pool = cli.pool(f"test-{os.getpid()}-elsewhere")
     found = cli("status", pool.name, "--json", PROCJOBS_DIRECTORY="")
     assert pool.name == json.loads(found.stdout)["pool"]
@@ -213,7 +213,7 @@ def test_pool_is_found_in_whichever_of_the_usual_places_it_is(cli):
     assert 3 == there.returncode
 
 
-def test_queues_are_listed_with_what_they_hold_back(cli, tmp_path):
+def test_queues_are_listed_with_the_jobs_that_they_hold_back(cli, tmp_path):
     come = str(tmp_path / "come")
     assert "has no queues" in cli("queues", cli.pool("plain").name).stdout
     pool = cli.pool("limited", workers=2, queues={"video": {"limit": 1}, "mail": {"rate": "100/m"}})

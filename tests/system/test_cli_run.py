@@ -1,4 +1,4 @@
-"""`procjobs run` and `submit`: a call from the command line."""
+"""`procjobs run` and `submit`: calls from the command line."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ pytest.importorskip("click")
 JOBS = "tests.system.cli_jobs"
 
 
-def test_result_goes_to_standard_output_and_what_is_printed_to_standard_error(cli):
+def test_result_goes_to_standard_output_and_the_jobs_output_to_standard_error(cli):
     done = cli("run", f"{JOBS}:say", "hello")
     assert (0, "HELLO\n", "hello\n") == (done.returncode, done.stdout, done.stderr)
 
 
-def test_arguments_are_json_where_they_are_json_and_text_elsewhere(cli):
+def test_arguments_are_json_or_else_text(cli):
     words = ["3", "in.mp4", "[1, null]", '"3"', "--kw", "size=256", "--kw", "to=a=b", "--", "-1"]
     done = cli.json("run", f"{JOBS}:echo", *words)
     assert {"args": [3, "in.mp4", [1, None], "3", -1], "kwargs": {"size": 256, "to": "a=b"}} == done["result"]
@@ -59,21 +59,21 @@ def test_modules_of_the_current_directory_are_found(cli, tmp_path):
         (["nosuchmodule:f"], "nosuchmodule cannot be imported: ModuleNotFoundError"),
         (["math:factoriel", "3"], "math has no factoriel\n  hint: there is factorial"),
         (["math"], "'math' is not MODULE:FUNCTION"),
-        (["math:pi"], "math:pi is no function but float"),
+        (["math:pi"], "math:pi is not a function but float"),
         (["math:sqrt", "--kw", "x"], "'x' is no keyword argument: give NAME=VALUE"),
         (["math:sqrt", "--retries", "-1"], "retries=-1"),
         (["math:sqrt", "--max-rss", "much"], "'much' is no size"),
     ],
     ids=str,
 )
-def test_call_that_cannot_be_is_a_wrong_command_line(cli, arguments, said):
+def test_invalid_call_is_a_wrong_command_line(cli, arguments, said):
     done = cli("run", *arguments)
     assert (2, "") == (done.returncode, done.stdout)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_bar_shows_the_progress_and_what_is_printed_stands_above_it(cli, tmp_path):
+def test_bar_shows_the_progress_below_the_output_of_the_job(cli, tmp_path):
     terminal = cli.terminal("run", f"{JOBS}:wait_for", tmp_path / "come", "one line", "--name", "film [1].mp4")
     terminal.wait_for("one line\n", "film [1].mp4", "running", "━", "25% waiting")
     (tmp_path / "come").touch()
@@ -134,7 +134,7 @@ def test_submit_starts_the_pool_that_it_names(cli):
     assert 0 == cli("watch", job_id).returncode
 
 
-def test_submit_that_is_refused_says_why(cli, tmp_path):
+def test_refused_submit_shows_the_reason(cli, tmp_path):
     pool = cli.pool(max_queued=1)
     pool.pause()
     cli("submit", "-p", "media", f"{JOBS}:say", "first")

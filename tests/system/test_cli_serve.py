@@ -1,4 +1,4 @@
-"""`procjobs serve`: a pool in the foreground, as systemd and containers want it."""
+"""`procjobs serve`: a pool in the foreground, for systemd and containers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytest.importorskip("click")
 
 @pytest.fixture
 def serve(cli, tmp_path):
-    """Start `procjobs serve media`, and return when it has said that it is ready."""
+    """Start `procjobs serve media`, and return when it is ready."""
 
     def serve(*arguments, address=None):
         address = address or str(tmp_path / "notify")
@@ -36,7 +36,7 @@ def serve(cli, tmp_path):
     return serve
 
 
-def test_pool_is_ready_when_the_manager_is_told_so_and_is_the_very_process_that_was_started(cli, serve):
+def test_manager_is_notified_when_the_pool_is_ready_and_the_pool_is_the_started_process(cli, serve):
     process = serve("-w", "2")
     pool = cli.pool(workers="auto", linger=10.0)
     assert process.pid == pool.stats().supervisor_pid
@@ -80,7 +80,7 @@ def test_second_sigterm_ends_everything_at_once(cli, serve, tmp_path):
     assert job.exception(30)
 
 
-def test_log_goes_to_standard_error_with_what_jobs_print(cli, serve):
+def test_log_and_output_of_jobs_go_to_standard_error(cli, serve):
     process = serve("-w", "1")
     job = cli.pool(workers="auto", linger=10.0).submit(cli_jobs.say, "hello")
     assert "HELLO" == job.result(30)
@@ -100,7 +100,7 @@ def test_pool_stays_when_nobody_uses_it(cli, serve):
     assert process.poll() is None
 
 
-def test_sighup_loads_the_code_anew(cli, serve):
+def test_sighup_loads_the_code_again(cli, serve):
     process = serve("-w", "1")
     wait_until(lambda: [w for w in cli.json("workers", "media") if w["state"] == "idle"])
     (before,) = cli.json("workers", "media")
@@ -122,7 +122,7 @@ def test_pool_that_cannot_start_exits_with_a_failure(cli):
     assert done.stderr.startswith("procjobs: no directory for the pool's socket and table can be used: /dev/null: ")
 
 
-def test_directory_in_which_no_file_can_be_made_is_a_failure_and_no_endless_loop(cli):
+def test_directory_that_takes_no_files_is_a_failure_and_no_endless_loop(cli):
     done = cli("serve", "media", "--directory", "/proc")
     assert (5, "") == (done.returncode, done.stdout)
 

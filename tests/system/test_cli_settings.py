@@ -1,4 +1,4 @@
-"""`procjobs host` and `check`, and what settings files do to `start` and `serve`."""
+"""`procjobs host` and `check`, and the effect of settings files on `start` and `serve`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ workers = 1
 
 @pytest.fixture
 def app(tmp_path, cli):
-    """Write a settings file where commands then run."""
+    """Return a function that writes a settings file into the directory where commands run."""
     cli.environment.pop("PROCJOBS_CONFIG", None)
 
     def app(text=FILE, name="procjobs.toml"):
@@ -53,7 +53,7 @@ def app(tmp_path, cli):
 # check ------------------------------------------------------------------------------------------------------------
 
 
-def test_check_says_for_each_pool_what_holds_and_where_it_came_from(cli, app):
+def test_check_shows_the_settings_of_each_pool_and_their_origins(cli, app):
     done = cli("check", cwd=app(), PROCJOBS_MEDIA_RETRIES="3")
     own = host_names()[0]
     expected = f"""\
@@ -110,7 +110,7 @@ def test_check_all_shows_the_defaults(cli, app):
     assert "max_queued           100000          default\n" in cli("check", "--all", cwd=app()).stdout
 
 
-def test_check_lists_all_that_is_wrong_and_exits_with_1(cli, app):
+def test_check_lists_all_errors_and_exits_with_1(cli, app):
     place = app("[default]\nnce = 1\n[pool.media]\nworkers = 0\n")
     expected = f"""\
 {place}/procjobs.toml: [default] has an unknown setting 'nce'; did you mean 'nice'?
@@ -132,7 +132,7 @@ def test_check_lists_all_that_is_wrong_and_exits_with_1(cli, app):
         ({"PROCJOBS_CONFIG": "/nowhere.toml"}, "PROCJOBS_CONFIG=/nowhere.toml: there is no such file"),
     ],
 )
-def test_check_finds_what_is_wrong_with_variables(cli, app, variables, said):
+def test_check_finds_errors_in_variables(cli, app, variables, said):
     done = cli("check", cwd=app(), **variables)
     assert (1, True) == (done.returncode, done.stdout.endswith(f"{said}\n1 problem\n"))
 
@@ -152,7 +152,7 @@ def test_check_takes_the_name_of_a_file(cli, app):
     assert done.stderr.startswith("procjobs: there is no file 'missing.toml'\n")
 
 
-def test_check_without_a_file_says_where_it_is_looked_for(cli, tmp_path):
+def test_check_without_a_file_names_the_searched_places(cli, tmp_path):
     done = cli("check", cwd=tmp_path)
     assert 0 == done.returncode
     assert "file: none; procjobs.toml and [tool.procjobs] of pyproject.toml are looked for here and in the" in done.stdout
@@ -162,14 +162,14 @@ def test_check_without_a_file_says_where_it_is_looked_for(cli, tmp_path):
 # host -------------------------------------------------------------------------------------------------------------
 
 
-def test_host_tells_facts_rules_the_size_in_words_and_what_holds(cli, app):
+def test_host_shows_facts_rules_the_size_in_words_and_the_settings(cli, app):
     done = cli("host", "--pool", "media", cwd=app())
     lines = {line.partition(":")[0]: line for line in done.stdout.splitlines()}
     cpus = hostinfo.read_cpu_facts()
     assert (0, "") == (done.returncode, done.stderr)
     assert f"host:    {', '.join(host_names())}" == lines["host"]
     assert f"cpus:    {cpus.logical} on the host" in lines["cpus"]
-    assert "worker:  64.0 M each, as long as none of the pool has been seen at work" == lines["worker"]
+    assert "worker:  64.0 M each, until a worker of the pool has been measured" == lines["worker"]
     assert "; memory would allow " in lines["auto"]
     assert f"pool:    media: workers=2, by [pool.media.hosts.{host_names()[0]}]" == lines["pool"]
     assert "preload json, fractions [pool.media]" in done.stdout
@@ -185,25 +185,25 @@ def test_host_as_json_has_the_numbers(cli, tmp_path):
     assert [{"setting": "reserve", "value": 0, "from": "PROCJOBS_RESERVE", "kind": "environment"}] == document["settings"]
 
 
-def test_host_uses_what_the_pools_workers_took_before(cli, tmp_path, monkeypatch):
+def test_host_uses_the_memory_that_workers_took_in_earlier_runs(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     peaks = WorkerPeaks()
     peaks.add(20 * 2**20, 2**50 + 20 * 2**20, 0)
     peaks.worker_bytes = 2**49
     footprints.remember("media", peaks)
     done = cli("host", "-p", "media", cwd=tmp_path, XDG_STATE_HOME=str(tmp_path))
-    assert "524288 G each, beside 20.0 M that all share: the most that one took in its last run\n" in done.stdout
+    assert "524288 G each, beside 20.0 M that all share: the highest use of one worker in the pool's last run" in done.stdout
     assert "memory would allow none, but one there must be\n" in done.stdout
 
 
-def test_host_tells_how_many_workers_a_pool_has_that_runs(cli, tmp_path):
+def test_host_shows_the_number_of_workers_of_a_running_pool(cli, tmp_path):
     pool = cli.pool(workers=1)
     pool.submit(cli_jobs.say, "hello").result(30)
     (tmp_path / "procjobs").mkdir()
     small = {"worker_bytes": 2**20, "shared_bytes": 0}
     (tmp_path / "procjobs" / "media.json").write_text(json.dumps({"runs": [small]}))
     done = cli("host", "-p", "media", cwd=tmp_path)
-    assert "running: 1 worker; who starts a pool decides" in done.stdout
+    assert "running: 1 worker; settings take effect at the next start, `procjobs resize` at once\n" in done.stdout
     assert "that the pool has already" in done.stdout
     document = json.loads(cli("host", "-p", "media", "--json", cwd=tmp_path, XDG_STATE_HOME=str(tmp_path)).stdout)
     numbers, held_bytes = document["memory"], document["memory"]["held_bytes"]
@@ -218,14 +218,14 @@ def test_host_with_a_broken_file_is_one_line_and_a_hint(cli, app):
     done = cli("host", cwd=place)
     assert (2, "") == (done.returncode, done.stdout)
     assert done.stderr.startswith(f"procjobs: {place}/procjobs.toml is not valid TOML: ")
-    assert "  hint: `procjobs check` shows all that is wrong\n" in done.stderr
+    assert "  hint: `procjobs check` lists all errors\n" in done.stderr
 
 
 # start and serve --------------------------------------------------------------------------------------------------
 
 
 def settings_of(cli):
-    """Return what the running pool was started with."""
+    """Return the settings with which the running pool was started."""
     with cli.pool(workers="auto", linger=10.0) as pool:
         return pool._connect().welcome["settings"]
 

@@ -18,7 +18,7 @@ LEFT = "\x1b[?1049l"  # the alternate screen is left
 
 @pytest.fixture
 def busy(cli, tmp_path):
-    """A pool with a job that runs and one that waits."""
+    """A pool with a running job and a waiting job."""
     pool = cli.pool()
     first = pool.options(name="film.mp4").submit(cli_jobs.wait_for, str(tmp_path / "never"))
     wait_until(lambda: first.status().progress)
@@ -57,7 +57,7 @@ def test_terminal_is_restored_by_ctrl_c(top):
     assert (True, top.before) == (LEFT in top.raw, top.settings())
 
 
-def test_end_of_the_pool_ends_it_and_is_told(top, busy):
+def test_end_of_the_pool_ends_top_with_a_message(top, busy):
     busy[0].stop()
     assert 3 == top.wait()
     assert (True, top.before) == (LEFT in top.raw, top.settings())
@@ -89,7 +89,7 @@ def test_plus_and_minus_change_the_number_of_workers(top, busy):
     top.wait_for("the pool has 1 workers now")
 
 
-def test_plus_and_minus_move_the_most_of_a_pool_that_scales(cli):
+def test_plus_and_minus_change_the_maximum_of_a_pool_that_scales(cli):
     pool = cli.pool(workers=(1, 2))
     terminal = cli.terminal("top", "--interval", "0.1")
     terminal.wait_for("workers 1 of 1-2: 0 busy, 1 idle")
@@ -108,12 +108,12 @@ def test_ctrl_z_does_not_leave_the_shell_on_the_screen_of_a_picture(top):
     assert ignored & 1 << (signal.SIGTSTP - 1)
 
 
-def test_key_without_a_meaning_is_told(top):
+def test_unknown_key_shows_a_message(top):
     top.press("x")
-    top.wait_for("'x' is no key here")
+    top.wait_for("the key 'x' has no action")
 
 
-def test_looking_keeps_no_pool_alive(cli):
+def test_top_does_not_keep_a_pool_alive(cli):
     pool = cli.pool(linger=0.3)
     terminal = cli.terminal("top", "--interval", "0.1")
     terminal.wait_for("pool media")
@@ -130,7 +130,7 @@ def test_picture_in_a_pipe_is_plain(cli, busy):
     assert 1 == done.stdout.count("pool media")
 
 
-def test_json_is_a_line_for_each_look(cli, busy):
+def test_json_is_a_line_for_each_sample(cli, busy):
     done = cli("top", "--json", "--count", "2", "--interval", "0.1")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [("media", 1, 1)] * 2 == [(line["pool"], line["busy"], line["queued"]) for line in lines]

@@ -1,4 +1,4 @@
-"""`procjobs tune`: a real job at several sizes, in a pipe and on a terminal. No test looks at how fast anything was."""
+"""`procjobs tune`: a real job at several sizes, in a pipe and on a terminal. No test depends on the speed of the host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BAR = "█"
 
 @pytest.fixture
 def here(tmp_path):
-    """Where the commands run: a directory with nothing in it, from which the jobs are found."""
+    """An empty directory where the commands run, and from which the jobs can be imported."""
     return {"cwd": tmp_path, "PYTHONPATH": str(ROOT), "PROCJOBS_CONFIG": ""}
 
 
@@ -51,13 +51,13 @@ def test_table_has_a_line_for_each_size_and_the_recommendation_below(cli):
     assert "\x1b" not in done.stdout
 
 
-def test_what_it_is_doing_is_a_line_for_each_size_on_standard_error(cli):
+def test_progress_is_a_line_for_each_size_on_standard_error(cli):
     done = cli("tune", f"{JOBS}:nap", "--sizes", "1,2", *SOON)
     assert ["1 worker", "2 workers"] == [line.partition(":")[0] for line in done.stderr.splitlines()]
     assert all(" jobs/s, " in line for line in done.stderr.splitlines())
 
 
-def test_document_has_everything_that_was_measured(cli):
+def test_document_has_all_measured_values(cli):
     done = cli("tune", f"{JOBS}:nap", "--sizes", "1,2", "--json", *SOON)
     assert (0, "") == (done.returncode, done.stderr)
     document = json.loads(done.stdout)
@@ -73,7 +73,7 @@ def test_document_has_everything_that_was_measured(cli):
     assert 1.0 == document["measurements"][0]["efficiency"]
 
 
-def test_default_sizes_go_no_further_than_the_most(cli):
+def test_default_sizes_end_at_the_maximum(cli):
     document = cli.json("tune", f"{JOBS}:nap", "--most", "2", *SOON)
     assert [1, 2] == [measured["workers"] for measured in document["measurements"]]
 
@@ -98,14 +98,14 @@ def test_call_can_be_the_words_of_the_command_line(cli, tmp_path):
     assert (0, {("a", 2)}) == (done.returncode, seen(tmp_path)), done.stderr
 
 
-def test_function_that_fails_ends_it_with_its_reason(cli):
+def test_function_that_fails_ends_tune_with_its_reason(cli):
     done = cli("tune", f"{JOBS}:fail", "--args", "film", "--sizes", "1,2", "--seconds", "600")
     assert (1, "") == (done.returncode, done.stdout)
     assert re.search(r"procjobs: (\d+) of \1 jobs failed with 1 worker: ValueError: no film \(\1\)\n", done.stderr)
     assert f"hint: `procjobs run {JOBS}:fail ...`" in done.stderr
 
 
-def test_function_that_crashes_ends_it_and_what_was_measured_is_shown(cli, tmp_path):
+def test_function_that_crashes_ends_tune_and_earlier_sizes_are_shown(cli, tmp_path):
     done = cli("tune", f"{JOBS}:die_in_company", tmp_path, "--sizes", "1,2", *SOON, "--json")
     assert 1 == done.returncode
     assert "jobs failed with 2 workers: crashed (" in json.loads(done.stderr)["error"]
@@ -113,7 +113,7 @@ def test_function_that_crashes_ends_it_and_what_was_measured_is_shown(cli, tmp_p
     assert ([1], False) == ([measured["workers"] for measured in document["measurements"]], document["complete"])
 
 
-def test_some_failures_are_counted_and_told(cli):
+def test_some_failures_are_counted_and_shown(cli):
     calls = ["--args", "", "--args", "", "--args", "", "--args", "film"]
     done = cli("tune", f"{JOBS}:fail", *calls, "--sizes", "1", "--seconds", "0.1", "--jobs", "8")
     assert 0 == done.returncode, done.stderr
@@ -145,7 +145,7 @@ def test_result_is_written_for_this_host_and_the_only_pool(cli, tmp_path, here):
     assert f'changed {settings}: [pool.media.hosts."{socket.gethostname()}"] workers = 2\n' in done.stdout
 
 
-def test_settings_are_made_where_there_are_none(cli, tmp_path, here):
+def test_missing_settings_file_is_made(cli, tmp_path, here):
     path = tmp_path / "procjobs.toml"
     document = json.loads(cli("tune", f"{JOBS}:nap", "--sizes", "1", *SOON, "--write", "media", "--json", **here).stdout)
     assert ({"workers": 1}, str(path), None) == (
@@ -156,12 +156,12 @@ def test_settings_are_made_where_there_are_none(cli, tmp_path, here):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--chart", "curve.gif"], "curve.gif: a chart can be .png, .svg, .pdf"),
+        (["--chart", "curve.gif"], "curve.gif: a chart must end in one of .png, .svg, .pdf"),
         (["--chart", "/no/where/curve.png"], "there is no directory /no/where"),
         (["--write=a:b"], "'a:b' cannot be the name of a pool"),
         (["--sizes", "1,many"], "'1,many' is no list of sizes: give 1,2,4"),
         (["--sizes", "0"], "sizes=0: expected 1 to 512"),
-        (["--sizes", "4", "--most", "2"], "sizes: there is none"),
+        (["--sizes", "4", "--most", "2"], "sizes is empty"),
         (["--jobs", "0"], "jobs=0"),
         (["--seconds", "-1"], "seconds=-1.0: expected more than zero"),
         (["--args", "a", "--", "b"], "b: arguments are given twice"),
@@ -173,7 +173,7 @@ def test_settings_are_made_where_there_are_none(cli, tmp_path, here):
     ],
     ids=str,
 )
-def test_what_cannot_be_is_told_before_anything_is_measured(cli, tmp_path, here, words, said):
+def test_invalid_options_are_refused_before_anything_is_measured(cli, tmp_path, here, words, said):
     (tmp_path / "bad.jsonl").write_text('["a"]\n["b"\n')
     (tmp_path / "empty.jsonl").touch()
     done = cli("tune", f"{JOBS}:nap", "--seconds", "600", *words, **here)
@@ -197,14 +197,14 @@ def test_chart_without_its_package_names_the_extra(cli, tmp_path):
     assert "charts need matplotlib: pip install 'procjobs[tune]'" in done.stderr
 
 
-def test_preload_that_fails_ends_it(cli):
+def test_preload_that_fails_ends_tune(cli):
     done = cli("tune", f"{JOBS}:nap", "--preload", "no_such_module_at_all", "--seconds", "600")
     assert (1, "") == (done.returncode, done.stdout)
     assert "procjobs: the pool cannot run jobs: " in done.stderr
     assert "no_such_module_at_all" in done.stderr
 
 
-def test_ctrl_c_in_a_pipe_shows_what_was_measured_and_leaves_nothing(cli, tmp_path):
+def test_ctrl_c_in_a_pipe_shows_the_measured_sizes_and_leaves_nothing(cli, tmp_path):
     process = cli.begin("tune", f"{JOBS}:stay", tmp_path, "2", "--sizes", "1,2", *SOON)
     wait_until((tmp_path / "stays").exists)
     process.send_signal(signal.SIGINT)

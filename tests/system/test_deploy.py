@@ -1,4 +1,4 @@
-"""Deploys: the code on disk changes between two web workers; each gets answers of its own, and no job is lost."""
+"""Deploys: the code on disk changes between two web workers; each gets answers of its own code, and no job is lost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ with procjobs.Pool(sys.argv[3], workers=2, preload=sys.argv[4].split()) as pool:
 
 
 class Package:
-    """A package on disk, in which every version has another size."""
+    """A package on disk; the file of every version has another size."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -81,7 +81,7 @@ class WebWorker:
         assert "ready\n" == self.process.stdout.readline()
 
     def ask(self, *call):
-        """Have a job run; return (version of the web worker, answer of the job)."""
+        """Run a job; return (version of the web worker, answer of the job)."""
         self.tell(*call)
         return tuple(self.process.stdout.readline().split())
 
@@ -127,7 +127,7 @@ def test_both_versions_run_jobs_at_the_same_time(package, pool_name, tmp_path):
 
 
 def rundir_pid(pool_name):
-    """Return the pid of a pool's supervisor, from its table, once both generations have a worker in a job."""
+    """Return the pid of a pool's supervisor, from its table, when both generations have a busy worker."""
     from procjobs.host import payload, rundir
     from procjobs.shared.table.reader import ProgressTable
 
@@ -153,7 +153,7 @@ def test_old_generation_ends_when_its_last_client_has_gone(package, pool_name):
     new.leave()
 
 
-def test_broken_version_that_was_rolled_back_troubles_nobody(package, pool_name):
+def test_broken_version_that_was_rolled_back_has_no_effect_on_others(package, pool_name):
     old = WebWorker(package, pool_name)
     assert ("one", "one") == old.ask("version")
     (package.folder / package.name / "broken.py").write_text("raise RuntimeError('no licence')")
@@ -219,7 +219,7 @@ class Site:
         return body
 
     def web_workers(self):
-        """Return the pids of the web workers that live."""
+        """Return the pids of the living web workers."""
         found = set()
         for child in psutil.Process(self.process.pid).children():
             with contextlib.suppress(psutil.Error):

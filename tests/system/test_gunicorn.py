@@ -1,4 +1,4 @@
-"""The pool behind a real gunicorn: three web workers, one pool, and a job that any of them can be asked about."""
+"""The pool behind a real gunicorn: three web workers, one pool, and a job whose status any of them can read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Site:
         self._log = log
 
     def get(self, page, **query):
-        """Ask for a page, on a connection of its own: any web worker may take it."""
+        """Request a page on a new connection, so that any web worker may answer."""
         with contextlib.closing(http.client.HTTPConnection("localhost", timeout=30)) as connection:
             connection.sock = socket.socket(socket.AF_UNIX)
             connection.sock.settimeout(30)
@@ -47,7 +47,7 @@ class Site:
         return json.loads(body)
 
     def ask_until(self, satisfies, page, **query):
-        """Ask for a page until an answer is as wanted, and return that answer.
+        """Request a page until the answer is as wanted, and return this answer.
 
         As many questions at a time as there are web workers: while one is busy, another takes the next question.
         """
@@ -104,7 +104,7 @@ def everything_of(supervisor_pid):
 
 
 def has_ended(process):
-    """Tell whether a process has ended. A daemon that has is a zombie until the host's init looks."""
+    """Return whether a process has ended. An ended daemon is a zombie until the host's init reaps it."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -27,7 +27,7 @@ INSTALLED = "/srv/app/.venv/bin/procjobs"
 
 @pytest.fixture
 def service():
-    """What the unit's [Service] says, its comments left out."""
+    """The lines of the unit's [Service], without comments."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str
     parser.read_string(UNIT)

@@ -32,7 +32,7 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """Run the script to its end, its pool in a directory of this test, of which nothing may be left."""
+    """Run the script to its end, with its pool in a directory of this test, which must be empty at the end."""
     with tempfile.TemporaryDirectory() as runtime:  # tmp_path can be too long for the name of a Unix socket
 
         def run(*arguments):
@@ -82,7 +82,7 @@ def test_thumbnails_are_made_and_damaged_pictures_are_named(tmp_path, pictures, 
     assert "\x1b" not in done.stdout
 
 
-def test_what_is_not_a_pictures_fault_gives_status_1(tmp_path, pictures, run):
+def test_error_that_no_picture_caused_gives_status_1(tmp_path, pictures, run):
     out = tmp_path / "out"
     (out / ".wide.jpg.part").mkdir(parents=True)  # nothing can be written in its place
     done = run(pictures, out)
@@ -91,7 +91,7 @@ def test_what_is_not_a_pictures_fault_gives_status_1(tmp_path, pictures, run):
     assert "Made 3 thumbnails" in done.stdout
 
 
-def test_a_missing_folder_is_said_in_one_line(tmp_path, run):
+def test_missing_folder_is_an_error_of_one_line(tmp_path, run):
     done = run(tmp_path / "missing")
     assert (1, "", f"thumbnails: there is no folder {tmp_path / 'missing'}\n") == (
         done.returncode,
@@ -100,7 +100,7 @@ def test_a_missing_folder_is_said_in_one_line(tmp_path, run):
     )
 
 
-def test_a_folder_without_pictures_is_said_in_one_line(tmp_path, run):
+def test_folder_without_pictures_is_an_error_of_one_line(tmp_path, run):
     folder = tmp_path / "plain"
     folder.mkdir()
     (folder / "notes.txt").write_text("of no concern")

@@ -55,7 +55,7 @@ class Site:
         return json.loads(self.ask("GET", "/films")[2])["films"]
 
     def start(self, page, **form):
-        """Post a form that starts a job; return its uid, from the page that one is sent on to."""
+        """Post a form that starts a job; return its uid, from the page of the redirect."""
         status, headers, text = self.ask("POST", f"{page}?{urlencode(form)}")
         assert 302 == status, f"{text}\n{self.log()}"
         where = urlsplit(headers["Location"])
@@ -63,7 +63,7 @@ class Site:
         return where.query.removeprefix("uid=")
 
     def state(self, uid):
-        """Return what the page says, and which web worker says it (None on the last page)."""
+        """Return the text of the page, and the web worker that answers (None on the last page)."""
         status, _, text = self.ask("GET", f"/state?uid={uid}")
         assert 200 == status, self.log()
         worker = re.search(r"web worker (\d+)", text)

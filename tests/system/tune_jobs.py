@@ -1,4 +1,4 @@
-"""Jobs for the tests of `tune`: each does one thing, and none takes long."""
+"""Jobs for the tests of `tune`: each does one thing and takes a short time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def nap(seconds=0.002):
 
 
 def record(first, second=None, *, folder):
-    """Leave a file with the arguments."""
+    """Write a file with the arguments."""
     name = Path(folder, uuid.uuid4().hex)
     name.with_suffix(".new").write_text(json.dumps([first, second]))
     name.with_suffix(".new").rename(name)
@@ -32,13 +32,13 @@ def workers_beside():
 
 
 def die_in_company(_folder):
-    """Crash where the pool has two workers; with the template, that is three children of the supervisor."""
+    """Crash if the pool has two workers: with the template, the supervisor then has three children."""
     if workers_beside() > 2:
         os._exit(3)
 
 
 def stay(folder, workers):
-    """Run on where the pool has so many workers, until it is let go."""
+    """If the pool has `workers` workers, and so one child more with the template, run until a file appears."""
     print("what a job prints")
     if workers_beside() > workers and not os.path.exists(f"{folder}/go"):
         Path(folder, "stays.new").write_text(str(os.getpid()))

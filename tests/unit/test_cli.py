@@ -1,4 +1,4 @@
-"""What the command line writes and reads, without a process: formats, arguments, pictures."""
+"""Formats, arguments and pictures of the command line, without a process."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def picture(width, height, taken, **options):
     return capture.get()
 
 
-def test_picture_shows_workers_with_bars_what_waits_and_what_has_ended():
+def test_picture_shows_workers_with_bars_waiting_jobs_and_ended_jobs():
     shown = picture(120, 30, sample(), selected=job(1).id)
     for expected in ("pool media  running  up 1m15s", "cpu 194%", "film[1].mp4", "━", "40% encoding", "WAITING 1", "ENDED",
                      "failed (raised)", "ValueError: no", "rate 2.5/s, 0.5/s fail"):  # fmt: skip
@@ -116,12 +116,12 @@ def test_each_error_has_its_exit_code(error, code):
     assert code == problems.explain(error).code
 
 
-def test_what_is_a_bug_is_raised():
+def test_unknown_error_is_raised_again():
     with pytest.raises(ZeroDivisionError):
         problems.explain(ZeroDivisionError())
 
 
-def test_reason_is_shown_where_it_says_more():
+def test_reason_is_shown_if_it_differs_from_the_state():
     assert "failed (raised)" == state(job(1, state="failed", reason="raised"))
     assert "cancelled" == state(job(1, state="cancelled", reason="cancelled"))
 
@@ -133,11 +133,11 @@ def test_every_warning_and_failure_can_be_written_as_json():
 
 
 @pytest.mark.parametrize("address", ["", "relative", "/nowhere/at/all", "@nobody-is-there"])
-def test_manager_that_is_not_there_is_not_missed(address):
+def test_missing_manager_is_no_error(address):
     notify_manager(address, "READY=1")
 
 
-def test_manager_is_told(tmp_path):
+def test_manager_gets_the_message(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         notify_manager(str(tmp_path / "notify"), "READY=1")
@@ -145,7 +145,7 @@ def test_manager_is_told(tmp_path):
 
 
 def luminance(colour):
-    """How bright a colour is: WCAG 2.1, relative luminance."""
+    """Return the brightness of a colour: WCAG 2.1, relative luminance."""
     parts = [part / 255 for part in Color.parse(colour).get_truecolor()]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

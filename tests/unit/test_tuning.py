@@ -1,4 +1,4 @@
-"""Which size is enough, on made-up curves; and how single runs become numbers."""
+"""The choice of a size on made-up curves, and the statistics of single runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MB = 2**20
 
 
 def curve(rates, *, error=0.0, memory=lambda workers: 100 * workers):
-    """Points of {workers: throughput}, each with the same relative error."""
+    """Return points of {workers: throughput}, each with the same relative error."""
     return [Point(workers, rate, error * rate, memory(workers)) for workers, rate in rates.items()]
 
 
@@ -46,7 +46,7 @@ def test_smallest_size_that_is_as_good_as_the_best_is_enough(rates, workers, bes
     assert (workers, best, False) == (knee.workers, knee.best, knee.is_noisy)
 
 
-def test_curve_that_still_grows_at_its_end_says_so():
+def test_curve_that_still_grows_at_its_end_is_marked_as_growing():
     assert find_knee(curve(LINEAR)).is_growing
     for done in (SATURATING, FALLING, {2: 5.0}, {1: 5.0, 2: 5.1}):
         assert not find_knee(curve(done)).is_growing
@@ -57,7 +57,7 @@ def test_size_that_does_not_fit_into_memory_is_not_recommended_however_fast():
     assert (2, 2, (3, 4), False) == (knee.workers, knee.best, knee.too_big, knee.is_growing)
 
 
-def test_best_is_looked_for_among_those_that_fit():
+def test_best_size_is_chosen_among_the_sizes_that_fit():
     assert 2 == find_knee(curve({1: 5.0, 2: 9.0, 4: 9.2, 8: 40.0}), memory_bytes=400).workers
 
 
@@ -106,7 +106,7 @@ def test_sizes_are_few_and_have_the_cpus_among_them():
 
 
 @pytest.mark.parametrize("sizes", [[0], [513], ["2"], [True], []])
-def test_size_that_no_pool_can_have_is_refused(sizes):
+def test_invalid_size_is_refused(sizes):
     with pytest.raises(ConfigurationError, match="sizes"):
         check_sizes(sizes)
 
@@ -126,7 +126,7 @@ def test_each_call_is_made_once_unless_there_are_very_many():
 
 
 def rounds(workers, count, seconds=1.0):
-    """Runs of workers that begin and end all at the same time, as jobs of equal length do."""
+    """Return the runs of workers that all begin and end at the same time, like jobs of equal length."""
     return [Run((number + 1) * seconds, seconds) for number in range(count) for _ in range(workers)]
 
 
@@ -135,12 +135,12 @@ def test_throughput_does_not_depend_on_where_the_span_begins(begin):
     assert 4.0 == pytest.approx(throughput(rounds(4, 10), begin, begin + 5.5))
 
 
-def test_failed_jobs_are_no_throughput():
+def test_failed_jobs_do_not_count_as_throughput():
     runs = [*rounds(1, 4), *(Run(n + 1.0, 1.0, "crashed") for n in range(4))]
     assert 1.0 == pytest.approx(throughput(runs, 0.0, 4.0))
 
 
-def test_error_is_none_where_all_parts_are_equal_and_large_where_they_are_not():
+def test_error_is_zero_for_equal_parts_and_large_for_unequal_parts():
     assert 0.0 == pytest.approx(standard_error(rounds(2, 20), 0.0, 20.0))
     uneven = [Run(n + 1.0, 1.0) for n in range(10)] + [Run(10 + n / 2 + 0.5, 0.5) for n in range(20)]
     assert 0.1 < standard_error(uneven, 0.0, 20.0) / throughput(uneven, 0.0, 20.0) < 0.5
@@ -161,7 +161,7 @@ def report(*measurements, limit=10_000, skipped=(), cpus=4):
     return Report("jobs:f", cpus, limit * MB, measurements, skipped)
 
 
-def test_recommendation_says_what_it_costs_and_saves():
+def test_recommendation_has_its_cost_and_its_saving():
     said = report(measurement(1, 3.1), measurement(4, 11.8), measurement(6, 12.3)).in_words()
     assert "4 workers: 11.8 jobs/s, 96% of the most (6 workers: 12.3) with 33% less memory" == said
     assert "1 worker: 3.10 jobs/s" == report(measurement(1, 3.1)).in_words()
@@ -177,7 +177,7 @@ def test_efficiency_is_against_one_worker_and_nothing_else():
     ("made", "said"),
     [
         (report(measurement(1, 3.0), measurement(2, 6.0)), "more may be better still: 2 is the largest"),
-        (report(measurement(1, 3.0), measurement(2, 3.0, others=0.5)), "others used up to 0.5 of the host's CPUs"),
+        (report(measurement(1, 3.0), measurement(2, 3.0, others=0.5)), "other programs used up to 0.5 of the host's CPUs"),
         (report(measurement(1, 9.2, error=0.5), measurement(2, 10.0, error=1.0)), "varied too much"),
         (report(measurement(1, 3.0, failures={"crashed": 2})), "2 jobs failed: crashed (2)"),
         (report(measurement(1, 3.0), limit=150, skipped=(Skipped(2, 200 * MB),)), "2 workers would need more memory"),
@@ -185,7 +185,7 @@ def test_efficiency_is_against_one_worker_and_nothing_else():
     ],
     ids=["growing", "others", "noisy", "failures", "memory", "slower"],
 )
-def test_what_the_reader_should_know_is_said(made, said):
+def test_doubts_and_limits_become_remarks(made, said):
     assert [True] == [said in remark for remark in made.remarks() if said in remark]
     assert json.dumps(made.document())
 
@@ -194,7 +194,7 @@ def test_quiet_measurement_needs_no_remark():
     assert [] == report(measurement(1, 5.0), measurement(2, 9.9), measurement(4, 9.8)).remarks()
 
 
-def test_host_without_room_is_told_what_is_needed():
+def test_host_without_room_gets_the_needed_memory_in_words():
     for made in (report(measurement(1, 3.0), limit=50), report(limit=50, skipped=(Skipped(1, 100 * MB),))):
         assert made.knee is None
         assert "the smallest needs 100 MB, and 50 MB may be used" in made.in_words()
