@@ -20,12 +20,30 @@
 - Pool (procjobs.client) runs in the user's process. The calling thread pickles a job and sends it with one system call;
   one receiver thread takes the answers.
 - Supervisor (procjobs.supervisor) is the parent of all workers. It has one thread and one loop, never runs users' code
-  and never unpickles. Its rules are in Dispatcher, which does no I/O.
+  and never unpickles. Its rules are in Dispatcher (procjobs.dispatch), which does no I/O and reads no clock.
 - Template (procjobs.template) imports the preloaded modules once, and forks the workers.
 - Recorder (procjobs.store) writes the jobs of a pool with a store into its database.
 - Worker (procjobs.worker) runs one job at a time, and is replaced when it dies.
 - ProgressTable (procjobs.shared.table) is one mapped file. Any process reads the state of jobs, workers and the pool from
   it, also while the supervisor is busy, stopped or dead.
+
+Folders import from folders below them only, and no two modules import each other (tests/unit/test_floors.py):
+
+    cli   compat   tuning                           faces: they stand on the public names below
+    client                                          pools and handles of jobs; client/connection: the socket
+    supervisor                                      workers/, clients/ and durable/ around one registry
+    dispatch                                        the scheduling core, pure
+    sql   worker   template   store                 what runs in other processes
+    settings   host                                 settings by name; the operating system
+    shared   errors   clock                         what all processes agree on
+
+Where is ... decided or done?
+
+    a timeout                                       dispatch/watchdog.py (the limits of a job: dispatch/limits.py)
+    a retry, and the pause before it                dispatch/completion.py
+    the row of a job written when it ends           supervisor/registry.py
+    a durable answer kept until its commit          supervisor/durable/uncommitted.py
+    a process killed that a job has left behind     supervisor/workers/reaper.py
 
 >>> import procjobs
 >>> with procjobs.Pool(workers=2) as pool:

@@ -183,6 +183,11 @@ def test_picture_in_the_package_names_what_exists():
         assert attribute in procjobs.__doc__
 
 
+def test_files_that_the_package_points_to_exist():
+    for name in re.findall(r"\b[a-z_]+(?:/[a-z_]+)*\.py\b", procjobs.__doc__.replace("tests/unit/test_floors.py", "")):
+        assert (ROOT / name).is_file(), name
+
+
 def test_everything_public_is_there_and_documented():
     for name in procjobs.__all__:
         assert name == "__version__" or getattr(procjobs, name).__doc__
