@@ -35,6 +35,7 @@ class JobQueue(Generic[J]):
     def __init__(self) -> None:
         self._levels: dict[float, deque[J]] = {}
         self._order: list[float] = []  # negated priorities, ascending
+        self._front: deque[J] = deque()  # the level of the job that `first` returned
         self._waiting = 0
 
     def __len__(self) -> int:
@@ -65,8 +66,10 @@ class JobQueue(Generic[J]):
         while self._order:
             level = self._levels[-self._order[0]]
             while level:
-                if level[0].state is _QUEUED:
-                    return level[0]
+                job = level[0]
+                if job.state is _QUEUED:
+                    self._front = level
+                    return job
                 level.popleft()
             del self._levels[-self._order.pop(0)]
         return None
@@ -84,8 +87,8 @@ class JobQueue(Generic[J]):
         return level[0].queued_at if level else NEVER
 
     def drop_first(self) -> None:
-        """Take out the job that `first` returned."""
-        self._levels[-self._order[0]].popleft()
+        """Take out the job that `first` has just returned."""
+        self._front.popleft()
         self._waiting -= 1
 
     def forget(self) -> None:
