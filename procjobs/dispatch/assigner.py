@@ -138,7 +138,7 @@ class Assigner:
     # Reclaiming -------------------------------------------------------------------------------------------------
 
     def reclaim_overdue(self, slot: Slot, now: float) -> bool:
-        """Reclaim what a worker has not read by `reclaim_at`; return whether it has not even read its only job.
+        """Reclaim the jobs that a worker has not read by `reclaim_at`; return whether it has not even read its only job.
 
         Such a worker would never read one: it is to be stopped.
         """

@@ -329,8 +329,8 @@ class Dispatcher:
         if slot.kill_at <= now or slot.term_at <= now:
             self._watchdog.climb(slot, now)
         elif slot.limits is not None and slot.limits.next_time() <= now:
-            if self._assigner.reclaim(slot, now):
-                self._watchdog.enforce(slot, now)
+            self._assigner.reclaim(slot, now)
+            self._watchdog.enforce(slot, now)
         elif slot.reclaim_at <= now:
             if self._assigner.reclaim_overdue(slot, now):
                 self._watchdog.stop(slot, Stop.STUCK, now)

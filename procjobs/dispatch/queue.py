@@ -14,7 +14,7 @@ _QUEUED: Final = JobState.QUEUED
 
 
 class Queued(Protocol):
-    """What a queue must know of a job."""
+    """The fields of a job that a queue reads."""
 
     state: JobState
     effective_priority: float

@@ -169,7 +169,7 @@ class WorkerSlots:
         return slot.state is _STARTING and slot.started_at + self._settings.start_timeout <= now
 
     def extend_deadline(self, slot: Slot, seconds: float, now: float) -> None:
-        """Give a worker that starts more time: for these seconds nobody has looked whether it is ready."""
+        """Give a worker that starts more time: the supervisor was away for these seconds."""
         if slot.state is _STARTING:
             earliest = now + MIN_SECONDS_LEFT - self._settings.start_timeout
             slot.started_at = max(slot.started_at + seconds, earliest)
@@ -199,7 +199,7 @@ class WorkerSlots:
                 self.retire(slot, now)
                 return
         if any(slot.state is _STARTING or slot.stop is Stop.RETIRE for slot in self.slots):
-            return  # one that starts is idle in a moment; a busy one that is to end may be so for hours
+            return  # a starting worker is idle in a moment; a busy one that retires may work for hours
         for slot in self.slots:
             if slot.generation is not needy and slot.state is SlotState.BUSY and slot.stop is Stop.NONE:
                 self.retire_after_jobs(slot)  # its jobs stay: reclaimed each time, none of them might ever be run
@@ -257,7 +257,7 @@ class WorkerSlots:
             self.add_start_failure(generation, f"a worker ended before it was ready ({describe_end(*how)})", now)
         elif not was_in_job and stop is Stop.NONE:
             self._outcomes.log(f"worker {slot.number} ended while idle ({describe_end(*how)}); it is replaced")
-            if untried:  # one that never gets as far as a job must not be replaced as fast as the host can fork
+            if untried:  # a worker that never gets as far as a job must not be replaced as fast as the host can fork
                 generation.budget.add_failure(now)
 
     def on_spawn_failed(self, slot: Slot, problem: str, now: float) -> None:
