@@ -132,7 +132,9 @@ class Assigner:
 
     def set_deadlines(self, slot: Slot, now: float) -> None:
         """Begin to watch the first job of a worker."""
-        slot.watch(slot.jobs[0], now)
+        job = slot.jobs[0]
+        if job.kind.is_limited or slot.limits is not None:  # most jobs have no limits, and are spared the call
+            slot.watch(job, now)
         slot.reclaim_at = now + (RECLAIM_TIMEOUT if len(slot.jobs) > 1 else BEGIN_TIMEOUT)
 
     # Reclaiming -------------------------------------------------------------------------------------------------

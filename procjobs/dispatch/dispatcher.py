@@ -238,7 +238,8 @@ class Dispatcher:
         """Take a worker's answer to a job; return the descriptor if it is not wanted."""
         if slot.stop is not _NOT_STOPPED and slot.stop in _DECIDED and slot.jobs and slot.jobs[0].id == answer.job_id:
             return fd  # too late: how the job ends is decided, and its client learns it when the worker has ended
-        job = _pick(slot, answer.job_id)
+        jobs, job_id = slot.jobs, answer.job_id
+        job = jobs.popleft() if jobs and jobs[0].id == job_id else _pick(slot, job_id)
         if job is None:
             self._outcomes.log(f"worker {slot.number} answered for a job that it was not given")
             return fd
@@ -371,12 +372,9 @@ class Dispatcher:
 
 
 def _pick(slot: Slot, job_id: bytes) -> Job | None:
-    """Take the job that was answered out of the slot: the first one, unless that one is being cancelled."""
-    jobs = slot.jobs
-    if jobs and jobs[0].id == job_id:
-        return jobs.popleft()
-    for job in jobs:
+    """Take the answered job out of a slot in which it is not the first: the job that is being stopped was put there."""
+    for job in slot.jobs:
         if job.id == job_id:
-            jobs.remove(job)
+            slot.jobs.remove(job)
             return job
     return None
