@@ -177,7 +177,7 @@ class Day:
     # The host
 
     def _speed(self):
-        """Return how fast each running job gets on: what others leave, they share."""
+        """Return how fast each running job gets on: they share the CPUs that others leave."""
         demand = len(self._workers.running) * self.plan.demand
         left = max(self.plan.cpus - self._others, 0.2 * self.plan.cpus)
         return 1.0 if demand <= left else left / demand

@@ -132,13 +132,15 @@ class Assigner:
 
     def set_deadlines(self, slot: Slot, now: float) -> None:
         """Begin to watch the first job of a worker."""
-        slot.watch(slot.jobs[0], now)
+        job = slot.jobs[0]
+        if job.kind.is_limited or slot.limits is not None:  # most jobs have no limits, and are spared the call
+            slot.watch(job, now)
         slot.reclaim_at = now + (RECLAIM_TIMEOUT if len(slot.jobs) > 1 else BEGIN_TIMEOUT)
 
     # Reclaiming -------------------------------------------------------------------------------------------------
 
     def reclaim_overdue(self, slot: Slot, now: float) -> bool:
-        """Reclaim what a worker has not read by `reclaim_at`; return whether it has not even read its only job.
+        """Reclaim the jobs that a worker has not read by `reclaim_at`; return whether it has not even read its only job.
 
         Such a worker would never read one: it is to be stopped.
         """

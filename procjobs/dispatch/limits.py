@@ -29,7 +29,7 @@ class Stop(IntEnum):
 
 
 class Sample(NamedTuple):
-    """What a job's processes use, and `progress`, a number that changes when the job reports."""
+    """The usage of a job's processes, and `progress`, a number that changes when the job reports."""
 
     progress: int
     cpu_seconds: float

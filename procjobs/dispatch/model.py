@@ -138,7 +138,7 @@ class Job:
 
 
 class SlotState(IntEnum):
-    """What a slot is about; the numbers are those of the shared table."""
+    """The states of a slot; the numbers are those of the shared table."""
 
     EMPTY = 0
     STARTING = 1

@@ -17,7 +17,7 @@ J_contra = TypeVar("J_contra", bound=Job, contravariant=True)
 
 
 class Account(NamedTuple):
-    """What is known of an attempt that has ended: Unix times (None: not known), its last progress report and output."""
+    """The facts known about an attempt that has ended: Unix times (None: not known), its last progress report and output."""
 
     started_at: float | None
     ended_at: float
@@ -53,7 +53,7 @@ class Workers(Protocol[J_contra]):
     """The worker processes, by slot."""
 
     def spawn(self, slot: Slot) -> bool:
-        """Begin to start a worker for the slot's generation; return False if nobody could be asked for one.
+        """Begin to start a worker for the slot's generation; return False if it could not be asked for now.
 
         Raises OSError where the host has no descriptors for a worker. The worker is ready, or was not started, when
         `Dispatcher.on_ready`, `on_spawn_failed` or `on_exit` is called.
@@ -88,7 +88,7 @@ class Workers(Protocol[J_contra]):
 
 
 class Outcomes(Protocol[J_contra]):
-    """Whoever records the life of jobs and passes on their answers."""
+    """The records of jobs: their starts, retries and answers, and the pool's log."""
 
     def started(self, job: J_contra, slot: Slot) -> None:
         """Take note that a job was sent to a worker. It may be reclaimed unstarted."""
@@ -106,7 +106,7 @@ class Outcomes(Protocol[J_contra]):
         """Pass on the one answer of a job that has reached a final state; `error` is one line of text."""
 
     def account(self, job: J_contra) -> Account:
-        """Return what is known of the attempt that has just ended."""
+        """Return the facts about the attempt that has just ended."""
 
     def log(self, line: str) -> None:
         """Write a line to the pool's log."""

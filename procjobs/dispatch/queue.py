@@ -14,7 +14,7 @@ _QUEUED: Final = JobState.QUEUED
 
 
 class Queued(Protocol):
-    """What a queue must know of a job."""
+    """The fields of a job that a queue reads."""
 
     state: JobState
     effective_priority: float
@@ -34,7 +34,8 @@ class JobQueue(Generic[J]):
 
     def __init__(self) -> None:
         self._levels: dict[float, deque[J]] = {}
-        self._order: list[float] = []  # negated priorities, ascending
+        self._order: list[tuple[float, deque[J]]] = []  # the levels by negated priority, ascending
+        self._front: deque[J] = deque()  # the level of the job that `first` returned
         self._waiting = 0
 
     def __len__(self) -> int:
@@ -44,7 +45,7 @@ class JobQueue(Generic[J]):
         level = self._levels.get(priority)
         if level is None:
             level = self._levels[priority] = deque()
-            insort(self._order, -priority)
+            insort(self._order, (-priority, level))
         return level
 
     def push(self, job: J) -> None:
@@ -63,12 +64,14 @@ class JobQueue(Generic[J]):
     def first(self) -> J | None:
         """Return the job that is to be started next and leave it where it is."""
         while self._order:
-            level = self._levels[-self._order[0]]
+            level = self._order[0][1]
             while level:
-                if level[0].state is _QUEUED:
-                    return level[0]
+                job = level[0]
+                if job.state is _QUEUED:
+                    self._front = level
+                    return job
                 level.popleft()
-            del self._levels[-self._order.pop(0)]
+            del self._levels[-self._order.pop(0)[0]]
         return None
 
     def oldest(self) -> float:
@@ -84,8 +87,8 @@ class JobQueue(Generic[J]):
         return level[0].queued_at if level else NEVER
 
     def drop_first(self) -> None:
-        """Take out the job that `first` returned."""
-        self._levels[-self._order[0]].popleft()
+        """Take out the job that `first` has just returned."""
+        self._front.popleft()
         self._waiting -= 1
 
     def forget(self) -> None:

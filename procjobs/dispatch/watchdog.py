@@ -33,13 +33,13 @@ class Watchdog:
     # Limits -----------------------------------------------------------------------------------------------------
 
     def enforce(self, slot: Slot, now: float) -> None:
-        """Act on the limits of the job that a worker is in; call it when one of them is due.
+        """Act on the limits of the job that a worker is in, where one of them is due.
 
-        Jobs that the worker has not read are reclaimed before: their worker may be about to be stopped, and whether it has
-        answered the first job meanwhile is not known otherwise. Their limits are off then.
+        The jobs that the worker had not read must have been reclaimed: until then it is not known which job it is in, and a
+        worker that had read none is idle afterwards, without limits.
         """
         limits = slot.limits
-        if limits is None:
+        if limits is None or not slot.jobs:
             return
         if limits.slow_at <= now:
             limits.slow_at = NEVER

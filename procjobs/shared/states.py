@@ -66,7 +66,7 @@ class Reason(IntEnum):
 
 
 class Event(IntEnum):
-    """What happens to a job."""
+    """Events in the life of a job."""
 
     START = 1
     DUE = 2

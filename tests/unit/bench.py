@@ -68,7 +68,7 @@ class NotedWorkers:
 
 
 class NotedOutcomes:
-    """Keeps what became of jobs: `answers` by job, `failure` with the contents of the last one that the core wrote."""
+    """Keeps the events of jobs: `answers` by job, `failure` with the contents of the last one that the core wrote."""
 
     def __init__(self):
         self.started_jobs = []

@@ -23,7 +23,7 @@ def bench():
     return Bench()
 
 
-# Order, and what waits for a time
+# Order, and jobs that wait for a time
 
 
 def test_higher_priority_starts_first_then_first_come_first_served(bench):
@@ -116,7 +116,7 @@ def test_pause_is_capped_and_shortened_by_up_to_a_half(attempt, jitter, expected
     assert expected == backoff_pause(JobOptions(backoff=2.0, max_backoff=10.0), attempt, jitter)
 
 
-def test_what_cannot_be_pickled_is_not_tried_again(bench):
+def test_job_that_cannot_be_pickled_is_not_tried_again(bench):
     job = bench.submit(retries=2)
     bench.finish(job, Outcome.UNPICKLABLE)
     assert (JobState.FAILED, Reason.PAYLOAD) == bench.outcomes.answers[job][:2]
@@ -182,7 +182,7 @@ def test_timeout_is_not_that_of_a_job_whose_answer_is_under_way(bench):
     assert (JobState.SUCCEEDED, JobState.RUNNING) == (first.state, second.state)
 
 
-def test_supervisor_that_was_away_forgives(bench):
+def test_supervisor_that_was_away_extends_deadlines(bench):
     bench.submit(timeout=8.0)
     bench.turn(BEGIN_TIMEOUT)
     bench.now += 60.0
@@ -197,7 +197,7 @@ def test_supervisor_that_was_away_forgives(bench):
 # Cancelling
 
 
-def test_what_waits_is_cancelled_at_once(bench):
+def test_waiting_job_is_cancelled_at_once(bench):
     bench.submit()
     jobs = [bench.submit(), bench.submit(delay=5.0)]
     assert [True, True] == [bench.dispatcher.cancel(job, bench.now) for job in jobs]
@@ -518,7 +518,7 @@ def test_idle_workers_of_a_retired_generation_end():
 # The end
 
 
-def test_closed_queue_gives_up_what_has_not_started_and_stop_what_has():
+def test_closed_queue_gives_up_waiting_jobs_and_stop_the_running_ones():
     bench = Bench((2, 2))
     running, queued_twice = bench.submit(), [bench.submit(), bench.submit()]
     jobs = [running, *queued_twice, bench.submit(delay=5.0)]

@@ -36,7 +36,7 @@ CAPACITY = 6
 
 
 class FakeWorker:
-    """What is on the other side of a slot's sockets."""
+    """The other side of a slot's sockets."""
 
     def __init__(self, slot, serial):
         self.slot = slot
@@ -125,7 +125,7 @@ class WorkersOfWorld:
 
 
 class OutcomesOfWorld:
-    """The port for what becomes of jobs."""
+    """The port for the events of jobs."""
 
     def __init__(self, world):
         self.world = world
@@ -212,7 +212,7 @@ class World:
         ]
 
     def shares(self, job):
-        """Return what a job shares with others: (limit, rate, those that share it)."""
+        """Return the limits that a job shares with others: (limit, rate, the jobs that share it)."""
         name, others = job.kind.options.queue, list(self.jobs.values())
         queue = QUEUES.get(name, Queue())
         of_queue = [j for j in others if j.kind.options.queue == name]
@@ -231,7 +231,7 @@ class World:
                     return False
         return True
 
-    # What workers do
+    # Workers
 
     def read(self, worker):
         if worker.running is None and worker.unread:
@@ -351,7 +351,7 @@ PICK = st.integers(0, 1_000)
 
 
 class DispatcherMachine(RuleBasedStateMachine):
-    """What can happen."""
+    """Everything that can happen."""
 
     @initialize(
         least=st.integers(1, 3),
@@ -425,7 +425,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.world.cancelled.add(job.id)
         elif not was_final and job.state not in FINAL:
             answers = self.world.workers[job.slot.number].answers
-            assert job.id in {job_id for job_id, _, _ in answers}, "only what has been answered cannot be cancelled"
+            assert job.id in {job_id for job_id, _, _ in answers}, "only an answered job cannot be cancelled"
         self.world.turn()
 
     @rule(least=st.integers(1, 3), more=st.integers(0, 2))
@@ -597,7 +597,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.world.stop()
             self.world.turn()
 
-    # What always holds
+    # Laws
 
     @invariant()
     def each_job_is_answered_once_and_in_one_place(self):

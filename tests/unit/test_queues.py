@@ -1,6 +1,8 @@
-"""What a queue may be, and its rules one at a time, at made-up times."""
+"""The settings of a queue, and its rules one at a time, at made-up times."""
 
 from __future__ import annotations
+
+import gc
 
 import pytest
 
@@ -21,7 +23,7 @@ def test_rates_are_read(text, rate):
 
 
 @pytest.mark.parametrize("text", NO_RATES)
-def test_what_is_no_rate_is_refused(text):
+def test_text_that_is_no_rate_is_refused(text):
     with pytest.raises(ConfigurationError, match=r"queue 'q': rate=.*expected how many are started"):
         check_queues({"q": {"rate": text}})
 
@@ -127,7 +129,7 @@ def test_loop_wakes_again_where_the_start_that_it_woke_for_was_taken_back():
     assert [0, 0, 1] == sent(world, jobs)
 
 
-def test_rate_counts_a_retry_and_not_what_was_taken_back():
+def test_rate_counts_a_retry_and_not_a_reclaimed_start():
     world = bench((1, 1), rate="2/h")
     (job,) = submit(world, retries=1, backoff=0.0)
     world.workers.unread.add(job)
@@ -169,7 +171,7 @@ def test_as_many_of_a_key_run_as_its_queue_says():
     assert [0, 1, 3, 2] == sent(world, jobs)
 
 
-def test_who_waits_for_a_limit_does_not_pass_through_the_queue_for_workers():
+def test_throttled_job_does_not_pass_through_the_queue_for_workers():
     """A hundred thousand of them would have to be moved when the first of them comes to the front."""
     world = bench((1, 1), limit=1)
     submit(world, 2)
@@ -194,6 +196,18 @@ def test_key_is_limited_in_its_queue_and_forgotten_when_its_rate_is_over():
     jobs.clear()
     world.turn(1.0)
     assert [] == list(world.dispatcher._pending.limiters._of_key)
+
+
+def test_key_is_forgotten_although_one_of_its_throttled_jobs_was_cancelled():
+    world = Bench((1, 1))
+    first, second = world.submit(key=b"a"), world.submit(key=b"a")
+    assert world.dispatcher.cancel(second, world.now)
+    gc.disable()  # its limiter must not wait for that
+    try:
+        world.finish(first)
+        assert [] == list(world.dispatcher._pending.limiters._of_key)
+    finally:
+        gc.enable()
 
 
 def test_jobs_of_a_queue_that_is_not_declared_any_more_run_one_at_a_time():

@@ -210,7 +210,7 @@ def test_workers_that_cannot_be_started_are_not_joined_by_more():
     assert 5 == size(bench)
 
 
-def test_what_a_worker_took_in_earlier_runs_is_expected_of_the_first_ones_of_this_run():
+def test_memory_of_earlier_runs_is_expected_of_the_first_workers_of_this_run():
     bench = Bench((1, 8))
     bench.host.memory_facts = MemoryFacts(8 * GIB, 4 * GIB, (0,), expected_bytes=GIB)
     for _ in range(9):

@@ -14,7 +14,7 @@ MIB = 2**20
 
 
 class NotedWorkers:
-    """Takes notes of commands; `samples` are what it measures."""
+    """Takes notes of commands; `samples` are the measurements that it returns."""
 
     def __init__(self):
         self.done = []
@@ -159,7 +159,7 @@ def test_overdue_job_is_asked_for_its_stack_then_terminated_then_killed_every_se
     assert (["dump stack"], Stop.TIMEOUT, SlotState.STOPPING) == (workers.done, slot.stop, slot.state)
     watchdog.on_stack_dumped(slot, 1.01)
     assert (["dump stack", "terminate"], 4.01) == (workers.done, next_time(slot))
-    watchdog.on_stack_dumped(slot, 1.02)  # another one, for somebody who asked
+    watchdog.on_stack_dumped(slot, 1.02)  # another one, which a client has asked for
     assert ["dump stack", "terminate"] == workers.done
     for now in (4.0, 4.01, 5.01, 5.5):
         watchdog.climb(slot, now)
@@ -205,7 +205,14 @@ def test_cancelled_job_is_terminated_without_being_asked_for_its_stack():
     assert (["terminate"], 9.0) == (workers.done, next_time(slot))
 
 
-def test_worker_whose_limits_are_off_is_left_alone():
+def test_worker_that_has_answered_meanwhile_is_left_alone():
+    workers, watchdog, slot = started(timeout=1.0)
+    slot.jobs.clear()
+    watchdog.enforce(slot, 1.0)
+    assert ([], Stop.NONE) == (workers.done, slot.stop)
+
+
+def test_job_whose_limits_are_off_is_left_alone():
     workers, watchdog, slot = started(timeout=1.0)
     slot.limits = None
     watchdog.enforce(slot, 1.0)
