@@ -2,8 +2,8 @@
 """What `test_floors` finds and is still to be mended. These lists only shrink; when they are empty, this file goes."""
 
 CIRCLES = [
-    ["client.connection.connection", "client.connection.unacknowledged", "client.controls", "client.job", "client.map", "client.monitor", "client.outbox", "client.pool", "client.shutdown", "client.submitter"],
-    ["compat.asyncjob", "compat.asyncjob.alias", "compat.asyncjob.as_tgext", "compat.asyncjob.perform", "compat.asyncjob.progress", "compat.asyncjob.starting"],
+    ["client.connection.connection", "client.connection.unacknowledged", "client.controls", "client.job", "client.map", "client.monitor", "client.outbox", "client.pool", "client.shutdown", "client.submitter"],  # noqa: E501
+    ["compat.asyncjob", "compat.asyncjob.alias", "compat.asyncjob.as_tgext", "compat.asyncjob.perform", "compat.asyncjob.progress", "compat.asyncjob.starting"],  # noqa: E501
 ]
 UPWARD = {
     ("client.connection.connection", "client.job"),
