@@ -166,7 +166,8 @@ class ResultStore:
 class KeptTranscripts:
     """The transcripts of jobs that have ended, the oldest first to go."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = _MAX_TRANSCRIPT_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._jobs: deque[SupervisedJob] = deque()
         self._bytes = 0
 
@@ -176,7 +177,7 @@ class KeptTranscripts:
             return
         self._jobs.append(job)
         self._bytes += len(job.transcript)
-        while self._bytes > _MAX_TRANSCRIPT_BYTES:
+        while self._bytes > self._max_bytes:
             oldest = self._jobs.popleft()
             if oldest.transcript is not None:
                 self._bytes -= len(oldest.transcript)

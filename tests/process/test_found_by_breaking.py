@@ -198,12 +198,12 @@ def test_submission_that_comes_behind_a_drain_is_refused(pool_name):
 
 def test_many_large_answers_at_once_are_not_gathered_in_memory():
     class Answered:
-        unsent, has_descriptor = 0, False
+        id, attempt, unsent, has_descriptor = bytes(16), 1, 0, False
 
         def __init__(self):
             self.answer = self
 
-        def fetch(self, _job):
+        def fetch(self, _job_id, _attempt):
             return bytes(60_000), None, False
 
     ours, theirs = socket.socketpair()
@@ -211,7 +211,7 @@ def test_many_large_answers_at_once_are_not_gathered_in_memory():
         link = ClientLink(ours)
         for _ in range(100):
             link.queue_answer(Answered())
-        assert (2, 98) == (len(link._answers), len(link.outgoing))
+        assert (2, 98) == (len(link._answers), link.backlog)
         link.close()
 
 

@@ -11,7 +11,7 @@ import pytest
 import procjobs
 from procjobs.dispatch.model import Slot, SlotState
 from procjobs.host import footprints, observe
-from procjobs.supervisor.workers.host_load import Surroundings
+from procjobs.supervisor.workers.host_load import HostLoad
 from tests.process import jobs, tuned_jobs
 
 from ..conftest import wait_until
@@ -116,7 +116,7 @@ def test_memory_of_a_worker_is_that_of_all_that_its_job_has_started(scaled, tmp_
     assert (worker, True) == (family[0], grandchild in family)
     slot = Slot(0)
     slot.state, slot.pid, slot.baseline_bytes = SlotState.BUSY, worker, 2**20
-    facts = Surroundings().look_at_memory([slot, Slot(1)])
+    facts = HostLoad().memory([slot, Slot(1)])
     (taken,) = facts.worker_bytes
     assert 40 * 2**20 < taken < facts.total_bytes
     assert 0 < facts.free_bytes < facts.total_bytes
@@ -129,7 +129,7 @@ def test_what_workers_took_in_earlier_runs_is_expected_of_named_pools(tmp_path, 
     peaks = observe.WorkerPeaks()
     peaks.workers, peaks.worker_bytes = 2, 3 * 2**30
     footprints.remember("films", peaks)
-    expected = [Surroundings(pool).look_at_memory([]).expected_bytes for pool in ("films", "songs", None)]
+    expected = [HostLoad(pool).memory([]).expected_bytes for pool in ("films", "songs", None)]
     assert [3 * 2**30, 0, 0] == expected
 
 

@@ -6,12 +6,15 @@ import os
 
 import pytest
 
-from procjobs.dispatch.model import Generation, Job, Kind, Slot
+from procjobs.dispatch.model import Generation, Slot
 from procjobs.host.loop import Loop
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import to_text
-from procjobs.supervisor.workers import output, stacks
-from procjobs.supervisor.workers.output import Console, Outputs, OutputSource, Tail
+from procjobs.supervisor.job import NO_CLIENT, SupervisedJob, SupervisedKind
+from procjobs.supervisor.results import KeptTranscripts
+from procjobs.supervisor.stack_text import MAX_STACK_BYTES, for_readers
+from procjobs.supervisor.transcripts import Tail
+from procjobs.supervisor.workers.output import Console, Outputs, OutputSource
 
 
 def test_tail_keeps_the_end_from_a_whole_line_on():
@@ -51,19 +54,31 @@ class Lines:
 
 
 class World:
-    """One worker with a pipe; `job` is the one that it is in."""
+    """One worker with a pipe; `job` is the one that it is in. It stands for the registry too: nothing has begun."""
 
     def __init__(self):
-        self.loop, self.log, self.slot, self.job = Loop(), Lines(), Slot(3), None
-        self.outputs = Outputs(self.loop, self.log, None, lambda slot: self.job)
+        self.loop, self.log, self.slot = Loop(), Lines(), Slot(3)
+        self.outputs = Outputs(self.loop, self.log, None, self)
         read, self.write_fd = os.pipe()
         os.set_blocking(read, False)
         self.source = OutputSource(self.slot, read, 1)
         self.loop.add(read, self.source)
 
+    @property
+    def job(self):
+        return self.slot.jobs[0]
+
+    @job.setter
+    def job(self, job):
+        self.slot.jobs.clear()
+        self.slot.jobs.append(job)
+
+    def has_begun(self, job):
+        return False
+
     def new_job(self, number):
-        kind = Kind(1, b"kind", JobOptions(), b"", b"")
-        return Job(bytes([number]) * 16, kind, Generation(1, "key"), None, b"", None)
+        kind = SupervisedKind(1, b"kind", JobOptions(), function=b"", description=b"")
+        return SupervisedJob(bytes([number]) * 16, kind, Generation(1, "key"), NO_CLIENT, b"", None)
 
     def say(self, data):
         os.write(self.write_fd, data)
@@ -91,7 +106,7 @@ def test_output_is_the_jobs_that_the_worker_is_in_and_a_line_of_the_one_before_i
     one, two = [f"{to_text(job.id)} kind" for job in (first, second)]
     assert [("worker 3", b"idle"), (one, b"one"), (one, b"without end"), (two, b"two")] == world.log.written
     assert ("one\nwithout end", "two\n") == (first.transcript.everything.text(), second.transcript.everything.text())
-    assert first.kind.talks
+    assert first.kind.prints
 
 
 def test_line_that_never_ends_is_logged_in_parts(world):
@@ -121,13 +136,21 @@ def test_end_of_a_worker_in_a_flood_is_read_to_its_end(world):
     assert float("inf") == world.outputs.next_deadline()
 
 
-def test_tails_of_finished_jobs_are_bounded_together(world, monkeypatch):
-    monkeypatch.setattr(output, "_MAX_KEPT_BYTES", 1000)
+def test_worker_with_several_jobs_is_in_the_last_one_that_it_has_begun(world, monkeypatch):
+    jobs = [world.new_job(n) for n in range(3)]
+    world.slot.jobs.extend(jobs)
+    monkeypatch.setattr(world, "has_begun", lambda job: job in jobs[:2])
+    world.say(b"hello\n")
+    assert [None, "hello\n", None] == [job.transcript and job.transcript.everything.text() for job in jobs]
+
+
+def test_tails_of_finished_jobs_are_bounded_together(world):
+    kept = KeptTranscripts(max_bytes=1000)
     jobs = [world.new_job(n) for n in range(10)]
     for job in jobs:
         world.job = job
         world.say(b"x" * 300)
-        world.outputs.keep(job)
+        kept.keep(job)
     assert [False] * 7 + [True] * 3 == [job.transcript is not None for job in jobs]
 
 
@@ -152,16 +175,16 @@ OWN = """  File "/lib/procjobs/worker/worker.py", line 200 in _call
 def test_stack_is_told_without_the_frames_of_the_worker():
     text = f'Current thread 0x01 (most recent call first):\n  File "/app/jobs.py", line 3 in work\n{OWN}'
     expected = 'Current thread 0x01 (most recent call first):\n  File "/app/jobs.py", line 3 in work'
-    assert expected == stacks._for_readers(text.encode())
+    assert expected == for_readers(text.encode())
 
 
 def test_stack_without_a_frame_of_its_own_says_why():
     other = 'Thread 0x01 (most recent call first):\n  File "/app/a.py", line 1 in b\n\n'
     text = f"{other}Current thread 0x02 (most recent call first):\n{OWN}"
-    lines = stacks._for_readers(text.encode()).splitlines()
+    lines = for_readers(text.encode()).splitlines()
     assert ["Current thread 0x02 (most recent call first):", "  (in a function that is not written in Python)"] == lines[-2:]
 
 
 def test_long_stack_is_cut_and_garbage_replaced():
-    text = stacks._for_readers(b"\xff" + b"  File x\n" * 10_000)
-    assert len(text.encode()) <= stacks.MAX_STACK_BYTES
+    text = for_readers(b"\xff" + b"  File x\n" * 10_000)
+    assert len(text.encode()) <= MAX_STACK_BYTES

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
-from procjobs.dispatch.model import Generation, Job, Kind
+from procjobs.dispatch.model import Generation
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id
 from procjobs.shared.recorder_wire import LOADED, Key, RecorderFrame
 from procjobs.shared.states import JobState
-from procjobs.supervisor.durable.stored_jobs import Durable, StoredJobs
+from procjobs.supervisor.durable.stored_jobs import StoredJobs
+from procjobs.supervisor.job import DurableState, SupervisedJob, SupervisedKind
 
-KIND = Kind(1, b"work", JobOptions(), b"", b"{}")
+KIND = SupervisedKind(1, b"work", JobOptions(), function=b"", description=b"{}")
 
 
 class World:
-    """Stands for the supervisor and its desk, and remembers what they were told."""
+    """Stands for the registry and the loop, and remembers what they were told."""
 
     def __init__(self, *known):
         self.jobs = {job.id: job for job in known}
@@ -25,7 +26,7 @@ class World:
         self.stored = StoredJobs(self, self, self.asked.append)
         self.now = 0.0
 
-    def answer(self, job, _reason, frame, _fd, _error):
+    def finish(self, job, _reason, frame, _fd, _error, _now):
         self.answered.append((job, frame))
 
     def watch(self, client, job):
@@ -34,19 +35,20 @@ class World:
     def say(self, kind, body):
         data = wire.HEADER.pack(wire.HEADER.size + len(body), kind, False, 0) + body
         ((kind, raw, _),) = wire.FrameReader().feed(data)
-        assert self.stored.take(kind, raw, None)
+        return self.stored.take(kind, raw, None)
 
 
 def submitted():
     """Return a job that waits for its commit."""
-    job = Job(new_id(), KIND, Generation(1, ""), SimpleNamespace(closed=False), b"", None)
-    job.durable = Durable()
+    job = SupervisedJob(new_id(), KIND, Generation(1, ""), SimpleNamespace(closed=False), b"", None)
+    job.durable = DurableState()
     return job
 
 
 def test_answer_to_a_question_counts_once():
     world, told = World(), []
-    world.stored.question(Key, b"key", told.append)
+    world.stored.ask_key(b"key", told.append)
+    assert [Key(b"key", world.asked[0].token)] == world.asked
     answer = json.dumps({"token": world.asked[0].token, "id": None}).encode()
     world.say(RecorderFrame.TOLD, answer)
     world.say(RecorderFrame.TOLD, answer)
@@ -67,8 +69,8 @@ def test_attempts_of_a_job_that_is_loaded_and_sent_again_at_the_same_time_count(
     job = submitted()
     world = World(job)
     head = LOADED.pack(job.id, 3, 2, 1, 0.0, 0.0, 0.0, 0, 2, 0)
-    world.say(RecorderFrame.LOADED, head + b"{}")
-    assert (3, 2, 1) == (job.attempt, job.durable.cut_off, job.crashes)
+    assert [] == world.say(RecorderFrame.LOADED, head + b"{}")
+    assert (3, 2, 1) == (job.attempt, job.interrupted, job.crashes)
     job.durable.is_committed = True
     job.attempt = 4
     world.say(RecorderFrame.LOADED, head + b"{}")
@@ -76,12 +78,11 @@ def test_attempts_of_a_job_that_is_loaded_and_sent_again_at_the_same_time_count(
 
 
 def test_job_that_is_sent_again_while_it_is_looked_for_is_not_unknown():
-    job, client = submitted(), SimpleNamespace(closed=False, outgoing=[])
+    job, client = submitted(), SimpleNamespace(closed=False)
     world = World()
     world.stored.find(job.id, client)
     world.jobs[job.id] = job
     text = json.dumps({"state": None}).encode()
     world.say(RecorderFrame.FOUND, job.id + wire.U32.pack(len(text)) + text)
     assert [(client, job)] == world.watched
-    assert [] == client.outgoing
     assert JobState.QUEUED is job.state
