@@ -4,7 +4,6 @@
 CIRCLES = [
     ["dispatch.assigner", "dispatch.completion", "dispatch.dispatcher", "dispatch.failures", "dispatch.limiters", "dispatch.model", "dispatch.pending", "dispatch.ports", "dispatch.queue", "dispatch.scaling", "dispatch.slots", "dispatch.watchdog", "supervisor.clients.client_link", "supervisor.clients.requests", "supervisor.clients.unique_keys", "supervisor.durable.durable_jobs", "supervisor.durable.recorder_link", "supervisor.durable.stored_jobs", "supervisor.durable.uncommitted", "supervisor.publisher", "supervisor.results", "supervisor.supervisor", "supervisor.workers.host_load", "supervisor.workers.output", "supervisor.workers.processes", "supervisor.workers.stacks", "supervisor.workers.templates", "supervisor.workers.worker_link"],
     ["client.connection.connection", "client.connection.unacknowledged", "client.controls", "client.job", "client.map", "client.monitor", "client.outbox", "client.pool", "client.shutdown", "client.submitter"],
-    ["compat.asyncjob", "compat.asyncjob.alias", "compat.asyncjob.as_tgext", "compat.asyncjob.perform", "compat.asyncjob.progress", "compat.asyncjob.starting"],
 ]
 UPWARD = {
     ("client.connection.connection", "client.job"),
@@ -59,19 +58,7 @@ WIRING = {
     "supervisor.workers.templates: Templates.crew",
     "supervisor.workers.templates: Templates.dispatcher",
 }
-PRIVATE_TO_FACES = {
-    ("compat.asyncjob.application", "sql.sources.make_engine"),
-    ("compat.asyncjob.perform", "client.connection.kinds.function_name"),
-    ("compat.asyncjob.perform", "client.orm_arguments"),
-    ("compat.asyncjob.perform", "host.payload"),
-    ("compat.asyncjob.perform", "worker.context.current_job"),
-    ("compat.asyncjob.progress", "worker.context.JobContext"),
-    ("compat.asyncjob.progress", "worker.context.current_job"),
-    ("compat.asyncjob.progress", "worker.context.progress"),
-    ("compat.asyncjob.queries", "sql.waiting.look_for"),
-    ("compat.asyncjob.starting", "client.pool.Pool"),
-    ("compat.asyncjob.starting", "host.observe"),
-}
+PRIVATE_TO_FACES = set()
 IMPURE = {
     "dispatch.model",
 }
