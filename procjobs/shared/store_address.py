@@ -1,4 +1,4 @@
-"""Where a store is: the checks of `store=...` that need no database, and so no SQLAlchemy."""
+"""The address of a store: the checks of `store=...` that need no database, and so no SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PASSWORD: Final = re.compile(r"(://[^:/@]*):[^@/]*@")
 def resolve(store: object, pool: str | None) -> str | None:
     """Return the URL of a store as it is given to the supervisor, whose working directory is another one.
 
-    True is a file in the user's state directory. Raise ConfigurationError for what can be no store.
+    True is a file in the user's state directory. Raise ConfigurationError for anything that is not a store.
     """
     if store is None or store is False:
         return None
@@ -55,7 +55,7 @@ def _check_options(query: str, *, is_sqlite: bool) -> None:
 
 
 def split_options(url: str) -> tuple[str, dict[str, str]]:
-    """Return the URL as the database's driver takes it, and the options that are procjobs' own."""
+    """Return the URL for the database's driver, and the options for procjobs."""
     base, _, query = url.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
     others = urlencode([(name, value) for name, value in pairs if name not in _OPTIONS])
@@ -63,13 +63,13 @@ def split_options(url: str) -> tuple[str, dict[str, str]]:
 
 
 def sqlite_path(url: str) -> str | None:
-    """Return the path of an SQLite store, None for another one."""
+    """Return the path of an SQLite store, None for other databases."""
     base = url.partition("?")[0]
     return base.removeprefix(_SQLITE) if base.startswith(_SQLITE) else None
 
 
 def hide_password(url: str) -> str:
-    """Return a URL as it may be shown."""
+    """Return a URL that may be shown."""
     return _PASSWORD.sub(r"\1:***@", url)
 
 
@@ -79,7 +79,7 @@ def _state_directory() -> str:
 
 
 def store_name(url: str, pool: str | None) -> str:
-    """Return what the store calls a pool: a database that several hosts use has the pools of all of them."""
+    """Return the name of a pool in the store: several hosts may use one database for their pools."""
     name = pool or "private"
     options = split_options(url)[1]
     if sqlite_path(url) is not None and "procjobs_host" not in options:
