@@ -1,7 +1,7 @@
 """The two clocks, and the only module that reads them for decisions.
 
-`monotonic` is for deadlines: it never steps. `wall` is for people: it goes into records that are read by other
-processes and compared with their own logs, and nothing is decided by it.
+`monotonic` is for deadlines: it never steps. `wall` is for people: it goes into records that they compare with other
+logs. Nothing is decided by it.
 """
 
 from __future__ import annotations
@@ -13,4 +13,4 @@ from typing import Final
 __all__ = ["NEVER", "monotonic", "perf_counter", "sleep", "wall"]
 
 NEVER: Final = float("inf")
-"""The deadline of what has none: it comes after every other one."""
+"""The deadline of things that have none: it comes after every other one."""

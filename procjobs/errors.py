@@ -1,6 +1,6 @@
 """Every exception that procjobs raises, by who is at fault.
 
-An exception raised by a job arrives as itself; the classes here are what the pool itself has to say.
+An exception raised by a job arrives as itself; the classes here are for everything that the pool itself has to say.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class PoolClosed(ProcjobsError, RuntimeError):
 class QueueFull(ProcjobsError, RuntimeError):
     """The pool has `max_queued` jobs waiting, or no room to record another one.
 
-    `queued` is the number of jobs waiting, `max_queued` the bound (None where the refusal was about room). `retry_after`
-    is about how many seconds those that wait now will take, from the run times of late, at least 1: a web view can answer
-    503 with it as Retry-After.
+    `queued` is the number of jobs waiting, `max_queued` the bound (None if there was no room for a record). `retry_after` is
+    about how many seconds the waiting jobs will take, from recent run times, at least 1: a web view can answer 503 with it
+    as Retry-After.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class PayloadError(ProcjobsError):
 
 
 class TuningFailed(ProcjobsError, RuntimeError):
-    """The jobs by which a pool's size was to be found mostly fail, or the pool cannot run any; the message says why."""
+    """Most jobs that were to find a pool's size fail, or the pool cannot run any; the message says why."""
 
 
 class OutsideJob(ProcjobsError, RuntimeError):
-    """What was called belongs to the job that is running, and none is running in this process."""
+    """A function for the code of jobs was called, and no job is running in this process."""
 
 
 # The job's doing -------------------------------------------------------------------------------------
@@ -74,8 +74,8 @@ class OutsideJob(ProcjobsError, RuntimeError):
 class Attempt(NamedTuple):
     """An attempt of a job that failed. Times are Unix times in seconds, None where it had not begun.
 
-    `reason` is as in `procjobs.JobStatus`; `error` is one line or some; `signal` or `exit_code` say how its worker ended, if
-    it did; `stderr` is the end of the text that the job had written to standard error.
+    `reason` is as in `procjobs.JobStatus`; `error` is one or more lines; `signal` or `exit_code` say how its worker ended,
+    if it did; `stderr` is the end of the text that the job had written to standard error.
     """
 
     attempt: int
@@ -92,9 +92,9 @@ class Attempt(NamedTuple):
 class JobError(ProcjobsError):
     """Base of the ways in which a single job ends without a result of its own.
 
-    `job_id` is the id of that job (None where it is not known), `attempt` the attempt it ended in (from 1),
-    `last_progress` what it had last reported, as text; `stack` where it was when it was last examined (see
-    `Pool.stack`); `history` has an account of each attempt that failed, the last ten of them.
+    `job_id` is the id of that job (None if it is not known), `attempt` the attempt it ended in (from 1), `last_progress` its
+    last report, as text; `stack` its stack when the pool last asked for it (see `Pool.stack`); `history` has an account of
+    each attempt that failed, the last ten of them.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ def _rebuild(kind: type[JobError], message: str, attributes: dict[str, Any]) -> 
 
 
 class JobTimeout(JobError, TimeoutError):
-    """The job ran longer than its timeout and was stopped with everything it had started.
+    """The job ran longer than its timeout, and was stopped with all processes it had started.
 
     Also raised inside a job that runs longer than its `soft_timeout`, so that it can clean up.
     """
@@ -137,7 +137,7 @@ class JobStalled(JobError):
 
 
 class JobExpired(JobError):
-    """The job had not started when its `expires` came; it never will."""
+    """The job had not started by its `expires`, and never will."""
 
 
 class JobCancelled(JobError, concurrent.futures.CancelledError):
@@ -147,7 +147,7 @@ class JobCancelled(JobError, concurrent.futures.CancelledError):
 class MemoryLimitExceeded(JobError):
     """The job and the processes it had started used more than its `max_rss`; they were killed.
 
-    `used_bytes` is what they used when that was noticed, `max_rss` the limit, both in bytes.
+    `used_bytes` is their memory when that was noticed, `max_rss` the limit, both in bytes.
     """
 
     def __init__(self, message: str, *, used_bytes: int = 0, max_rss: int = 0, **attributes: Any) -> None:
@@ -160,7 +160,7 @@ class WorkerCrashed(JobError):
     """The worker process died while it ran this job.
 
     `signal` is the number of the signal that killed it, or None; `exit_code` its exit status, or None; `stderr` the end
-    of what the job had written to standard error, with Python's stack where it was a fault such as SIGSEGV.
+    of the job's text on standard error, with Python's stack where it was a fault such as SIGSEGV.
     """
 
     def __init__(
@@ -185,8 +185,8 @@ class JobQuarantined(WorkerCrashed):
 class CommitFailed(JobError):
     """The job returned, but the transaction around it could not be committed (see `procjobs.sql`); its changes are lost.
 
-    The message has the database's error. `in_doubt` says that the connection broke while the commit was awaited: then the
-    changes may be there.
+    The message has the database's error. `in_doubt` says that the connection broke during the commit: then the changes may
+    be there.
     """
 
     def __init__(self, message: str, *, in_doubt: bool = False, **attributes: Any) -> None:
@@ -202,27 +202,27 @@ class SupervisorError(ProcjobsError):
 
 
 class PoolNotRunning(SupervisorError):
-    """There is no such pool, or its supervisor was killed; nothing was started, since only a look at it was asked for."""
+    """There is no such pool, or its supervisor was killed; a call that only looks at a pool starts nothing."""
 
 
 class SupervisorLost(SupervisorError):
-    """The supervisor went away while the answer was awaited; whether the job ran to its end is not known.
+    """The supervisor went away before its answer; it is not known whether the job ran to its end.
 
-    A job that the supervisor had not acknowledged is sent to its successor, unless it may have begun. If that cannot be
-    done either, because the pool was shut down or no supervisor can be started, this error has the reason as its cause,
-    and the job has not run.
+    A job that the supervisor had not acknowledged is sent to its successor, unless it may have begun. If there is no
+    successor, because the pool was shut down or no supervisor can be started, this error has the reason as its cause, and
+    the job has not run.
     """
 
 
 class StoreUnavailable(SupervisorError):
-    """The pool's database cannot be written, and no more jobs can wait for it; or it is none that can be used.
+    """The pool's database cannot be written, and no more jobs can wait for it; or it cannot be used at all.
 
     The job was not taken and will not run. `stats().store` says since when, and why.
     """
 
 
 class ReloadFailed(SupervisorError):
-    """The code could not be loaded anew: the pool goes on with what it had. The message has the traceback."""
+    """The code could not be loaded anew: the pool goes on with the old code. The message has the traceback."""
 
 
 class SupervisorRefused(SupervisorError):

@@ -1,1 +1,6 @@
-"""What touches the operating system: processes, the event loop, runtime files, payload memory, host facts."""
+"""Everything that touches the operating system, and decides nothing about jobs.
+
+Start with `process` (fork, kill, reap) and `loop` (the only place that blocks). Further: `payload` (pickles and memory
+files), `descriptors` (that arrive over sockets), `rundir` (the pool's files), `observe` (other processes), and the facts of
+the host with the size that follows from them (`hostinfo`, `cpus`, `pressure`, `footprints`, `sizing`). All may be imported.
+"""

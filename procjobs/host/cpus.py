@@ -1,4 +1,4 @@
-"""Which CPUs a worker runs on, and how many threads the numeric libraries in it start.
+"""The CPUs that a worker runs on, and the number of threads that numeric libraries start in it.
 
 `thread_variables`, `cpus_of_slot` and `check_usable` are functions of facts; the rest asks the kernel.
 """
@@ -14,18 +14,18 @@ from procjobs.errors import ConfigurationError
 
 OPENMP: Final = "OMP_NUM_THREADS"
 FOLLOW_OPENMP: Final = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-"""What these libraries read before OMP_NUM_THREADS: where that was set by hand, it is meant for them as well."""
+"""These libraries read these variables before OMP_NUM_THREADS. An OMP_NUM_THREADS set by hand is meant for them as well."""
 ON_THEIR_OWN: Final = ("VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")
-"""Accelerate, numba, and what is written in Rust (tokenizers, polars). oneTBB reads no variable, it goes by affinity."""
+"""For Accelerate, numba, and libraries in Rust (tokenizers, polars). oneTBB reads no variable, it goes by affinity."""
 
 
 def thread_variables(
     threads: int | str | None, *, workers: int, cpus: int, environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the variables by which numeric libraries learn how many threads to start.
+    """Return the variables that tell numeric libraries how many threads to start.
 
-    They read them once, when they are loaded. A number holds whatever the environment says; "auto" leaves alone what is
-    set there, and is the share of one of so many workers in the CPUs; None leaves everything alone.
+    They read them once, when they are loaded. A number overrides the environment. "auto" is one worker's share of the CPUs,
+    for the variables that the environment does not set. None leaves everything alone.
 
     >>> thread_variables("auto", workers=4, cpus=8, environment={"OMP_NUM_THREADS": "8"})["RAYON_NUM_THREADS"]
     '2'
@@ -41,11 +41,11 @@ def thread_variables(
 
 
 def cpus_of_slot(slot: int, affinity: str | Sequence[int] | None, *, workers: int, usable: Sequence[int]) -> list[int]:
-    """Return the CPUs of the worker in a slot, none where it may use all.
+    """Return the CPUs of the worker in a slot; an empty list means all.
 
-    With "spread" each of so many workers has its share of the usable CPUs, neighbours in their numbering, and where there
-    are more workers than CPUs one of them. Of CPUs that were given by number, those that are usable now: if none is, since
-    a control group has changed, that is better than no worker.
+    With "spread" each of the workers has its share of the usable CPUs, neighbours in their numbering; where there are more
+    workers than CPUs, each has one. Of CPUs given by number, those are returned that are usable now. After a change of the
+    control group that may be none of them, and a worker on any CPU is better than no worker.
 
     >>> [cpus_of_slot(slot, "spread", workers=3, usable=range(8)) for slot in range(3)]
     [[0, 1], [2, 3, 4], [5, 6, 7]]
@@ -61,7 +61,7 @@ def cpus_of_slot(slot: int, affinity: str | Sequence[int] | None, *, workers: in
 
 
 def check_usable(affinity: str | Sequence[int] | None, usable: Sequence[int]) -> None:
-    """Raise ConfigurationError if one of the CPUs cannot be used by this process and so by none that it starts."""
+    """Raise ConfigurationError if this process, and so its children, cannot use one of the CPUs."""
     if affinity is None or isinstance(affinity, str):
         return
     missing = [cpu for cpu in affinity if cpu not in usable]
@@ -81,9 +81,9 @@ def usable_cpu_numbers() -> list[int]:
 
 
 def pin(cpus: Sequence[int], pid: int = 0) -> None:
-    """Let a process run on these CPUs only: all of its threads, which inherit them from each other only at their start.
+    """Let a process run on these CPUs only: each of its threads, since threads inherit them only at their start.
 
-    Does nothing where it has gone, or where a control group has taken the last of these CPUs away in this moment.
+    Does nothing if the process has gone, or if a control group has just taken the last of these CPUs away.
     """
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid or 'self'}/task"):

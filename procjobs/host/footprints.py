@@ -1,13 +1,12 @@
-"""What the workers of a named pool took in earlier runs, remembered on disk for the next one that is started.
+"""The memory that the workers of a named pool took in earlier runs, kept on disk for the next start of that pool.
 
     $XDG_STATE_HOME/procjobs/NAME.json, without it ~/.local/state/procjobs/NAME.json (XDG Base Directory Specification)
 
     {"version": 1, "runs": [{"ended_at": Unix time, "workers": 12, "worker_bytes": ..., "shared_bytes": ...}, ...]}
 
 The supervisor writes it when everything else of its pool has gone, from numbers that the kernel gave it with the exit
-status of each worker: nothing is sampled. Whoever starts the pool next reads it. It is advice: what cannot be read is not
-known, and what cannot be written is forgotten; neither is ever an error. Of a supervisor that was killed nothing is
-written.
+status of each worker: nothing is sampled. The next process that starts the pool reads it. It is advice: a file that cannot
+be read or written is never an error. A supervisor that was killed writes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from procjobs.host.observe import WorkerPeaks
 from procjobs.host.sizing import Footprint
 
 MAX_RUNS: Final = 10
-"""A job that once took very much is forgotten after so many runs without one."""
+"""A job that once took very much is forgotten after this number of runs without one."""
 _MAX_POOLS: Final = 100
 _MAX_FILE_BYTES: Final = 65_536
 _MAX_BYTES: Final = 2**50
@@ -36,7 +35,7 @@ def path_of(pool: str) -> str:
 
 
 def recall(pool: str | None) -> Footprint:
-    """Return what the workers of a pool took at the most in its last runs; the usual guess if that is not known."""
+    """Return the most that the workers of a pool took in its last runs; the usual guess if that is not known."""
     runs = [] if pool is None else _read_runs(path_of(pool))
     if not runs:
         return Footprint()
@@ -60,12 +59,12 @@ def remember(pool: str, peaks: WorkerPeaks) -> None:
         part = f"{path}.{os.getpid()}"
         with open(part, "w") as file:
             json.dump(document, file)
-        os.replace(part, path)  # a reader sees the one or the other
+        os.replace(part, path)  # readers see the old file or the new one
         _forget_oldest(os.path.dirname(path))
 
 
 def _forget_oldest(folder: str) -> None:
-    """Keep the files of so many pools: some programs invent a name for each run."""
+    """Keep the files of the latest pools only: some programs invent a name for each run."""
     with os.scandir(folder) as entries:
         ages = sorted((entry.stat().st_mtime, entry.path) for entry in entries)
     for _, path in ages[:-_MAX_POOLS]:

@@ -1,8 +1,8 @@
 """How many CPUs and how much memory this process can really use.
 
-The rules (`usable_cpus`, `usable_memory_bytes`) are functions of facts given to them; what follows for the size of a pool
-is in `procjobs.host.sizing`. The readers (`read_cpu_facts`, `read_memory_facts`) fetch the facts of this host and decide
-nothing. What a host does not tell (no /proc, no cgroups, not Linux) is a missing fact, never an error.
+The rules (`usable_cpus`, `usable_memory_bytes`) are functions of facts given to them; `procjobs.host.sizing` makes the size
+of a pool of them. The readers (`read_cpu_facts`, `read_memory_facts`) fetch the facts of this host and decide nothing. Where
+a host does not tell a fact (no /proc, no cgroups, not Linux), it is missing, never an error.
 """
 
 import math
@@ -18,7 +18,7 @@ _UNIFIED = ""
 
 
 class CpuFacts(NamedTuple):
-    """What bounds the CPUs of this process: each field is one bound, and the smallest holds.
+    """The bounds on the CPUs of this process: the smallest one holds.
 
     `logical` counts the CPUs of the host, `affinity` those which the scheduler may use for this process (None: the
     system has no such notion). `cgroup_quotas` are CPUs per group that has a quota, this process's own group first. `cores`
@@ -134,7 +134,7 @@ def _count_cores(root: str, cpus: Iterable[int]) -> int | None:
 def _read_host_memory(root: str) -> tuple[int, int]:
     """Return (total, available) bytes from the lines NAME: NUMBER kB of proc_meminfo(5).
 
-    psutil does the same, but a pool that is started waits 10 ms for its import. A container's own /proc/meminfo may have
+    psutil does the same, but its import takes 10 ms of the start of a pool. A container's own /proc/meminfo may have
     more available than there is.
     """
     lines = (line.split() for line in (_read_text(root, "proc/meminfo") or "").split("\n"))
@@ -171,7 +171,7 @@ def _read_memory_group(directory: str) -> _Group | None:
 
 
 def _read_inactive_file_bytes(directory: str) -> int:
-    """Return the file cache of the group that the kernel drops before it kills anybody for want of memory.
+    """Return the file cache of the group, which the kernel drops before it kills processes for want of memory.
 
     Without it, a group that has read large files looks full. `docker stats` and the kubelet leave it out as well.
     """
@@ -199,7 +199,7 @@ def _walk_up(path: str, mounts: list[_Mount]) -> list[str]:
     """Return the directories from the group `path` up to the root of its mount.
 
     All of them, because a quota of a group holds for all groups below it and shows only in its own directory. Inside
-    a container `path` may be the name that the host knows, while the container's own group is mounted as the root.
+    a container `path` may be the host's name of the group, while the container's own group is mounted as the root.
     """
     for mount in mounts:
         names = _names_below(mount.root, path)
@@ -266,7 +266,7 @@ def _read_text(directory: str, name: str) -> str | None:
 
 
 def _read_int(directory: str, *names: str) -> int | None:
-    """Return the number in the first of the files that is there; None if there is none, or no number in it."""
+    """Return the number in the first of these files that exists; None if no file exists, or it has no number."""
     for name in names:
         text = _read_text(directory, name)
         if text is not None:
@@ -292,5 +292,5 @@ def read_quota(directory: str) -> float | None:
 
 
 def read_lines(directory: str, name: str) -> list[str]:
-    """Return the lines of a file of this directory, none if it cannot be read."""
+    """Return the lines of a file of this directory, an empty one if it cannot be read."""
     return (_read_text(directory, name) or "").split("\n")

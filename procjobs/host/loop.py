@@ -17,11 +17,11 @@ from procjobs.clock import monotonic
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
-_LONGEST_WAIT = 86_400.0  # epoll_wait takes milliseconds in an int; a deadline in a thousand years is looked at daily
+_LONGEST_WAIT = 86_400.0  # epoll_wait takes milliseconds in an int, so a wait for a distant deadline ends once a day
 
 
 class Ready(NamedTuple):
-    """What woke the loop: (source, READ | WRITE) pairs, and the numbers of signals that arrived."""
+    """The events that woke the loop: (source, READ | WRITE) pairs, and the numbers of signals that arrived."""
 
     sources: list[tuple[Any, int]]
     signals: set[int]
@@ -40,7 +40,7 @@ class Loop:
             signal.signal(number, _mark)
 
     def add(self, fd: int, source: Any, events: int = READ) -> None:
-        """Watch a descriptor; `source` is what `wait` hands out for it."""
+        """Watch a descriptor; `wait` hands out `source` for it."""
         self._selector.register(fd, events, source)
 
     def change(self, fd: int, source: Any, events: int) -> None:
@@ -48,12 +48,12 @@ class Loop:
         self._selector.modify(fd, events, source)
 
     def remove(self, fd: int) -> None:
-        """Stop watching a descriptor; one that is closed (-1) or not watched is none to be stopped."""
+        """Stop watching a descriptor; does nothing for one that is closed (-1) or not watched."""
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
 
     def wait(self, until: float | None) -> Ready:
-        """Block until something is ready, a signal arrives or the monotonic time `until` has come (None: no such)."""
+        """Block until something is ready, a signal arrives or the monotonic time `until` has come (None: never)."""
         timeout = None if until is None else min(max(until - monotonic(), 0.0), _LONGEST_WAIT)
         sources, signals = [], set()
         for key, events in self._selector.select(timeout):
@@ -74,4 +74,4 @@ class Loop:
 
 
 def _mark(_number: int, _frame: object) -> None:
-    """Do nothing: the number is in the wake-up pipe by now."""
+    """Do nothing: the number is in the wake-up pipe already."""

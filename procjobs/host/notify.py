@@ -1,4 +1,4 @@
-"""Telling the service manager how this service is doing; source: sd_notify(3), which this is the whole of."""
+"""Telling the service manager how this service is doing; all that is needed of sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import socket
 
 
 def notify_manager(address: str, state: str) -> None:
-    """Send a state such as `READY=1` to the manager at $NOTIFY_SOCKET, if one wants to know; never fails.
+    """Send a state such as `READY=1` to the manager at $NOTIFY_SOCKET, if there is one; never fails.
 
-    A name that begins with @ is one of the abstract namespace of unix(7). The datagram is dropped rather than waited with.
+    A name that begins with @ is in the abstract namespace of unix(7). A datagram that would have to wait is dropped.
     """
     if address[:1] not in {"/", "@"}:
         return

@@ -1,4 +1,4 @@
-"""Looking at processes of the host: whose they are, what they use, what they are doing. Nothing here changes any."""
+"""Looking at processes of the host: their owner, their usage, their state. Nothing here changes any process."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ if TYPE_CHECKING:
     import psutil
 
 MARK: Final = "PROCJOBS_POOL"
-"""The environment variable by which a pool's processes are found when nobody is left whose children they are."""
+"""The environment variable by which the processes of a pool are found when they have lost their parent."""
 DETACHED: Final = "PROCJOBS_DETACHED"
 """The environment variable of a daemon that is to outlive the job that started it, such as another pool's supervisor."""
 
 _MAX_TASKS: Final = 64
 _OWN_BYTES: Final = 4 * 2**20
-"""What a worker does not share with the template when it is ready; measured, 2 to 3 MiB."""
+"""The memory of a worker that it does not share with the template when it is ready; measured, 2 to 3 MiB."""
 
 
 def own_children(*, only_marked: str | None = None) -> set[int]:
-    """Return the pids of this process's children, orphans that were given to it among them, but for the DETACHED.
+    """Return the pids of this process's children except the DETACHED; adopted orphans and zombies are among them.
 
-    Zombies are among them. With `only_marked`, only the living that carry this MARK are: process 1 is given everybody's
-    orphans.
+    With `only_marked`, only living children that carry this MARK: process 1 adopts the orphans of all.
     """
     import psutil
 
@@ -39,7 +38,7 @@ def own_children(*, only_marked: str | None = None) -> set[int]:
 
 
 def marked_processes(mark: str) -> Iterator[int]:
-    """Yield the pids of the other processes of this user that carry this MARK, but for the DETACHED."""
+    """Yield the pids of the other processes of this user that carry this MARK, except the DETACHED."""
     import psutil
 
     for other in psutil.process_iter():
@@ -51,7 +50,7 @@ def marked_processes(mark: str) -> Iterator[int]:
 
 
 def _environment(other: psutil.Process) -> dict[str, str]:
-    """Return the variables a process was started with; none for a zombie, or one that has changed its user."""
+    """Return the variables a process was started with; nothing for a zombie, or one that has changed its user."""
     import psutil
 
     try:
@@ -61,14 +60,14 @@ def _environment(other: psutil.Process) -> dict[str, str]:
 
 
 def child_pids() -> set[int]:
-    """Return the pids of this process's children, orphans that were given to it and zombies among them."""
+    """Return the pids of this process's children; adopted orphans and zombies are among them."""
     import psutil
 
     return {child.pid for child in psutil.Process().children()}
 
 
 class GroupUsage(NamedTuple):
-    """What a process and its descendants use: CPU time of those that have ended and were waited for is included."""
+    """The usage of a process and its descendants; CPU time of ended children that were waited for is included."""
 
     rss_bytes: int
     cpu_seconds: float
@@ -76,7 +75,7 @@ class GroupUsage(NamedTuple):
 
 
 class ProcessTree:
-    """Who is whose child, read from the host at most every `FRESH_SECONDS`."""
+    """Parents and children on the host, read at most every `FRESH_SECONDS`."""
 
     FRESH_SECONDS: Final = 0.1
 
@@ -96,7 +95,7 @@ class ProcessTree:
         self._read_at = time.monotonic()
 
     def members(self, pid: int, since: float) -> list[int]:
-        """Return the pids of a process and its descendants, but for children from before `since` and what is theirs."""
+        """Return the pids of a process and its descendants, except children from before `since` and theirs."""
         self._refresh()
         members = [child for child in self._children.get(pid, ()) if _started_at(child) >= since]
         for member in members:  # it grows as it is read
@@ -105,10 +104,10 @@ class ProcessTree:
 
 
 def family(pid: int) -> list[int]:
-    """Return the pids of a process and its descendants, but for orphans; source: proc(5), task/children.
+    """Return the pids of a process and its descendants, except orphans; source: proc(5), task/children.
 
-    It costs 50 us for a process, where looking through all of the host's takes milliseconds. A kernel without
-    CONFIG_PROC_CHILDREN tells of the process itself only.
+    It costs 50 us for a process; to look through all processes of the host takes milliseconds. A kernel without
+    CONFIG_PROC_CHILDREN tells no children.
     """
     members = [pid]
     for member in members:  # it grows as it is read
@@ -120,7 +119,7 @@ def family(pid: int) -> list[int]:
 
 
 def rss_of(pids: Iterable[int]) -> int:
-    """Return the resident bytes of these processes together; one that has gone counts for nothing."""
+    """Return the resident bytes of these processes together; those that have gone count as 0."""
     pages = 0
     for pid in pids:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/statm", "rb") as file:
@@ -129,7 +128,7 @@ def rss_of(pids: Iterable[int]) -> int:
 
 
 def usage_of(pids: Iterable[int]) -> GroupUsage:
-    """Return what these processes use together; one that has gone counts for nothing."""
+    """Return the usage of these processes together; those that have gone count as 0."""
     import psutil
 
     rss, cpu, count = 0, 0.0, 0
@@ -144,7 +143,7 @@ def usage_of(pids: Iterable[int]) -> GroupUsage:
 
 
 def private_and_shared(pids: Iterable[int]) -> tuple[int, int]:
-    """Return the bytes that only one of these processes has, added up, and the most that one shares with any other.
+    """Return the sum of the bytes that one process has for itself, and the most that a process shares with others.
 
     Reads the page tables of each, about 1 ms for 100 MB (proc(5), smaps_rollup).
     """
@@ -162,7 +161,7 @@ def private_and_shared(pids: Iterable[int]) -> tuple[int, int]:
 
 
 class WorkerPeaks:
-    """Collects what workers that have ended took at the most."""
+    """Collects the peaks of workers that have ended."""
 
     def __init__(self) -> None:
         self.workers = 0
@@ -173,10 +172,10 @@ class WorkerPeaks:
         """Count a worker that has run jobs.
 
         `baseline_bytes` were resident when it was ready, and most of that is shared with the others. `peak_bytes` is the
-        kernel's account: the highest resident size of it, or of one process that it has waited for (getrusage(2)).
-        `own_peak_bytes` is that of the worker alone, 0 if it has ended before it could be looked at: where the other is
-        larger, it is a child's, which shares nothing. `used_bytes` is what it was seen to use with all of its processes,
-        where that was looked at.
+        kernel's account: the highest resident size of the worker, or of a process that it has waited for (getrusage(2)).
+        `own_peak_bytes` is the peak of the worker alone, 0 if it ended before it could be measured: if `peak_bytes` is
+        larger, it is a child's, which shares nothing. `used_bytes` is the most that was measured of the worker with all of
+        its processes, 0 if that was never measured.
         """
         child_bytes = peak_bytes if own_peak_bytes and peak_bytes > own_peak_bytes + _OWN_BYTES else 0
         own_bytes = (own_peak_bytes if child_bytes else peak_bytes) - baseline_bytes
@@ -186,7 +185,7 @@ class WorkerPeaks:
 
 
 def tree_private(pid: int) -> int:
-    """Return the bytes that only one of a process and its descendants has, added up; 0 if it has gone."""
+    """Return the sum of the bytes that a process and its descendants each have for themselves; 0 if it has gone."""
     import psutil
 
     try:
@@ -197,16 +196,16 @@ def tree_private(pid: int) -> int:
 
 
 class MemoryUse(NamedTuple):
-    """Resident bytes of some processes: added up, and with what several share divided among them (PSS)."""
+    """Resident bytes of some processes: added up, and with shared bytes divided among their sharers (PSS)."""
 
     rss_bytes: int
     pss_bytes: int
 
 
 def memory_of(pids: Iterable[int]) -> MemoryUse:
-    """Return what these processes use; where the kernel does not tell the share of one, all that it has counts.
+    """Return the memory of these processes; if the kernel does not tell the PSS of one, its RSS counts.
 
-    Costs as much as `private_and_shared`; one that has gone counts for nothing. Source: proc(5), smaps_rollup and statm.
+    Costs as much as `private_and_shared`; processes that have gone count as 0. Source: proc(5), smaps_rollup and statm.
     """
     rss = pss = 0
     for pid in pids:
@@ -224,13 +223,13 @@ def _own_memory(pid: int) -> MemoryUse:
                 if name in counts:
                     counts[name] = int(rest.split()[0]) * 1024
         return MemoryUse(counts[b"Rss"], counts[b"Pss"])
-    except OSError:  # it has gone, or may not be looked at so closely (ptrace(2), access modes)
+    except OSError:  # it has gone, or this process may not look so closely (ptrace(2), access modes)
         rss = usage(pid)[0]
         return MemoryUse(rss, rss)
 
 
 def busy_cpu_seconds() -> float:
-    """Return the CPU time that the host has spent for anybody since its boot; what was stolen from it is no part of it."""
+    """Return the CPU time that the host has spent for all processes since its boot, without stolen time."""
     import psutil
 
     times = psutil.cpu_times()  # the time of guests is in `user` and `nice` already: proc(5), stat
@@ -258,7 +257,7 @@ def own_rss() -> int:
 
 
 class Meter:
-    """What this process uses between two moments."""
+    """The usage of this process between two moments."""
 
     def __init__(self) -> None:
         self._cpu_seconds = 0.0
@@ -277,7 +276,7 @@ class Meter:
         self._cpu_seconds = _cpu_seconds()
 
     def usage(self, seconds: float) -> dict[str, float]:
-        """Return CPU seconds, children that were waited for included, and the peak where that is worth its 30 us."""
+        """Return CPU seconds, those of waited-for children included, and the peak of a job that is worth the 30 us."""
         used = {"cpu_seconds": round(_cpu_seconds() - self._cpu_seconds, 6)}
         if seconds >= _WORTH_A_PEAK and (self._reset or -1) >= 0:
             with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/status", "rb") as file:
@@ -307,7 +306,8 @@ def peak_rss(pid: int) -> int:
 def is_in_handler(pid: int, number: int) -> bool:
     """Return whether a signal that was sent to a process is still pending, or its handler runs (and so blocks it).
 
-    The kernel gives it to the first thread if that takes it, which comes first here; very many others are not looked at.
+    The kernel gives it to the first thread if that one takes it, and that one comes first here; beyond a bound, threads are
+    not looked at.
     """
     bit = 1 << (number - 1)
     try:
@@ -330,7 +330,7 @@ def count_threads(pid: int) -> int:
 
 
 def describe_state(pid: int) -> str:
-    """Return what a process is doing, in the words of ps: running, sleeping, disk-sleep, stopped, ..."""
+    """Return the state of a process in the words of ps: running, sleeping, disk-sleep, stopped, ..."""
     import psutil
 
     try:

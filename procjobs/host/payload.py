@@ -1,7 +1,7 @@
-"""Payloads: what is pickled, how, and how it travels. The only module that pickles or unpickles.
+"""Payloads: calls and results as pickles, and how they travel. The only module that pickles or unpickles.
 
-The C pickler does the work. cloudpickle steps in for what it cannot do or would do wrong: functions and classes that
-cannot be imported by name, above all those of `__main__`, which is another module in a worker.
+The C pickler does the work. cloudpickle steps in for values that the C pickler cannot pickle or would pickle wrong:
+functions and classes that cannot be imported by name, above all those of `__main__`, which is another module in a worker.
 
 A payload is (inline bytes, descriptor or None). Without a descriptor the inline bytes are the pickle. With one they say
 how a memory file is divided:
@@ -13,21 +13,18 @@ how a memory file is divided:
     ...         and so on
 
 Buffers (numpy arrays, memoryviews, PickleBuffers) are written into the file once. The receiver maps it privately:
-nothing is copied on arrival, the objects are writable, and what one side writes the other never sees. Nothing can leak,
+nothing is copied on arrival, the objects are writable, and neither side sees the writes of the other. Nothing can leak,
 since the file has no name and the kernel counts its references.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import io
 import mmap
 import os
 import pickle
 import struct
 import sys
-import types
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -36,10 +33,10 @@ import cloudpickle
 from procjobs.shared.wire import MAX_INLINE_BYTES
 
 OUT_OF_BAND_BYTES: Final = 32 * 1024
-"""Buffers from this size on travel out of band. Measured: of 24 kB 9,000 jobs a second inline, 6,700 so; of 32 kB 5,700 and
-6,700."""
+"""Buffers from this size on travel out of band. Measured in jobs per second: with 24 kB 9,000 inline, 6,700 out of band;
+with 32 kB 5,700 and 6,700."""
 _MAX_BUFFERS: Final = 4000
-"""More buffers than this of one payload stay in the pickle: their lengths have to fit into a frame."""
+"""Further buffers of one payload stay in the pickle: the lengths of all have to fit into a frame."""
 _ALIGN: Final = 64
 _STREAM_BYTES: Final = 1024 * 1024
 """A bytes or str argument from this size on is pickled straight into the memory file: one copy instead of two."""
@@ -47,7 +44,7 @@ _TEXTS: Final = frozenset({bytes, str})
 
 
 Payload = tuple[bytes, int | None]
-"""What goes into a frame, and the descriptor that goes with it. Whoever holds the payload closes the descriptor."""
+"""The part in a frame, and the descriptor that goes with it. The holder of the payload closes the descriptor."""
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -122,7 +119,7 @@ def dump_inline(value: Any, buffers: list[pickle.PickleBuffer] | None = None) ->
     callback = None if buffers is None else _aside(buffers)
     try:
         data = pickle.dumps(value, 5, buffer_callback=callback)
-    except Exception:  # noqa: BLE001 - whatever the C pickler stumbles over, cloudpickle is asked next
+    except Exception:  # noqa: BLE001 - after any error of the C pickler, cloudpickle is asked
         data = b""
     if data and b"__main__" not in data and not cloudpickle.list_registry_pickle_by_value():
         return data
@@ -186,7 +183,7 @@ def _append_buffers(fd: int, written: int, buffers: Sequence[bytes | memoryview]
 
 
 class Received:
-    """A payload that has arrived. `load` may run any code of the payload's author; nothing before it does."""
+    """A payload that has arrived. Only `load` runs code of the payload's author, and it may run any."""
 
     __slots__ = ("_inline", "_mapped")
 
@@ -226,53 +223,8 @@ def dump_function(function: Any) -> bytes:
     return data
 
 
-class _ByModulePickler(_Pickler):
-    """Takes functions within functions of a module without the module's globals: they find them where they arrive.
-
-    cloudpickle copies the globals that such a function reads, which an engine, a lock or a registry does not survive, and
-    what the function changes there nobody would see.
-    """
-
-    def reducer_override(self, value: Any) -> Any:
-        if type(value) is not types.FunctionType or is_importable(value) or not _is_in_its_module(value):
-            return super().reducer_override(value)
-        parts = (value.__code__, value.__module__, value.__name__)
-        state = {
-            "__closure__": value.__closure__ or (), "__defaults__": value.__defaults__, "__dict__": value.__dict__,
-            "__kwdefaults__": value.__kwdefaults__, "__qualname__": value.__qualname__,
-        }  # fmt: skip
-        return _make_function, parts, state, None, None, _fill_function
-
-
-def _is_in_its_module(function: types.FunctionType) -> bool:
-    module = sys.modules.get(function.__module__)
-    importable = module is not None and module.__name__ != "__main__" and getattr(module, "__spec__", None) is not None
-    return importable and function.__globals__ is module.__dict__
-
-
-def _make_function(code: types.CodeType, module: str, name: str) -> types.FunctionType:
-    closure = tuple(types.CellType() for _ in code.co_freevars)  # filled later: a function may close over itself
-    return types.FunctionType(code, vars(importlib.import_module(module)), name, None, closure)
-
-
-def _fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
-    for own, cell in zip(function.__closure__ or (), state.pop("__closure__"), strict=True):
-        with contextlib.suppress(ValueError):  # a variable without a value
-            own.cell_contents = cell.cell_contents
-    function.__dict__.update(state.pop("__dict__"))
-    for name, value in state.items():
-        setattr(function, name, value)
-
-
-def dump_by_module(value: Any) -> bytes:
-    """Pickle a value; functions of modules that can be imported find their globals in the module where they arrive."""
-    sink = io.BytesIO()
-    _ByModulePickler(sink, 5).dump(value)
-    return sink.getvalue()
-
-
 def is_importable(function: Any) -> bool:
-    """Return whether a function or class is found by its module and qualified name, and so is pickled by name."""
+    """Return whether a function or class is found by its module and qualified name, and is pickled by name."""
     module = getattr(function, "__module__", None)
     name = getattr(function, "__qualname__", "")
     if module is None or module == "__main__" or "<" in name or module not in sys.modules:

@@ -1,8 +1,8 @@
-"""How busy the CPUs are that this process may use, and how often somebody waits for them, or for memory.
+"""How busy the CPUs of this process are, and how often tasks wait for CPUs or for memory.
 
-The kernel counts up; what is asked is the part of the time between two readings. `read_counters` fetches the counters of
-this host and of the control groups, `load_between` is a function of two readings. What a host does not tell is a missing
-fact, never an error.
+The kernel counts up; the answer is the difference of two readings. `read_counters` fetches the counters of this host and of
+the control groups, `load_between` is a function of two readings. Where a host does not tell a fact, it is missing, never an
+error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MICROSECOND = 1e-6
 
 
 class Counters(NamedTuple):
-    """What has been counted until the monotonic time `at`, in seconds.
+    """The counts until the monotonic time `at`, in seconds.
 
     `cpus_busy` and `cpus_passed` are those of the CPUs that this process may use, added up. `groups` has, for each group
     above this process that has a quota, the CPU time that it has used, and its quota in CPUs. `cpu_stalls` and
@@ -36,8 +36,8 @@ class Counters(NamedTuple):
 class Load(NamedTuple):
     """Parts of a stretch of time, 0.0 to 1.0; None where that is not known.
 
-    `cpu_used` of the CPUs, or of a quota if more of that is used; `cpu_pressure` and `memory_pressure`, of the host or of
-    a group, whichever is more, in which at least one task waited.
+    `cpu_used` is the used part of the CPUs, or of a quota if that is more. `cpu_pressure` and `memory_pressure` are the part
+    of the time in which at least one task waited, on the host or in a group, whichever is more.
     """
 
     cpu_used: float | None
@@ -46,7 +46,7 @@ class Load(NamedTuple):
 
 
 def load_between(before: Counters, after: Counters) -> Load:
-    """Return what the time between two readings was like.
+    """Return the load between two readings.
 
     >>> before = Counters(10.0, 100.0, 400.0, ((7.0, 1.5),), (3.0,), ())
     >>> load_between(before, Counters(12.0, 101.0, 404.0, ((9.25, 1.5),), (3.5,), ()))
@@ -99,8 +99,8 @@ def read_counters(root: str = "/") -> Counters:
 def _read_cpu_times(root: str) -> tuple[float, float]:
     """Return (busy, passed) seconds of the usable CPUs; source: proc_stat(5), the lines cpuN, in ticks.
 
-    The fields are user, nice, system, idle, iowait, irq, softirq, steal; guest times are in the first two already. What
-    was stolen by other guests of the machine is not to be had, and so counts as busy.
+    The fields are user, nice, system, idle, iowait, irq, softirq, steal; guest times are in the first two already. Time
+    stolen by other guests of the machine is not available here, and so counts as busy.
     """
     usable = cpus.usable_cpu_numbers()
     busy = passed = 0
@@ -108,7 +108,7 @@ def _read_cpu_times(root: str) -> tuple[float, float]:
         name, _, text = line.partition(" ")
         fields = text.split()
         if not name.startswith("cpu"):
-            break  # they come first; the long line of interrupts is left alone
+            break  # the lines of CPUs come first; the long line of interrupts is not parsed
         if name[3:].isdecimal() and int(name[3:]) in usable and len(fields) >= 4:
             ticks = [int(field) for field in fields[:8]]
             passed += sum(ticks)

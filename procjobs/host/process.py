@@ -1,12 +1,13 @@
 """Starting, stopping and reaping processes: the only module that forks, kills or waits.
 
 Workers are forked twice. The process between sends the worker's pid to the supervisor and ends at once, so the kernel
-gives the worker to the nearest subreaper among its ancestors, which is the supervisor. What this buys:
+gives the worker to the nearest subreaper among its ancestors, which is the supervisor. The gains:
 
 1. The supervisor learns every exit status from the kernel itself, and no pid is used again before it has been reaped.
 2. PR_SET_PDEATHSIG in the worker is tied to the supervisor, so even `kill -9` of the supervisor takes the workers along,
    whatever code they are in; the death of the template disturbs none of them.
-3. What a dead worker leaves running, whatever sessions it opened, becomes the supervisor's child, and is found and ended.
+3. Processes that a dead worker leaves running become the supervisor's children, in whatever sessions they are. So the
+   supervisor finds and kills them.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 FIRST_PASSED_FD: Final = 3
 STACK_SIGNAL: Final = int(signal.SIGRTMIN) + 9
-"""Has a worker tell its stack. Real-time signals are used by few; programs that the worker executes do not inherit it."""
+"""Makes a worker dump its stack. Few programs use real-time signals; programs that a worker starts do not inherit it."""
 TELL_SIGNAL: Final = int(signal.SIGRTMIN) + 11
-"""The same, from the interpreter's main loop: for a worker with several threads, see procjobs.supervisor.workers.stacks."""
+"""The same from the interpreter's main loop, for workers with several threads; see procjobs.supervisor.workers.stacks."""
 STACK_END: Final = b"\0"
-"""What a worker writes behind a stack that it has told at TELL_SIGNAL."""
+"""Ends a stack that a worker has dumped at TELL_SIGNAL."""
 SOFT_SIGNAL: Final = int(signal.SIGRTMIN) + 10
-"""Has JobTimeout raised in a worker's job."""
+"""Raises JobTimeout in a worker's job."""
 _SAFE_FD: Final = 64
 
 
 class Exit(NamedTuple):
     """How a process ended: by a signal, or with an exit code; the other is None.
 
-    `peak_bytes` is the highest resident size of it, or of one process that it has waited for (getrusage(2)).
+    `peak_bytes` is the highest resident size of the process, or of one that it has waited for (getrusage(2)).
     """
 
     pid: int
@@ -109,7 +110,8 @@ def spawn_linked(
 ) -> tuple[int, socket.socket]:
     """Start a fresh program in a session of its own; return its pid, and our end of a pair of sockets.
 
-    Its end is its descriptor 3, those `passed` come after it, and it has no input. OSError or ValueError if it cannot be.
+    Its end is its descriptor 3, those `passed` come after it, and it has no input. OSError or ValueError if it cannot be
+    started.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     try:
@@ -125,7 +127,7 @@ def fork_to_subreaper(child: Callable[[], NoReturn], tell: Callable[[int], None]
     """Fork a process that belongs to the nearest subreaper, run `child` in it, and return its pid here.
 
     For a process with one thread. `tell(pid)` is called in the process between, before the new one changes parents, so
-    the subreaper can know of it before it sees it. OSError when a fork is refused.
+    that the subreaper can hear of the new child before it has it. OSError when a fork is refused.
     """
     status_read, status_write = os.pipe()
     with warnings.catch_warnings():
@@ -160,7 +162,7 @@ def _fork_again(child: Callable[[], NoReturn], tell: Callable[[int], None], stat
 
 
 def fork_daemon() -> None:
-    """Go on in a child that belongs to nobody; the calling process ends with status 0."""
+    """Go on in a child that init adopts; the calling process ends with status 0."""
     if os.fork():
         os._exit(0)
 
@@ -168,7 +170,7 @@ def fork_daemon() -> None:
 def wait_for_new_parent(parent_pid: int) -> None:
     """Return when this process has been given to `parent_pid`; end it if that never happens.
 
-    Between the two forks there is nothing to be waited for but the scheduler; it takes some tens of microseconds.
+    Only the scheduler stands between the two forks; it takes some tens of microseconds.
     """
     deadline = time.monotonic() + 5.0
     while os.getppid() != parent_pid:
@@ -180,8 +182,8 @@ def wait_for_new_parent(parent_pid: int) -> None:
 def reap_children(before_reaping: Callable[[int], None]) -> Iterator[Exit]:
     """Yield every child that has ended, without blocking.
 
-    `before_reaping(pid)` is called while the pid is still taken by the zombie, so its process group can be killed
-    without any danger of hitting a stranger.
+    `before_reaping(pid)` is called while the zombie still has the pid, so its process group can be killed without any
+    danger of hitting another process.
     """
     while True:
         try:
@@ -200,7 +202,7 @@ def reap_children(before_reaping: Callable[[int], None]) -> Iterator[Exit]:
 
 
 def wait_for_child(pid: int, timeout: float) -> bool:
-    """Wait until this child has ended and reap it; return whether it did. It may have been reaped by somebody else."""
+    """Wait until this child has ended and reap it; return whether it did. Another caller may have reaped it."""
     pidfd = try_open_pidfd(pid)
     if pidfd is None:
         return True
@@ -257,10 +259,10 @@ def has_children() -> bool:
 
 
 def end_children(spared: set[int], seconds: float) -> None:
-    """Kill and reap this process's children but for those spared and the DETACHED, and whatever was theirs.
+    """Kill and reap this process's children and all of their descendants, except those spared and the DETACHED.
 
-    For a subreaper: what a killed child leaves behind comes to it next, and is killed in turn. Gives up after so many
-    seconds (a process that hangs in the kernel cannot be killed).
+    For a subreaper: it adopts the children of a killed child, and kills them in turn. Gives up after this number of seconds
+    (a process that hangs in the kernel cannot be killed).
     """
     deadline = time.monotonic() + seconds
     while (doomed := observe.own_children() - spared) and time.monotonic() < deadline:
@@ -271,10 +273,10 @@ def end_children(spared: set[int], seconds: float) -> None:
 
 
 def try_yield_as_group(nice: int) -> bool:
-    """Give this process's session the niceness, as the kernel sees it among sessions; False if that is to be tried again.
+    """Set the niceness of this process's session among all sessions; return False if it is to be tried again.
 
-    Where the kernel shares the CPUs out by session (sched(7), autogroup), the niceness of a process counts only within its
-    own. Without privileges, the kernel takes one such change in 0.1 s from the whole host.
+    Where the kernel divides the CPUs among sessions (sched(7), autogroup), the niceness of a process counts only within its
+    session. Without privileges, the kernel takes one such change in 0.1 s from the whole host.
     """
     try:
         with open("/proc/self/autogroup", "w") as file:
@@ -295,9 +297,9 @@ def offer_to_oom_killer() -> None:
 
 
 def kill_marked(mark: str) -> None:
-    """Kill every other process of this user that was started with this MARK in its environment, but for the DETACHED.
+    """Kill every other process of this user that was started with this MARK in its environment, except the DETACHED.
 
-    For what a job has started in sessions of its own when nobody is left whose child it could be.
+    For processes that jobs have started in sessions of their own, when no subreaper is left to adopt them.
     """
     for pid in observe.marked_processes(mark):
         kill_process(pid, signal.SIGKILL)
@@ -309,7 +311,7 @@ def lead_new_session() -> None:
 
 
 def unblock_signals() -> None:
-    """Let every signal through: a program started in the foreground inherits what its starter has blocked."""
+    """Let every signal through: a program started in the foreground inherits the signals that its starter has blocked."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
@@ -321,7 +323,7 @@ def replace_standard_input() -> None:
 
 
 def fill_missing_output() -> None:
-    """Open /dev/null where standard output or error is closed, lest something else get the number, and the output."""
+    """Open /dev/null where standard output or error is closed: another file would get the number, and the output."""
     fd = os.open(os.devnull, os.O_WRONLY)
     while fd <= 2:  # open() takes the lowest number that is free
         os.set_inheritable(fd, True)
@@ -336,7 +338,7 @@ def redirect_output(fd: int) -> None:
 
 
 def line_buffer_c_output() -> None:
-    """Have the C library write out standard output line by line: what it buffers is lost when a worker ends."""
+    """Have the C library write standard output line by line: its buffer is lost when a worker ends."""
     import ctypes
 
     with contextlib.suppress(OSError, AttributeError, ValueError):

@@ -1,17 +1,17 @@
-"""The runtime directory of a pool: where it is, who may use it, who owns it now.
+"""The runtime directory of a pool: its place, its permissions, its owner.
 
-    BASE/NAME.lock    held (flock) by the supervisor as long as it lives, and by whoever starts one before that
-    BASE/NAME.begun   what a killed supervisor's workers had begun, until the pool's store has counted it
+    BASE/NAME.lock    held (flock) by the supervisor as long as it lives, and before that by the client that starts it
+    BASE/NAME.begun   the attempts that a killed supervisor's workers had begun, until the pool's store has counted them
     BASE/NAME/        mode 0700
         socket        where clients connect
         table         the shared table
-        log           what the pool and its jobs have to say
-        mark          what every process of the pool carries in its environment
+        log           messages of the pool, and the output of its jobs
+        mark          the text that every process of the pool carries in its environment
         data-ID       progress data too big for the table
         results-N     results beyond the memory bound
 
 BASE is the first that exists or can be made of $XDG_RUNTIME_DIR/procjobs, /dev/shm/procjobs-UID and
-TMPDIR/procjobs-UID. Whoever gets the lock may remove what an earlier owner has left: it is dead.
+TMPDIR/procjobs-UID. The holder of the lock may remove all files of an earlier owner: that one is dead.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class RunDir(NamedTuple):
 
     @property
     def begun(self) -> str:
-        """The file that says what a killed supervisor's workers had begun."""
+        """The file with the attempts that a killed supervisor's workers had begun."""
         return f"{self.base}/{self.name}.begun"
 
     @property
@@ -102,9 +102,9 @@ def find_base(explicit: str | None = None) -> str:
 
 
 def existing_bases(explicit: str | None = None) -> list[str]:
-    """Return the directories of this user's in which pools may be, the one for new pools first; makes none.
+    """Return the directories of this user that may have pools, the one for new pools first; makes none.
 
-    A service has often no $XDG_RUNTIME_DIR while its administrator's shell has one: there are pools in several.
+    Often a service has no $XDG_RUNTIME_DIR and its administrator's shell has one: pools are in several directories.
     """
     usual = f"/run/user/{os.getuid()}/procjobs"
     candidates = [os.path.abspath(explicit)] if explicit else [*_candidates(), usual]
@@ -128,13 +128,13 @@ def list_pools(base: str) -> list[RunDir]:
 
 
 def is_held(path: str) -> bool:
-    """Return whether a process holds the pool's lock: its supervisor, or who is starting it. Makes no file."""
+    """Return whether a process holds the pool's lock: its supervisor, or a client that starts it. Makes no file."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that those who look do not see each other
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two processes that look do not see each other
     except BlockingIOError:
         return True
     finally:
@@ -181,7 +181,7 @@ def try_lock(path: str) -> int | None:
             return None
         if _is_still(fd, path):
             return fd
-        os.close(fd)  # its owner removed it between open and flock: what is locked is not what others will find
+        os.close(fd)  # its owner removed it between open and flock: others will find another file than the locked one
     raise FileNotFoundError(errno.ENOENT, "no file can be made there, though its directory is there", path)
 
 
@@ -192,7 +192,7 @@ def _is_still(fd: int, path: str) -> bool:
 
 
 def make_fresh(rundir: RunDir) -> None:
-    """Remove what a dead owner has left and make the directory anew. Only for the holder of the lock."""
+    """Remove the files of a dead owner and make the directory anew. Only for the holder of the lock."""
     if os.path.islink(rundir.path) or os.path.isfile(rundir.path):
         os.unlink(rundir.path)
     shutil.rmtree(rundir.path, ignore_errors=True)
@@ -200,7 +200,7 @@ def make_fresh(rundir: RunDir) -> None:
 
 
 def write_mark(rundir: RunDir, mark: str) -> None:
-    """Leave the mark of the pool's processes for whoever takes over after a kill."""
+    """Leave the mark of the pool's processes for the supervisor that takes over after a kill."""
     with open(f"{rundir.path}/{MARK}", "w") as file:
         file.write(mark)
 
@@ -215,7 +215,7 @@ def read_mark(rundir: RunDir) -> str | None:
 
 
 def close_to_new_clients(rundir: RunDir) -> None:
-    """Take the socket away: who comes now waits for the lock and begins anew."""
+    """Take the socket away: a client that comes now waits for the lock and starts a supervisor."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(rundir.socket)
 
@@ -223,7 +223,7 @@ def close_to_new_clients(rundir: RunDir) -> None:
 def remove_own(rundir: RunDir, lock: int) -> None:
     """Remove everything of the pool whose lock is this descriptor, unless another supervisor has taken the name over.
 
-    It can do so when somebody has removed the lock file, or all of the base directory, while the pool was running.
+    That is possible if the lock file, or all of the base directory, was removed while the pool was running.
     """
     with contextlib.suppress(OSError):
         if not _is_still(lock, rundir.lock) and (not os.path.exists(rundir.base) or try_lock(rundir.lock) is None):
@@ -242,9 +242,9 @@ def remove(rundir: RunDir) -> None:
 
 
 def sweep_stale(base: str, end_processes: Callable[[str], None], keep: Callable[[RunDir], None]) -> None:
-    """Remove what pools whose supervisors were killed have left: perhaps nobody will ever take those names over.
+    """Remove the files of pools whose supervisors were killed: those names may never be used again.
 
-    `end_processes(mark)` is called for those that left a mark, `keep(rundir)` before anything is removed.
+    `end_processes(mark)` is called for pools that left a mark, `keep(rundir)` before anything is removed.
     """
     for entry in os.listdir(base):
         if entry.endswith(".lock"):

@@ -1,21 +1,23 @@
-"""How many workers `workers="auto"` means on a host, and why, in words. Pure: facts come in, a number goes out.
+"""The number of workers that `workers="auto"` means on a host, and why. Pure: facts come in, a number goes out.
 
-1. One worker for each CPU that can be kept busy, less the reserve for the web server, as many as the memory takes.
-2. Never none: where nothing is left, one worker has to do.
+1. One worker for each CPU that can be kept busy, minus the reserve for the web server, at most as many as fit in memory.
+2. At least one worker.
 
-The reserve. Where only niceness stands between jobs and requests, it does so well (docs/benchmarks, web): the slowest in a
-hundred requests take 2.1 ms beside a busy pool and 1.8 without. It does not help in three cases, and the reserve is for
-these. Against a quota: when jobs have used it up, the kernel stops the whole group until the next period (100 ms), the web
-workers with it (sched-bwc). With two busy workers in a quota of one CPU, a loop that sleeps 10 ms came half as often as it
-should. Where the workers are not nice. And between the threads of one core, where there is none: they share its units.
+The reserve. Niceness alone protects requests from jobs well (docs/benchmarks, web): the slowest in a hundred requests take
+2.1 ms beside a busy pool and 1.8 without. It does not help in three cases, and the reserve is for these:
+
+- A quota. When jobs have used it up, the kernel stops the whole group until the next period (100 ms), and the web workers
+  with it (sched-bwc). With two busy workers in a quota of one CPU, a loop that sleeps 10 ms came half as often as it should.
+- Workers that are not nice.
+- The threads of one core, which share its units whatever their niceness.
 
     CASE                              KEPT
-    fewer than 4 CPUs                 none: it would be too much of them
-    a quota of a part of a CPU        that one (1.5 CPUs are one for jobs), at least
+    fewer than 4 CPUs                 none: one would be too much of them
+    a quota with a part of a CPU      that CPU at least (of 1.5 CPUs jobs have one)
     a quota, or workers not nice      a quarter
     else                              an eighth, in whole cores
-    ever                              at most 8
-    a pool of one process's own       none: its program waits for it
+    always                            at most 8
+    a pool private to a process       none: its program waits for it
 """
 
 from __future__ import annotations
@@ -33,13 +35,13 @@ _MAX_KEPT: Final = 8
 _NICE_ENOUGH: Final = 5
 """From this niceness on a job has a third of the weight of a request, or less (sched(7): a step is a factor of 1.25)."""
 _SPARE: Final = 0.1
-"""The part of all memory that is left to those who grow: web workers, the file cache."""
+"""The part of all memory that is left for growth: of web workers, of the file cache."""
 UNKNOWN_WORKER_BYTES: Final = 64 * 2**20
-"""What a worker is taken to need as long as nobody has seen the pool at work."""
+"""The guess for a worker as long as the pool has never been seen at work."""
 
 
 class Footprint(NamedTuple):
-    """What a pool's workers took before: each of them at the most, beyond the `shared_bytes` of all, in so many runs."""
+    """The memory that a pool's workers took in some `runs`: the most of one of them, beyond the `shared_bytes` of all."""
 
     worker_bytes: int = UNKNOWN_WORKER_BYTES
     shared_bytes: int = 0
@@ -47,16 +49,16 @@ class Footprint(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """What bounds the CPUs: `"host"`, `"affinity"` or `"quota"`, and how many of them it leaves."""
+    """The bound on the CPUs: `"host"`, `"affinity"` or `"quota"`, and how many of them it leaves."""
 
     kind: str
     cpus: float
 
 
 class Size(NamedTuple):
-    """A number of workers, and what it follows from.
+    """A number of workers, and its reasons.
 
-    `memory_workers` is how many the memory takes, None if that is not known; `reserve_rule` says why so many CPUs are kept.
+    `memory_workers` is how many fit in memory, None if that is not known; `reserve_rule` says why `reserve` CPUs are kept.
     """
 
     workers: int
@@ -110,7 +112,7 @@ def choose_size(
 ) -> Size:
     """Return the size of a pool; without `memory` only the CPUs count.
 
-    `held_bytes` is what the pool has already, and could use again. A `reserve` that is a number holds as it is.
+    `held_bytes` is memory that the pool has already, and could use again. A `reserve` that is a number holds as it is.
 
     >>> choose_size(CpuFacts(8, 8, ()), nice=10).workers
     7
@@ -123,7 +125,7 @@ def choose_size(
 
 
 def find_bound(facts: CpuFacts) -> Bound:
-    """Return what bounds the CPUs; of two that leave the same, the one that can be changed more easily."""
+    """Return the bound on the CPUs; of two that leave the same, the one that is easier to change."""
     affinity = facts.logical if facts.affinity is None else facts.affinity
     if facts.cgroup_quotas and math.ceil(min(facts.cgroup_quotas)) <= min(affinity, facts.logical):
         return Bound("quota", min(facts.cgroup_quotas))
@@ -169,7 +171,7 @@ def threads_per_core(facts: CpuFacts) -> int:
 
 
 def fitting_workers(memory: MemoryFacts, footprint: Footprint, *, held_bytes: int = 0) -> int:
-    """Return how many workers the memory takes that can be used, less a tenth of all for those who grow.
+    """Return how many workers fit in the usable memory, minus a tenth of all memory for growth.
 
     >>> fitting_workers(MemoryFacts(2**33, 2**32, None, None), Footprint(2**29))
     6

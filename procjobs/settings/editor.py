@@ -1,13 +1,13 @@
-"""Into the settings file: the number of workers that a pool has on this host.
+"""Writes one setting into the settings file: the number of workers that a pool has on this host.
 
     [pool.media.hosts."web1"]
     workers = 4
 
 1. It is written to the file that holds the settings (procjobs.settings.file). Where there is none, `procjobs.toml`
    is made here.
-2. Nothing else in it changes: comments, order and formatting are kept, and what would be written is read again before,
-   and compared.
-3. The file is replaced whole (rename(2)): who reads it meanwhile sees the one or the other.
+2. Nothing else in it changes: comments, order and formatting are kept. The new text is parsed and compared before it is
+   written.
+3. The file is replaced whole (rename(2)): readers see the old file or the new one.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _IN_PROJECT: Final = ("tool", "procjobs")
 
 
 class Place(NamedTuple):
-    """Where the settings are: a file, which may not exist yet, and the tables in it that they are below."""
+    """The place of the settings: a file, which may not exist yet, and the tables in it that they are below."""
 
     path: Path
     below: tuple[str, ...] = ()
 
 
 class Change(NamedTuple):
-    """What was written: in which file and table, and what was there before, None for nothing."""
+    """A write: its file and table, the number, and the number before, None if there was none."""
 
     path: Path
     table: str
@@ -53,9 +53,9 @@ class Change(NamedTuple):
 
 
 def find_place() -> Place:
-    """Return where this host's settings are to be written.
+    """Return the place where this host's settings are written.
 
-    Raise ConfigurationError if the file that is named is none, such as /dev/null, which stands for having no settings.
+    Raise ConfigurationError if the variable names no regular file, such as /dev/null, which means "no settings".
     """
     path = find_file()
     if path is not None:
@@ -66,7 +66,7 @@ def find_place() -> Place:
 
 
 def choose_pool(place: Place, asked: str | None) -> str:
-    """Return the pool that was asked for, or the only one of the file; raise ConfigurationError if there is no only one."""
+    """Return the pool that was asked for, else the only one in the file; raise ConfigurationError if there is no such."""
     check_installed()
     data = _read(place.path)[1]
     if asked is not None:
@@ -81,7 +81,7 @@ def choose_pool(place: Place, asked: str | None) -> str:
 
 
 def check_installed() -> None:
-    """Raise ConfigurationError if the package that writes TOML is not there."""
+    """Raise ConfigurationError if the package that writes TOML is not installed."""
     import importlib.util
 
     if importlib.util.find_spec("tomlkit") is None:
@@ -89,7 +89,7 @@ def check_installed() -> None:
 
 
 def write_workers(place: Place, pool: str, workers: int, host: str | None = None) -> Change:
-    """Write how many workers a pool has on this host, and return what that has changed.
+    """Write how many workers a pool has on this host, and return the change.
 
     Raise ConfigurationError, with the lines to write by hand, where the file cannot be written.
     """
@@ -99,7 +99,7 @@ def write_workers(place: Place, pool: str, workers: int, host: str | None = None
     _check_tables(place, data, pool, host)
     header = f"[{'.'.join(map(quoted, keys[:-1]))}.{in_quotes(host)}]"
     there = _at(data, keys) or {}
-    if "reserve" in there:  # what workers="auto" leaves free
+    if "reserve" in there:  # the CPUs that workers="auto" leaves free
         raise ConfigurationError(
             f"{place.path}: {header} has a reserve, which a number of workers contradicts; remove it"
         )
@@ -121,15 +121,13 @@ def write_workers(place: Place, pool: str, workers: int, host: str | None = None
 def _candidates(text: str, keys: tuple[str, ...], header: str, workers: int) -> Iterator[str]:
     """Yield the file as it might be afterwards, the best way first.
 
-    A new table goes to the end: between others, it would come below the comment that belongs to the next one. Where the
-    table is there, or one above it is written in braces, that is no TOML, and what is there has to be edited.
+    A new table goes to the end: between others, it would come below the comment that belongs to the next one. If the table
+    is there already, or one above it is written in braces, that is not TOML, and the text has to be edited.
     """
     newline = "\r\n" if "\r\n" in text else "\n"
     kept = text.rstrip() + newline * 2 if text.strip() else ""
     yield f"{kept}{header}{newline}workers = {workers}{newline}"
-    with contextlib.suppress(
-        Exception
-    ):  # a bug of tomlkit, which has some with tables out of order: nothing is written
+    with contextlib.suppress(Exception):  # tomlkit has bugs with tables out of order; then nothing is written
         yield _edited(text, keys, workers)
 
 
@@ -167,7 +165,7 @@ def _check_tables(place: Place, data: Mapping[str, Any], pool: str, host: str | 
 
 
 def _at(data: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
-    """Return what is at a place in nested tables, None if nothing."""
+    """Return the value at a place in nested tables, None if there is none."""
     value: Any = data
     for key in keys:
         if not isinstance(value, dict) or key not in value:
@@ -177,7 +175,7 @@ def _at(data: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return a file's text and what it says, nothing where there is none."""
+    """Return a file's text and its contents; both are empty if there is no file."""
     try:
         text = path.read_bytes().decode()
         return text, tomllib.loads(text)
@@ -197,7 +195,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all; a link to it stays one, and its mode is kept."""
+    """Write a file whole or not at all; a link to it stays a link, and its mode is kept."""
     path = path.resolve()
     descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -1,7 +1,7 @@
 """Settings from environment variables: PROCJOBS_NICE for all pools, PROCJOBS_MEDIA_NICE for the pool "media".
 
-A pool's name is written in capitals, with an underscore for what is no letter and no digit. Where a name is both (for a pool
-"soft", PROCJOBS_SOFT_TIMEOUT), it is the one for all pools.
+A pool's name is written in capitals, with an underscore for every character except letters and digits. A name that could be
+both (PROCJOBS_SOFT_TIMEOUT, for a pool "soft") is the one for all pools.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from procjobs.settings.keys import SETTINGS, check_written, parse_setting
 PREFIX: Final = "PROCJOBS_"
 _GENERAL: Final = {name.upper(): name for name in SETTINGS}
 _NO_SETTINGS: Final = frozenset({"CONFIG", "DIRECTORY", "POOL", "DETACHED"})
-"""Other variables of procjobs: where the settings file and the pools are, and the marks of a pool's processes."""
+"""Other variables of procjobs: the places of the settings file and of the pools, and the marks of a pool's processes."""
 _NEARNESS: Final = 0.8
-"""How alike (difflib) a name must be to be taken for a misspelt setting. Anything else is not ours to judge."""
+"""How similar (difflib) a name must be to count as a misspelt setting. Other names may be the user's own."""
 
 
 class Variable(NamedTuple):
@@ -30,9 +30,9 @@ class Variable(NamedTuple):
 
 
 def read_variables(pool: str | None, environment: Mapping[str, str]) -> dict[str, Variable]:
-    """Return by setting what the environment says for a pool; None: one without a name.
+    """Return the variables of the environment that hold for a pool (None: one without a name), by setting.
 
-    Raise ConfigurationError for a value that cannot be, and for a name that is probably misspelt.
+    Raise ConfigurationError for a value that is out of range, and for a name that is probably misspelt.
     """
     found: dict[str, Variable] = {}
     own = {} if pool is None else {f"{slug(pool)}_{name.upper()}": name for name in SETTINGS}
@@ -70,7 +70,7 @@ def _refuse_misspelt(rest: str, pool: str | None) -> None:
 
 
 def slug(pool: str) -> str:
-    """Return a pool's name as variables have it.
+    """Return a pool's name as it is written in variables.
 
     >>> slug("media-2.x")
     'MEDIA_2_X'

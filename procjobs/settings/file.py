@@ -1,8 +1,8 @@
-"""The settings file of a host's pools: where it is, what is in it, and what is wrong with it.
+"""The settings file of a host's pools: finding it, reading it, checking it.
 
-It is the first of these that is there:
+It is the first of these that exists:
 
-1. what $PROCJOBS_CONFIG names (/dev/null: no file at all);
+1. the file that $PROCJOBS_CONFIG names (/dev/null: no file at all);
 2. in the current directory, and then in each one above it up to /: `procjobs.toml`, or a `pyproject.toml` that has a table
    [tool.procjobs].
 
@@ -12,8 +12,8 @@ It is the first of these that is there:
     [pool.media.hosts."web-*"]          for it on these hosts
 
 A setting is taken from the lowest of these that has it. A host's table is named by the host's name, with or without its
-domain, or by a pattern as in fnmatch. A whole name comes before a short one, that before a pattern, a longer pattern
-before a shorter one, and of those of the same length the last one.
+domain, or by a pattern as in fnmatch. A whole name comes before a short name, a short name before a pattern, a longer
+pattern before a shorter one, and of two of the same length the last one holds.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ VARIABLE: Final = "PROCJOBS_CONFIG"
 OWN_NAME: Final = "procjobs.toml"
 PROJECT_NAME: Final = "pyproject.toml"
 _MAX_BYTES: Final = 2**20
-# To parse every project's file costs milliseconds, and most have nothing for us: this finds [tool.procjobs] however written.
+# To parse every project's file costs milliseconds, and most have nothing for us: this finds [tool.procjobs], however it is
+# written.
 # Not compiled here: see procjobs.settings.keys.
 _HAS_TABLE: Final = rb"""\btool["']?\s*(\.\s*["']?procjobs\b|[]=])"""
 _BARE: Final = r"[A-Za-z0-9_-]+\Z"
 
 
 class Table(NamedTuple):
-    """A table of settings: its header as written, whose it is (None: every pool's, every host's), and checked values."""
+    """A table of settings: its header as written, its pool and host (None: every one), and checked values."""
 
     header: str
     pool: str | None
@@ -50,7 +51,7 @@ class Table(NamedTuple):
 
 
 class SettingsFile(NamedTuple):
-    """What a file says, and what is wrong in it, in sentences."""
+    """The contents of a file, and its problems, in sentences."""
 
     path: str
     tables: tuple[Table, ...]
@@ -69,7 +70,7 @@ class SettingsFile(NamedTuple):
         return list(dict.fromkeys(table.pool for table in self.tables if table.pool is not None))
 
     def holding(self, pool: str | None, host_names: Sequence[str]) -> list[Table]:
-        """Return the tables that hold for a pool on a host of these names, the one that holds first."""
+        """Return the tables that hold for a pool on a host of these names; the first one overrides the others."""
         holding = []
         for number, table in enumerate(self.tables):
             strength = (0, 0) if table.host is None else match_host(table.host, host_names)
@@ -79,7 +80,9 @@ class SettingsFile(NamedTuple):
 
 
 def match_host(pattern: str, names: Sequence[str]) -> tuple[int, int] | None:
-    """Return how well a pattern fits a host, more for better; None if it does not. The host's whole name comes first.
+    """Return how well a pattern fits a host, a higher value for a better fit; None if it does not fit.
+
+    The first of the host's names is its whole name.
 
     >>> names = ["web-1.example.org", "web-1"]
     >>> [match_host(pattern, names) for pattern in ("web-1.example.org", "WEB-1", "web-*", "db-*")]
@@ -94,7 +97,7 @@ def match_host(pattern: str, names: Sequence[str]) -> tuple[int, int] | None:
 
 
 def quoted(key: str) -> str:
-    """Return a key as it stands in the header of a table.
+    """Return a key as it is written in the header of a table.
 
     >>> quoted("web-1"), quoted("web-*")
     ('web-1', '"web-*"')
@@ -103,7 +106,7 @@ def quoted(key: str) -> str:
 
 
 def in_quotes(text: str) -> str:
-    """Return text as a string of TOML, whose basic strings escape what JSON's do."""
+    """Return text as a string of TOML, which escapes the same characters as JSON."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -111,7 +114,7 @@ def in_quotes(text: str) -> str:
 
 
 def find_file() -> str | None:
-    """Return the path of the settings file, None if there is none; raise ConfigurationError if the one named is missing."""
+    """Return the path of the settings file, None if there is none; raise ConfigurationError if the named one is missing."""
     named = os.environ.get(VARIABLE)
     if named:
         if not os.path.exists(named):
@@ -137,7 +140,7 @@ def _is_meant(path: str) -> bool:
         info = os.stat(path)
     except OSError:
         return False
-    # In a directory like /tmp anybody may leave a file for whoever comes along.
+    # In a directory like /tmp any user may leave a file for others.
     if info.st_uid not in {0, os.getuid()} and os.stat(os.path.dirname(path)).st_mode & stat.S_IWOTH:
         return False
     if path.endswith(f"/{OWN_NAME}"):
@@ -148,11 +151,11 @@ def _is_meant(path: str) -> bool:
 
 
 _loaded: dict[str, tuple[tuple[int, int, int, int], SettingsFile | None]] = {}
-"""What was read, by path, with what tells whether the file has changed. None: a project's file without our table."""
+"""The files that were read, by path, with the stamp that changes with the file. None: a project's file without our table."""
 
 
 def load_file(path: str) -> SettingsFile:
-    """Return what a file says; raise ConfigurationError if it cannot be read."""
+    """Return the contents of a file; raise ConfigurationError if it cannot be read."""
     try:
         return _load(path, os.stat(path)) or SettingsFile(path, (), ())
     except OSError as error:
@@ -179,7 +182,7 @@ def _parse_file(path: str) -> SettingsFile | None:
         document = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # of TOML, or of UTF-8
         if found is not None and not found[1].startswith(b"."):
-            return None  # a project's file that is broken, and says nothing to us as far as it can be read
+            return None  # a project's file that is broken, and has nothing for us as far as it can be read
         return SettingsFile(path, (), (f"{path} is not valid TOML: {error or 'it is nested too deeply'}",))
     if not is_project:
         return parse_document(path, document, "")
@@ -191,7 +194,7 @@ def _parse_file(path: str) -> SettingsFile | None:
 
 def _read_bytes(path: str) -> bytes:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe in its place must not hang anybody
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe in its place must not make this process hang
         with open(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise ConfigurationError(f"the settings file {path} is not a regular file")
@@ -211,14 +214,14 @@ def _unreadable(path: str, error: OSError) -> ConfigurationError:
 
 
 def parse_document(path: str, document: Any, prefix: str) -> SettingsFile:
-    """Return the tables of a document, and what is wrong in it. `prefix` is what headers in this file begin with."""
+    """Return the tables of a document, and its problems. `prefix` is the beginning of headers in this file."""
     reader = _Reader(path, prefix)
     reader.read(document)
     return SettingsFile(path, tuple(reader.tables), tuple(reader.problems))
 
 
 class _Reader:
-    """Collects the tables of one document, and what is wrong in them."""
+    """Collects the tables of one document, and the problems in them."""
 
     def __init__(self, path: str, prefix: str) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""Every setting of a pool by its name: what may be its value, and what a text stands for. From procjobs.shared.config."""
+"""Every setting of a pool by its name: its possible values, and the values of texts. From procjobs.shared.config."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Owner = type[PoolSettings] | type[JobOptions] | type[ClientSettings]
 
 _OWNERS: Final[tuple[_Owner, ...]] = (PoolSettings, ClientSettings, JobOptions)
 _NO_KEYS: Final = frozenset({"job_defaults", "origins", "name"})
-"""Fields that are no settings of a pool: a pool's jobs do not all have one name."""
+"""Fields that are not settings of a pool: `name`, for instance, is of one job."""
 # Not compiled here: every process that makes a pool imports this, and few read such texts.
 _WORKERS: Final = r"\s*(\d+)\s*-\s*(\d+)\s*\Z"
 _CPUS: Final = r"[0-9]{1,6}(-[0-9]{1,6})?(,[0-9]{1,6}(-[0-9]{1,6})?)*\Z"
@@ -51,7 +51,7 @@ class Setting(NamedTuple):
 
     @property
     def kinds(self) -> frozenset[Any]:
-        """The types that it may have; words that stand for something are none of them."""
+        """The types that it may have, without the words that have a meaning of their own."""
         if self.name == "workers":
             return frozenset({int})  # beside "auto" and ranges
         return _kinds_of(_hints(self.owner.__name__)[self.name])
@@ -76,7 +76,7 @@ def _settings_of(owner: _Owner) -> Iterable[Setting]:
 
 @functools.cache
 def _hints(owner: str) -> dict[str, Any]:
-    """Return the types of the fields of a class. To read them takes a millisecond, and most programs need none."""
+    """Return the types of the fields of a class. To read them takes a millisecond, and most programs do not need them."""
     return next(get_type_hints(one) for one in _OWNERS if one.__name__ == owner)
 
 
@@ -92,7 +92,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         for setting in _settings_of(owner)
     }
 )
-"""All settings by name. What is added to a class of procjobs.shared.config is one of them."""
+"""All settings by name. A field that is added to a class of procjobs.shared.config becomes one."""
 
 
 def check_setting(name: str, value: Any) -> Any:
@@ -105,7 +105,7 @@ def check_setting(name: str, value: Any) -> Any:
 
 
 def check_written(name: str, value: Any) -> Any:
-    """Do the same for what was written in a file or a variable, where None and True are not as in Python."""
+    """Do the same for a value from a file or a variable, where None and True are not written as in Python."""
     try:
         return check_setting(name, value)
     except ConfigurationError as error:
@@ -114,7 +114,7 @@ def check_written(name: str, value: Any) -> Any:
 
 
 def parse_setting(name: str, text: str) -> Any:
-    """Return what the text of a variable stands for; what it cannot be is left for `check_setting` to refuse.
+    """Return the value of a text in a variable; `check_setting` refuses texts that have none.
 
     >>> parse_setting("workers", "2-8"), parse_setting("max_rss", "500M"), parse_setting("timeout", "none")
     ((2, 8), 524288000, None)
@@ -149,7 +149,7 @@ def _parse_numbers(text: str, kinds: frozenset[Any]) -> Any:
 
 
 def parse_text_in_file(name: str, text: str) -> Any:
-    """Return what a text in a settings file stands for. A file has numbers of its own, and these do not stand in quotes.
+    """Return the value of a text in a settings file. TOML has numbers, so a number in quotes stays a text.
 
     >>> parse_text_in_file("max_rss", "500M"), parse_text_in_file("nice", "5"), parse_text_in_file("affinity", "0-2")
     (524288000, '5', (0, 1, 2))
@@ -211,7 +211,7 @@ def parse_size(text: str) -> int:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return what was probably meant, else all that there is.
+    """Return the name that was probably meant, else all names that there are.
 
     >>> suggest("workres", ["nice", "workers"]), suggest("x", ["nice", "workers"])
     ("did you mean 'workers'?", 'there are: nice, workers')

@@ -1,4 +1,4 @@
-"""From what `Pool(...)` is given, the environment and the settings file to what a supervisor is started with.
+"""Makes one plan for a pool of three sources: the arguments of `Pool(...)`, the environment and the settings file.
 
 Argument > environment > file > default: each setting is taken from the first of these that has it, and knows which.
 """
@@ -40,7 +40,7 @@ _STRENGTH: Final[Mapping[str, int]] = {"default": 0, "file": 1, "environment": 2
 
 
 class Origin(NamedTuple):
-    """Where a value comes from: what kind of place, and which."""
+    """The place that a value comes from."""
 
     kind: Kind
     where: str
@@ -51,10 +51,10 @@ _ARGUMENT: Final = Origin("argument", "argument")
 
 
 class Plan:
-    """What a pool is to be: every setting, and where it comes from."""
+    """Every setting of a pool, and the place that it comes from."""
 
     def __init__(self, name: str | None, values: Mapping[str, Any], origins: Mapping[str, Origin]) -> None:
-        """`origins` has those that are not the default. Raise ConfigurationError if the settings contradict each other."""
+        """`origins` leaves out defaults. Raise ConfigurationError if the settings contradict each other."""
         self.name = name
         self.values = values
         self.origins = origins
@@ -74,13 +74,13 @@ class Plan:
         return {name: value for name, value in self.values.items() if SETTINGS[name].owner is owner}
 
     def _tell_origins(self, message: str) -> str:
-        """Say of the settings in a message where they come from, if that is not the call itself."""
+        """Return the places of the settings in a message, except those of arguments."""
         named = [name for name in re.findall(r"\b(\w+)=", message) if name in SETTINGS]
         places = [f"{name} from {self.origin(name).where}" for name in named if self.origin(name).kind != "argument"]
         return f" ({', '.join(places)})" if places else ""
 
     def origin(self, setting: str) -> Origin:
-        """Return where a setting comes from."""
+        """Return the place that a setting comes from."""
         return self.origins.get(setting, _DEFAULT)
 
     def choose_size(
@@ -92,11 +92,11 @@ class Plan:
         held_bytes: int = 0,
         is_private: bool | None = None,
     ) -> Size:
-        """Return what `workers="auto"` means where these are the facts; `held_bytes` is what the pool has already.
+        """Return the size that `workers="auto"` means with these facts; the pool has `held_bytes` already.
 
-        A pool without a name is private unless it is said that it is not.
+        A pool without a name counts as private, unless `is_private` says otherwise.
         """
-        from procjobs.host import sizing  # here, as below: who attaches to a pool has no use for it
+        from procjobs.host import sizing  # here, as below: a client of a running pool does not need it
 
         return sizing.choose_size(
             cpus,
@@ -109,7 +109,7 @@ class Plan:
         )
 
     def resolve_workers(self, *, held_bytes: int = 0) -> tuple[int, int]:
-        """Return (least, most), for this host at this moment."""
+        """Return the minimum and the maximum, for this host at this moment."""
         workers = self.values["workers"]
         if workers == "auto":
             from procjobs.host import footprints, hostinfo
@@ -119,16 +119,16 @@ class Plan:
         return (workers, workers) if isinstance(workers, int) else workers
 
     def for_supervisor(self) -> PoolSettings:
-        """Return what a supervisor that is started now is to have; "auto" is decided now."""
+        """Return the settings for a supervisor that is started now; "auto" is decided now."""
         origins = {name: origin.kind for name, origin in self.origins.items()}
         return replace(self._settings, workers=self.resolve_workers(), job_defaults=self.job_defaults, origins=origins)
 
     def asked_of(self, running: PoolSettings) -> dict[str, Any]:
-        """Return what this process may expect of a pool that somebody else has started.
+        """Return the settings that this process may expect of a pool that another one has started.
 
-        A value counts if it comes from as strong a place as the one that holds. So nobody is told that an operator's
-        argument overrides the file, as it is to do, but everybody that the file has changed since the pool was started,
-        and that his own argument does not hold.
+        A value counts if its place is at least as strong as that of the running pool's value. So clients are not warned that
+        an operator's argument overrides the file, as it should. They are warned if the file has changed since the pool was
+        started, and if their own argument does not hold.
         """
         mine = replace(self._settings, job_defaults=self.job_defaults).flat()
         asked = {name: mine[name] for name in self.origins if name in mine and self._counts(name, running)}
@@ -143,7 +143,7 @@ class Plan:
 
 
 def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings among the arguments of a call that were given. `max_workers` is another name of `workers`."""
+    """Return those arguments of a call that are settings and were given. `max_workers` is another name of `workers`."""
     given = {name: value for name, value in arguments.items() if name in SETTINGS and value is not UNSET}
     max_workers = arguments.get("max_workers")
     if max_workers is not None:
@@ -163,9 +163,9 @@ def make_plan(
     variables: Mapping[str, str] | None = None,
     hosts: Sequence[str] | None = None,
 ) -> Plan:
-    """Return what a pool is to be: `given` are the arguments, the rest is found where it is unless it is given too.
+    """Return the plan for a pool: `given` are the arguments; file, variables and hosts are this process's by default.
 
-    Raise ConfigurationError if the settings file or a variable says what cannot be.
+    Raise ConfigurationError if the settings file or a variable has a value that is not valid.
     """
     values = {name: setting.default for name, setting in SETTINGS.items()}
     origins: dict[str, Origin] = {}
@@ -185,12 +185,12 @@ def make_plan(
 
 
 def is_unused(plan: Plan, setting: str) -> bool:
-    """Return whether a setting was given and another one makes it useless."""
+    """Return whether a setting was given, but another one makes it useless."""
     return setting == "reserve" and setting in plan.origins and plan.values["workers"] != "auto"
 
 
 def host_names() -> list[str]:
-    """Return the names by which this host is known to settings files: as the kernel has it, and without its domain."""
+    """Return the names of this host in settings files: as the kernel has it, and without its domain."""
     whole = socket.gethostname()
     return list(dict.fromkeys((whole, whole.partition(".")[0])))
 

@@ -1,4 +1,4 @@
-"""What can be set for a pool and for a job: names, defaults, and the checks that refuse nonsense early."""
+"""The settings of pools and of jobs: names, defaults, and the checks that refuse nonsense early."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from procjobs.shared.queues import Queue, check_queue_name, check_queues
 
 NICE = 10
 """The workers' niceness: jobs leave the CPUs to the web server. Measured (docs/benchmarks, web): the slowest in a hundred
-requests beside a busy pool take 2.1 ms instead of 5.0, and as many jobs are done."""
+requests beside a busy pool take 2.1 ms instead of 5.0, and the pool does as many jobs."""
 MAX_SLOTS = 512
 """The most workers of one pool: the slots have a fixed place in the shared table."""
 
@@ -23,14 +23,14 @@ Workers = int | Literal["auto"] | tuple[int, int]
 
 
 class _Unset:
-    """What an argument is that was not given."""
+    """The value of an argument that was not given."""
 
     def __repr__(self) -> str:
         return "<as configured>"
 
 
 UNSET: Final[Any] = _Unset()
-"""Tells an argument that was not given from one that is the default: the first gives way to a settings file."""
+"""The default of arguments: a setting that was not given gives way to the settings file, one that was given does not."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}\Z")
 
@@ -84,10 +84,10 @@ def check_workers(value: object) -> Workers:
     if isinstance(value, tuple | list):
         if len(value) != 2:
             raise ConfigurationError(f"workers={value!r}: a pair (least, most) has two numbers")
-        least, most = (_check_worker_count("workers", v) for v in value)
-        if least > most:
+        minimum, maximum = (_check_worker_count("workers", v) for v in value)
+        if minimum > maximum:
             raise ConfigurationError(f"workers={value!r}: the least is more than the most")
-        return (least, most)
+        return (minimum, maximum)
     if isinstance(value, str):
         raise ConfigurationError(f'workers={value!r}: expected a number, "auto", or a pair (least, most)')
     return _check_worker_count("workers", value)
@@ -120,12 +120,12 @@ class JobOptions:
     further one up to `max_backoff`, and each pause is shortened at random by up to a half, so that jobs that failed
     together do not come back together. A higher `priority` is started first.
 
-    `soft_timeout` raises JobTimeout inside the job. `stall_timeout` stops a job that for so long has neither reported
-    progress nor used CPU time. `max_rss` bounds, in bytes, the resident memory of all of its processes, less what the
-    worker had at its start. `slow_after` writes the job's stack to the log. After `max_crashes` killed workers it is not
-    started again. With `cancel_on_disconnect` it is cancelled when no process that waits for it is connected any more.
-    With `keep_children`, what it has started runs on after it returned, until its worker ends. `queue` names the one of the
-    pool's `queues` whose limits it shares.
+    `soft_timeout` raises JobTimeout inside the job. `stall_timeout` stops a job that has neither reported progress nor used
+    CPU time for that long. `max_rss` bounds, in bytes, the resident memory of all of its processes, minus that of the
+    worker at its start. `slow_after` writes the job's stack to the log. After `max_crashes` killed workers it is not
+    started again. With `cancel_on_disconnect` it is cancelled when the last process that waits for it has disconnected.
+    With `keep_children`, the processes that it has started run on after its end, until its worker ends. `queue` names one of
+    the pool's `queues`, whose limits it shares.
     """
 
     timeout: float | None = None
@@ -188,7 +188,7 @@ JOB_OPTION_NAMES = frozenset(f.name for f in fields(JobOptions))
 
 
 def suggest(unknown: Iterable[str], known: Iterable[str]) -> str:
-    """Return the end of a message about names that are none: each with the one that was meant, and which there are."""
+    """Return the end of a message about unknown names: each with the name that was probably meant, and all known names."""
     import difflib
 
     known = sorted(known)
@@ -201,16 +201,16 @@ def suggest(unknown: Iterable[str], known: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """What a supervisor is started with. Plain values only: they travel as JSON.
+    """The settings of a supervisor. Plain values only: they travel as JSON.
 
-    `workers` is resolved to (least, most) by the client that starts the pool. `result_memory_bytes` bounds the results
-    kept in memory for readers by id; what is beyond it goes to files of the pool's directory. `start_timeout` is how long
-    a preload or an initializer may take. `worker_idle` is how long a worker beyond the least is kept that is not needed.
-    `threads` is how many threads the numeric libraries of a worker start, `affinity` which CPUs it runs on; both are
-    described in docs/tuning.md. `queues` are the limits that jobs share, by the names of their queues. `origins` says of
-    those that are not the default where they came from: "file", "environment" or "argument". `store` is the URL of the
-    database in which jobs are kept, None for none, True for a file of the pool's own; jobs that have ended stay there for
-    `history_ttl` seconds, and the newest `history_limit`.
+    `workers` is resolved to (minimum, maximum) by the client that starts the pool. `result_memory_bytes` bounds the results
+    kept in memory for readers by id; further ones go to files of the pool's directory. `start_timeout` is how long a
+    preload or an initializer may take. `worker_idle` is how long a worker beyond the minimum is kept without need.
+    `threads` is how many threads the numeric libraries of a worker start, `affinity` the CPUs that it runs on; both are
+    described in docs/tuning.md. `queues` are the limits that jobs share, by the names of their queues. `origins` has the
+    places that settings came from, except defaults: "file", "environment" or "argument". `store` is the URL of the
+    database in which jobs are kept, None for no database, True for a file of the pool's own; jobs that have ended stay there
+    for `history_ttl` seconds, and the newest `history_limit`.
     """
 
     workers: tuple[int, int]
@@ -259,26 +259,26 @@ class PoolSettings:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PoolSettings:
         """Return the settings that `to_json` described."""
-        values = {f.name: values[f.name] for f in fields(cls) if f.name in values}  # another release may say more
-        least, most = values.pop("workers")
+        values = {f.name: values[f.name] for f in fields(cls) if f.name in values}  # another release may have more
+        minimum, maximum = values.pop("workers")
         affinity, queues = check_affinity(values.pop("affinity", None)), check_queues(values.pop("queues", {}))
         job_defaults = JobOptions(**values.pop("job_defaults"))
-        return cls(workers=(least, most), job_defaults=job_defaults, affinity=affinity, queues=queues, **values)
+        return cls(workers=(minimum, maximum), job_defaults=job_defaults, affinity=affinity, queues=queues, **values)
 
     def flat(self) -> dict[str, Any]:
-        """Return every setting by name, those of the job defaults among them."""
+        """Return every setting by name, including the job defaults."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "origins"}
         return {**asdict(values.pop("job_defaults")), **values}
 
     def differences(self, explicit: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """Return {name: (running, asked for)} for those explicitly asked settings that differ from these."""
+        """Return {name: (running, asked for)} of the explicit settings that differ from these."""
         mine = self.flat()
         return {name: (mine[name], value) for name, value in explicit.items() if mine[name] != value}
 
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """What the process that holds a pool needs to know to start it, or to talk to it; the supervisor is not told.
+    """The settings of a process that starts a pool or talks to it; they are not sent to the supervisor.
 
     `reserve` is how many CPUs `workers="auto"` leaves to the web server, or "auto". The others are as in `Pool`.
     """

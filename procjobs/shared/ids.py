@@ -1,7 +1,7 @@
 """Job ids: UUID version 7 (RFC 9562, section 5.7).
 
 48 bits of Unix time in milliseconds and 12 bits of its fraction come first, so ids sort by time; 62 random bits from the
-operating system follow, so an id that stands in a URL cannot be guessed from another one.
+operating system follow, so an id in a URL cannot be guessed from another one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def from_text(text: object) -> bytes:
     return _parse(text)
 
 
-@lru_cache(1024)  # who watches a job asks for it again and again: 0.1 us instead of 0.9
+@lru_cache(1024)  # a program that watches a job asks for it again and again: 0.1 us instead of 0.9
 def _parse(text: str) -> bytes:
     if not _TEXT.match(text):
         raise UnknownJob(f"{text!r} is not a job id: expected a UUID such as submit() puts into Job.id")

@@ -1,4 +1,4 @@
-"""Queues: limits that jobs share, whatever they call."""
+"""Queues: limits that jobs share, whichever functions they call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_LETTERS: Final = 100
 
 
 class Rate(NamedTuple):
-    """At most so many `starts` in any `period` seconds."""
+    """At most `starts` starts in any `period` seconds."""
 
     starts: int
     period: float
@@ -23,11 +23,11 @@ class Rate(NamedTuple):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Queue:
-    """What the jobs of one queue may take together, for instance `Pool(queues={"mail": Queue(limit=2, rate="100/m")})`.
+    """The limits of the jobs of one queue together, for instance `Pool(queues={"mail": Queue(limit=2, rate="100/m")})`.
 
     `limit` is how many of them run at once, `rate` how many are started: "100/m" in any minute, "10/s", "1000/h", "5/d"
-    likewise; a retry is a start. `key_limit` and `key_rate` are the same for those of them that have the same `key`. None
-    is no limit.
+    likewise; a retry is a start. `key_limit` and `key_rate` are the same for jobs of the queue with the same `key`. None
+    means no limit.
     """
 
     limit: int | None = None
@@ -40,7 +40,7 @@ class Queue:
         return f"Queue({', '.join(f'{n}={v!r}' for n, v in given if v != getattr(_DEFAULT, n))})"
 
     def validated(self, name: str) -> Queue:
-        """Return this; raise ConfigurationError naming queue `name` and what is out of range."""
+        """Return this; raise ConfigurationError naming queue `name` and the field that is out of range."""
         for field in ("limit", "key_limit"):
             value = getattr(self, field)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -55,7 +55,7 @@ _FIELDS: Final = frozenset(field.name for field in fields(Queue))
 
 
 def parse_rate(text: object, what: str = "rate") -> Rate | None:
-    """Return what a rate means; raise ConfigurationError, `what` naming it, if it means nothing.
+    """Return the rate that a text means; raise ConfigurationError, `what` naming it, if it means none.
 
     >>> parse_rate("100/m"), parse_rate(None)
     (Rate(starts=100, period=60.0), None)
@@ -81,14 +81,14 @@ def check_queues(value: object) -> dict[str, Queue]:
 
 
 def check_queue_name(name: object) -> str:
-    """Return what can be the name of a queue; raise ConfigurationError for what cannot."""
+    """Return the name of a queue; raise ConfigurationError if it cannot be one."""
     if not isinstance(name, str) or not 1 <= len(name) <= _MAX_LETTERS or not name.isprintable():
         raise ConfigurationError(f"queue={name!r}: expected a name, of 1 to {_MAX_LETTERS} letters that can be printed")
     return name
 
 
 def refuse_queue(name: str, queues: Iterable[str], pool: str | None) -> str:
-    """Return why there are no jobs of a queue, empty if it is one of the `queues` of that pool."""
+    """Return why a pool does not take jobs for a queue; empty if it is one of its `queues`."""
     if name in queues:
         return ""
     import difflib

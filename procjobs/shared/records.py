@@ -1,4 +1,4 @@
-"""What the pool tells about itself: the records that `status`, `progress`, `stats` and `workers` return."""
+"""The records that `status`, `progress`, `stats`, `queues` and `workers` of a pool return."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from procjobs.clock import wall
 
 
 class Progress(NamedTuple):
-    """What a job has last reported.
+    """The last report of a job.
 
-    `value` and `total` are in the job's own unit; `total` is None where the job did not say. `data` is what the job
-    handed over, as it was (it is pickled in between; a PayloadError where it cannot be unpickled here); `updated_at` is
-    Unix time in seconds.
+    `value` and `total` are in the job's own unit; `total` is None if the job did not give one. `data` is a copy of the
+    object that the job handed over (a PayloadError if it cannot be unpickled here); `updated_at` is Unix time in seconds.
     """
 
     value: float
@@ -24,13 +23,13 @@ class Progress(NamedTuple):
 
     @property
     def fraction(self) -> float | None:
-        """The part that is done, 0.0 to 1.0; None while the total is not known."""
+        """The finished part, 0.0 to 1.0; None while the total is not known."""
         if self.total is None or self.total <= 0:
             return None
         return min(max(self.value / self.total, 0.0), 1.0)
 
     def eta(self) -> float | None:
-        """Return the seconds that are left if the job goes on at its average speed; None while that is not known."""
+        """Return the remaining seconds if the job goes on at its average speed; None while that is not known."""
         fraction = self.fraction
         if not fraction:
             return None
@@ -39,11 +38,11 @@ class Progress(NamedTuple):
 
 
 class JobStatus(NamedTuple):
-    """A job as it is now. Times are Unix times in seconds, None for what has not happened.
+    """A job as it is now. Times are Unix times in seconds, None for events that have not happened.
 
     `state` is one of queued, scheduled, running, retrying, succeeded, failed, cancelled, expired; `reason` says why it
     failed or ended: raised, timeout, stalled, memory, crashed, quarantined, cancelled, expired, payload, rejected,
-    stopped. `attempt` counts the starts. `error` is one line of text; the exception itself is what `Job.result()` raises.
+    stopped. `attempt` counts the starts. `error` is one line of text; `Job.result()` raises the exception itself.
     """
 
     id: str
@@ -68,10 +67,10 @@ class Run(NamedTuple):
     """An attempt of a job as the store keeps it. Times are Unix times in seconds, None where they are not known.
 
     `outcome` is running, succeeded, or why it failed, as in `JobStatus.reason`; or cut off (supervisor or host went down),
-    stopped (the pool was), unknown (what it came to was lost). `worker` is the slot, `worker_pid` the process; CPU time is
-    that of the worker and of what the job started and waited for, `peak_bytes` the most memory of the worker itself in
-    this attempt, of one that took some milliseconds. `progress` is what it had last reported, `log` the end of what it
-    printed.
+    stopped (the pool was), unknown (the result was lost). `worker` is the slot, `worker_pid` the process. CPU time is that
+    of the worker and of the processes that the job started and waited for; `peak_bytes` the most memory of the worker
+    itself in this attempt, measured only if that took some milliseconds. `progress` is its last report, `log` the end of its
+    output.
     """
 
     attempt: int
@@ -90,7 +89,7 @@ class Run(NamedTuple):
 
 
 class JobRecord(NamedTuple):
-    """A job as the store keeps it, with all of its attempts; `cut_off` of them ended with the supervisor or the host."""
+    """A job as the store keeps it, with all attempts; the end of supervisor or host has interrupted `cut_off` of them."""
 
     id: str
     name: str
@@ -114,9 +113,9 @@ class PoolStats(NamedTuple):
     ones wait for a time (delay or back-off); `finished` counts all ends, of which `failed` and `crashed` jobs are part;
     `restarts` counts workers replaced after they died. `problem` says why the pool cannot run jobs, None when it can.
     `estimated_wait` is about how many seconds a job that is submitted now will wait. While `paused`, no job is started;
-    when `draining`, none is taken, and the pool ends with the last one. The pool has `least` to `most` workers (both the
-    same where it does not scale); `scaling` says what became of that number last and why ("6 -> 8 workers: 14 jobs wait
-    2.3 s, CPUs 40 % used"), and `scaled_at` when, in Unix time; both are None while it is as it was started.
+    when `draining`, none is taken, and the pool ends with the last one. The pool has `least` to `most` workers (the same
+    number if it does not scale); `scaling` says how that number changed last and why ("6 -> 8 workers: 14 jobs wait 2.3 s,
+    CPUs 40 % used"), and `scaled_at` when, in Unix time; both are None before the first change.
     """
 
     supervisor_pid: int
@@ -145,7 +144,7 @@ class PoolStats(NamedTuple):
 class QueueInfo(NamedTuple):
     """A queue of a pool: its limits as in `procjobs.Queue`, how many of its jobs run, and how many wait for these limits.
 
-    Those that wait for a worker are not among the `held`.
+    Jobs that wait for a worker are not counted in `held`.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""How often a thing may be started again: OTP's restart intensity and period, with a pause that grows."""
+"""How often a process may be started again: OTP's restart intensity and period, with a pause that grows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 
 
 class RestartBudget:
-    """Counts failed starts. Within `intensity` failures in `period` seconds the next start is free; past it, it waits.
+    """Counts failed starts. Up to `intensity` failures in `period` seconds the next start is free; after that it waits.
 
     The pause begins at `first_pause` seconds, doubles with each further failure up to `longest_pause`, and is forgotten
     when a start succeeds.
@@ -40,5 +40,5 @@ class RestartBudget:
 
     @property
     def spent(self) -> bool:
-        """Whether there were more failures than the intensity allows: the cause is worth telling."""
+        """Whether there were more failures than the intensity allows: then users want to know the cause."""
         return self._excess > 0

@@ -29,8 +29,8 @@ All numbers are little-endian.
 Jobs go to a worker as one message each: JOB struct, JSON and function of the kind where the worker has not seen it yet,
 inline part of the payload. Up to MAX_PACKET_BYTES it is a packet in a pipe; others take a socket, and the pipe JOB_ASIDE.
 
-A payload is an inline part and at most one descriptor of a memory file with what is too big for a frame
-(procjobs.host.payload). So every frame is small, and no process needs memory for what only passes through it.
+A payload is an inline part and at most one descriptor, of a memory file with everything that is too big for a frame
+(procjobs.host.payload). So every frame is small, and no process needs memory for data that only passes through it.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from procjobs.clock import NEVER
 WIRE_VERSION: Final = 1
 MAGIC: Final = b"procjobs"
 ANY_CODE: Final = ""
-"""The generation that a client gives in its HELLO who submits nothing: whichever there is will do."""
+"""The generation in the HELLO of a client that submits nothing: any generation will do."""
 MAX_FRAME_BYTES: Final = 256 * 1024
 MAX_INLINE_BYTES: Final = 64 * 1024
-"""The largest inline part of a payload; more goes into a memory file."""
+"""The largest inline part of a payload; larger ones go into a memory file."""
 MAX_FUNCTION_BYTES: Final = 32 * 1024
 """The largest pickle of a function that is described once; a larger one travels with each call."""
 MAX_JOB_BYTES: Final = 112 * 1024
@@ -58,7 +58,7 @@ MAX_JOB_BYTES: Final = 112 * 1024
 MAX_PACKET_BYTES: Final = 4096
 """The largest message to a worker that its pipe takes whole (PIPE_BUF of Linux)."""
 JOB_ASIDE: Final = b"\0"
-"""Stands in a worker's pipe for a job that came over its socket."""
+"""In a worker's pipe: the job is the next message of its socket."""
 
 HEADER: Final = struct.Struct("<IBBH")
 SUBMIT: Final = struct.Struct("<16sIddB")  # job id, kind, delay in seconds, expires in seconds (0: never), length of the key
@@ -103,11 +103,11 @@ class Outcome(IntEnum):
     RETURNED = 1  # payload: the result
     RAISED = 2  # JSON {"type", "message", "traceback"}; payload: the exception
     UNPICKLABLE = 3  # JSON {"message", "traceback"}: function, arguments, result or exception
-    VERDICT = 4  # JSON {"error", "message", ...}: the supervisor's word on a job that gave no answer of its own
+    VERDICT = 4  # JSON {"error", "message", ...}: the supervisor's answer for a job that gave none of its own
 
 
 class WireError(Exception):
-    """The bytes are not what this module describes; the connection cannot be read any further."""
+    """The bytes do not follow the description above; the connection cannot be read any further."""
 
 
 RawFrame = tuple[int, bytes, bool]
@@ -148,7 +148,7 @@ class FrameReader:
 
     @property
     def has_part(self) -> bool:
-        """Whether a frame has begun to arrive that is not whole yet."""
+        """Whether the beginning of a frame has arrived, and not its end."""
         return bool(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[RawFrame]:
@@ -216,9 +216,9 @@ class Finished(NamedTuple):
 
 
 def parse_finished(raw: bytes) -> Finished:
-    """Return the contents of a FINISHED frame, but for the payload; raise WireError unless all is as described above.
+    """Return the contents of a FINISHED frame, except the payload; raise WireError unless all is as described above.
 
-    What a job's handle will look for in the JSON of a failure is there: the bytes are a worker's, and a job can forge them.
+    The JSON of a failure is checked for everything that a job's handle will look for in it: a job can forge these bytes.
     """
     try:
         job_id, outcome, reason, attempt, seconds, rss_bytes, length = FINISHED.unpack_from(raw, BODY)
@@ -253,7 +253,7 @@ _REQUIRED: Final = {
 
 
 def limit_text(text: str, max_bytes: int) -> str:
-    """Return `text` so that it takes at most `max_bytes` in UTF-8: its beginning and, more of it, its end."""
+    """Return `text` cut to at most `max_bytes` in UTF-8: a quarter from its beginning, the rest from its end."""
     data = text.encode(errors="replace")
     if len(data) <= max_bytes:
         return data.decode(errors="replace")

@@ -42,19 +42,11 @@ def wait_for(query: Query[Any] | Executable, timeout: float = 60.0, *, session: 
         )
     changes.watch()
     _refuse_changes(session)
-    return look_for(query, timeout, session=session)
-
-
-def look_for(query: Query[Any] | Executable, timeout: float, *, session: Session | None = None) -> Any:
-    """Do what `wait_for` does, but within the transaction there is if it has changes, whatever it can see there."""
-    if session is None:
-        session = query.session if isinstance(query, Query) else unit.session()
-    changes.watch()
     for pause in _pauses(timeout):
         found = _look(session, query)
         if found:
             return found[0]
-        if not changes.has_changes(session):
+        if not changes.has_changes(session):  # a look may have set off code of the application
             _renew(session)
         sleep(pause)
     return next(iter(_look(session, query)), None)

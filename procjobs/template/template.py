@@ -1,10 +1,10 @@
 """The template process of one generation of code.
 
-1. It has one thread, checked after the preload; it runs user code only while it imports, and its workers run the rest.
+1. It has one thread, checked after the preload. It runs users' code only while it imports; its workers run the rest.
 2. It forks workers on request and does nothing else. The supervisor is their parent (procjobs.host.process).
-3. It opens nothing that a worker must not have, and a worker closes what is the template's before it runs anything.
-4. When the supervisor is gone it ends what is left of the workers' process groups and whatever carries the pool's mark
-   in its environment, and ends itself.
+3. It opens nothing that a worker must not have, and a worker closes the template's socket before it runs anything.
+4. When the supervisor is gone, it kills the workers' process groups and all processes that carry the pool's mark in their
+   environment, and ends itself.
 
 It talks with the supervisor over a SOCK_SEQPACKET pair, one JSON object a message:
 
@@ -33,10 +33,10 @@ from procjobs.worker.worker import run_worker
 
 CONTROL_FD, SPEC_FD, TABLE_FD = 3, 4, 5
 _WORKER_FDS_ROOM: Final = descriptors.room_for(6)  # see procjobs.supervisor.workers.worker_link
-_MAX_MESSAGE_BYTES: Final = 64 * 1024  # what the supervisor reads at once
+_MAX_MESSAGE_BYTES: Final = 64 * 1024  # the supervisor reads as much at once
 _MAX_PROBLEM_BYTES: Final = 10_000
 _SQL: Final = "procjobs.sql.configuration"
-"""What workers of a pool with a database import: it takes 150 ms, once instead of in each."""
+"""The workers of a pool with a database import this: it takes 150 ms, once here instead of in each of them."""
 _IMPORTING: Final = frozenset({"procjobs", "importlib"})
 assert 6 * _MAX_PROBLEM_BYTES < _MAX_MESSAGE_BYTES - 1024  # JSON may make six bytes of one
 
@@ -51,19 +51,19 @@ class Template:
         self._workers: set[int] = set()
 
     def preload(self, modules: list[str]) -> bool:
-        """Import the modules; tell the supervisor how it went, and return whether workers can be forked."""
+        """Import the modules; tell the supervisor the outcome, and return whether workers can be forked."""
         for name in modules:
             threads = process.thread_count()
             try:
                 importlib.import_module(name)
-            except BaseException as error:  # noqa: BLE001 - whatever a user's module raises, SystemExit too, ends here
+            except BaseException as error:  # noqa: BLE001 - all that a user's module raises ends here, SystemExit too
                 self._tell({"failed": limit_text(f"preload of {name!r} failed: {_describe(error)}", _MAX_PROBLEM_BYTES)})
                 return False
             if process.thread_count() > threads:
                 self._tell({"threads": name})
                 return False
         importlib.import_module("logging")  # every worker needs it
-        for stream in (sys.stdout, sys.stderr):  # what a preload has printed, every worker would print again
+        for stream in (sys.stdout, sys.stderr):  # or every worker would print the output of the preload again
             with contextlib.suppress(Exception):
                 stream.flush()
         gc.collect()
@@ -76,7 +76,7 @@ class Template:
         while True:
             try:
                 message, fds, _ = descriptors.receive(self._control, _MAX_MESSAGE_BYTES, _WORKER_FDS_ROOM)
-            except ConnectionResetError:  # it was killed with something of ours unread
+            except ConnectionResetError:  # it was killed with a message of ours unread
                 break
             if not message:
                 break
@@ -114,7 +114,7 @@ class Template:
 
 
 def _describe(error: BaseException) -> str:
-    """Return `Type: message`, for readers who see only the beginning, and the traceback in the user's own files."""
+    """Return `Type: message`, for places that show only the beginning, and the traceback in the user's own files."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _IMPORTING:
         trace = trace.tb_next
@@ -130,7 +130,7 @@ def main(arguments: dict[str, Any]) -> None:
     for number in (signal.SIGINT, process.STACK_SIGNAL, process.TELL_SIGNAL, process.SOFT_SIGNAL):
         signal.signal(number, signal.SIG_IGN)
     control = socket.socket(fileno=CONTROL_FD)
-    # Its position is shared with every template of the generation, and another one may be reading now.
+    # All templates of the generation share its position, and another one may be reading now.
     spec = json.loads(os.pread(SPEC_FD, os.fstat(SPEC_FD).st_size, 0))
     os.close(SPEC_FD)
     for fd in (CONTROL_FD, TABLE_FD):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 
 from procjobs.compat import asyncjob
-from procjobs.compat.asyncjob import starting
+from procjobs.compat.asyncjob import current, starting
 from procjobs.compat.asyncjob.progress import asyncjobs_progress_status
 from tests.databases import database_url, postgres_server, postgres_url, redis_server, sqlite_url  # noqa: F401
 
 
 def stop_asyncjob():
     """Stop the pool, and forget that it was started."""
-    if starting._worker is not None and starting._worker._pool is not None:
-        starting._worker.pool.stop()
-    starting._worker = asyncjobs_progress_status._tracker = None
+    worker = current.try_running()
+    if worker is not None and worker._pool is not None:
+        worker.pool.stop()
+    current.set_running(None)
+    asyncjobs_progress_status._tracker = None
     starting._settings.clear()
 
 

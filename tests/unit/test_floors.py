@@ -39,14 +39,17 @@ NO_CLOCK_NO_IO = {
 }  # fmt: skip
 FACES = ("compat", "web", "integrations")
 """They stand on the public names alone, as a user's own code would."""
+# The adapters of `compat` import the libraries that an application's own code would import.
 OWNERS = {
     r"os\.(fork|kill|killpg|waitpid|waitid|wait4|posix_spawn)\(": {"host/process.py", "client/launcher.py"},
     r"\bselectors\b": {"host/loop.py"},
-    r"import cloudpickle|import pickle|pickle\.loads\(": {"host/payload.py"},
-    r"import time\b|from time import": {"clock.py", "host/process.py", "host/observe.py", "supervisor/log.py"},
+    r"import cloudpickle|import pickle|pickle\.loads\(": {"host/payload.py", "compat/"},
+    r"import time\b|from time import": {"clock.py", "host/process.py", "host/observe.py", "supervisor/log.py", "compat/"},
     r"import psutil": {"host/observe.py"},
     r"import termios|import tty": {"cli/keyboard.py"},
-    r"(from|import) (sqlalchemy|sqlite3|psycopg)\b": {"store/", "sql/", "client/outbox.py", "client/submitter.py"},
+    r"(from|import) (sqlalchemy|sqlite3|psycopg)\b": {
+        "store/", "sql/", "client/outbox.py", "client/submitter.py", "compat/"
+    },
     r"marshal\.loads\(": {"shared/recorder_wire.py"},
     r"(from|import) rich\b": {"client/map.py", "cli/"},
     r"(from|import) click\b": {"cli/"},

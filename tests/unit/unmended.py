@@ -3,7 +3,6 @@
 
 CIRCLES = [
     ["client.connection.connection", "client.connection.unacknowledged", "client.controls", "client.job", "client.map", "client.monitor", "client.outbox", "client.pool", "client.shutdown", "client.submitter"],  # noqa: E501
-    ["compat.asyncjob", "compat.asyncjob.alias", "compat.asyncjob.as_tgext", "compat.asyncjob.perform", "compat.asyncjob.progress", "compat.asyncjob.starting"],  # noqa: E501
 ]
 UPWARD = {
     ("client.connection.connection", "client.job"),
@@ -30,17 +29,5 @@ WIRING = {
     "client.shutdown: Ending._table",
     "client.submitter: Submitter._changes",
 }
-PRIVATE_TO_FACES = {
-    ("compat.asyncjob.application", "sql.sources.make_engine"),
-    ("compat.asyncjob.perform", "client.connection.kinds.function_name"),
-    ("compat.asyncjob.perform", "client.orm_arguments"),
-    ("compat.asyncjob.perform", "host.payload"),
-    ("compat.asyncjob.perform", "worker.context.current_job"),
-    ("compat.asyncjob.progress", "worker.context.JobContext"),
-    ("compat.asyncjob.progress", "worker.context.current_job"),
-    ("compat.asyncjob.progress", "worker.context.progress"),
-    ("compat.asyncjob.queries", "sql.waiting.look_for"),
-    ("compat.asyncjob.starting", "client.pool.Pool"),
-    ("compat.asyncjob.starting", "host.observe"),
-}
+PRIVATE_TO_FACES = set()
 IMPURE = set()

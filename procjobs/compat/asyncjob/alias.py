@@ -10,7 +10,7 @@ from typing import Final
 from procjobs.errors import ConfigurationError
 
 _NAME: Final = "tgext.asyncjob"
-_OURS: Final = "procjobs.compat.asyncjob"
+_OURS: Final = __package__
 _MODULES: Final = {
     "": "",
     ".progress": ".progress",
@@ -25,7 +25,7 @@ _MODULES: Final = {
 
 
 def install() -> None:
-    """Let `tgext.asyncjob` and its modules be these, here and in the workers; call it before that is first imported.
+    """Let `tgext.asyncjob` and its modules be these, here and in the workers; call it before their first import.
 
     Raise ConfigurationError if the original has been imported already.
     """

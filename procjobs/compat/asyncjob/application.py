@@ -1,4 +1,4 @@
-"""What there is to know of a TurboGears 2 application, and how a worker is made one that its jobs recognise."""
+"""A TurboGears 2 application: the facts that workers need of it, and setting up a worker with them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def config() -> Any:
 
 
 def app_globals() -> Any:
-    """Return the application's globals, None where there are none."""
+    """Return the application's globals, None if it has none."""
     return config().get("tg.app_globals")
 
 
@@ -44,7 +44,7 @@ def settings(names: Iterable[str]) -> dict[str, Any]:
 
 
 def describe(session: str | None) -> dict[str, Any]:
-    """Return what a worker needs to know of this application."""
+    """Return the facts that a worker needs of this application."""
     place = session if session is not None else _locate(_find_session())
     registry = _load(place) if place is not None else None
     plain = {name: value for name, value in dict(config()).items() if isinstance(name, str) and type(value) in _PLAIN}
@@ -61,9 +61,9 @@ def set_up(described: dict[str, Any]) -> None:
     with contextlib.suppress(ModuleNotFoundError):
         manager = importlib.import_module("transaction").manager
     if registry is not None and described["url"] is not None and _bind_of(registry) is None:
-        from procjobs.sql.sources import make_engine
+        from sqlalchemy import create_engine
 
-        registry.configure(bind=make_engine(described["url"]))
+        registry.configure(bind=create_engine(described["url"], pool_pre_ping=True))  # connections live on between jobs
     if registry is not None or manager is not None:
         from procjobs.sql import configure
 

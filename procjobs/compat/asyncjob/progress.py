@@ -1,7 +1,7 @@
 """Progress by uid, as the original tells it.
 
     (-1, None)     it waits, or runs and has not reported
-    (value, data)  what it has reported last, of any type
+    (value, data)  its last report, of any type
     None           it has succeeded or failed, its changes in the database are visible or undone; or nobody knows it
 """
 
@@ -11,9 +11,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Final
 
-from procjobs.errors import OutsideJob, UnknownJob
-from procjobs.worker.context import JobContext, current_job
-from procjobs.worker.context import progress as report
+import procjobs
+from procjobs import JobContext, OutsideJob, UnknownJob, current_job
+from procjobs.compat.asyncjob.current import running
 
 _NOT_REPORTED: Final = (-1, None)
 
@@ -21,7 +21,7 @@ _tracker_of_job: Any = None
 
 
 class ProgressTrackerProxy:
-    """Stands for the tracker that is in use; it can be replaced at any time."""
+    """Stands for the tracker in use, which can be replaced at any time."""
 
     def __init__(self) -> None:
         self._tracker: Any = None
@@ -41,16 +41,14 @@ def asyncjob_running_uid() -> str:
 def asyncjob_set_progress(value: Any, data: Any = None) -> None:
     """Report how far the job that calls this is; `data` is anything that can be pickled. Raise OutsideJob elsewhere."""
     uid = _running("asyncjob_set_progress").id
-    # As a number it is for the pool's own views; as data it comes back as what it was, 50 not as 50.0.
-    report(value if isinstance(value, int | float) else 0, data=(value, data))
+    # The number is for the pool's own views; the data come back unchanged, 50 not as 50.0.
+    procjobs.progress(value if isinstance(value, int | float) else 0, data=(value, data))
     if _tracker_of_job is not None:
         _tracker_of_job.set_progress(uid, value, data)
 
 
 def asyncjob_get_progress(entryid: str) -> tuple[Any, Any] | None:
-    """Return the progress of a job, see above; in any process of the host, with a Redis tracker of any host."""
-    from procjobs.compat.asyncjob.starting import running
-
+    """Return the progress of a job as above; from any process of the host, with a Redis tracker from any host."""
     found: tuple[Any, Any] | None
     try:
         status = running().pool.status(entryid)

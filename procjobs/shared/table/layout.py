@@ -19,12 +19,12 @@ Every part begins with 8 bytes, a CRC-32 and a change count. The rules:
 1. A part has one writer. It counts up, and writes checksum, count and body with one copy.
 2. The checksum is over the body, seeded with the count. A reader copies the part and computes the checksum again; if it
    differs, the copy was torn by a write, on whatever processor, and the reader copies again.
-3. Nobody waits for anybody: there is no lock. A writer that was killed in the middle of a copy leaves a part that never
-   checks; readers give up after a bounded number of tries and treat it as absent.
+3. There is no lock, so no process waits for another. A writer that was killed in the middle of a copy leaves a part whose
+   checksum never fits; readers give up after a bounded number of tries and treat it as absent.
 4. A part that is all zero has never been written.
 
 Not promised: that the parts of a row are of the same instant. PROGRESS carries the last 8 bytes of the job id and the
-attempt, so that what an earlier occupant of the row, or an earlier attempt, has left there is recognised.
+attempt, so that readers recognise a part that is of an earlier job in this row, or of an earlier attempt.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SCALING: Final = struct.Struct("=IIIxxxxd255p")  # least, most, size, changed at
 SLOT: Final = struct.Struct("=IIB3x16sQd")  # pid, generation, state, job id, jobs done, started at
 STATE: Final = struct.Struct("=16sIBBH4xddd64p156p")  # id, next, state, reason, attempt, 3 times, name, error
 STATE_HEAD: Final = struct.Struct("=16sI")
-STATE_CHANGED: Final = struct.Struct("=20sBBH20sd64s156p")  # STATE, with what does not change as it was packed before
+STATE_CHANGED: Final = struct.Struct("=20sBBH20sd64s156p")  # STATE, with the fields that do not change as packed bytes
 PROGRESS: Final = struct.Struct("=8sHHIdddd96p80p")  # tag, attempt, flags, pid, started, value, total, updated, ...
 
 COUNTERS_OFFSET: Final = 128
@@ -80,7 +80,7 @@ _TRIES: Final = 200
 
 # The flags of a PROGRESS part: plain numbers, since to test one of an IntFlag costs 0.5 us.
 REPORTED: Final = 1
-"""Value, total and time are the job's; without it the job has begun and said nothing yet."""
+"""Value, total and time are the job's; without it the job has begun and reported nothing yet."""
 HAS_TOTAL: Final = 2
 HAS_MESSAGE: Final = 4
 HAS_DATA: Final = 8
@@ -106,7 +106,7 @@ def try_read_part(table: mmap, offset: int, size: int) -> bytes | None:
             return body
         if not count and not crc:
             return None
-        if attempt > 10:  # the writer was interrupted between two bytes: let it run
+        if attempt > 10:  # the writer was interrupted in the middle: let it run
             sleep(0.000_01)
     return None
 
@@ -133,7 +133,7 @@ def data_file(directory: str, job_id: bytes) -> str:
 
 
 class Counters(NamedTuple):
-    """The pool's counters as they stand in the table."""
+    """The pool's counters in the table."""
 
     workers: int = 0
     busy: int = 0
@@ -150,7 +150,7 @@ class Counters(NamedTuple):
 
 
 class Scaling(NamedTuple):
-    """The pool's size and its bounds as they stand in the table; `change` says what became of it last, at a Unix time."""
+    """The pool's size and its bounds in the table; `change` describes the last change, at a Unix time."""
 
     least: int = 0
     most: int = 0
@@ -160,7 +160,7 @@ class Scaling(NamedTuple):
 
 
 class SlotRecord(NamedTuple):
-    """One worker as it stands in the table; `state` indexes SLOT_STATES."""
+    """One worker in the table; `state` indexes SLOT_STATES."""
 
     pid: int
     generation: int

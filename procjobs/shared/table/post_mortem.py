@@ -1,7 +1,7 @@
-"""What the shared table of a supervisor that was killed still tells about its jobs and its workers.
+"""The shared table of a supervisor that was killed: the traces of its jobs and of its workers.
 
-Nobody writes it any more, so nothing is read twice. What was being written at the moment of the kill never checks
-(`layout`, rule 3), and is taken for the worst that it could have been.
+No process writes it any more, so nothing is read twice. A part that was being written at the moment of the kill has a
+checksum that never fits (`layout`, rule 3), and counts as the worst that it could have been.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _ENDED = {int(state) for state in FINAL}
 
 
 class JobTrace(NamedTuple):
-    """What is left of a job: whether it was taken, and whether a worker may have begun it or its end was decided."""
+    """The trace of a job: whether the supervisor took it, and whether a worker may have begun it or its end was decided."""
 
     has_row: bool
     may_have_begun: bool
 
 
 class PostMortemTable(ProgressTable):
-    """A view of the table that is of use after the death of its supervisor too."""
+    """A view of the table for the time after the death of its supervisor."""
 
     def look_back(self, job_id: bytes) -> JobTrace:
-        """Return what is left of a job; to be sure that it has not begun, wait for the end of the workers first."""
+        """Return the trace of a job; to be sure that it has not begun, wait for the end of the workers first."""
         row = self._heads[bucket_of(job_id, self._buckets)]
         while row:
             body = self._state_at(row)
@@ -60,7 +60,7 @@ class PostMortemTable(ProgressTable):
         return report[:8] == job_id[8:]
 
     def begun_attempts(self) -> dict[str, int]:
-        """Return, by job id, the attempts that workers had begun and the supervisor had not seen end."""
+        """Return, by job id, the attempts that workers had begun and whose end the supervisor had not seen."""
         begun = {}
         for row in range(1, self.counters().rows_used + 1):
             body = self._state_at(row)

@@ -1,4 +1,4 @@
-"""A worker's side of the shared table: what the job that it runs reports."""
+"""A worker's side of the shared table: the reports of the job that it runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MASK = 0xFFFF_FFFF
 
 
 class ProgressWriter:
-    """A worker's side: it marks in a job's row that it has begun it, and writes what the job reports."""
+    """Marks in a job's row that the worker has begun it, and writes the reports of the job."""
 
     def __init__(self, fd: int, rows_offset: int, directory: str) -> None:
         self._map = mmap.mmap(fd, 0)
@@ -70,7 +70,7 @@ class ProgressWriter:
             self._write(3, value, total, wall(), b"", b"")
 
     def report_more(self, value: float, total: float | None, message: str | None, data: bytes | None) -> None:
-        """Write a value with message and pickled data; what is too long for the row goes into a file beside it."""
+        """Write a value with message and pickled data; texts too long for the row go into a file beside the table."""
         flags = layout.REPORTED
         flags |= layout.HAS_TOTAL if total is not None else 0
         flags |= layout.HAS_MESSAGE if message is not None else 0
@@ -78,7 +78,7 @@ class ProgressWriter:
         text = (message or "").encode(errors="replace")
         data = data or b""
         if len(text) > layout.INLINE_MESSAGE_BYTES or len(data) > layout.INLINE_DATA_BYTES:
-            if not self._sticky:  # said before the file is there, so that it is removed whenever this process dies
+            if not self._sticky:  # marked before the file exists, so that it is removed whenever this process dies
                 self._sticky = layout.MAY_HAVE_FILE
                 self._write(0, 0.0, 0.0, wall(), b"", b"")
             self._write_file(text, data)

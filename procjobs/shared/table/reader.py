@@ -85,7 +85,7 @@ class ProgressTable:
         return None
 
     def status(self, job_id: bytes, text: str = "") -> JobStatus:
-        """Return what is known about a job, `text` being its id as text; raise UnknownJob if it has no row."""
+        """Return the status of a job, `text` being its id as text; raise UnknownJob if it has no row."""
         found = self._find(job_id)
         if found is None:
             raise UnknownJob(
@@ -95,7 +95,7 @@ class ProgressTable:
         return self._status(*found, text)
 
     def progress(self, job_id: bytes) -> Progress | None:
-        """Return what a job has last reported, None if nothing; raise UnknownJob if it has no row."""
+        """Return the last report of a job, None if there is none; raise UnknownJob if it has no row."""
         return self.status(job_id).progress
 
     def _status(self, row: int, body: bytes, text: str = "") -> JobStatus:
@@ -146,7 +146,7 @@ class ProgressTable:
     def _load(self, job_id: bytes, data: bytes) -> Any:
         try:
             return self._loads(data)
-        except Exception as error:  # noqa: BLE001 - the edge around the user's unpickling: the rest can be told all the same
+        except Exception as error:  # noqa: BLE001 - the edge around the user's unpickling: the rest of the status can be had
             what = f"what job {to_text(job_id)} reported as data could not be unpickled here"
             return PayloadError(f"{what}: {type(error).__name__}: {error}")
 
@@ -169,7 +169,7 @@ class ProgressTable:
         return text.decode(errors="replace") or None
 
     def store(self) -> str | None:
-        """Return what is the matter with the pool's store, None where it has none."""
+        """Return the state of the pool's store, None if the pool has none."""
         body = try_read_part(self._map, layout.STORE_OFFSET, layout.STORE.size)
         text: bytes = layout.STORE.unpack(body)[0] if body else b""
         return text.decode(errors="replace") or None

@@ -30,7 +30,7 @@ from procjobs.shared.table.layout import (
 )
 
 SEGMENT_ROWS = 2048
-"""Rows are given memory one mebibyte at a time, as they are first used."""
+"""Rows get memory one mebibyte at a time, as they are first used."""
 
 _MASK = 0xFFFF_FFFF
 
@@ -100,7 +100,7 @@ class TableWriter:
     def write_state(
         self, row: int, state: JobState, reason: int, attempt: int, finished_at: float, error: str
     ) -> None:
-        """Write what has changed in a published job: its state, and when and why it ended."""
+        """Write the changes of a published job: its state, and when and why it ended."""
         offset = self._row_offset(row)
         old = self._map[offset + 8 : offset + 8 + STATE.size]
         line = clip(error, 155) if error else b""
@@ -138,7 +138,7 @@ class TableWriter:
                 return previous
             previous = following
         # A job that writes where it should not can do this: workers have all of the table mapped. Nothing in it can be
-        # relied on any more, and the next supervisor begins with a fresh one.
+        # trusted any more, and the next supervisor begins with a fresh table.
         raise RuntimeError(f"somebody has overwritten the table in {self._directory}: row {row} is in no chain")
 
     def progress_count(self, row: int) -> int:
@@ -147,7 +147,7 @@ class TableWriter:
         return count
 
     def last_report(self, row: int, job_id: bytes) -> tuple[float | None, str | None]:
-        """Return when the job in this row was begun (Unix time), and what it last reported, as text for people."""
+        """Return when the job in this row was begun (Unix time), and its last report, as text for people."""
         body = try_read_part(self._map, self._row_offset(row) + PROGRESS_OFFSET, PROGRESS.size)
         if body is None:
             return None, None
@@ -163,7 +163,7 @@ class TableWriter:
     def has_begun(self, row: int, job_id: bytes, attempt: int) -> bool:
         """Return whether a worker has marked that it began this attempt of the job.
 
-        A part that does not check was being written when the worker was killed, so it had begun something.
+        A part whose checksum does not fit was being written when the worker was killed, so the worker had begun something.
         """
         offset = self._row_offset(row) + PROGRESS_OFFSET
         body = try_read_part(self._map, offset, PROGRESS.size)
@@ -173,7 +173,7 @@ class TableWriter:
         return bool(tag == job_id[8:] and began == attempt)
 
     def write_slot(self, slot: int, record: SlotRecord) -> None:
-        """Write what a worker is doing."""
+        """Write the state of a worker."""
         self._write(SLOTS_OFFSET + slot * SLOT_BYTES, layout.SLOT.pack(*record))
 
     def write_counters(self, counters: Counters) -> None:
@@ -185,7 +185,7 @@ class TableWriter:
         self._write(layout.PROBLEM_OFFSET, layout.PROBLEM.pack(clip(problem, 254)))
 
     def write_store(self, state: str) -> None:
-        """Write what is the matter with the pool's store."""
+        """Write the state of the pool's store."""
         self._write(layout.STORE_OFFSET, layout.STORE.pack(clip(state, 254)))
 
     def write_scaling(self, scaling: Scaling) -> None:
@@ -197,11 +197,11 @@ class TableWriter:
         """Return whether another supervisor's table is at `path` now."""
         try:
             return not os.path.samestat(os.fstat(self.fd), os.stat(path))
-        except OSError:  # it was removed; nobody has made another one
+        except OSError:  # it was removed, and no other one was made
             return False
 
     def close(self) -> None:
-        """Unmap and close. The file is the owner of the directory's to remove."""
+        """Unmap and close. The owner of the directory removes the file."""
         self._heads.release()
         self._map.close()
         os.close(self.fd)
