@@ -12,6 +12,7 @@ from procjobs.cli import parameters, screen
 from procjobs.cli.problems import FAILED, OK, Problem
 from procjobs.cli.text import one_line
 from procjobs.client import launcher
+from procjobs.client.code import describe_code
 from procjobs.client.pool import Pool
 from procjobs.client.running_pool import AttachedPool, find_pool
 from procjobs.clock import monotonic, sleep
@@ -98,7 +99,7 @@ def serve(name: str, directory: str | None, as_json: bool, **options: Any) -> in
     plan = settings.make_plan(name, {**parameters.given(options), "linger": _FOR_EVER})
     place = rundir.RunDir(rundir.find_base(directory), name)
     rundir.check_socket_path(place)
-    key, spec = settings.describe_code(plan.client.preload, None, (), plan.client.version)
+    key, spec = describe_code(plan.client.preload, None, (), plan.client.version)
     launcher.become_supervisor(place, plan.for_supervisor(), key, spec)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from procjobs.client import launcher
 from procjobs.client import orm_arguments as attached
+from procjobs.client.code import describe_code
 from procjobs.client.connection.connection import Connection
 from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE, function_name
 from procjobs.client.connection.unacknowledged import Unacknowledged
@@ -135,7 +136,7 @@ class Pool(Submitter, Monitor, Controls, Ending, concurrent.futures.Executor):
         self._directory = rundir.RunDir(rundir.find_base(directory), self.name or _private_name())
         rundir.check_socket_path(self._directory)
         self._submit_timeout = client.submit_timeout
-        self._key, self._spec = settings.describe_code(client.preload, initializer, initargs, client.version, database)
+        self._key, self._spec = describe_code(client.preload, initializer, initargs, client.version, database)
         self._changes: Mapping[str, Any] = {}
         self._options_cache: dict[Any, JobOptions] = {}
         self._begin_unconnected()

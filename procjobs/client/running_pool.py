@@ -9,6 +9,7 @@ import threading
 from typing import Any, Final, Self, cast
 
 from procjobs.client import launcher
+from procjobs.client.code import describe_code
 from procjobs.client.connection.connection import Connection
 from procjobs.client.controls import Controls
 from procjobs.client.job import Job
@@ -17,7 +18,6 @@ from procjobs.client.pool import Pool
 from procjobs.clock import monotonic, sleep
 from procjobs.errors import PoolNotRunning, SupervisorError, SupervisorLost
 from procjobs.host import observe, payload, process, rundir
-from procjobs.settings import plan as settings
 from procjobs.shared.ids import from_text
 from procjobs.shared.table.reader import ProgressTable
 from procjobs.shared.wire import ANY_CODE
@@ -101,7 +101,7 @@ class AttachedPool(Monitor, Controls):
         if sock is None:
             raise PoolNotRunning(f"pool {self.name!r} is just ending")
         connection = Connection(sock, self._directory.path, submit_timeout=5.0)
-        _, spec = settings.describe_code((), None, (), "")
+        _, spec = describe_code((), None, (), "")
         spec_fd = launcher.memory_file(json.dumps(spec).encode(), self._directory.base)
         try:
             connection.say_hello(ANY_CODE, spec_fd, launcher.interpreter())

@@ -12,8 +12,6 @@ UPWARD = {
     ("client.connection.unacknowledged", "client.job"),
     ("dispatch.model", "supervisor.durable.stored_jobs"),
     ("dispatch.model", "supervisor.workers.output"),
-    ("settings.plan", "client.launcher"),
-    ("settings.plan", "sql.configuration"),
     ("supervisor.clients.requests", "supervisor.supervisor"),
     ("supervisor.clients.unique_keys", "supervisor.supervisor"),
     ("supervisor.durable.durable_jobs", "supervisor.clients.client_link"),
