@@ -3,13 +3,10 @@
 
 CIRCLES = [
     ["dispatch.assigner", "dispatch.completion", "dispatch.dispatcher", "dispatch.failures", "dispatch.limiters", "dispatch.model", "dispatch.pending", "dispatch.ports", "dispatch.queue", "dispatch.scaling", "dispatch.slots", "dispatch.watchdog", "supervisor.clients.client_link", "supervisor.clients.requests", "supervisor.clients.unique_keys", "supervisor.durable.durable_jobs", "supervisor.durable.recorder_link", "supervisor.durable.stored_jobs", "supervisor.durable.uncommitted", "supervisor.publisher", "supervisor.results", "supervisor.supervisor", "supervisor.workers.host_load", "supervisor.workers.output", "supervisor.workers.processes", "supervisor.workers.stacks", "supervisor.workers.templates", "supervisor.workers.worker_link"],
-    ["client.connection.connection", "client.connection.unacknowledged", "client.controls", "client.job", "client.map", "client.monitor", "client.outbox", "client.pool", "client.shutdown", "client.submitter"],
     ["sql", "sql.async_unit", "sql.configuration", "sql.sources", "sql.unit", "sql.waiting"],
     ["compat.asyncjob", "compat.asyncjob.alias", "compat.asyncjob.as_tgext", "compat.asyncjob.perform", "compat.asyncjob.progress", "compat.asyncjob.starting"],
 ]
 UPWARD = {
-    ("client.connection.connection", "client.job"),
-    ("client.connection.unacknowledged", "client.job"),
     ("dispatch.model", "supervisor.durable.stored_jobs"),
     ("dispatch.model", "supervisor.workers.output"),
     ("supervisor.clients.requests", "supervisor.supervisor"),
@@ -25,23 +22,6 @@ UPWARD = {
     ("supervisor.workers.templates", "supervisor.clients.client_link"),
 }
 WIRING = {
-    "client.controls: Controls.name",
-    "client.monitor: Monitor._closed",
-    "client.monitor: Monitor._directory",
-    "client.monitor: Monitor._lock",
-    "client.monitor: Monitor._table",
-    "client.running_pool: AttachedPool.name",
-    "client.shutdown: Ending._child_pid",
-    "client.shutdown: Ending._closed",
-    "client.shutdown: Ending._connection",
-    "client.shutdown: Ending._directory",
-    "client.shutdown: Ending._finalizer",
-    "client.shutdown: Ending._job_defaults",
-    "client.shutdown: Ending._lock",
-    "client.shutdown: Ending._owner_pid",
-    "client.shutdown: Ending._retired",
-    "client.shutdown: Ending._table",
-    "client.submitter: Submitter._changes",
     "dispatch.dispatcher: self._endings.stop_reason",
     "supervisor.supervisor: self._log.echo",
     "supervisor.supervisor: self._publisher.uncommitted",
