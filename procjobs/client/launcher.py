@@ -31,10 +31,10 @@ class Reached(NamedTuple):
 
 
 def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, private: bool) -> Reached:
-    """Connect to the pool's supervisor, starting it if there is none; only then its settings are asked for.
+    """Connect to the pool's supervisor, starting it if there is none; `settings` is called only then.
 
     Blocks until that is done. Raise SupervisorError if it cannot be started, or not within START_TIMEOUT, and
-    ConfigurationError if the host does not have what the settings ask for.
+    ConfigurationError if the settings ask for CPUs that the host does not have.
     """
     deadline = monotonic() + START_TIMEOUT
     pause = 0.001
@@ -55,7 +55,7 @@ def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, pri
             if sock is None:
                 raise SupervisorError(f"the supervisor of pool {directory.name!r} ended as soon as it was ready")
             return Reached(sock, child)
-        # Somebody else holds the lock: it is starting one, or one is just about to end.
+        # Another process holds the lock: it is starting a supervisor, or it is one that is just about to end.
         if monotonic() > deadline:
             raise SupervisorError(
                 f"pool {directory.name!r} cannot be reached: a process holds {directory.lock} but does not answer on "
@@ -66,12 +66,12 @@ def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, pri
 
 
 def _check_startable(settings: PoolSettings) -> None:
-    """Refuse what this host does not have, before anything is there that would be left behind."""
+    """Refuse CPUs that this host does not have, before there is anything that would be left behind."""
     cpus.check_usable(settings.affinity, cpus.usable_cpu_numbers())
 
 
 def become_supervisor(directory: rundir.RunDir, settings: PoolSettings, key: str, spec: Mapping[str, Any]) -> NoReturn:
-    """Let this process become the supervisor of a named pool, in the foreground and with the code to begin with.
+    """Let this process become the supervisor of a named pool, in the foreground, with the code that it begins with.
 
     It goes on under the same pid, which is the one that a service manager knows. Raise SupervisorError if another process
     has the pool, or if the interpreter cannot be started.
@@ -83,7 +83,7 @@ def become_supervisor(directory: rundir.RunDir, settings: PoolSettings, key: str
     code = {"key": key, "executable": interpreter()}
     boot_fd = memory_file(json.dumps(_describe_boot(directory, settings, None, code)).encode(), directory.base)
     spec_fd = memory_file(json.dumps(spec).encode(), directory.base)
-    # Nothing else is open in an interpreter's command line that these numbers could belong to and that would be missed.
+    # An interpreter that runs a command line has nothing open under these numbers that would be missed.
     safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (boot_fd, lock, 2, spec_fd)]
     for fd, number in zip(safe, (0, 3, 4, 5), strict=True):
         os.dup2(fd, number)

@@ -86,7 +86,7 @@ class ChunkSizer:
     """How many items the next chunk takes, from the time that earlier ones took.
 
     It begins with one item and grows when a chunk of that size has been run, by a factor of 32 at most, or of 256 where the
-    number of items is known: there no chunk is more than half of a worker's share of what is left, so that all workers end
+    number of items is known: there no chunk is more than half of a worker's share of the rest, so that all workers end
     at about the same time.
     """
 

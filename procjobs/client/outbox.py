@@ -1,11 +1,13 @@
-"""Jobs that exist if the caller's own transaction is committed: written through his session, looked for after its end.
+"""Jobs that exist if the caller's own transaction is committed: written through the caller's session.
 
 A job is an object of the outbox's table that is added to the session. That emits no SQL, so it can be done where nothing can
-be awaited, and the session of an AsyncSession takes it like any other. The unit of work then does what is right with it at
-each savepoint: to begin one flushes what was added before, so that it stays when the savepoint is rolled back; to release
-one flushes what was added within; to roll one back expunges that, flushed or not. And it is one of the session's changes
-that others look for: zope.sqlalchemy commits it, and `procjobs.sql.wait_for` does not roll it back. An event before the
-commit would be too early for what a hook after the flush submits.
+be awaited, and the session of an AsyncSession takes it like any other. SQLAlchemy's unit of work then treats it rightly at
+each savepoint. The begin of one flushes objects that were added before, so that they stay when the savepoint is rolled back;
+its release flushes those that were added within; its rollback expunges those, flushed or not.
+
+The object also is one of the session's changes that others look for: zope.sqlalchemy commits it, and `procjobs.sql.wait_for`
+does not roll it back. To write the jobs in an event before the commit would be too early for a hook that submits after the
+flush.
 """
 
 from __future__ import annotations
@@ -68,8 +70,8 @@ _opened: weakref.WeakSet[Engine] = weakref.WeakSet()
 def _make_tables(_mapper: Any, connection: Connection, _row: OutboxRow) -> None:
     """Make the store's tables in the caller's transaction, if the pool's recorder has not come to that yet.
 
-    The caller may have written to the database already: where that is an SQLite file, the recorder waits for the end of his
-    transaction, so he must not wait for the recorder.
+    The caller may have written to the database already. Where that is an SQLite file, the recorder waits for the end of the
+    caller's transaction, so the caller must not wait for the recorder.
     """
     engine = connection.engine
     if engine in _opened:
@@ -92,7 +94,7 @@ def submit_on_commit(
     """Write a call into the outbox through a session, as `Submitter.submit_on_commit` says."""
     session = _sync_session(given)
     if not session.is_active:
-        session.connection()  # raises, before any SQL, what SQLAlchemy has to say of a transaction that has failed or ended
+        session.connection()  # raises SQLAlchemy's error about a transaction that has failed or ended, before any SQL
     fn, args, kwargs = call
     orm_arguments.refuse(fn, args, kwargs)
     connection = producer.link.connect()
@@ -146,7 +148,7 @@ def _dump(job: Job[Any], call: tuple[Any, ...], args: tuple[Any, ...]) -> tuple[
 
 
 def _check_database(label: str, store: str | None, session: Session) -> None:
-    """Refuse a session whose commits the pool's recorder would never see."""
+    """Raise ConfigurationError for a session whose commits the pool's recorder would never see."""
     if store is None:
         raise ConfigurationError(f"{label} has no store: submit_on_commit needs Pool(store=...)")
     try:

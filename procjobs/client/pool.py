@@ -106,14 +106,10 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         given = given_settings(locals())
         process.check_platform()
         self.name = None if name is None else check_pool_name(name)
-        plan = make_plan(self.name, given)
-        place = rundir.RunDir(rundir.find_base(directory), self.name or _private_name())
-        rundir.check_socket_path(place)
-        code = describe_code(plan.client.preload, initializer, initargs, plan.client.version, database)
-        link = PoolLink(plan, code, repr(self), place)
-        Submitter.__init__(self, Producer(link, plan.job_defaults), Terms())
+        link = _make_link(self.name, given, directory, initializer, initargs, database)
+        Submitter.__init__(self, Producer(link), Terms())
         Monitor.__init__(self, link)
-        self._shutdown = Shutdown(link, plan.job_defaults.grace_period)
+        self._shutdown = Shutdown(link)
         link.connect()
         _pools.add(self)
 
@@ -123,7 +119,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         return self.name is None
 
     def __repr__(self) -> str:
-        return f"<Pool {self.name or 'private'}>"
+        return self._link.label
 
     def _status_source(self) -> Pool:
         return self
@@ -188,8 +184,21 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
             self.shutdown(wait=True)
 
 
-def _private_name() -> str:
-    return f"{rundir.PRIVATE_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
+def _make_link(
+    name: str | None,
+    given: Mapping[str, Any],
+    directory: str | None,
+    initializer: Callable[..., Any] | None,
+    initargs: tuple[Any, ...],
+    database: Database | None,
+) -> PoolLink:
+    """Return the link of a pool that is not connected yet; nothing has been started."""
+    plan = make_plan(name, given)
+    private_name = f"{rundir.PRIVATE_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
+    place = rundir.RunDir(rundir.find_base(directory), name or private_name)
+    rundir.check_socket_path(place)
+    code = describe_code(plan.client.preload, initializer, initargs, plan.client.version, database)
+    return PoolLink(plan, code, f"<Pool {name or 'private'}>", place)
 
 
 def _at_exit() -> None:

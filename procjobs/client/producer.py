@@ -29,11 +29,11 @@ _MAX_CACHED_OPTIONS: Final = 1000
 
 
 class Producer:
-    """Submits calls over the link of a pool. `defaults` are the options of jobs that say nothing else."""
+    """Submits calls over the link of a pool."""
 
-    def __init__(self, link: PoolLink, defaults: JobOptions) -> None:
+    def __init__(self, link: PoolLink) -> None:
         self.link = link
-        self._defaults = defaults
+        self._defaults = link.plan.job_defaults
         self._cached_options: dict[Any, JobOptions] = {}
         self._unchecked_until, self._check_due_at = 0, 0.0
 

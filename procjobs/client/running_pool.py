@@ -1,4 +1,4 @@
-"""A pool that is there already, as its operator sees it: found by name, read and told what to do, never started."""
+"""A pool that is there already, as its operator sees it: found by name, read and controlled, never started."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class RunningLink(Link):
         return rundir.is_held(self.directory.lock)
 
     def supervisor_state(self) -> str:
-        """Return what the supervisor is doing, in the words of ps, `"gone"` if it was killed."""
+        """Return the state of the supervisor, in the words of ps, `"gone"` if it was killed."""
         return observe.describe_state(self.read_table().supervisor_pid) if self.is_running() else "gone"
 
     def disconnect(self) -> None:
@@ -149,7 +149,7 @@ class RunningPool(Monitor, Controls):
         return self._running.is_running()
 
     def supervisor_state(self) -> str:
-        """Return what the supervisor is doing, in the words of ps, `"gone"` if it was killed."""
+        """Return the state of the supervisor, in the words of ps, `"gone"` if it was killed."""
         return self._running.supervisor_state()
 
     def welcome(self) -> dict[str, Any]:

@@ -21,13 +21,12 @@ if TYPE_CHECKING:
 class Shutdown:
     """The ways in which this process ends its use of a pool, or the pool itself."""
 
-    def __init__(self, link: PoolLink, grace_period: float) -> None:
+    def __init__(self, link: PoolLink) -> None:
         self._link = link
-        self._grace_period = grace_period
 
     def stop(self) -> None:
         """End the pool for everybody, and wait for the end."""
-        self._stop(STOP_TIMEOUT + self._grace_period)
+        self._stop(STOP_TIMEOUT + self._link.plan.job_defaults.grace_period)
 
     def stop_at_once(self) -> None:
         """End the pool without a grace period, unless this process has let go of it."""

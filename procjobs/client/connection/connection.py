@@ -43,7 +43,7 @@ _SUBMIT: Final = int(Frame.SUBMIT)
 _FINISHED: Final = int(Frame.FINISHED)
 
 OnNotice: TypeAlias = Callable[[str | None], None]
-"""Takes what keeps the pool from running jobs, None when that is over. For the receiver thread."""
+"""Takes the problem that keeps the pool from running jobs, None when it is over. For the receiver thread."""
 H = TypeVar("H", bound=Handle)
 
 

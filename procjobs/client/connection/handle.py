@@ -1,4 +1,4 @@
-"""What a connection needs of a job's handle. The handle itself, `procjobs.client.job.Job`, stands above."""
+"""The side of a job's handle that a connection sees. The handle itself, `procjobs.client.job.Job`, stands above."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Handle(Protocol):
         """Return whether the job has ended for this handle."""
 
     def settle(self, raw: bytes, received: Received | None) -> None:
-        """Take the answer, a FINISHED frame, and what came with it in a descriptor. Runs no code of the job's."""
+        """Take the answer: a FINISHED frame, and the payload that came in a descriptor. Runs no code of the job's."""
 
     def abandon(self, error: ProcjobsError) -> None:
         """End without an answer."""

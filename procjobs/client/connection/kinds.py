@@ -1,8 +1,8 @@
-"""Which functions have been described to the supervisor, so that each is pickled and sent once per connection.
+"""The functions that were described to the supervisor, so that each is pickled and sent once per connection.
 
 A function goes by name if it can be imported by name. One that goes by value (a lambda, a closure, a function of
-`__main__`) can change between two calls: what it closes over, the globals it reads. It is sent once only as long as all
-of that is plain and compares equal; else its pickle travels with each call.
+`__main__`) can change between two calls: the variables it closes over, the globals it reads. It is sent once only as
+long as all of these are plain and compare equal; else its pickle travels with each call.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Kind(NamedTuple):
 
 
 class KindRegistry:
-    """The kinds of one connection. Not for several threads at once: the connection's lock guards it."""
+    """The kinds of one connection. Not for several threads at once: the sender's lock guards it."""
 
     def __init__(self) -> None:
         self._by_identity: dict[tuple[int, int], tuple[Any, JobOptions, Kind]] = {}
         self._by_value: dict[Any, Kind] = {}
-        self._held: dict[int, Any] = {}
+        self._functions: dict[int, Any] = {}
         self._count = 0
         self._first_valid = 1
         self._forget_first = False
@@ -65,17 +65,17 @@ class KindRegistry:
         if kind is None:
             kind, frames = self._register(function, options, key)
         if importable:
-            self._held[id(function)] = function
+            self._functions[id(function)] = function
             if len(self._by_identity) >= MAX_KINDS:
                 self._by_identity.clear()
             self._by_identity[id(function), id(options)] = (function, options, kind)
         return kind, frames
 
     def forget(self) -> None:
-        """Begin anew, because there are too many, or because it is not known what has reached the supervisor."""
+        """Begin anew, because there are too many, or because it is not known which have reached the supervisor."""
         self._by_identity.clear()
         self._by_value.clear()
-        self._held.clear()
+        self._functions.clear()
         self._first_valid = self._count + 1
         self._forget_first = True
 
@@ -118,7 +118,7 @@ def _dump(function: Any, name: str) -> bytes:
 
 
 def _snapshot(function: Any, depth: int) -> Any:
-    """Return a value that is equal for equal functions, None where that cannot be told cheaply."""
+    """Return a value that is equal for equal functions, None where that cannot be found out cheaply."""
     if type(function) is not types.FunctionType or depth == 0 or function.__dict__.keys() - {OPTIONS_ATTRIBUTE}:
         return None
     parts: list[Any] = [function.__code__]

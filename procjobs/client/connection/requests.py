@@ -1,4 +1,4 @@
-"""What a client asks of the supervisor, beside the jobs that it sends."""
+"""Requests to the supervisor, beside the jobs that are sent to it, and their replies."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ class RequestChannel:
             return  # with the supervisor, the job goes too; a stopped one has stopped workers' answers as well
 
     def post_acknowledge(self) -> None:
-        """Ask the supervisor to say at once what it has; by itself it waits a moment for an answer to say it with.
+        """Ask the supervisor to acknowledge at once; by itself it waits a moment for an answer to send along.
 
-        Nothing is waited for: where the socket takes no more just now, the supervisor says it all the same.
+        Nothing is waited for. Where the socket takes no more just now, the acknowledgement comes all the same.
         """
         if self._sender.lock.acquire(blocking=False):
             try:

@@ -31,7 +31,7 @@ class FrameSender:
         self._lifecycle = lifecycle
 
     def send(self, data: bytes, fd: int | None = None) -> None:
-        """Send a frame, and a descriptor with it, waiting for room at most `submit_timeout` for it and what is before it.
+        """Send a frame, and a descriptor with it, behind the rest of the one before; wait at most `submit_timeout` for each.
 
         Raise SubmitTimeout, and SupervisorLost if the other side has gone.
         """
@@ -70,7 +70,7 @@ class FrameSender:
             return 0
 
     def _send_rest(self, own: bytes | None) -> None:
-        """Send what is left of a frame. If time runs out before any of `own` was sent, it is taken back."""
+        """Send the rest of a frame. If time runs out before any of `own` was sent, it is taken back."""
         deadline = monotonic() + self._submit_timeout
         while self.unsent:
             try:

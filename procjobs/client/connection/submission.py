@@ -99,13 +99,13 @@ class Submission:
         self.sent_at = 0.0
 
     def without_frame(self) -> Submission:
-        """Return what is kept of a submission whose frame was sent in part and then given up."""
+        """Return the record that stands for a submission whose frame was sent in part and then given up."""
         rest = Submission(self.handle, self.kind, self.options, None, self.terms)
         rest.sent_at = self.sent_at
         return rest
 
     def renewed(self, kind: Kind, now: float) -> Submission:
-        """Return the submission for another connection: the kind's number there, the times less what has passed."""
+        """Return the submission for another connection: the kind's number there, times shorter by what has passed."""
         job_id, _, delay, expires, key_length = SUBMIT.unpack_from(self.frame, HEADER.size)
         elapsed = now - self.sent_at
         rest = max(expires - elapsed, _AT_ONCE) if expires else 0.0
