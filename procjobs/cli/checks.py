@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from procjobs.cli import text
-from procjobs.client.running_pool import AttachedPool, find_pools
+from procjobs.client.running_pool import RunningPool, find_pools
 from procjobs.errors import ProcjobsError
 from procjobs.host import hostinfo, process, rundir, sizing
 from procjobs.settings.file import find_file
@@ -173,7 +173,7 @@ def _check_pool(place: rundir.RunDir) -> Iterator[Finding]:
     # A private pool is not asked: it belongs to its owner, which runs the same release.
     is_private = name.startswith(rundir.PRIVATE_PREFIX)
     try:
-        with AttachedPool(place) as pool:
+        with RunningPool(place) as pool:
             pid, problem = pool.stats().supervisor_pid, pool.stats().problem
             version = __version__ if is_private else pool.welcome().get("version", "of another release")
     except ProcjobsError as error:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from procjobs.cli.problems import NOT_RUNNING, UNKNOWN_JOB, USAGE, Problem
-from procjobs.client.running_pool import AttachedPool, find_pool, find_pools
+from procjobs.client.running_pool import RunningPool, find_pool, find_pools
 from procjobs.errors import ProcjobsError, UnknownJob
 from procjobs.host.rundir import PRIVATE_PREFIX, RunDir, is_held
 from procjobs.shared.config import check_pool_name
@@ -22,7 +22,7 @@ _ALL = 2**62
 class Found(NamedTuple):
     """A job and the pool that knows it."""
 
-    pool: AttachedPool
+    pool: RunningPool
     status: JobStatus
 
 
@@ -32,12 +32,12 @@ def looks_like_id(text: str) -> bool:
 
 
 @contextmanager
-def open_pool(name: str, directory: str | None = None) -> Iterator[AttachedPool]:
+def open_pool(name: str, directory: str | None = None) -> Iterator[RunningPool]:
     """Attach to a running pool; raise Problem if it is not running, or if its supervisor was killed."""
     found = find_pool(check_pool_name(name), directory)
     if found is None:
         raise Problem(f"pool {name!r} is not running", _hint(name, directory), NOT_RUNNING)
-    with AttachedPool(found) as pool:
+    with RunningPool(found) as pool:
         if not pool.is_running():
             raise Problem(
                 f"pool {name!r} is not running: its supervisor was killed and has left {found.path}",
@@ -59,7 +59,7 @@ def running_pools(directory: str | None) -> list[RunDir]:
 
 
 @contextmanager
-def open_one(name: str | None, directory: str | None) -> Iterator[AttachedPool]:
+def open_one(name: str | None, directory: str | None) -> Iterator[RunningPool]:
     """Attach to the pool with this name; without a name, to the only running pool."""
     if name is None:
         running = running_pools(directory)
@@ -82,11 +82,11 @@ def open_job(text: str, pool_name: str | None, directory: str | None) -> Iterato
             yield Found(pool, _pick(text, _matches(pool, text), pool_name))
         return
     found: list[Found] = []
-    pools: list[AttachedPool] = []
+    pools: list[RunningPool] = []
     try:
         for place in find_pools(directory):
             try:
-                pool = AttachedPool(place)
+                pool = RunningPool(place)
             except ProcjobsError:  # the pool has just ended, or its table is of another release
                 continue
             pools.append(pool)
@@ -98,7 +98,7 @@ def open_job(text: str, pool_name: str | None, directory: str | None) -> Iterato
             pool.close()
 
 
-def _matches(pool: AttachedPool, text: str) -> list[JobStatus]:
+def _matches(pool: RunningPool, text: str) -> list[JobStatus]:
     if looks_like_id(text):
         try:
             return [pool.status(text)]

@@ -8,7 +8,7 @@ import click
 
 from procjobs.cli import finding, parameters, screen, text
 from procjobs.cli.problems import OK
-from procjobs.client.running_pool import AttachedPool, find_pools
+from procjobs.client.running_pool import RunningPool, find_pools
 from procjobs.clock import wall
 from procjobs.errors import ProcjobsError
 from procjobs.shared.states import JobState
@@ -63,7 +63,7 @@ def _show_pools(directory: str | None, *, as_json: bool) -> int:
     rows: list[list[Any]] = []
     for place in find_pools(directory):
         try:
-            with AttachedPool(place) as pool:
+            with RunningPool(place) as pool:
                 state, stats = _pool_state(pool), pool.stats()
         except ProcjobsError as error:
             documents.append({"pool": place.name, "state": "unreadable", "problem": str(error)})
@@ -83,7 +83,7 @@ def _show_pools(directory: str | None, *, as_json: bool) -> int:
     return OK
 
 
-def _pool_state(pool: AttachedPool) -> str:
+def _pool_state(pool: RunningPool) -> str:
     """Return the state of a pool in a word or two."""
     supervisor = pool.supervisor_state()
     if supervisor == "gone":
@@ -94,7 +94,7 @@ def _pool_state(pool: AttachedPool) -> str:
     return "draining" if stats.draining else "degraded" if stats.problem else "paused" if stats.paused else "running"
 
 
-def _show_pool(pool: AttachedPool, *, as_json: bool) -> None:
+def _show_pool(pool: RunningPool, *, as_json: bool) -> None:
     stats, state = pool.stats(), _pool_state(pool)
     running = pool.jobs("running", limit=10)
     if as_json:
@@ -123,7 +123,7 @@ def _show_pool(pool: AttachedPool, *, as_json: bool) -> None:
         _write_jobs([(pool.name, job) for job in running], show_pool=False)
 
 
-def _show_job(pool: AttachedPool, job: JobStatus) -> None:
+def _show_job(pool: RunningPool, job: JobStatus) -> None:
     is_lost = not job.done and not pool.is_running()
     lines: list[tuple[str, Any]] = [
         ("job", job.id),
@@ -169,7 +169,7 @@ def jobs(name: str | None, state: str | None, limit: int, directory: str | None,
     else:
         for place in finding.running_pools(directory):
             try:
-                with AttachedPool(place) as pool:
+                with RunningPool(place) as pool:
                     found += [(pool.name, job) for job in pool.jobs(state, limit)]
             except ProcjobsError:
                 continue  # the pool has ended just now
@@ -231,7 +231,7 @@ def workers(name: str | None, directory: str | None, as_json: bool) -> int:
         found = []
         for place in finding.running_pools(directory):
             try:
-                with AttachedPool(place) as pool:
+                with RunningPool(place) as pool:
                     found += [(pool.name, worker) for worker in pool.workers()]
             except ProcjobsError:
                 continue  # the pool has ended just now

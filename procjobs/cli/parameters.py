@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from procjobs.client.running_pool import AttachedPool, find_pools
+from procjobs.client.running_pool import RunningPool, find_pools
 from procjobs.errors import ConfigurationError, ProcjobsError
 from procjobs.settings import keys
 from procjobs.shared.config import NICE, Affinity, Threads, Workers
@@ -44,7 +44,7 @@ def complete_jobs(context: click.Context, _parameter: click.Parameter, begun: st
     items: list[CompletionItem] = []
     for directory in find_pools(context.params.get("directory")):
         try:
-            with AttachedPool(directory) as pool:
+            with RunningPool(directory) as pool:
                 items += [
                     CompletionItem(job.id, help=f"{job.name} {job.state}")
                     for job in pool.jobs()

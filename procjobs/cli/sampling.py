@@ -11,7 +11,7 @@ from procjobs.host import observe
 from procjobs.shared.records import JobStatus, PoolStats, WorkerInfo
 
 if TYPE_CHECKING:
-    from procjobs.client.running_pool import AttachedPool
+    from procjobs.client.running_pool import RunningPool
 
 _MIN_SPAN: Final = 0.4
 """Rates over a shorter time vary too much."""
@@ -56,7 +56,7 @@ class Sample(NamedTuple):
 class Sampler:
     """Takes samples of a pool; rates are measured since the sample before."""
 
-    def __init__(self, pool: AttachedPool) -> None:
+    def __init__(self, pool: RunningPool) -> None:
         self._pool = pool
         self._tree = observe.ProcessTree()
         self._cpu_seconds: dict[int, float] = {}

@@ -9,7 +9,7 @@ import click
 
 from procjobs.cli import parameters, screen, text
 from procjobs.cli.problems import FAILED, OK, USAGE, Problem
-from procjobs.client.running_pool import AttachedPool, find_pool
+from procjobs.client.running_pool import RunningPool, find_pool
 from procjobs.errors import ConfigurationError, ProcjobsError
 from procjobs.host import footprints, hostinfo, observe, rundir
 from procjobs.host.hostinfo import CpuFacts, MemoryFacts
@@ -79,7 +79,7 @@ def _read_running_pool(pool: str | None, directory: str | None) -> tuple[int | N
     if place is None or not rundir.is_held(place.lock):
         return None, 0
     try:
-        with AttachedPool(place) as found:
+        with RunningPool(place) as found:
             stats = found.stats()
     except ProcjobsError:  # the pool has just ended, or is of another release
         return None, 0

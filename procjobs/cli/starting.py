@@ -12,11 +12,12 @@ from procjobs.cli import parameters, screen
 from procjobs.cli.problems import FAILED, OK, Problem
 from procjobs.cli.text import one_line
 from procjobs.client import launcher
+from procjobs.client.code import describe_code
 from procjobs.client.pool import Pool
-from procjobs.client.running_pool import AttachedPool, find_pool
+from procjobs.client.running_pool import RunningPool, find_pool
 from procjobs.clock import monotonic, sleep
 from procjobs.host import process, rundir
-from procjobs.settings.plan import describe_code, make_plan
+from procjobs.settings.plan import make_plan
 from procjobs.shared.config import check_pool_name
 from procjobs.shared.records import PoolStats
 
@@ -70,7 +71,7 @@ def _wait_for_first_worker(pool: Pool) -> PoolStats:
 def _check_not_running(name: str, directory: str | None) -> None:
     found = find_pool(name, directory)
     if found is not None and rundir.is_held(found.lock):
-        with AttachedPool(found) as pool:
+        with RunningPool(found) as pool:
             pid = pool.stats().supervisor_pid
         hint = f"`procjobs status {name}`, `procjobs resize {name} N`, `procjobs stop {name}`"
         raise Problem(f"pool {name!r} is running already, supervisor {pid}", hint, FAILED)

@@ -14,7 +14,7 @@ from procjobs.clock import monotonic, sleep
 from procjobs.errors import ProcjobsError
 
 if TYPE_CHECKING:
-    from procjobs.client.running_pool import AttachedPool
+    from procjobs.client.running_pool import RunningPool
 
 _MESSAGE_SECONDS: Final = 4.0
 
@@ -52,7 +52,7 @@ def top(name: str | None, interval: float, count: int | None, directory: str | N
     return OK
 
 
-def _write_samples(pool: AttachedPool, interval: float, count: int) -> None:
+def _write_samples(pool: RunningPool, interval: float, count: int) -> None:
     sampler = Sampler(pool)
     for number in range(count):
         if number:
@@ -77,7 +77,7 @@ def _document(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _print_pictures(pool: AttachedPool, interval: float, count: int) -> None:
+def _print_pictures(pool: RunningPool, interval: float, count: int) -> None:
     from procjobs.cli.top_view import draw
 
     console, sampler = screen.standard_output(), Sampler(pool)
@@ -100,7 +100,7 @@ def _checked(sample: Sample) -> Sample:
 class _Live:
     """The picture on a terminal, drawn again and again, and the actions of the keys."""
 
-    def __init__(self, pool: AttachedPool, interval: float, count: int) -> None:
+    def __init__(self, pool: RunningPool, interval: float, count: int) -> None:
         self._pool = pool
         self._interval = interval
         self._count = count

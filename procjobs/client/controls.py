@@ -1,10 +1,10 @@
-"""What a pool asks its supervisor to tell or to do. Each call waits for the supervisor's reply."""
+"""The asking half of a pool: the supervisor tells or does something. Each call waits for its reply."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from procjobs.client.link import Linked
 from procjobs.errors import ReloadFailed, UnknownJob
 from procjobs.host import observe, rundir
 from procjobs.settings.plan import make_plan
@@ -12,18 +12,9 @@ from procjobs.shared.config import Workers, check_workers
 from procjobs.shared.ids import from_text
 from procjobs.shared.records import QueueInfo
 
-if TYPE_CHECKING:
-    from procjobs.client.connection.connection import Connection
 
-
-class Controls:
+class Controls(Linked):
     """The asking half of a pool. Every call raises SupervisorLost if there is no reply."""
-
-    name: str | None
-
-    @abstractmethod
-    def _connect(self) -> Connection:
-        """Return the connection to the supervisor."""
 
     # About a job ------------------------------------------------------------------------------------------------
 
@@ -41,7 +32,7 @@ class Controls:
         that is in the pool's store alone, return what that has kept: the last 8 KiB of each attempt. Raise UnknownJob if
         there is no such job, StoreUnavailable if the store cannot be read.
         """
-        connection = self._connect()
+        connection = self._link.connect()
         reply = connection.request("logs", id=from_text(job_id).hex())
         if reply["known"]:
             return str(reply["text"])
@@ -63,7 +54,7 @@ class Controls:
         return None if text is None else str(text)
 
     def _ask_about(self, job_id: str, call: str) -> dict[str, Any]:
-        reply = self._connect().request(call, id=from_text(job_id).hex())
+        reply = self._link.connect().request(call, id=from_text(job_id).hex())
         if not reply["known"]:
             raise _unknown(job_id)
         return reply
@@ -72,7 +63,7 @@ class Controls:
 
     def queues(self) -> list[QueueInfo]:
         """Return the pool's queues: their limits, how many of their jobs run, and how many wait for these limits."""
-        return [QueueInfo(**values) for values in self._connect().request("queues")["queues"]]
+        return [QueueInfo(**values) for values in self._link.connect().request("queues")["queues"]]
 
     def resize(self, workers: Workers) -> None:
         """Change the number of workers, for everybody: more start at once, fewer remain as jobs end.
@@ -81,19 +72,20 @@ class Controls:
         has, as far as the bounds let it. With `affinity="spread"` CPUs are dealt out anew before this returns.
         "auto" is decided for this host and this moment, what the pool's processes have already taken not counted.
         """
-        connection = self._connect()
-        is_private = self.name is None or self.name.startswith(rundir.PRIVATE_PREFIX)
-        plan = make_plan(None if is_private else self.name, {"workers": check_workers(workers)})
+        connection = self._link.connect()
+        name = self._link.name
+        is_private = name is None or name.startswith(rundir.PRIVATE_PREFIX)
+        plan = make_plan(None if is_private else name, {"workers": check_workers(workers)})
         held_bytes = observe.tree_private(connection.welcome["pid"]) if workers == "auto" else 0
         connection.request("resize", workers=plan.resolve_workers(held_bytes=held_bytes))
 
     def pause(self) -> None:
         """Start no more jobs, for everybody; running ones go on."""
-        self._connect().request("pause")
+        self._link.connect().request("pause")
 
     def resume(self) -> None:
         """Start jobs again."""
-        self._connect().request("resume")
+        self._link.connect().request("resume")
 
     def reload(self) -> None:
         """Load the code anew, for everybody: new processes import it; running jobs end on what they began with.
@@ -101,13 +93,13 @@ class Controls:
         Jobs that wait, and retries, run on the new code. Waits until it is loaded; SIGHUP to the supervisor does the same
         without waiting. Raise ReloadFailed, with the traceback, if the preload fails: the pool goes on with what it had.
         """
-        problem = self._connect().request("reload", timeout=None)["problem"]
+        problem = self._link.connect().request("reload", timeout=None)["problem"]
         if problem:
             raise ReloadFailed(f"{self!r} goes on with the code that it had; it could not be loaded anew: {problem}")
 
     def drain(self) -> None:
         """Take no more jobs from anybody; when those there are have ended, the pool ends. Returns at once."""
-        self._connect().request("drain")
+        self._link.connect().request("drain")
 
 
 def _unknown(job_id: str) -> UnknownJob:

@@ -1,4 +1,4 @@
-"""The handle of one job: a concurrent.futures.Future whose result is unpickled by whoever asks for it."""
+"""The handle of one job: a concurrent.futures.Future whose result is unpickled by the thread that asks for it."""
 
 from __future__ import annotations
 
@@ -8,38 +8,43 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from procjobs import errors
+from procjobs.client.answers import OUTCOME_AT, RETURNED, decode
 from procjobs.clock import monotonic, sleep, wall
-from procjobs.errors import (
-    Attempt,
-    JobCancelled,
-    JobError,
-    PayloadError,
-    PoolClosed,
-    ProcjobsError,
-    RemoteTraceback,
-    SupervisorLost,
-    UnknownJob,
-)
+from procjobs.errors import JobCancelled, PoolClosed, ProcjobsError, SupervisorLost, UnknownJob
 from procjobs.host.payload import Received
-from procjobs.shared.ids import ID_BYTES, to_text
+from procjobs.shared.ids import to_text
 from procjobs.shared.records import JobStatus, Progress
-from procjobs.shared.wire import BODY, Outcome, finished_payload, parse_finished, parse_json
-
-if TYPE_CHECKING:
-    from collections import deque
-
-    from procjobs.client.connection.connection import Connection
-    from procjobs.client.connection.unacknowledged import Unacknowledged
-    from procjobs.client.pool import Pool
+from procjobs.shared.wire import Outcome, parse_finished, parse_json
 
 T = TypeVar("T")
 
 _DONE: Final = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
-_OUTCOME_AT: Final = BODY + ID_BYTES
-_RETURNED: Final = int(Outcome.RETURNED)
+
+
+class StatusSource(Protocol):
+    """Where a handle asks for the status of its job: a pool."""
+
+    def status(self, job_id: str) -> JobStatus:
+        """Return what is known about a job; raise UnknownJob, or PoolClosed once nothing can be asked any more."""
+
+
+class Route(Protocol):
+    """The way over which a job went and its answer comes: a connection."""
+
+    @property
+    def pid(self) -> int:
+        """The process whose way it is; one that it forked cannot use it."""
+
+    def cancel_job(self, job_id: bytes) -> None:
+        """Have a job cancelled; nothing is waited for."""
+
+    def wait_accepted(self, sequence: int, timeout: float | None) -> bool:
+        """Wait until the supervisor has taken that many submissions; return False if it never will.
+
+        Raise TimeoutError if that takes longer than `timeout` seconds.
+        """
 
 
 class _Undecoded(Exception):
@@ -70,16 +75,16 @@ class Job(concurrent.futures.Future[T], Generic[T]):
     objects that the garbage collector would look at.
     """
 
-    def __init__(self, pool: Pool, job_id: bytes, name: str) -> None:
-        # What Future.__init__ does, but for the condition and the two lists that it guards.
+    def __init__(self, source: StatusSource, job_id: bytes, name: str) -> None:
+        # As Future.__init__, without the condition and the two lists that it guards.
         self._born_condition: threading.Condition | None = None
         self._state = PENDING
         self._result = self._exception = None
-        self._pool = pool
-        self._job_id = job_id
+        self.raw_id = job_id
+        self._source = source
         self._name = name
         self._submitted_at = wall()
-        self._route: tuple[Connection, int] | None = None
+        self._route: tuple[Route, int] | None = None
         self._answer: tuple[bytes, Received | None] | None = None
         self._decoded: tuple[Any, BaseException | None] | None = None
 
@@ -101,7 +106,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
     @property
     def id(self) -> str:
         """The job's id, a UUID as text; any process of this user on this host can ask the pool about it."""
-        return to_text(self._job_id)
+        return to_text(self.raw_id)
 
     @property
     def name(self) -> str:
@@ -144,7 +149,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
                 return None, error
         answer = self._answer
         if self._decoded is None and answer is not None:
-            self._decoded = _decode(*answer, self._name)
+            self._decoded = decode(*answer, self._name)
             self._answer = None
         while self._decoded is None:  # another thread is between the two lines above
             sleep(0)
@@ -173,7 +178,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         As long as the supervisor has not taken it, it is shown as queued; UnknownJob once its record was evicted.
         """
         try:
-            return self._pool.status(self.id)
+            return self._source.status(self.id)
         except UnknownJob:
             if self.done():
                 raise
@@ -196,7 +201,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
             return False
         route = self._route  # read after the mark was set: whoever sends the job again looks at the mark after writing it
         if route is not None and route[0].pid == os.getpid():
-            route[0].drop_job(self)
+            route[0].cancel_job(self.raw_id)
         return True
 
     def wait_accepted(self, timeout: float | None = None) -> None:
@@ -209,8 +214,8 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         deadline = None if timeout is None else monotonic() + timeout
         route = self._route
         while route is not None and not self.done():
-            connection, sequence = route
-            if connection.wait_accepted(sequence, None if deadline is None else max(deadline - monotonic(), 0.0)):
+            way, sequence = route
+            if way.wait_accepted(sequence, None if deadline is None else max(deadline - monotonic(), 0.0)):
                 return
             if self._route is route or isinstance(self._exception, SupervisorLost | PoolClosed):
                 raise SupervisorLost("the supervisor went away before it acknowledged the job")
@@ -250,7 +255,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
     def settle(self, raw: bytes, received: Received | None) -> None:
         """Take the answer that has arrived, a FINISHED frame; runs no code of the job's."""
-        if raw[_OUTCOME_AT] == _RETURNED:
+        if raw[OUTCOME_AT] == RETURNED:
             answer = raw, received
             with _births:
                 if self._born_condition is None:  # nobody has waited for it, wants to be called back, or cancels it
@@ -278,65 +283,11 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             self.set_exception(error)
 
-    def sent_over(self, connection: Connection, sequence: int) -> None:
-        """Note where the submission went."""
-        self._route = connection, sequence
+    def sent_over(self, route: Route, sequence: int) -> None:
+        """Take note of the way over which the answer will come, and of the submission's number there (0: watched)."""
+        self._route = route, sequence
 
-    def is_awaited_from(self, connection: Connection) -> bool:
-        """Return whether the answer is to come over this connection."""
-        route = self._route
-        return route is not None and route[0] is connection
-
-    def send_again(self, waiting: Unacknowledged, kept: deque[Job[Any]]) -> None:
-        """Let the pool send submissions to the supervisor it has now, and ask it for jobs that are kept in its store."""
-        self._pool.send_again(waiting, kept)
-
-
-def _decode(raw: bytes, received: Received | None, name: str) -> tuple[Any, BaseException | None]:
-    """Return (result, None) or (None, exception); runs whatever code the unpickling runs."""
-    if received is None:
-        received = Received(finished_payload(raw), None)
-    if raw[_OUTCOME_AT] == _RETURNED:
-        try:
-            return received.load(), None
-        except Exception as error:  # noqa: BLE001 - the edge around the user's unpickling
-            who = f"job {to_text(raw[BODY : BODY + ID_BYTES])} {name}"
-            text = f"the result of {who} could not be unpickled here: {type(error).__name__}: {error}"
-            return None, _with_cause(PayloadError(text), error)
-    finished = parse_finished(raw)
-    job_id = to_text(finished.job_id)
-    details = parse_json(finished.details)
-    if finished.outcome == Outcome.VERDICT:
-        return None, _verdict(details, job_id, finished.attempt)
-    trace = RemoteTraceback(details.get("traceback", ""))
-    if finished.outcome == Outcome.UNPICKLABLE:
-        return None, _with_cause(PayloadError(f"job {job_id}: {details['message']}"), trace)
-    return None, _with_cause(_raised(details, received, f"job {job_id} {name}"), trace)
-
-
-def _raised(details: dict[str, Any], received: Received, who: str) -> BaseException:
-    """Return the exception that a job raised, or a PayloadError that describes it."""
-    described = f"{who} raised {details['type']}: {details['message']}; the exception itself could not be"
-    if "unpicklable" in details:
-        return PayloadError(f"{described} pickled: {details['unpicklable']}")
-    try:
-        error = received.load()
-    except Exception as problem:  # noqa: BLE001 - the edge around the user's unpickling
-        return PayloadError(f"{described} unpickled here: {problem!r}")
-    if not isinstance(error, BaseException):
-        return PayloadError(f"{described} unpickled here: it became {type(error).__name__}")
-    return error
-
-
-def _with_cause(error: BaseException, cause: BaseException) -> BaseException:
-    error.__cause__ = cause
-    return error
-
-
-def _verdict(details: dict[str, Any], job_id: str, attempt: int) -> ProcjobsError:
-    kind: type[ProcjobsError] = getattr(errors, str(details.pop("error", None)), ProcjobsError)
-    message = str(details.pop("message", None))
-    stack, history = details.pop("stack", None), tuple(Attempt(**entry) for entry in details.pop("history", ()))
-    if issubclass(kind, JobError):
-        return kind(message, job_id=job_id, attempt=attempt, stack=stack, history=history, **details)
-    return kind(message, **details)
+    def is_awaited_from(self, route: Route) -> bool:
+        """Return whether the answer is to come over this way."""
+        present = self._route
+        return present is not None and present[0] is route

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, NoReturn
 
 from procjobs.clock import monotonic, sleep
@@ -16,7 +15,6 @@ from procjobs.errors import SupervisorError
 from procjobs.host import cpus, observe, payload, process, rundir
 from procjobs.shared.config import PoolSettings
 
-_MAX_KEY: Final = 8192
 START_TIMEOUT: Final = 30.0
 _START: Final = (
     "import sys, os; daemon = sys.argv[1] == 'daemon'\n"
@@ -33,10 +31,10 @@ class Reached(NamedTuple):
 
 
 def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, private: bool) -> Reached:
-    """Connect to the pool's supervisor, starting it if there is none; only then its settings are asked for.
+    """Connect to the pool's supervisor, starting it if there is none; `settings` is called only then.
 
     Blocks until that is done. Raise SupervisorError if it cannot be started, or not within START_TIMEOUT, and
-    ConfigurationError if the host does not have what the settings ask for.
+    ConfigurationError if the settings ask for CPUs that the host does not have.
     """
     deadline = monotonic() + START_TIMEOUT
     pause = 0.001
@@ -57,7 +55,7 @@ def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, pri
             if sock is None:
                 raise SupervisorError(f"the supervisor of pool {directory.name!r} ended as soon as it was ready")
             return Reached(sock, child)
-        # Somebody else holds the lock: it is starting one, or one is just about to end.
+        # Another process holds the lock: it is starting a supervisor, or it is one that is just about to end.
         if monotonic() > deadline:
             raise SupervisorError(
                 f"pool {directory.name!r} cannot be reached: a process holds {directory.lock} but does not answer on "
@@ -68,12 +66,12 @@ def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, pri
 
 
 def _check_startable(settings: PoolSettings) -> None:
-    """Refuse what this host does not have, before anything is there that would be left behind."""
+    """Refuse CPUs that this host does not have, before there is anything that would be left behind."""
     cpus.check_usable(settings.affinity, cpus.usable_cpu_numbers())
 
 
 def become_supervisor(directory: rundir.RunDir, settings: PoolSettings, key: str, spec: Mapping[str, Any]) -> NoReturn:
-    """Let this process become the supervisor of a named pool, in the foreground and with the code to begin with.
+    """Let this process become the supervisor of a named pool, in the foreground, with the code that it begins with.
 
     It goes on under the same pid, which is the one that a service manager knows. Raise SupervisorError if another process
     has the pool, or if the interpreter cannot be started.
@@ -85,7 +83,7 @@ def become_supervisor(directory: rundir.RunDir, settings: PoolSettings, key: str
     code = {"key": key, "executable": interpreter()}
     boot_fd = memory_file(json.dumps(_describe_boot(directory, settings, None, code)).encode(), directory.base)
     spec_fd = memory_file(json.dumps(spec).encode(), directory.base)
-    # Nothing else is open in an interpreter's command line that these numbers could belong to and that would be missed.
+    # An interpreter that runs a command line has nothing open under these numbers that would be missed.
     safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (boot_fd, lock, 2, spec_fd)]
     for fd, number in zip(safe, (0, 3, 4, 5), strict=True):
         os.dup2(fd, number)
@@ -186,42 +184,6 @@ def memory_file(content: bytes, directory: str) -> int:
     return fd
 
 
-def fingerprint(modules: Sequence[str]) -> str:
-    """Return text that changes when the files of these modules' top-level packages change.
-
-    Nothing is imported. For an installed package (in site-packages) its own entry and directory stand for all its files.
-    """
-    import importlib.machinery
-
-    lines = []
-    for top in sorted({name.partition(".")[0] for name in modules}):
-        with contextlib.suppress(ImportError):
-            spec = importlib.machinery.PathFinder.find_spec(top)
-            if spec is not None:
-                lines += _describe_files(spec.origin, list(spec.submodule_search_locations or ()))
-    return "\n".join(lines)
-
-
-def _describe_files(origin: str | None, folders: list[str]) -> list[str]:
-    lines = [_stamp(origin)] if origin else []
-    for folder in folders:
-        if "site-packages" in folder or "dist-packages" in folder:
-            lines.append(_stamp(folder))
-            continue
-        for root, below, files in os.walk(folder):
-            below[:] = sorted(name for name in below if name != "__pycache__")
-            lines += [_stamp(f"{root}/{name}") for name in sorted(files) if name.endswith((".py", ".so"))]
-    return lines
-
-
-def _stamp(path: str) -> str:
-    try:
-        info = os.stat(path)
-    except OSError:
-        return path
-    return f"{path} {info.st_mtime_ns} {info.st_size}"
-
-
 def wait_for_end(directory: rundir.RunDir, timeout: float) -> bool:
     """Wait until no supervisor holds the pool's lock; return whether that came within the timeout."""
     deadline = monotonic() + timeout
@@ -237,28 +199,3 @@ def wait_for_end(directory: rundir.RunDir, timeout: float) -> bool:
             return False
         sleep(0.002)
     return True
-
-
-def describe_generation(
-    *, preload: Sequence[str], initializer: str | None, version: str | None, database: str | None = None
-) -> tuple[str, dict[str, Any]]:
-    """Return (key, specification) of the code that this process's jobs run."""
-    try:
-        cwd = os.getcwd()
-    except FileNotFoundError:
-        cwd = "/"
-    sys_path = [os.path.abspath(entry) if entry else cwd for entry in sys.path]
-    spec = {"sys_path": sys_path, "cwd": cwd, "preload": list(preload), "initializer": initializer}
-    if database is not None:
-        spec["database"] = database
-    marked = {**spec, "executable": interpreter(), "version": fingerprint(preload) if version is None else version}
-    return _short(json.dumps(marked)), spec
-
-
-def _short(text: str) -> str:
-    """Return what stands for a text: itself, or a digest of a long one. To load hashlib takes longer than to attach."""
-    if len(text) <= _MAX_KEY:
-        return text
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,43 +1,74 @@
-"""What `map` is made of: jobs of some items each, submitted some ahead, and their results in order or as they are ready."""
+"""`Pool.map`: jobs of some items each, submitted some ahead, and their results in order or as they are ready."""
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from procjobs.client.job import Job
 from procjobs.clock import monotonic
 from procjobs.errors import ConfigurationError
+from procjobs.shared.config import check_count, check_seconds
 from procjobs.shared.coroutines import is_coroutine_function
 
-if TYPE_CHECKING:
-    from procjobs.client.submitter import Submitter
-
 T = TypeVar("T")
+Submit: TypeAlias = Callable[..., Job[Any]]
 
-WINDOW: Final = 10_000
+_WINDOW: Final = 10_000
 """The most jobs of one `map` that are submitted before their results are taken."""
 _CHUNK_SECONDS: Final = 0.01
-"""What a job of automatic size is to take: a hundred times what it costs to hand it out."""
+"""How long a job of automatic size is to take: a hundred times as long as it takes to hand it out."""
 _GROWTH: Final = 32
 _MAX_ITEMS: Final = 16_384
+
+
+def map_calls(
+    submit: Submit,
+    count_workers: Callable[[], int],
+    fn: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    *,
+    timeout: float | None,
+    chunksize: int | Literal["auto"],
+    ordered: bool,
+    progress: bool,
+    buffersize: int | None,
+) -> Iterator[Any]:
+    """Do what `Pool.map` says, with jobs that go through `submit`."""
+    check_seconds("timeout", timeout, zero=True)
+    deadline = None if timeout is None else monotonic() + timeout
+    sizer: ChunkSizer | None = None
+    if chunksize == "auto":
+        sizer = ChunkSizer(count_workers(), known_length(iterables))
+        jobs = submit_sized(submit, fn, iterables, sizer)
+    else:
+        jobs = submit_chunks(submit, fn, iterables, check_count("chunksize", chunksize, minimum=1))
+    default_window = _WINDOW if sizer is None else sizer.window
+    window = check_count("buffersize", default_window if buffersize is None else buffersize, minimum=1)
+    ahead = deque(itertools.islice(jobs, window))
+    results = (results_in_order if ordered else results_as_ready)(ahead, jobs, deadline)
+    if sizer is not None:
+        results = unpack_timed(results, sizer)
+    if chunksize != 1:
+        results = Flat(results)
+    return with_bar(results, fn, iterables) if progress else results
 
 
 # Fixed chunks ---------------------------------------------------------------------------------------------------
 
 
 def submit_chunks(
-    pool: Submitter, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], size: int
+    submit: Submit, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], size: int
 ) -> Iterator[Job[Any]]:
     """Submit a job for every `size` calls, as the iterator is advanced; one of several calls returns a list."""
     calls = zip(*iterables, strict=False)
     if size == 1:
-        return (pool.submit(fn, *call) for call in calls)
+        return (submit(fn, *call) for call in calls)
     chunks = iter(lambda: list(itertools.islice(calls, size)), [])
     run: Callable[..., Any] = _await_chunk if is_coroutine_function(fn) else _run_chunk
-    return (pool.submit(run, fn, chunk) for chunk in chunks)
+    return (submit(run, fn, chunk) for chunk in chunks)
 
 
 def _run_chunk(fn: Callable[..., T], calls: list[tuple[Any, ...]]) -> list[T]:
@@ -51,11 +82,11 @@ async def _await_chunk(fn: Callable[..., Awaitable[T]], calls: list[tuple[Any, .
 # Chunks that find their size ------------------------------------------------------------------------------------
 
 
-class Pace:
+class ChunkSizer:
     """How many items the next chunk takes, from the time that earlier ones took.
 
     It begins with one item and grows when a chunk of that size has been run, by a factor of 32 at most, or of 256 where the
-    number of items is known: there no chunk is more than half of a worker's share of what is left, so that all workers end
+    number of items is known: there no chunk is more than half of a worker's share of the rest, so that all workers end
     at about the same time.
     """
 
@@ -89,26 +120,26 @@ class Pace:
             self._size = max(min(self._size, int(_CHUNK_SECONDS * count / seconds)), 1)
 
 
-def submit_paced(
-    pool: Submitter, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], pace: Pace
+def submit_sized(
+    submit: Submit, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], sizer: ChunkSizer
 ) -> Iterator[Job[Any]]:
-    """Submit jobs of a size that follows the pace, as the iterator is advanced; each returns (seconds, results)."""
+    """Submit jobs of the size that the sizer says, as the iterator is advanced; each returns (seconds, results)."""
     iterators = [iter(iterable) for iterable in iterables]
     run: Callable[..., Any] = _await_timed if is_coroutine_function(fn) else _run_timed
     while True:
-        columns = _gather(iterators, pace.next_size())
+        columns = _gather(iterators, sizer.next_size())
         count = min(map(len, columns), default=0)
         if count == 0:
             return
-        pace.take(count)
+        sizer.take(count)
         begun = monotonic()
-        job = pool.submit(run, fn, columns)
-        pace.observe_submission(count, monotonic() - begun)
+        job = submit(run, fn, columns)
+        sizer.observe_submission(count, monotonic() - begun)
         yield job
 
 
 def _gather(iterators: list[Iterator[Any]], size: int) -> list[list[Any]]:
-    """Take up to so many items of each iterator; fewer where they are slow to come."""
+    """Take up to `size` items of each iterator; fewer where they are slow to come."""
     columns: list[list[Any]] = [[] for _ in iterators]
     until, step = monotonic() + _CHUNK_SECONDS, 1
     while size > 0 and monotonic() <= until:
@@ -135,10 +166,10 @@ async def _await_timed(fn: Callable[..., Awaitable[T]], columns: list[list[Any]]
     return monotonic() - begun, results
 
 
-def unpack_timed(results: Iterator[tuple[float, list[T]]], pace: Pace) -> Iterator[list[T]]:
-    """Yield the results of each chunk, and keep the pace."""
+def unpack_timed(results: Iterator[tuple[float, list[T]]], sizer: ChunkSizer) -> Iterator[list[T]]:
+    """Yield the results of each chunk, and let the sizer see how long it took."""
     for seconds, values in results:
-        pace.observe_run(len(values), seconds)
+        sizer.observe_run(len(values), seconds)
         yield values
 
 
@@ -156,7 +187,7 @@ class Flat(Iterator[T]):
         return next(self._items)
 
     def close(self) -> None:
-        """Cancel what was submitted and not answered."""
+        """Cancel the jobs that were submitted and not answered."""
         close = getattr(self._lists, "close", None)
         if close is not None:
             close()
@@ -171,15 +202,15 @@ def known_length(iterables: Iterable[Iterable[Any]]) -> int | None:
 # Results --------------------------------------------------------------------------------------------------------
 
 
-def _left(deadline: float | None) -> float | None:
+def _time_left(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - monotonic(), 0.0)
 
 
-def in_order(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None) -> Iterator[Any]:
-    """Yield results in the order of submission, and submit one more job for each; at the end, cancel what is left."""
+def results_in_order(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None) -> Iterator[Any]:
+    """Yield results in the order of submission, and submit one more job for each; at the end, cancel the rest."""
     try:
         while ahead:
-            ahead[0].result(_left(deadline))
+            ahead[0].result(_time_left(deadline))
             ahead.extend(itertools.islice(jobs, 1))
             yield ahead.popleft().result()  # no name here holds the result while the caller works on it
     finally:
@@ -187,8 +218,8 @@ def in_order(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float |
             job.cancel()
 
 
-def as_ready(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None) -> Iterator[Any]:
-    """Yield results as they come, and submit one more job for each; at the end, cancel what is left."""
+def results_as_ready(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None) -> Iterator[Any]:
+    """Yield results as they come, and submit one more job for each; at the end, cancel the rest."""
     import queue
 
     ready: queue.SimpleQueue[Job[Any]] = queue.SimpleQueue()
@@ -199,7 +230,7 @@ def as_ready(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float |
     try:
         while waiting:
             try:
-                job = ready.get(timeout=_left(deadline))
+                job = ready.get(timeout=_time_left(deadline))
             except queue.Empty:
                 raise TimeoutError(f"{len(waiting)} jobs have not ended") from None
             waiting.discard(job)

@@ -1,44 +1,27 @@
-"""What a pool can tell without asking its supervisor: it is read from the shared table."""
+"""The reading half of a pool: it looks into the shared table, and asks the store for jobs that are not there any more."""
 
 from __future__ import annotations
 
-import os
-from abc import abstractmethod
 from typing import TYPE_CHECKING, Final
 
+from procjobs.client.link import Linked
 from procjobs.clock import wall
-from procjobs.errors import ConfigurationError, PoolClosed, UnknownJob
-from procjobs.host import observe, payload
+from procjobs.errors import ConfigurationError, UnknownJob
+from procjobs.host import observe
 from procjobs.shared.config import check_count, check_seconds, suggest
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.records import JobRecord, JobStatus, PoolStats, Progress, WorkerInfo
 from procjobs.shared.states import JobState
 from procjobs.shared.table.layout import SLOT_STATES
-from procjobs.shared.table.reader import ProgressTable
 
 if TYPE_CHECKING:
-    import threading
     from datetime import datetime
-
-    from procjobs.client.connection.connection import Connection
-    from procjobs.host.rundir import RunDir
 
 STATE_TEXTS: Final = [state.text for state in JobState]
 
 
-class Monitor:
+class Monitor(Linked):
     """The reading half of a pool. Nothing here blocks, and it works while the supervisor is busy, stopped or dead."""
-
-    _table: ProgressTable | None
-    _closed: bool
-    _lock: threading.RLock
-    _directory: RunDir
-
-    def _read_table(self) -> ProgressTable:
-        table = self._table
-        if self._closed or table is None:
-            raise PoolClosed(f"{self!r} was shut down; make a new Pool")
-        return table
 
     def status(self, job_id: str) -> JobStatus:
         """Return what is known about a job. From any process, without blocking; source: the shared table.
@@ -47,11 +30,11 @@ class Monitor:
         it cannot be read. Raise UnknownJob if its supervisor has not received it yet, or its record was evicted.
         """
         wanted = from_text(job_id)
-        table = self._read_table()
+        table = self._link.read_table()
         try:
             return table.status(wanted, job_id)
         except UnknownJob:
-            table = self._renewed_table(table)
+            table = self._link.renew_table(table)
             if table.store() is None:
                 return table.status(wanted, job_id)
         try:
@@ -59,13 +42,9 @@ class Monitor:
         except UnknownJob:
             return self._recall(job_id)
 
-    @abstractmethod
-    def _connect(self) -> Connection:
-        """Return the connection to the supervisor."""
-
     def _recall(self, job_id: str) -> JobStatus:
         """Return what the store knows of a job; raise as `status` does."""
-        url: str = self._connect().welcome["settings"]["store"]
+        url: str = self._link.connect().welcome["settings"]["store"]
         from procjobs.store.reading import find_status  # with SQLAlchemy, which takes longer to load than all the rest
 
         return find_status(url, job_id)
@@ -73,19 +52,6 @@ class Monitor:
     def progress(self, job_id: str) -> Progress | None:
         """Return what a job has last reported, None if nothing; otherwise as `status`."""
         return self.status(job_id).progress
-
-    def _renewed_table(self, table: ProgressTable) -> ProgressTable:
-        """Return the table of the supervisor that runs now, where another one has begun since `table` was mapped."""
-        with self._lock:
-            if self._table_was_replaced(table):
-                self._table = ProgressTable(self._directory.table, loads=payload.loads)
-            return self._read_table()
-
-    def _table_was_replaced(self, table: ProgressTable) -> bool:
-        try:
-            return table is self._table and table.file_id != os.stat(self._directory.table).st_ino
-        except FileNotFoundError:
-            return False
 
     def history(
         self,
@@ -106,7 +72,7 @@ class Monitor:
             raise ConfigurationError(f"unknown state{suggest([state], STATE_TEXTS)}")
         moment = since if since is None or isinstance(since, int | float) else since.timestamp()
         check_seconds("since", moment, zero=True)
-        welcome = self._connect().welcome
+        welcome = self._link.connect().welcome
         url = welcome["settings"].get("store")
         if url is None:
             raise ConfigurationError(f"{self!r} keeps no history: it was started without store=...")
@@ -116,13 +82,13 @@ class Monitor:
 
     def jobs(self, state: str | None = None, limit: int = 100) -> list[JobStatus]:
         """Return up to `limit` jobs, the newest first, those in `state` if given. Reads the shared table."""
-        known = [status for status in self._read_table().jobs() if state is None or status.state == state]
+        known = [status for status in self._link.read_table().jobs() if state is None or status.state == state]
         known.sort(key=lambda status: status.id, reverse=True)
         return known[:limit]
 
     def stats(self) -> PoolStats:
         """Return the pool's counters as of its supervisor's last turn. Reads the shared table; asks nobody."""
-        table = self._read_table()
+        table = self._link.read_table()
         counters, scaling = table.counters(), table.scaling()
         return PoolStats(
             supervisor_pid=table.supervisor_pid,
@@ -151,7 +117,7 @@ class Monitor:
     def workers(self) -> list[WorkerInfo]:
         """Return the pool's workers. Reads the shared table, and memory and CPU time from the host."""
         infos = []
-        for slot, record in self._read_table().slots():
+        for slot, record in self._link.read_table().slots():
             rss, cpu_percent = observe.usage(record.pid)
             job_id = to_text(record.job_id) if any(record.job_id) else None
             infos.append(

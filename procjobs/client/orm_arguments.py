@@ -1,7 +1,7 @@
 """Database objects among the arguments of a call: those that belong to a session must not leave its process.
 
-They would be pickled as they are at this moment, without what they have not loaded, and be changed in the job to no effect
-on the database. Most of all they come from a request that has not committed yet.
+They would be pickled in their present state, without the attributes that are not loaded yet, and changes that the job makes
+to them would have no effect on the database. Above all, they come from a request that has not committed yet.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None)})
 
 
 def refuse(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise PayloadError if an argument, an item of a list of them, or what the function is bound to is in a session.
+    """Raise PayloadError if an object of a session is an argument, an item of one, or bound to the function.
 
-    Deeper it is not looked: that would take longer than to pickle the call.
+    Containers inside containers are not searched: that would take longer than to pickle the call.
     """
     for value in (*args, *kwargs.values()) if kwargs else args:
         if type(value) in _PLAIN:
@@ -56,7 +56,7 @@ def _items(values: Any) -> Iterator[Any]:
 
 
 def _bound_to(fn: Any) -> tuple[Any, ...]:
-    """Return the object of a method, what a closure closes over, or the arguments of a partial."""
+    """Return the object of a method, the variables of a closure, or the arguments of a partial."""
     owner = getattr(fn, "__self__", None)
     if owner is not None:
         return (owner,)
@@ -87,7 +87,7 @@ def _complain(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoRetur
                 f"{what} of {function_name(fn)} is a {kind} of a database session, which cannot follow it into the job; "
                 f"pass its primary key{_key_of(found)}, and load it there: procjobs.sql.session().get({kind}, key)"
             )
-    raise AssertionError("whoever calls this has seen one")
+    raise AssertionError("the caller has seen an object of a session")
 
 
 def _key_of(value: Any) -> str:

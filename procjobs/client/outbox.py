@@ -1,11 +1,13 @@
-"""Jobs that exist if the caller's own transaction is committed: written through his session, told of after its end.
+"""Jobs that exist if the caller's own transaction is committed: written through the caller's session.
 
 A job is an object of the outbox's table that is added to the session. That emits no SQL, so it can be done where nothing can
-be awaited, and the session of an AsyncSession takes it like any other. The unit of work then does what is right with it at
-each savepoint: to begin one flushes what was added before, so that it stays when the savepoint is rolled back; to release
-one flushes what was added within; to roll one back expunges that, flushed or not. And it is one of the session's changes
-that others look for: zope.sqlalchemy commits it, and `procjobs.sql.wait_for` does not roll it back. An event before the
-commit would be too early for what a hook after the flush submits.
+be awaited, and the session of an AsyncSession takes it like any other. SQLAlchemy's unit of work then treats it rightly at
+each savepoint. The begin of one flushes objects that were added before, so that they stay when the savepoint is rolled back;
+its release flushes those that were added within; its rollback expunges those, flushed or not.
+
+The object also is one of the session's changes that others look for: zope.sqlalchemy commits it, and `procjobs.sql.wait_for`
+does not roll it back. To write the jobs in an event before the commit would be too early for a hook that submits after the
+flush.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sqlalchemy import event, inspect
@@ -23,8 +25,9 @@ from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError, UnboundExecutionError
 from sqlalchemy.orm import Session, registry
 
-from procjobs.client import orm_arguments as attached
+from procjobs.client import orm_arguments
 from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE
+from procjobs.client.connection.submission import Submission
 from procjobs.client.job import Job
 from procjobs.clock import wall
 from procjobs.errors import ConfigurationError, PayloadError, ProcjobsError, StoreUnavailable, SupervisorLost
@@ -40,12 +43,13 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
     from sqlalchemy.orm import scoped_session
 
-    from procjobs.client.connection.connection import Connection as PoolConnection
-    from procjobs.client.pool import Pool
+    from procjobs.client.connection.submission import Call, Terms
+    from procjobs.client.job import StatusSource
+    from procjobs.client.link import Link
+    from procjobs.client.producer import Producer
 
 _SUBMITTED: Final = "procjobs_submitted"
-"""Where a session keeps what was submitted through it: (transaction, pool, job) for each."""
-_Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""Where a session keeps the jobs that were submitted through it: (transaction, link of the pool, job) for each."""
 AnySession: TypeAlias = "Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]"
 
 
@@ -66,8 +70,8 @@ _opened: weakref.WeakSet[Engine] = weakref.WeakSet()
 def _make_tables(_mapper: Any, connection: Connection, _row: OutboxRow) -> None:
     """Make the store's tables in the caller's transaction, if the pool's recorder has not come to that yet.
 
-    The caller may have written to the database already: where that is an SQLite file, the recorder waits for the end of his
-    transaction, so he must not wait for the recorder.
+    The caller may have written to the database already. Where that is an SQLite file, the recorder waits for the end of the
+    caller's transaction, so the caller must not wait for the recorder.
     """
     engine = connection.engine
     if engine in _opened:
@@ -85,31 +89,37 @@ def _make_tables(_mapper: Any, connection: Connection, _row: OutboxRow) -> None:
 
 
 def submit_on_commit(
-    pool: Pool, given: AnySession, call: _Call, changes: Mapping[str, Any], delay: float, expires: float, key: bytes
+    producer: Producer, source: StatusSource, given: AnySession, call: Call, terms: Terms
 ) -> Job[Any]:
-    """Write a call into the outbox through a session; what `Submitter.submit_on_commit` does."""
+    """Write a call into the outbox through a session, as `Submitter.submit_on_commit` says."""
     session = _sync_session(given)
     if not session.is_active:
-        session.connection()  # raises, before any SQL, what SQLAlchemy has to say of a transaction that has failed or ended
+        session.connection()  # raises SQLAlchemy's error about a transaction that has failed or ended, before any SQL
     fn, args, kwargs = call
-    attached.refuse(fn, args, kwargs)
-    connection = pool._connect()  # noqa: SLF001 - the pool's own
-    _check_database(pool, connection.welcome["settings"].get("store"), session)
-    options = pool.merged_options(getattr(fn, OPTIONS_ATTRIBUTE, None) or {}, changes)
-    registered = connection.register(fn, options)
-    job: Job[Any] = Job(pool, new_id(), registered.name)
-    inline, data = _dump(job, (fn, args, kwargs) if registered.carries_function else (args, kwargs), args)
-    (length,) = U32.unpack_from(registered.description)
+    orm_arguments.refuse(fn, args, kwargs)
+    connection = producer.link.connect()
+    _check_database(producer.link.label, connection.welcome["settings"].get("store"), session)
+    options = producer.merged_options(getattr(fn, OPTIONS_ATTRIBUTE, None) or {}, terms.changes)
+    kind = connection.register(fn, options)
+    job: Job[Any] = Job(source, new_id(), kind.name)
+    inline, data = _dump(job, call if kind.carries_function else (args, kwargs), args)
+    row = _describe(Submission(job, kind, options, call, terms))
+    session.add(OutboxRow({**row, "pool": connection.welcome["store_name"], "call": inline, "call_data": data}))
+    _ask_at_end(session, producer.link, job)
+    return job
+
+
+def _describe(submission: Submission) -> dict[str, Any]:
+    """Return the columns of a row that say what the job is and when it may run."""
+    description, delay, expires = submission.kind.description, submission.delay, submission.terms.expires
+    (length,) = U32.unpack_from(description)
     now = wall()
-    row = {
-        "id": job.id, "pool": connection.welcome["store_name"],
-        "description": registered.description[4 : 4 + length], "function": registered.description[4 + length :],
-        "call": inline, "call_data": data, "key": key or None, "submitted_at": now,
+    return {
+        "id": submission.handle.id, "key": submission.terms.key or None,
+        "description": description[4 : 4 + length], "function": description[4 + length :],
+        "submitted_at": now,
         "not_before": now + delay if delay else None, "expires_at": now + expires if expires else None,
     }  # fmt: skip
-    session.add(OutboxRow(row))
-    _tell_at_end(session, pool, job)
-    return job
 
 
 def _sync_session(given: Any) -> Session:
@@ -137,10 +147,10 @@ def _dump(job: Job[Any], call: tuple[Any, ...], args: tuple[Any, ...]) -> tuple[
         os.close(fd)
 
 
-def _check_database(pool: Pool, store: str | None, session: Session) -> None:
-    """Refuse a session whose commits the pool's recorder would never see."""
+def _check_database(label: str, store: str | None, session: Session) -> None:
+    """Raise ConfigurationError for a session whose commits the pool's recorder would never see."""
     if store is None:
-        raise ConfigurationError(f"{pool!r} has no store: submit_on_commit needs Pool(store=...)")
+        raise ConfigurationError(f"{label} has no store: submit_on_commit needs Pool(store=...)")
     try:
         bind = session.get_bind(OutboxRow)
     except UnboundExecutionError as error:
@@ -157,7 +167,7 @@ def _check_database(pool: Pool, store: str | None, session: Session) -> None:
     if not is_same:
         shown = url.render_as_string(hide_password=True)
         raise ConfigurationError(
-            f"the session is one of {shown}, and the store of {pool!r} is {hide_password(store)}: submit_on_commit needs "
+            f"the session is one of {shown}, and the store of {label} is {hide_password(store)}: submit_on_commit needs "
             "them to be the same database, so that one commit makes both"
         )
 
@@ -171,9 +181,9 @@ def _in_event_loop() -> bool:
         return False
 
 
-def _tell_at_end(session: Session, pool: Pool, job: Job[Any]) -> None:
+def _ask_at_end(session: Session, link: Link, job: Job[Any]) -> None:
     """Ask for the answer when the outermost transaction has ended: whether the job is there, its database knows."""
-    session.info.setdefault(_SUBMITTED, []).append((session.get_transaction(), pool, job))
+    session.info.setdefault(_SUBMITTED, []).append((session.get_transaction(), link, job))
     if not event.contains(session, "after_transaction_end", _on_end):  # once: it cannot be removed while it runs
         event.listen(session, "after_transaction_end", _on_end)
 
@@ -181,62 +191,62 @@ def _tell_at_end(session: Session, pool: Pool, job: Job[Any]) -> None:
 def _on_end(session: Session, transaction: Any) -> None:
     submitted = session.info.get(_SUBMITTED, [])
     session.info[_SUBMITTED] = [entry for entry in submitted if entry[0] is not transaction]
-    for begun, pool, job in submitted:
+    for begun, link, job in submitted:
         if begun is not transaction:
             continue
         if _in_event_loop():
-            _teller.tell(pool, job)
+            _notifier.notify(link, job)
         else:
-            _ask_for_answer(pool, job)
+            _ask_for_answer(link, job)
 
 
-def _ask_for_answer(pool: Pool, job: Job[Any]) -> None:
-    """Tell the pool to look into the outbox; whatever is wrong with it, the caller's transaction has ended as it has."""
+def _ask_for_answer(link: Link, job: Job[Any]) -> None:
+    """Have the pool look into its outbox; whatever is wrong with it, the caller's transaction has ended as it has."""
     try:
-        connection: PoolConnection = pool._connect()  # noqa: SLF001 - the pool's own
-        connection.sweep_outbox()
+        connection = link.connect()
+        connection.requests.post("sweep")
         connection.watch(job)
     except ProcjobsError as error:
         text = f"job {job.id} {job.name} runs if its transaction was committed; its answer could not be asked for: {error}"
         job.abandon(SupervisorLost(text))
 
 
-class _Teller:
-    """Tells pools of transactions that have ended in an event loop, which must not wait for a supervisor that is stuck.
+class _CommitNotifier:
+    """Notifies pools of transactions that have ended in an event loop, which must not wait for a supervisor that is stuck.
 
-    Its thread ends when there is nothing left to tell. The interpreter waits for it; the pool would find the jobs too.
+    Its thread ends when nothing is left to do. The interpreter waits for it; the pool would find the jobs too.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Pool, Job[Any]]] = deque()
-        self._is_telling = False
+        self._waiting: deque[tuple[Link, Job[Any]]] = deque()
+        self._is_running = False
 
-    def tell(self, pool: Pool, job: Job[Any]) -> None:
+    def notify(self, link: Link, job: Job[Any]) -> None:
         with self._lock:
-            self._waiting.append((pool, job))
-            begins, self._is_telling = not self._is_telling, True
+            self._waiting.append((link, job))
+            begins, self._is_running = not self._is_running, True
         if begins:
-            threading.Thread(target=self._tell_all, name="procjobs-outbox").start()
+            threading.Thread(target=self._notify_all, name="procjobs-outbox").start()
 
-    def _tell_all(self) -> None:
+    def _notify_all(self) -> None:
         while (entry := self._next()) is not None:
             _ask_for_answer(*entry)
 
-    def _next(self) -> tuple[Pool, Job[Any]] | None:
+    def _next(self) -> tuple[Link, Job[Any]] | None:
         with self._lock:
             if self._waiting:
                 return self._waiting.popleft()
-            self._is_telling = False
+            self._is_running = False
             return None
 
 
-_teller = _Teller()
+_notifier = _CommitNotifier()
 
 
 def _after_fork_in_child() -> None:
-    global _teller
-    _teller = _Teller()  # the thread is the parent's, and so is what it was to tell
+    global _notifier
+    _notifier = _CommitNotifier()  # the thread is the parent's, and so are the jobs that wait for it
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,49 +1,129 @@
-"""A pool that is there already, as its operator sees it: found by name, read and told what to do, never started."""
+"""A pool that is there already, as its operator sees it: found by name, read and controlled, never started."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import threading
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from procjobs.client import launcher
+from procjobs.client.code import Code, describe_code
 from procjobs.client.connection.connection import Connection
+from procjobs.client.connection.failover import NO_TABLE
 from procjobs.client.controls import Controls
 from procjobs.client.job import Job
+from procjobs.client.link import Link, greet
 from procjobs.client.monitor import Monitor
-from procjobs.client.pool import Pool
 from procjobs.clock import monotonic, sleep
 from procjobs.errors import PoolNotRunning, SupervisorError, SupervisorLost
 from procjobs.host import observe, payload, process, rundir
-from procjobs.settings import plan as settings
 from procjobs.shared.ids import from_text
-from procjobs.shared.table.reader import ProgressTable
+from procjobs.shared.table.post_mortem import PostMortemTable
 from procjobs.shared.wire import ANY_CODE
 
-_APPEARS_WITHIN: Final = 5.0
+if TYPE_CHECKING:
+    from procjobs.client.connection.failover import OnLost
+    from procjobs.host.rundir import RunDir
+
+_APPEAR_TIMEOUT: Final = 5.0
 """How long a pool whose lock is held may take until its table is there: it is starting, or just ending."""
-_ENDS_WITHIN: Final = 60.0
-_LONGEST_POLL: Final = 86_400.0  # poll(2) takes milliseconds in an int
+_END_TIMEOUT: Final = 60.0
+_SUBMIT_TIMEOUT: Final = 5.0
+_MAX_POLL_SECONDS: Final = 86_400.0  # poll(2) takes milliseconds in an int
 
 
-class AttachedPool(Monitor, Controls):
-    """A running pool, or what a killed supervisor has left of one: that can be read and nothing else.
+class RunningLink(Link):
+    """The link of a `RunningPool`: it never starts a supervisor, and connects as a client that brings no code."""
 
-    Reading connects to nobody. The first call that asks the supervisor connects to it, as a client that brings no code.
+    def __init__(self, directory: RunDir) -> None:
+        super().__init__(directory.name, f"pool {directory.name!r}", directory, _wait_for_table(directory))
+
+    def connect(self) -> Connection:
+        """Return the connection to the supervisor, made if there is none; raise PoolNotRunning if nobody answers."""
+        with self.lock:
+            connection = self.connection
+            if connection is None or connection.lost:
+                self.disconnect()
+                connection = self.connection = self._reach()
+            return connection
+
+    def _reach(self) -> Connection:
+        state, pid = self.supervisor_state(), self.read_table().supervisor_pid
+        if state == "gone":
+            raise PoolNotRunning(f"{self.label} is not running: its supervisor (pid {pid}) was killed")
+        if state == "stopped":
+            raise SupervisorLost(f"the supervisor of {self.label} (pid {pid}) is stopped and does not answer")
+        sock = launcher.try_connect(self.directory)
+        if sock is None:
+            raise PoolNotRunning(f"{self.label} is just ending")
+        try:
+            greeting = greet(sock, Code(ANY_CODE, describe_code((), None, (), "").spec), self.directory)
+        except BaseException:
+            sock.close()
+            raise
+        return Connection(
+            sock, greeting, NO_TABLE, self.directory.path, submit_timeout=_SUBMIT_TIMEOUT,
+            on_lost=_refuse_successor(self.label), on_notice=_ignore,
+        )  # fmt: skip
+
+    def is_running(self) -> bool:
+        """Return whether the pool has a supervisor."""
+        return rundir.is_held(self.directory.lock)
+
+    def supervisor_state(self) -> str:
+        """Return the state of the supervisor, in the words of ps, `"gone"` if it was killed."""
+        return observe.describe_state(self.read_table().supervisor_pid) if self.is_running() else "gone"
+
+    def disconnect(self) -> None:
+        """Let go of the supervisor; the next call that asks it connects anew."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
+
+    def close(self) -> None:
+        """Let go of the pool."""
+        self.closed = True
+        self.disconnect()
+        self.table = None
+
+
+def _wait_for_table(directory: RunDir) -> PostMortemTable:
+    deadline = monotonic() + _APPEAR_TIMEOUT
+    while True:
+        try:
+            return PostMortemTable(directory.table, loads=payload.loads)
+        except FileNotFoundError:
+            if not rundir.is_held(directory.lock) or monotonic() > deadline:
+                raise PoolNotRunning(f"pool {directory.name!r} is not running") from None
+        except OSError as error:
+            raise SupervisorError(f"the table of pool {directory.name!r} cannot be read: {error}") from error
+        sleep(0.005)
+
+
+def _refuse_successor(label: str) -> OnLost:
+    """Return a refusal for a connection that is lost: nobody here may start another supervisor."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise PoolNotRunning(f"{label} is not running any more, and is not started from here")
+
+    return refuse
+
+
+def _ignore(_problem: str | None) -> None:
+    pass
+
+
+class RunningPool(Monitor, Controls):
+    """A running pool, or the traces of one whose supervisor was killed: those can be read and nothing else.
+
+    Reading connects to nobody. The first call that asks the supervisor connects to it.
     """
 
-    name: str
-
-    def __init__(self, directory: rundir.RunDir) -> None:
+    def __init__(self, directory: RunDir) -> None:
         """Read the table of the pool in this directory; raise PoolNotRunning if there is none."""
         self.name = directory.name
-        self._directory = directory
-        self._lock = threading.RLock()
-        self._closed = False
-        self._connection: Connection | None = None
-        self._table: ProgressTable | None = self._wait_for_table()
+        self._running = RunningLink(directory)
+        super().__init__(self._running)
 
     def __repr__(self) -> str:
         return f"pool {self.name!r}"
@@ -57,103 +137,60 @@ class AttachedPool(Monitor, Controls):
     @property
     def path(self) -> str:
         """The pool's directory."""
-        return self._directory.path
+        return self._link.directory.path
 
     @property
     def log(self) -> str:
         """The pool's log file."""
-        return self._directory.log
-
-    def _wait_for_table(self) -> ProgressTable:
-        deadline = monotonic() + _APPEARS_WITHIN
-        while True:
-            try:
-                return ProgressTable(self._directory.table, loads=payload.loads)
-            except FileNotFoundError:
-                if not self.is_running() or monotonic() > deadline:
-                    raise PoolNotRunning(f"pool {self.name!r} is not running") from None
-            except OSError as error:
-                raise SupervisorError(f"the table of pool {self.name!r} cannot be read: {error}") from error
-            sleep(0.005)
+        return self._link.directory.log
 
     def is_running(self) -> bool:
         """Return whether the pool has a supervisor."""
-        return rundir.is_held(self._directory.lock)
+        return self._running.is_running()
 
     def supervisor_state(self) -> str:
-        """Return what the supervisor is doing, in the words of ps, `"gone"` if it was killed."""
-        return observe.describe_state(self._read_table().supervisor_pid) if self.is_running() else "gone"
-
-    def _connect(self) -> Connection:
-        with self._lock:
-            if self._connection is None or self._connection.lost:
-                self.disconnect()
-                self._connection = self._reach()
-            return self._connection
-
-    def _reach(self) -> Connection:
-        state, pid = self.supervisor_state(), self._read_table().supervisor_pid
-        if state == "gone":
-            raise PoolNotRunning(f"pool {self.name!r} is not running: its supervisor (pid {pid}) was killed")
-        if state == "stopped":
-            raise SupervisorLost(f"the supervisor of pool {self.name!r} (pid {pid}) is stopped and does not answer")
-        sock = launcher.try_connect(self._directory)
-        if sock is None:
-            raise PoolNotRunning(f"pool {self.name!r} is just ending")
-        connection = Connection(sock, self._directory.path, submit_timeout=5.0)
-        _, spec = settings.describe_code((), None, (), "")
-        spec_fd = launcher.memory_file(json.dumps(spec).encode(), self._directory.base)
-        try:
-            connection.say_hello(ANY_CODE, spec_fd, launcher.interpreter())
-        except BaseException:
-            connection.close()
-            raise
-        finally:
-            os.close(spec_fd)
-        return connection
+        """Return the state of the supervisor, in the words of ps, `"gone"` if it was killed."""
+        return self._running.supervisor_state()
 
     def welcome(self) -> dict[str, Any]:
         """Return what the supervisor says of itself: its `version`, `settings`, `problem`."""
-        return self._connect().welcome
+        return self._link.connect().welcome
 
     def job(self, job_id: str) -> Job[Any]:
         """Return a handle of a job, as `Pool.job` does."""
-        job: Job[Any] = Job(cast(Pool, self), from_text(job_id), self.status(job_id).name)
-        return self._connect().watch(job)
+        job: Job[Any] = Job(self, from_text(job_id), self.status(job_id).name)
+        return self._link.connect().watch(job)
 
     def stop(self, *, at_once: bool = False) -> None:
         """End the pool for everybody, as `Pool.stop` does; `at_once` gives running jobs no grace period."""
-        connection = self._connect()
-        supervisor = process.try_open_pidfd(self._read_table().supervisor_pid)
+        connection = self._link.connect()
+        supervisor = process.try_open_pidfd(self._link.read_table().supervisor_pid)
         with contextlib.suppress(SupervisorLost):
             connection.request("stop", at_once=at_once)
-        self._wait_for_end(supervisor, _ENDS_WITHIN + connection.welcome["settings"]["job_defaults"]["grace_period"])
+        _wait_for_end(supervisor, _END_TIMEOUT + connection.welcome["settings"]["job_defaults"]["grace_period"])
 
     def wait_for_end(self, timeout: float | None) -> bool:
-        """Wait until the pool has ended; return whether it has within so many seconds (None: for ever)."""
-        return self._wait_for_end(process.try_open_pidfd(self._read_table().supervisor_pid), timeout)
-
-    def _wait_for_end(self, supervisor: int | None, timeout: float | None) -> bool:
-        if supervisor is None:
-            return True
-        try:
-            while timeout is None:
-                timeout = None if not process.wait_for_pidfd(supervisor, _LONGEST_POLL) else 0.0
-            return process.wait_for_pidfd(supervisor, timeout)
-        finally:
-            os.close(supervisor)
+        """Wait until the pool has ended; return whether it has within `timeout` seconds (None: for ever)."""
+        return _wait_for_end(process.try_open_pidfd(self._link.read_table().supervisor_pid), timeout)
 
     def disconnect(self) -> None:
         """Let go of the supervisor; the next call that asks it connects anew."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self._running.disconnect()
 
     def close(self) -> None:
         """Let go of the pool."""
-        self._closed = True
-        self.disconnect()
-        self._table = None
+        self._running.close()
+
+
+def _wait_for_end(supervisor: int | None, timeout: float | None) -> bool:
+    if supervisor is None:
+        return True
+    try:
+        while timeout is None:
+            timeout = None if not process.wait_for_pidfd(supervisor, _MAX_POLL_SECONDS) else 0.0
+        return process.wait_for_pidfd(supervisor, timeout)
+    finally:
+        os.close(supervisor)
 
 
 def find_pools(directory: str | None = None) -> list[rundir.RunDir]:

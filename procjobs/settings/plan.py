@@ -5,17 +5,14 @@ Argument > environment > file > default: each setting is taken from the first of
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from procjobs.client import launcher
-from procjobs.errors import ConfigurationError, PayloadError
-from procjobs.host import payload
+from procjobs.errors import ConfigurationError
 from procjobs.settings.environment import read_variables
 from procjobs.settings.file import SettingsFile, find_file, load_file
 from procjobs.settings.keys import SETTINGS
@@ -33,7 +30,6 @@ from procjobs.shared.config import (
 if TYPE_CHECKING:
     from procjobs.host.hostinfo import CpuFacts, MemoryFacts
     from procjobs.host.sizing import Footprint, Size
-    from procjobs.sql.configuration import Database
 
 Kind = Literal["default", "file", "environment", "argument"]
 _STRENGTH: Final[Mapping[str, int]] = {"default": 0, "file": 1, "environment": 2, "argument": 3}
@@ -193,41 +189,3 @@ def host_names() -> list[str]:
     """Return the names of this host in settings files: as the kernel has it, and without its domain."""
     whole = socket.gethostname()
     return list(dict.fromkeys((whole, whole.partition(".")[0])))
-
-
-def describe_code(
-    preload: Sequence[str],
-    initializer: Callable[..., Any] | None,
-    initargs: tuple[Any, ...],
-    version: str | None,
-    database: Database | None = None,
-) -> tuple[str, dict[str, Any]]:
-    """Return (key, specification) of the code that this process's jobs run; see `launcher.describe_generation`."""
-    return launcher.describe_generation(
-        preload=preload,
-        initializer=_dump_initializer(initializer, initargs),
-        version=version,
-        database=None if database is None else _dump_database(database),
-    )
-
-
-def _dump_initializer(initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> str | None:
-    if initializer is None:
-        return None
-    if not callable(initializer):
-        raise TypeError("initializer must be a callable")
-    try:
-        return base64.b64encode(payload.dump_inline((initializer, tuple(initargs)))).decode()
-    except Exception as error:
-        raise PayloadError(f"the initializer or its arguments cannot be pickled: {error}") from error
-
-
-def _dump_database(database: Database) -> str:
-    from procjobs.sql.configuration import check_portable, configure_worker  # with SQLAlchemy: 150 ms
-
-    try:
-        return base64.b64encode(payload.dump_inline((configure_worker, (check_portable(database),)))).decode()
-    except ConfigurationError:
-        raise
-    except Exception as error:
-        raise PayloadError(f"the function given as database cannot be pickled: {error}") from error

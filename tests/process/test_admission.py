@@ -258,7 +258,7 @@ job = options.submit(*((jobs.fail,) if state == "retrying" else (jobs.wait_for_f
 job.wait_accepted(30)
 print(job.id, flush=True)
 sys.stdin.readline()
-if sys.argv[4] == "closes": pool.shutdown(wait=False); pool._connection.close()
+if sys.argv[4] == "closes": pool.shutdown(wait=False); pool._link.connection.close()
 elif sys.argv[4] == "exits": pass
 os._exit(0)
 """
@@ -303,10 +303,10 @@ def test_job_goes_on_while_another_process_waits_for_it(pool_name, tmp_path, sta
         wait_until(lambda: pool.status(client.job_id).state == state)
         watched = pool.job(client.job_id)
         pool.stats()
-        pool._connect().request("logs", id=client.job_id.replace("-", ""))  # what was sent before it has been read
+        pool._link.connect().request("logs", id=client.job_id.replace("-", ""))  # what was sent before it has been read
         client.leave()
         with procjobs.Pool(pool_name) as other:  # its hello is read after the end of the client
-            other._connect().request("logs", id=client.job_id.replace("-", ""))
+            other._link.connect().request("logs", id=client.job_id.replace("-", ""))
             assert state == other.status(client.job_id).state
         (tmp_path / "go").touch()
         assert "done" == watched.result(30)
@@ -317,9 +317,9 @@ def test_job_is_cancelled_when_the_last_who_waits_has_left_too(pool_name, tmp_pa
         client = Client(pool_name, "running", str(tmp_path / "go"), "is killed")
         waits = procjobs.Pool(pool_name)
         watched = waits.job(client.job_id)
-        waits._connect().request("logs", id=client.job_id.replace("-", ""))
+        waits._link.connect().request("logs", id=client.job_id.replace("-", ""))
         client.leave()
-        waits._connection.close()
+        waits._link.connection.close()
         wait_until(lambda: pool.status(client.job_id).state == "cancelled")
         assert procjobs.PoolClosed is outcome(watched)
         waits.shutdown()

@@ -198,7 +198,7 @@ def test_emptied_table_costs_the_supervisor_and_the_next_call_starts_a_new_one(b
     supervisor = pool.stats().supervisor_pid
     running = pool.submit(jobs.wait_for_file, str(tmp_path / "go"), "unharmed")
     wait_until(running.running)
-    connection = pool._connection
+    connection = pool._link.connection
     empty(base + "/d/table")
     os.kill(supervisor, signal.SIGCHLD)
     with contextlib.suppress(procjobs.SupervisorLost):  # sent without a look at the table, which would be this one's end

@@ -186,12 +186,13 @@ def test_wrong_job_is_never_charged_with_a_timeout(pool):
 def test_submission_that_comes_behind_a_drain_is_refused(pool_name):
     pool = procjobs.Pool(pool_name, workers=1)
     pool.submit(jobs.add, 1).result(30)
-    connection, frames = pool._connection, []
-    connection._send = lambda data, _fd=None: frames.append(data)
-    connection._send_request("drain", {}, expected=False)
+    connection, frames = pool._link.connection, []
+    sender = connection.sender
+    sender.send = lambda data, _fd=None: frames.append(data)
+    connection.requests.post("drain")
     job = pool.submit(jobs.add, 2)
-    del connection._send
-    connection._send(b"".join(frames))
+    del sender.send
+    sender.send(b"".join(frames))
     assert procjobs.PoolClosed is type(job.exception(30))
     pool.shutdown()
 

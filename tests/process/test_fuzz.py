@@ -21,6 +21,9 @@ from hypothesis import strategies as st
 
 import procjobs
 from procjobs.client.connection.connection import Connection
+from procjobs.client.connection.failover import NO_TABLE
+from procjobs.client.connection.handshake import say_hello
+from procjobs.client.connection.submission import Submission, Terms
 from procjobs.client.job import Job
 from procjobs.host import payload, rundir
 from procjobs.shared import wire
@@ -285,7 +288,7 @@ def _send_examples(crowd, cabinet, data):
     rnd = data.draw(st.randoms(use_true_random=False))
     names = [*cabinet.names, "itself"]
     for _ in range(data.draw(st.integers(1, 5))):
-        parts = conversation(rnd, crowd.pool._key, names)
+        parts = conversation(rnd, crowd.pool._link.code.key, names)
         converse(crowd.directory.socket, parts, cabinet.fds, rude=not rnd.randrange(4))
     crowd.check_nobody_noticed()
 
@@ -303,7 +306,7 @@ def test_supervisor_outlives_very_many_frames(crowd, cabinet):
     print(f"seed {seed}")  # what pytest shows when the test fails
     while sent < wanted:
         for _ in range(200):
-            parts = conversation(rnd, crowd.pool._key, names)
+            parts = conversation(rnd, crowd.pool._link.code.key, names)
             sent += converse(crowd.directory.socket, parts, cabinet.fds, rude=not rnd.randrange(4))
         crowd.check_nobody_noticed()
     crowd.check_nothing_is_kept(generations=1)
@@ -314,7 +317,7 @@ def greet(crowd, fd, **hello):
     stranger = socket.socket(socket.AF_UNIX)
     stranger.settimeout(30)
     stranger.connect(crowd.directory.socket)
-    text = json.dumps({"pid": 1, "generation": crowd.pool._key, "executable": sys.executable, **hello}).encode()
+    text = json.dumps({"pid": 1, "generation": crowd.pool._link.code.key, "executable": sys.executable, **hello}).encode()
     socket.send_fds(stranger, [wire.frame(Frame.HELLO, HELLO + text, descriptors=1)], [fd])
     return stranger
 
@@ -576,13 +579,18 @@ def test_reason_of_an_unfit_worker_is_told_however_long_it_is(pool_name):
 WELCOME = {"pid": 1, "settings": {"max_queued": 100, "result_ttl": 60.0}, "problem": ""}
 
 
+def refuse(_waiting, _kept):
+    raise procjobs.SupervisorError("no successor")
+
+
 class Peer:
     """The other end of a client's connection, and the client's end once it has been welcomed."""
 
     def __init__(self, tmp_path):
         ours, theirs = socket.socketpair()
         self.sock = theirs
-        self.connection = Connection(ours, str(tmp_path), submit_timeout=2.0)
+        self._ours, self._directory = ours, str(tmp_path)
+        self.connection = None
 
     def welcome(self):
         self.sock.sendall(wire.json_frame(Frame.WELCOME, WELCOME))
@@ -591,15 +599,19 @@ class Peer:
     def say_hello(self):
         spec = os.memfd_create("spec")
         try:
-            self.connection.say_hello("key", spec, sys.executable)
+            greeting = say_hello(self._ours, "key", spec, sys.executable)
         finally:
             os.close(spec)
+        self.connection = Connection(
+            self._ours, greeting, NO_TABLE, self._directory, submit_timeout=2.0,
+            on_lost=refuse, on_notice=lambda problem: None,
+        )  # fmt: skip
 
     def submit(self):
         job = Job(None, os.urandom(16), "add")
         options = JobOptions()
         kind = self.connection.register(jobs.add, options)
-        self.connection.submit(job, kind, jobs.add, (1, 2), {}, options, 0.0, 0.0, b"")
+        self.connection.submit(Submission(job, kind, options, (jobs.add, (1, 2), {}), Terms()))
         return job
 
     def end(self):
@@ -608,7 +620,10 @@ class Peer:
 
     def close(self):
         self.sock.close()
-        self.connection.close()
+        if self.connection is None:
+            self._ours.close()
+        else:
+            self.connection.close()
 
 
 @pytest.fixture
@@ -667,7 +682,7 @@ def _send_to_client(tmp_path, fds, data):
         job = peer.submit()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for _ in range(data.draw(st.integers(1, 6))):
-                frame, descriptors = supervisor_frame(rnd, job._job_id)
+                frame, descriptors = supervisor_frame(rnd, job.raw_id)
                 _send_with(peer.sock, frame, [rnd.choice(fds) for _ in range(descriptors)])
         peer.end()
         outcome(job)
@@ -720,7 +735,7 @@ def test_answer_without_its_descriptor_is_a_lost_supervisor(tmp_path, thread_fai
         peer.welcome()
         job = peer.submit()
         answer = wire.finished_frame(
-            job._job_id, Outcome.RETURNED if claimed else Outcome.VERDICT, 0, 1, 0.1, None, bytes(8), descriptors=claimed
+            job.raw_id, Outcome.RETURNED if claimed else Outcome.VERDICT, 0, 1, 0.1, None, bytes(8), descriptors=claimed
         )
         peer.sock.sendall(answer)
         assert procjobs.SupervisorLost is type(job.exception(30))

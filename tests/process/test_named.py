@@ -240,7 +240,7 @@ def test_client_that_does_not_read_blocks_nobody(pool_name):
     text = (
         "import procjobs, sys, os, time\nfrom tests.process import jobs\n"
         "pool = procjobs.Pool(sys.argv[1], workers=1)\n"
-        "pool._connect()._receiver = object()\n"  # it never reads an answer
+        "pool._link.connect()._thread = object()\n"  # it never reads an answer
         "for _ in range(300): pool.submit(jobs.echo, b'x' * 20_000)\n"
         "print('sent', flush=True); time.sleep(600)\n"  # job
     )

@@ -22,7 +22,7 @@ TAIL_BYTES = 16 * 1024
 
 def log_of(pool):
     """Return what is in the log of a pool, that before the last rotation first."""
-    path = rundir.RunDir(rundir.find_base(), pool.name).log if pool.name else pool._directory.log
+    path = rundir.RunDir(rundir.find_base(), pool.name).log if pool.name else pool._link.directory.log
     parts = []
     for name in (path + ".1", path):
         if os.path.exists(name):

@@ -35,7 +35,7 @@ def version(pool, code):
 
 
 def log_of(pool):
-    with open(rundir.RunDir(rundir.find_base(), pool._directory.name).log) as file:
+    with open(rundir.RunDir(rundir.find_base(), pool._link.directory.name).log) as file:
         return file.read()
 
 
@@ -278,7 +278,7 @@ def test_reload_that_begins_during_another_loads_what_is_there_then(code, tmp_pa
         code.write("three")
         second = threading.Thread(target=two.reload)
         second.start()
-        wait_until(lambda: two._connection._replies)
+        wait_until(lambda: two._link.connection.requests._replies)
         go.touch()
         first.join(30)
         second.join(30)
@@ -318,11 +318,11 @@ def test_other_clients_go_on_without_reconnecting(code, pool_name):
     settings = {"workers": 1, "preload": [code.name]}
     with procjobs.Pool(pool_name, **settings) as one, procjobs.Pool(pool_name, **settings) as two:
         assert "one" == version(two, code)
-        connection = two._connection
+        connection = two._link.connection
         code.write("two")
         one.reload()
         assert "two" == version(two, code)
-        assert (connection, False) == (two._connection, connection.lost)
+        assert (connection, False) == (two._link.connection, connection.lost)
 
 
 def test_client_of_the_same_version_that_attaches_after_a_reload_joins_the_new_generation(code, pool_name):
@@ -353,7 +353,7 @@ def test_forked_child_of_a_client_from_before_the_reload_joins_the_new_generatio
 LEAVES = """
 import procjobs, sys, os, threading
 pool = procjobs.Pool(sys.argv[1], workers=1, preload=[sys.argv[2]], version="of this client alone")
-pool._connect()._send_request("reload", {}, expected=False)
+pool._link.connect().requests.post("reload")
 os._exit(0) if sys.argv[3] == "at once" else pool.shutdown()
 """
 
@@ -378,7 +378,7 @@ def test_every_tiny_job_runs_exactly_once_through_many_reloads(code, tmp_path):
         for n in range(6):
             handles += [pool.submit(jobs.append_name, trace, f"{n}.{m} ") for m in range(600)]
             code.write(f"version {n}")
-            pool._connect()._send_request("reload", {}, expected=False)
+            pool._link.connect().requests.post("reload")
             handles += [pool.submit(jobs.append_name, trace, f"{n}.{m} ") for m in range(600, 1200)]
         pool.reload()
         assert {"version 5"} == {version(pool, code) for _ in range(4)}

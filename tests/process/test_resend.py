@@ -18,7 +18,10 @@ import pytest
 
 import procjobs
 from procjobs.client import launcher
-from procjobs.client.connection.connection import unacknowledged
+from procjobs.client.connection import unacknowledged
+from procjobs.client.connection.sender import FrameSender
+from procjobs.client.connection.state import ConnectionState
+from procjobs.client.link import PoolLink
 from procjobs.errors import SupervisorError
 from procjobs.shared.wire import Frame
 from tests.process import jobs
@@ -45,14 +48,14 @@ def started(name, **settings):
 
 def is_taken(pool, job):
     try:
-        return bool(pool._table.status(job._job_id))
+        return bool(pool._link.table.status(job.raw_id))
     except procjobs.UnknownJob:
         return False
 
 
 def stop_supervisor(pool):
     """Stop the supervisor so that it takes nothing more; return its pid."""
-    pid = pool._connection.welcome["pid"]
+    pid = pool._link.connection.welcome["pid"]
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     return pid
@@ -74,8 +77,8 @@ def ends(handles):
 @contextlib.contextmanager
 def gap(pool, supervisor):
     """Kill the supervisor, and keep the pool from reaching a successor meanwhile."""
-    connection = pool._connection
-    with pool._lock:
+    connection = pool._link.connection
+    with pool._link.lock:
         kill(supervisor)
         wait_until(lambda: connection.lost)
         yield
@@ -108,8 +111,8 @@ def test_submissions_that_were_not_taken_run_once_and_in_order(any_name, tmp_pat
         assert list(range(60)) == ends(handles)
         assert "late" == late.result(30)
         assert [*map(str, range(60)), "late"] == lines(trace)
-        assert set() == unacknowledged._held
-        assert 0 == pool._connection.unaccepted()
+        assert set() == unacknowledged._retained
+        assert 0 == pool._link.connection.unaccepted()
 
 
 def test_jobs_that_were_acknowledged_are_lost_and_do_not_run_again(any_name, tmp_path):
@@ -131,17 +134,19 @@ def test_job_that_was_taken_without_an_acknowledgement_runs_again_only_if_it_had
     trace, go = tmp_path / "trace", str(tmp_path / "go")
     with started(any_name, workers=1) as pool:
         pool.submit(jobs.add, 1).result(30)
-        swallow(pool._connection, Frame.ACCEPTED, Frame.FINISHED)
+        swallow(pool._link.connection, Frame.ACCEPTED, Frame.FINISHED)
         done = pool.submit(jobs.append_line, str(trace), "done")
         running = pool.submit(jobs.append_line_and_wait, str(trace), "running", go)
         waiting = pool.submit(jobs.append_line, str(trace), "waiting", LARGE)
         cancelled = pool.submit(jobs.append_line, str(trace), "cancelled")
         wait_until(lambda: len(lines(trace)) == 2 and is_taken(pool, cancelled))
-        assert pool._connection._jobs.keys() == {job._job_id for job in (done, running, waiting, cancelled)}
-        assert pool._connection.unaccepted() == 4
-        pool._connection._send_request("cancel", {"id": cancelled._job_id.hex()}, expected=False)
+        assert {job.raw_id for job in pool._link.connection.outstanding()} == {
+            job.raw_id for job in (done, running, waiting, cancelled)
+        }
+        assert pool._link.connection.unaccepted() == 4
+        pool._link.connection.requests.post_cancel(cancelled.raw_id)
         wait_until(lambda: pool.status(cancelled.id).state == "cancelled")
-        kill(pool._connection.welcome["pid"])
+        kill(pool._link.connection.welcome["pid"])
         lost = procjobs.SupervisorLost
         assert [lost, lost, "waiting", lost] == ends([done, running, waiting, cancelled])
         assert ["done", "running", "waiting"] == lines(trace)
@@ -153,13 +158,13 @@ def test_row_that_the_kill_has_torn_counts_as_begun(tmp_path, part):
     with started(None, workers=1) as pool:
         running = pool.submit(jobs.wait_for_file, go)
         wait_until(running.running)
-        swallow(pool._connection, Frame.ACCEPTED)
+        swallow(pool._link.connection, Frame.ACCEPTED)
         torn, whole = (pool.submit(jobs.append_line, str(trace), n) for n in range(2))
         wait_until(lambda: is_taken(pool, whole))
         supervisor = stop_supervisor(pool)
-        row, _ = pool._table._find(torn._job_id)
-        offset = pool._table._rows_offset + (row - 1) * 512 + (8 if part == "state" else 280 + 100)
-        with open(pool._directory.table, "r+b") as file:
+        row, _ = pool._link.table._find(torn.raw_id)
+        offset = pool._link.table._rows_offset + (row - 1) * 512 + (8 if part == "state" else 280 + 100)
+        with open(pool._link.directory.table, "r+b") as file:
             file.seek(offset)
             file.write(b"torn")
         kill(supervisor)
@@ -171,11 +176,11 @@ def test_job_is_lost_where_its_worker_cannot_be_named(tmp_path, monkeypatch):
     with started(None, workers=1) as pool:
         running = pool.submit(jobs.wait_for_file, str(tmp_path / "go"))
         wait_until(running.running)
-        swallow(pool._connection, Frame.ACCEPTED)
+        swallow(pool._link.connection, Frame.ACCEPTED)
         job = pool.submit(jobs.append_line, str(tmp_path / "trace"), "x")
         wait_until(lambda: is_taken(pool, job))
-        monkeypatch.setattr(pool._connection.table, "worker_pids", lambda: [0])
-        kill(pool._connection.welcome["pid"])
+        monkeypatch.setattr(pool._link.table, "worker_pids", lambda: [0])
+        kill(pool._link.connection.welcome["pid"])
         assert [procjobs.SupervisorLost] == ends([job])
     assert [] == lines(tmp_path / "trace")
 
@@ -190,7 +195,7 @@ def test_two_clients_at_once_have_one_successor(pool_name, tmp_path):
         kill(supervisor)
         assert [n for n in range(30) for _ in "ab"] == ends(handles)
         assert {str(n): 2 for n in range(30)} == Counter(lines(trace))
-        assert one._connection.welcome["pid"] == two._connection.welcome["pid"] != supervisor
+        assert one._link.connection.welcome["pid"] == two._link.connection.welcome["pid"] != supervisor
 
 
 def test_wait_accepted_returns_when_the_successor_has_the_job(any_name, tmp_path):
@@ -205,7 +210,7 @@ def test_wait_accepted_returns_when_the_successor_has_the_job(any_name, tmp_path
         waiter.start()
         kill(supervisor)
         handles[2].wait_accepted(30)
-        assert pool._connection.welcome["pid"] != supervisor
+        assert pool._link.connection.welcome["pid"] != supervisor
         assert [n.status().state in {"queued", "running"} for n in handles] == [True] * 3
         assert pool.status(handles[2].id).submitted_at
         waiter.join(30)
@@ -215,22 +220,22 @@ def test_wait_accepted_returns_when_the_successor_has_the_job(any_name, tmp_path
 
 
 def test_wait_accepted_waits_for_the_successor(tmp_path, monkeypatch):
-    send_again, stopped = procjobs.Pool.send_again, []
+    move, stopped = PoolLink.move_to_successor, []
 
-    def send_to_stopped(pool, waiting, kept):
-        pool._connect()
+    def move_to_stopped(link, waiting, kept):
+        link.connect()
         stopped.append(stop_supervisor(pool))
-        send_again(pool, waiting, kept)
+        move(link, waiting, kept)
 
-    monkeypatch.setattr(procjobs.Pool, "send_again", send_to_stopped)
+    monkeypatch.setattr(PoolLink, "move_to_successor", move_to_stopped)
     with started(None, workers=1) as pool:
         supervisor = stop_supervisor(pool)
         job = pool.submit(jobs.add, 1, 2)
-        before = pool._connection
+        before = pool._link.connection
         waiter = threading.Thread(target=job.wait_accepted, args=(30,))
         waiter.start()
         kill(supervisor)
-        wait_until(lambda: before._has_ended)
+        wait_until(lambda: before.lifecycle.state is ConnectionState.ENDED)
         try:
             waiter.join(0.1)
             assert waiter.is_alive()
@@ -340,14 +345,14 @@ def test_stop_in_the_gap_ends_every_handle(any_name):
 def test_successor_that_is_killed_in_turn_has_a_successor(any_name, tmp_path, monkeypatch):
     trace = tmp_path / "trace"
     rounds = iter([stop_and_kill, stop_and_kill, stop_and_kill])
-    send_again = procjobs.Pool.send_again
+    move = PoolLink.move_to_successor
 
-    def send_and_lose(pool, waiting, kept):
-        with pool._lock:
-            pool._connect()
-            next(rounds, keep)(pool, lambda: send_again(pool, waiting, kept))
+    def move_and_lose(link, waiting, kept):
+        with link.lock:
+            link.connect()
+            next(rounds, keep)(pool, lambda: move(link, waiting, kept))
 
-    monkeypatch.setattr(procjobs.Pool, "send_again", send_and_lose)
+    monkeypatch.setattr(PoolLink, "move_to_successor", move_and_lose)
     with started(any_name, workers=1) as pool:
         supervisor = stop_supervisor(pool)
         handles = [pool.submit(jobs.append_line, str(trace), n, LARGE if n % 3 == 0 else b"") for n in range(30)]
@@ -355,7 +360,7 @@ def test_successor_that_is_killed_in_turn_has_a_successor(any_name, tmp_path, mo
         assert list(range(30)) == ends(handles)
         assert next(rounds, None) is None
     assert [str(n) for n in range(30)] == lines(trace)
-    assert set() == unacknowledged._held
+    assert set() == unacknowledged._retained
 
 
 def stop_and_kill(pool, send):
@@ -375,15 +380,16 @@ def test_successor_that_is_killed_while_it_is_sent_to_has_a_successor(tmp_path, 
         handles = [pool.submit(jobs.append_line, str(trace), n) for n in range(10)]
         lost = set()
 
-        def send(connection, data, fd=None, send=procjobs.client.connection.connection.Connection._send):
+        def send(sender, data, fd=None, send=FrameSender.send):
+            connection = pool._link.connection
             pid = connection.welcome["pid"]
             if pid != supervisor and not lost and connection.unaccepted() == 4:
                 lost.add(stop_supervisor(pool))
                 kill(pid)
                 wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-            send(connection, data, fd)
+            send(sender, data, fd)
 
-        monkeypatch.setattr(procjobs.client.connection.connection.Connection, "_send", send)
+        monkeypatch.setattr(FrameSender, "send", send)
         kill(supervisor)
         results = ends(handles)
         assert 1 == len(lost)
@@ -403,7 +409,7 @@ def test_thread_that_submits_when_the_supervisor_is_killed_goes_on(tmp_path):
             target=lambda: handles.extend(pool.submit(jobs.append_line, str(trace), n, data) for n in range(100))
         )
         submitter.start()
-        wait_until(lambda: pool._connection.unaccepted() and pool._connection._lock.locked())
+        wait_until(lambda: pool._link.connection.unaccepted() and pool._link.connection.sender.lock.locked())
         kill(supervisor)
         submitter.join(30)
         assert list(range(100)) == ends(handles)
@@ -441,7 +447,7 @@ def test_job_that_expires_before_there_is_a_successor_never_runs(pool_name, tmp_
 
 
 def test_descriptors_are_kept_for_so_many_jobs_and_the_others_are_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(unacknowledged, "_MAX_HELD", 2)
+    monkeypatch.setattr(unacknowledged, "_MAX_RETAINED", 2)
     trace = tmp_path / "trace"
     with started(None, workers=1) as pool:
         supervisor = stop_supervisor(pool)
@@ -531,10 +537,10 @@ def test_supervisor_killed_at_any_moment_costs_results_but_nothing_runs_twice(an
             wait_until(lambda before=before: len(handles) > before + 50)
             deadline = time.monotonic() + chance.random() * 0.05
             wait_until(lambda deadline=deadline: time.monotonic() > deadline)
-            connection = pool._connection
+            connection = pool._link.connection
             with contextlib.suppress(ProcessLookupError):
                 kill(connection.welcome["pid"])
-            wait_until(lambda connection=connection: pool._connection is not connection)
+            wait_until(lambda connection=connection: pool._link.connection is not connection)
     finally:
         finished.set()
         submitter.join(30)

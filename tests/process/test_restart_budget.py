@@ -192,7 +192,7 @@ supervisor, soft_and_hard = pool.stats().supervisor_pid, resource.getrlimit(reso
 children = {child.pid for child in psutil.Process(supervisor).children()}
 (template,) = children - {worker.pid for worker in pool.workers()}
 def refusals():
-    with open(f"{pool._directory.path}/log") as log:
+    with open(f"{pool._link.directory.path}/log") as log:
         return log.read().count("the host refused to fork a worker")
 resource.prlimit(template, resource.RLIMIT_NPROC, (1, soft_and_hard[1]))
 since = time.monotonic()

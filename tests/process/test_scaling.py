@@ -34,7 +34,7 @@ def bounds_and_change(pool):
 
 
 def read_log(pool):
-    with open(f"{pool._directory.path}/log") as file:
+    with open(f"{pool._link.directory.path}/log") as file:
         return file.read()
 
 
@@ -46,7 +46,7 @@ def test_pool_grows_under_load_and_shrinks_when_idle_and_no_job_is_harmed(scaled
     wait_until(lambda: scaled.stats().busy == 2, timeout=GROWN, dump=lambda: str(scaled.stats()))
     stats = scaled.stats()
     assert stats.scaling.startswith("1 -> 2 workers: 1 job waits ")
-    assert pytest.approx(os.stat(scaled._directory.log).st_mtime, abs=60) == stats.scaled_at
+    assert pytest.approx(os.stat(scaled._link.directory.log).st_mtime, abs=60) == stats.scaled_at
     assert stats.scaling in read_log(scaled)
     pids = {worker.job_id: worker.pid for worker in scaled.workers()}
     (tmp_path / "short").touch()

@@ -30,7 +30,7 @@ def write(tmp_path, monkeypatch):
 
 
 def settings_of(pool):
-    return pool._connect().welcome["settings"]
+    return pool._link.connect().welcome["settings"]
 
 
 def test_pool_has_what_the_file_says(write, pool_name):

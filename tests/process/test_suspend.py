@@ -94,7 +94,7 @@ def test_supervisor_that_is_stopped_in_the_midst_of_its_work_kills_nobody(pool_n
 
 
 def log_of(pool):
-    with open(rundir.RunDir(rundir.find_base(), pool._directory.name).log) as file:
+    with open(rundir.RunDir(rundir.find_base(), pool._link.directory.name).log) as file:
         return file.read()
 
 

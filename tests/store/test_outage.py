@@ -160,7 +160,7 @@ def test_attempts_are_counted_though_their_supervisor_could_not_record_them(star
             pool.shutdown(wait=False)
             kill_all(SimpleNamespace(stats=lambda: stats))
             procjobs.Pool(workers=1).stop()  # it sweeps up the remains of others
-            assert not os.path.exists(pool._directory.path)
+            assert not os.path.exists(pool._link.directory.path)
         else:
             kill_all(pool)
             wait_until(lambda: pool.stats().supervisor_pid not in {0, stats.supervisor_pid} and pool.stats().store)
@@ -172,7 +172,7 @@ def test_attempts_are_counted_though_their_supervisor_could_not_record_them(star
     assert "ran" == pool.job(job.id).result(60)
     assert ["ran", "ran"] == lines(trace)
     assert [(1, "cut off"), (2, "succeeded")] == store.attempts(job)
-    assert not os.path.exists(pool._directory.begun)
+    assert not os.path.exists(pool._link.directory.begun)
 
 
 def test_pool_is_stopped_while_the_database_is_away(started, store, request, tmp_path):
@@ -229,7 +229,7 @@ def test_password_is_shown_nowhere(pool_name, tmp_path, monkeypatch):
     pool = procjobs.Pool(pool_name, workers=1, store=url)
     try:
         wait_until(lambda: "unavailable" in (pool.stats().store or ""))
-        with open(pool._directory.log) as log:
+        with open(pool._link.directory.log) as log:
             assert "verysecret" not in log.read() + str(pool.stats())
         arguments = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
         assert "verysecret" not in arguments

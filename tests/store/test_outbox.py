@@ -225,7 +225,7 @@ def test_row_that_is_no_job_and_one_that_is_there_twice_keep_no_other_in_the_out
     assert "once" == twice.result(30)
     columns = "id, pool, description, function, call, submitted_at"
     for job_id, description in (("no id", b"{}"), (new_text(), b"\xff"), (new_text(), b"{}"), (twice.id, b"{}")):
-        values = {"i": job_id, "p": pool._connection.welcome["store_name"], "d": description}
+        values = {"i": job_id, "p": pool._link.connection.welcome["store_name"], "d": description}
         store.write(f"INSERT INTO procjobs_outbox ({columns}) VALUES (:i, :p, :d, :d, :d, 0)", **values)
     good = pool.submit_on_commit(session, jobs.add, 1, 2)
     session.commit()

@@ -231,4 +231,4 @@ def test_event_loop_does_not_wait_for_a_supervisor_after_the_commit(started, ses
             assert [3, 7] == [await asyncio.wait_for(job, 30) for job in (first, second)]
 
     asyncio.run(request())
-    wait_until(lambda: not outbox._teller._is_telling)
+    wait_until(lambda: not outbox._notifier._is_running)

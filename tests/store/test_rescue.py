@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import procjobs
+from procjobs.client.connection.submission import Terms
 from procjobs.host.process import wait_for_pidfd
 from procjobs.shared.ids import from_text
 from tests.process import jobs
@@ -180,7 +181,7 @@ def test_job_that_has_ended_and_is_sent_again_does_not_run_again(started, store,
     pool = started(workers=1)
     for job, fn, args, result in ((done, jobs.append_line, (trace, "ran"), "ran"), (large, jobs.echo, (b"",), data)):
         again = procjobs.Job(pool, from_text(job.id), job.name)
-        pool.submit_with(fn, args, {}, {}, 0.0, 0.0, b"", again)
+        pool._producer.submit(pool, (fn, args, {}), Terms(), again)
         assert result == again.result(30)
         assert result == pool.job(job.id).result(30)
     assert 1 == pool.submit(jobs.add, 1).result(30)
@@ -196,7 +197,7 @@ def test_job_whose_submission_is_committed_when_the_pool_is_stopping_waits(start
     job = pool.submit(jobs.add, 1)
     with ThreadPoolExecutor(1) as thread:
         stopped = thread.submit(pool.stop)
-        wait_until(lambda: not os.path.exists(pool._directory.socket))
+        wait_until(lambda: not os.path.exists(pool._link.directory.socket))
         recorder.resume()
         with pytest.raises(procjobs.PoolClosed, match="the store keeps it until"):
             job.result(30)

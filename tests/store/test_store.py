@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 import procjobs
+from procjobs.client.connection.submission import Terms
 from procjobs.shared.ids import from_text
 from tests.process import jobs
 
@@ -40,7 +41,7 @@ def test_submission_is_not_acknowledged_with_a_later_one_that_was_known(started)
     try:
         job = pool.submit(jobs.add, 2)
         again = procjobs.Job(pool, from_text(known.id), known.name)
-        assert 1 == pool.submit_with(jobs.add, (1,), {}, {}, 0.0, 0.0, b"", again).result(30)
+        assert 1 == pool._producer.submit(pool, (jobs.add, (1,), {}), Terms(), again).result(30)
         with pytest.raises(TimeoutError):
             job.wait_accepted(0.2)
     finally:

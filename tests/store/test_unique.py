@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 import procjobs
+from procjobs.client.producer import Producer
 from tests.process import jobs
 
 from ..conftest import wait_until
@@ -58,11 +59,11 @@ def test_key_is_released_when_its_job_could_not_be_submitted(pool):
     with pytest.raises(procjobs.PayloadError):
         only.submit(jobs.add, threading.Lock())
     assert 1 == only.submit(jobs.add, 1).result(30)
-    connection = pool._connection
+    connection = pool._link.connection
     claim = {"key": b"held".hex(), "seconds": 0.0}
     holder = connection.request("claim_key", id="01" * 16, **claim)["id"]
     waiting = pool.options(key="held", unique=True).submit(jobs.add, 2)
-    assert holder == waiting._job_id.hex()
+    assert holder == waiting.raw_id.hex()
     connection.request("release_key", id=holder)
     with pytest.raises(procjobs.UnknownJob, match="was not submitted"):
         waiting.result(30)
@@ -104,7 +105,7 @@ def test_job_is_the_only_one_across_restarts(started, store, tmp_path):
 
 def test_key_is_released_when_the_supervisor_refuses_its_job(tmp_path, monkeypatch):
     go = str(tmp_path / "go")
-    monkeypatch.setattr(procjobs.Pool, "_check_room", lambda self, connection: None)  # the counters, which it is ahead of
+    monkeypatch.setattr(Producer, "_check_capacity", lambda self, connection: None)  # the counters, which it is ahead of
     with procjobs.Pool(workers=1, max_queued=1) as pool:
         blocking = [pool.submit(jobs.wait_for_file, go)]
         wait_until(lambda: blocking[0].status().state == "running")

@@ -109,7 +109,7 @@ from procjobs.client.connection.connection import Connection
 
 Connection._start_receiver = lambda connection: None
 pool = procjobs.Pool(sys.argv[1], store=sys.argv[2], workers=2)
-connection = pool._connect()
+connection = pool._link.connect()
 for job_id in sys.argv[3:]:
     connection.watch(procjobs.Job(pool, bytes.fromhex(job_id.replace("-", "")), "echo"))
 os.kill(os.getpid(), 9 if not sys.stdin.read() else 0)

@@ -95,7 +95,7 @@ def test_log_and_output_of_jobs_go_to_standard_error(cli, serve):
 def test_pool_stays_when_nobody_uses_it(cli, serve):
     process = serve()
     with cli.pool(workers="auto", linger=10.0) as pool:
-        lingers = pool._connection.welcome["settings"]["linger"]
+        lingers = pool._link.connection.welcome["settings"]["linger"]
     assert lingers > 50 * 365 * 86_400
     assert process.poll() is None
 
@@ -131,7 +131,7 @@ def test_supervisor_that_fails_exits_with_a_failure(cli, serve):
     process = serve("-w", "1", "--result-ttl", "0.2")
     pool = cli.pool(workers="auto", linger=10.0)
     with open(rundir.RunDir(cli.base, "media").table, "r+b") as table:
-        rows_offset = pool._table._rows_offset
+        rows_offset = pool._link.table._rows_offset
         pool.submit(cli_jobs.say, "hello").result(30)
         pool.submit(cli_jobs.say, "hello").result(30)
         table.seek(layout.BUCKETS_OFFSET)

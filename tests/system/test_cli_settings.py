@@ -227,7 +227,7 @@ def test_host_with_a_broken_file_is_one_line_and_a_hint(cli, app):
 def settings_of(cli):
     """Return the settings with which the running pool was started."""
     with cli.pool(workers="auto", linger=10.0) as pool:
-        return pool._connect().welcome["settings"]
+        return pool._link.connect().welcome["settings"]
 
 
 def test_start_uses_the_file_and_an_option_overrides_it(cli, app):

@@ -13,7 +13,6 @@ import pytest
 
 import procjobs
 from tests.unit.imports import ROOT, circles, dotted, graph, imports_of, parse, paths
-from tests.unit.unmended import CIRCLES, IMPURE, PRIVATE_TO_FACES, UPWARD, WIRING
 
 FLOORS = {
     "errors": 0, "clock": 0, "version": 0,
@@ -73,18 +72,18 @@ def floor_of(name):
 def test_imports_go_down_only(path):
     name = dotted(path)
     above = {(name, other) for other in imports_of(path) if floor_of(other) > floor_of(name)}
-    assert set() == above - UPWARD
+    assert set() == above
 
 
 def test_nobody_knows_anybody_in_a_circle():
-    assert [] == [group for group in circles(graph()) if group not in CIRCLES]
+    assert [] == circles(graph())
 
 
 @pytest.mark.parametrize("folder", PURE)
 def test_pure_folders_do_nothing_but_decide(folder):
     for path in sorted((ROOT / folder).rglob("*.py")):
         used = {name.partition(".")[0] for name in imports_of(path)} - PURE[folder]
-        assert set() == used | outside_imports(path) & NO_CLOCK_NO_IO or dotted(path) in IMPURE, path
+        assert set() == used | outside_imports(path) & NO_CLOCK_NO_IO, path
         assert names_from(path, "procjobs.clock") <= {"NEVER"}, path
 
 
@@ -117,7 +116,7 @@ def test_collaborators_are_given_at_construction(path):
                 for statement in node.body
                 if isinstance(statement, ast.AnnAssign) and statement.value is None
             }
-    assert set() == {f"{dotted(path)}: {text}" for text in found} - WIRING
+    assert set() == found
 
 
 def is_of_a_collaborator(target, value):
@@ -146,11 +145,7 @@ def test_faces_stand_on_public_names(path):
             names = {alias.name for alias in node.names} - {"sql", *FACES}
             private = () if base == "errors" else names - set(public)
             found |= {(dotted(path), f"{base}.{name}".lstrip(".")) for name in private}
-    assert set() == found - PRIVATE_TO_FACES
-
-
-def test_exceptions_are_none_that_has_been_mended():
-    assert set(map(tuple, CIRCLES)) <= set(map(tuple, circles(graph())))
+    assert set() == found
 
 
 @pytest.mark.parametrize("pattern", OWNERS)

@@ -1,8 +1,8 @@
-"""Which functions have been described to the supervisor, so that each is pickled and sent once per connection.
+"""The functions that were described to the supervisor, so that each is pickled and sent once per connection.
 
 A function goes by name if it can be imported by name. One that goes by value (a lambda, a closure, a function of
-`__main__`) can change between two calls: what it closes over, the globals it reads. It is sent once only as long as all
-of that is plain and compares equal; else its pickle travels with each call.
+`__main__`) can change between two calls: the variables it closes over, the globals it reads. It is sent once only as
+long as all of these are plain and compare equal; else its pickle travels with each call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OPTIONS_ATTRIBUTE: Final = "__procjobs_options__"
 """Where the decorator `job` leaves a function's default options."""
 
 
-class Registered(NamedTuple):
+class Kind(NamedTuple):
     """A kind as the supervisor knows it; `carries_function` says that each payload brings its own function.
 
     `description` is the body of its KIND frame without the number, which is this connection's; `name` that of its jobs.
@@ -38,67 +38,67 @@ class Registered(NamedTuple):
 
 
 class KindRegistry:
-    """The kinds of one connection. Not for several threads at once: the connection's lock guards it."""
+    """The kinds of one connection. Not for several threads at once: the sender's lock guards it."""
 
     def __init__(self) -> None:
-        self._by_identity: dict[tuple[int, int], tuple[Any, JobOptions, Registered]] = {}
-        self._by_value: dict[Any, Registered] = {}
-        self._held: dict[int, Any] = {}
+        self._by_identity: dict[tuple[int, int], tuple[Any, JobOptions, Kind]] = {}
+        self._by_value: dict[Any, Kind] = {}
+        self._functions: dict[int, Any] = {}
         self._count = 0
         self._first_valid = 1
         self._forget_first = False
 
-    def try_look_up(self, function: Any, options: JobOptions) -> Registered | None:
+    def try_look_up(self, function: Any, options: JobOptions) -> Kind | None:
         """Return the kind of this call if it is known by identity. The one method that needs no lock."""
         # The entries hold function and options, so their identities cannot be taken over by others.
         known = self._by_identity.get((id(function), id(options)))
         return known[2] if known is not None else None
 
-    def look_up(self, function: Any, options: JobOptions) -> tuple[Registered, bytes]:
+    def look_up(self, function: Any, options: JobOptions) -> tuple[Kind, bytes]:
         """Return the kind of this call, and the frames that describe it if the supervisor has not seen it yet."""
         importable = payload.is_importable(function)
         key = (id(function) if importable else _snapshot(function, _DEPTH), options)
         if key[0] is None:
             key = (function_name(function), options)
-        registered = self._by_value.get(key)
+        kind = self._by_value.get(key)
         frames = b""
-        if registered is None:
-            registered, frames = self._register(function, options, key)
+        if kind is None:
+            kind, frames = self._register(function, options, key)
         if importable:
-            self._held[id(function)] = function
+            self._functions[id(function)] = function
             if len(self._by_identity) >= MAX_KINDS:
                 self._by_identity.clear()
-            self._by_identity[id(function), id(options)] = (function, options, registered)
-        return registered, frames
+            self._by_identity[id(function), id(options)] = (function, options, kind)
+        return kind, frames
 
     def forget(self) -> None:
-        """Begin anew, because there are too many, or because it is not known what has reached the supervisor."""
+        """Begin anew, because there are too many, or because it is not known which have reached the supervisor."""
         self._by_identity.clear()
         self._by_value.clear()
-        self._held.clear()
+        self._functions.clear()
         self._first_valid = self._count + 1
         self._forget_first = True
 
-    def is_known(self, registered: Registered) -> bool:
+    def is_known(self, kind: Kind) -> bool:
         """Return whether the supervisor still has this kind: another thread may have made it forget all of them."""
-        return registered.number >= self._first_valid
+        return kind.number >= self._first_valid
 
-    def adopt(self, other: Registered) -> tuple[Registered, bytes]:
+    def adopt(self, other: Kind) -> tuple[Kind, bytes]:
         """Return a kind that was another connection's as one of this, and the frames that describe it if it is new."""
-        registered = self._by_value.get(other.description)
-        if registered is not None:
-            return registered, b""
+        kind = self._by_value.get(other.description)
+        if kind is not None:
+            return kind, b""
         return self._enter(other.description, other)
 
-    def _register(self, function: Any, options: JobOptions, key: Any) -> tuple[Registered, bytes]:
+    def _register(self, function: Any, options: JobOptions, key: Any) -> tuple[Kind, bytes]:
         name = options.name or function_name(function)
         pickled = b"" if isinstance(key[0], str) else _dump(function, name)
         if len(pickled) > wire.MAX_FUNCTION_BYTES:
             pickled = b""
         text = json.dumps({"name": name[:1000], "options": asdict(options)}).encode()
-        return self._enter(key, Registered(0, not pickled, wire.U32.pack(len(text)) + text + pickled, name))
+        return self._enter(key, Kind(0, not pickled, wire.U32.pack(len(text)) + text + pickled, name))
 
-    def _enter(self, key: Any, kind: Registered) -> tuple[Registered, bytes]:
+    def _enter(self, key: Any, kind: Kind) -> tuple[Kind, bytes]:
         frames = b""
         if len(self._by_value) >= MAX_KINDS:
             self.forget()
@@ -106,8 +106,8 @@ class KindRegistry:
             self._forget_first = False
             frames = wire.frame(Frame.FORGET, b"")
         self._count += 1
-        registered = self._by_value[key] = kind._replace(number=self._count)
-        return registered, frames + wire.frame(Frame.KIND, wire.U32.pack(self._count) + kind.description)
+        kind = self._by_value[key] = kind._replace(number=self._count)
+        return kind, frames + wire.frame(Frame.KIND, wire.U32.pack(self._count) + kind.description)
 
 
 def _dump(function: Any, name: str) -> bytes:
@@ -118,7 +118,7 @@ def _dump(function: Any, name: str) -> bytes:
 
 
 def _snapshot(function: Any, depth: int) -> Any:
-    """Return a value that is equal for equal functions, None where that cannot be told cheaply."""
+    """Return a value that is equal for equal functions, None where that cannot be found out cheaply."""
     if type(function) is not types.FunctionType or depth == 0 or function.__dict__.keys() - {OPTIONS_ATTRIBUTE}:
         return None
     parts: list[Any] = [function.__code__]

@@ -1,97 +1,88 @@
-"""What a connection asks of the supervisor, beside the jobs that it sends."""
+"""Requests to the supervisor, beside the jobs that are sent to it, and their replies."""
 
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
-from abc import abstractmethod
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
-from procjobs.client.connection.sender import FrameSender
 from procjobs.errors import SubmitTimeout, SupervisorLost
 from procjobs.shared import wire
 from procjobs.shared.wire import Frame
 
-REQUEST_TIMEOUT: Final = 30.0
+if TYPE_CHECKING:
+    from procjobs.client.connection.sender import FrameSender
+    from procjobs.client.connection.state import Lifecycle
 
 
-class Asker(FrameSender):
-    """Requests and their replies, which the receiver thread takes in."""
+def request_frame(call: str, number: int = 0, **arguments: Any) -> bytes:
+    """Return the frame of a request; one with the number 0 gets no reply."""
+    return wire.json_frame(Frame.REQUEST, {"call": call, **arguments}, prefix=wire.U32.pack(number))
 
-    def __init__(self, sock: socket.socket, submit_timeout: float) -> None:
-        super().__init__(sock, submit_timeout)
-        self._lock = threading.Lock()
-        self._changed = threading.Condition()
-        self._receiver: threading.Thread | None = None
+
+class RequestChannel:
+    """Requests of any thread, and their replies, which the receiver thread takes in."""
+
+    def __init__(self, sender: FrameSender, lifecycle: Lifecycle) -> None:
+        self._sender = sender
+        self._lifecycle = lifecycle
         self._replies: dict[int, dict[str, Any] | None] = {}
-        self._requests = 0
-        self._accepted = 0
+        self._last_number = 0
 
-    @abstractmethod
-    def _start_receiver(self) -> None:
-        """Start the receiver thread, if it has not been."""
-
-    def request(self, call: str, *, timeout: float | None = REQUEST_TIMEOUT, **arguments: Any) -> dict[str, Any]:
+    def request(self, call: str, timeout: float | None, **arguments: Any) -> dict[str, Any]:
         """Ask the supervisor and wait for its reply; raise SupervisorLost if there is none."""
-        number = self._send_request(call, arguments, expected=True)
-        if self._receiver is None:
-            self._start_receiver()
-        with self._changed:
-            answered = self._changed.wait_for(lambda: self._replies[number] is not None or self.lost, timeout)
+        number = self._send(call, arguments)
+        with self._lifecycle.changed:
+            answered = self._lifecycle.changed.wait_for(
+                lambda: self._replies[number] is not None or self._lifecycle.is_lost, timeout
+            )
             reply = self._replies.pop(number)
         if reply is not None:
             return reply
-        what = "went away before it answered" if answered else f"did not answer within {timeout:g} s"
-        raise SupervisorLost(f"the supervisor {what} ({call})")
+        problem = "went away before it answered" if answered else f"did not answer within {timeout:g} s"
+        raise SupervisorLost(f"the supervisor {problem} ({call})")
 
-    def _send_request(self, call: str, arguments: dict[str, Any], *, expected: bool) -> int:
-        with self._lock:
-            number = 0
-            if expected:
-                self._requests = number = self._requests % 0x7FFF_FFFF + 1
-                self._replies[number] = None
+    def _send(self, call: str, arguments: dict[str, Any]) -> int:
+        with self._sender.lock:
+            self._last_number = number = self._last_number % 0x7FFF_FFFF + 1
+            self._replies[number] = None
             try:
-                self._send(wire.json_frame(Frame.REQUEST, {"call": call, **arguments}, prefix=wire.U32.pack(number)))
+                self._sender.send(request_frame(call, number, **arguments))
             except BaseException:
                 self._replies.pop(number, None)
                 raise
         return number
 
-    def ask_to_stop(self) -> None:
-        """Ask the supervisor to end the pool; nothing is waited for."""
-        with contextlib.suppress(SupervisorLost, SubmitTimeout):
-            self._send_request("stop", {}, expected=False)
-
-    def _take_reply(self, number: int, reply: dict[str, Any]) -> None:
-        with self._changed:
+    def take_reply(self, number: int, reply: dict[str, Any]) -> None:
+        """Let the thread have its reply that waits for it, if there is still one."""
+        with self._lifecycle.changed:
             if number in self._replies:
                 self._replies[number] = reply
-                self._changed.notify_all()
+                self._lifecycle.changed.notify_all()
 
-    def ask_to_cancel(self, job_id: bytes) -> None:
-        """Have a job cancelled; nothing is waited for."""
+    def post(self, call: str, **arguments: Any) -> None:
+        """Ask the supervisor for something that it does without a reply."""
+        with self._sender.lock:
+            self._sender.send(request_frame(call, **arguments))
+
+    def post_stop(self) -> None:
+        """Ask for the end of the pool, if the supervisor can still be asked."""
+        with contextlib.suppress(SupervisorLost, SubmitTimeout):
+            self.post("stop")
+
+    def post_cancel(self, job_id: bytes) -> None:
+        """Ask for the end of a job."""
         try:
-            self._send_request("cancel", {"id": job_id.hex()}, expected=False)
+            self.post("cancel", id=job_id.hex())
         except (SupervisorLost, SubmitTimeout):
             return  # with the supervisor, the job goes too; a stopped one has stopped workers' answers as well
 
-    def sweep_outbox(self) -> None:
-        """Let the pool look into its outbox; nothing is waited for."""
-        self._send_request("sweep", {}, expected=False)
+    def post_acknowledge(self) -> None:
+        """Ask the supervisor to acknowledge at once; by itself it waits a moment for an answer to send along.
 
-    def _ask_for_acknowledgement(self, sequence: int) -> None:
-        """Have the supervisor say at once what it has; by itself it waits a moment for an answer to say it with.
-
-        Nothing is waited for: where the socket takes no more just now, the supervisor says it all the same.
+        Nothing is waited for. Where the socket takes no more just now, the acknowledgement comes all the same.
         """
-        if self._accepted >= sequence or not self._lock.acquire(blocking=False):
-            return
-        try:
-            if not self._unsent and not self.lost:
-                data = wire.json_frame(Frame.REQUEST, {"call": "acknowledge"}, prefix=wire.U32.pack(0))
-                with contextlib.suppress(OSError):  # it has gone; the receiver sees it too
-                    sent = self._try_send(data, None)
-                    self._unsent = data[sent:] if sent else b""
-        finally:
-            self._lock.release()
+        if self._sender.lock.acquire(blocking=False):
+            try:
+                self._sender.send_if_free(request_frame("acknowledge"))
+            finally:
+                self._sender.lock.release()

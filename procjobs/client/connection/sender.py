@@ -1,35 +1,44 @@
-"""Frames out: each is sent whole, or its rest is kept and sent before anything else. The caller holds a lock."""
+"""Frames out: each is sent whole, or its rest is kept and sent before anything else."""
 
 from __future__ import annotations
 
 import select
 import socket
-from typing import Final
+import threading
+from typing import TYPE_CHECKING, Final
 
+from procjobs.client.connection.state import OPEN, ConnectionState
 from procjobs.clock import monotonic
 from procjobs.errors import SubmitTimeout, SupervisorLost
+
+if TYPE_CHECKING:
+    from procjobs.client.connection.state import Lifecycle
 
 _FLAGS: Final = int(socket.MSG_DONTWAIT) | int(socket.MSG_NOSIGNAL)
 
 
 class FrameSender:
-    """The sending half of a connection. `_unsent` is what is left of a frame of which a part was sent."""
+    """The sending half of a connection. `unsent` is the rest of a frame of which a part was sent.
 
-    def __init__(self, sock: socket.socket, submit_timeout: float) -> None:
+    Its methods, and whatever is done together with them, run under `lock`.
+    """
+
+    def __init__(self, sock: socket.socket, submit_timeout: float, lifecycle: Lifecycle) -> None:
+        self.lock = threading.Lock()
+        self.unsent = b""
         self._socket = sock
         self._submit_timeout = submit_timeout
-        self.lost = False
-        self._unsent = b""
+        self._lifecycle = lifecycle
 
-    def _send(self, data: bytes, fd: int | None = None) -> None:
-        """Send a frame, and a descriptor with it, waiting for room at most `submit_timeout` for it and what is before it.
+    def send(self, data: bytes, fd: int | None = None) -> None:
+        """Send a frame, and a descriptor with it, behind the rest of the one before; wait at most `submit_timeout` for each.
 
         Raise SubmitTimeout, and SupervisorLost if the other side has gone.
         """
-        if self.lost:
+        if self._lifecycle.state is not OPEN and self._lifecycle.is_lost:
             raise SupervisorLost("the connection to the supervisor was lost")
         try:
-            if self._unsent:
+            if self.unsent:
                 self._send_rest(None)
             sent = self._try_send(data, fd)
             if sent == len(data):
@@ -37,11 +46,20 @@ class FrameSender:
             if sent == 0:
                 self._wait_writable(monotonic() + self._submit_timeout)
                 sent = self._try_send(data, fd)
-            self._unsent = data[sent:]
+            self.unsent = data[sent:]
             self._send_rest(data)
         except (BrokenPipeError, ConnectionResetError):
-            self.lost = True  # the receiver sees it too, and settles what is awaited
+            self._lifecycle.move_to(ConnectionState.LOST)  # the receiver sees it too, and settles what is awaited
             raise SupervisorLost("the supervisor has gone") from None
+
+    def send_if_free(self, data: bytes) -> None:
+        """Send a frame where the socket takes it just now, and begin it only if nothing else is under way."""
+        if not self.unsent and not self._lifecycle.is_lost:
+            try:
+                sent = self._try_send(data, None)
+            except OSError:
+                return  # the supervisor has gone; the receiver sees it too
+            self.unsent = data[sent:] if sent else b""
 
     def _try_send(self, data: bytes, fd: int | None) -> int:
         try:
@@ -52,16 +70,16 @@ class FrameSender:
             return 0
 
     def _send_rest(self, own: bytes | None) -> None:
-        """Send what is left of a frame. If time runs out before any of `own` was sent, it is taken back."""
+        """Send the rest of a frame. If time runs out before any of `own` was sent, it is taken back."""
         deadline = monotonic() + self._submit_timeout
-        while self._unsent:
+        while self.unsent:
             try:
                 self._wait_writable(deadline)
             except SubmitTimeout:
-                if own is not None and len(self._unsent) == len(own):
-                    self._unsent = b""
+                if own is not None and len(self.unsent) == len(own):
+                    self.unsent = b""
                 raise
-            self._unsent = self._unsent[self._try_send(self._unsent, None) :]
+            self.unsent = self.unsent[self._try_send(self.unsent, None) :]
 
     def _wait_writable(self, deadline: float) -> None:
         poll = select.poll()

@@ -1,0 +1,175 @@
+"""A supervisor is lost: which of its jobs its successor gets, and how the others end.
+
+1. The receiver thread of the lost connection alone decides, once it has read all that had arrived.
+2. A job goes to the successor only if it is certain that no worker has begun it, and that none will: the supervisor has
+   ended, and either the job has no row in its table, or its workers have ended too and none has marked that it began.
+   A row that the kill has torn, a fact that cannot be known, and a process that has not ended after a second count as begun.
+3. With a store, all that was not acknowledged goes to the successor: a job that the store does not have has not run. The
+   successor is asked for the answers of the others.
+4. A handle is entered with the new connection before it leaves the old one, so there is always a receiver that will
+   settle it. If the new connection is lost as well, all of this happens again there, and not on top of the first time.
+5. The pool's lock is taken before a connection's, never while one is held.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
+
+from procjobs.client.connection.handle import Handle
+from procjobs.client.connection.unacknowledged import Unacknowledged
+from procjobs.clock import monotonic
+from procjobs.errors import PoolClosed, SupervisorLost
+from procjobs.host import process
+
+if TYPE_CHECKING:
+    from procjobs.client.connection.state import Lifecycle
+    from procjobs.shared.table.post_mortem import PostMortemTable
+
+OnLost: TypeAlias = Callable[[Unacknowledged, deque[Handle]], None]
+"""Lets a successor have submissions, and asks it for the answers of jobs that are kept in the store.
+
+What the successor has got is taken out of both. If it was lost in turn before that, both may be as they were. Raises
+whatever keeps this process from a successor.
+"""
+
+_END_TIMEOUT: Final = 1.0
+"""How long the end of a supervisor and its workers is waited for. The kernel kills them together; it takes milliseconds."""
+
+
+class NoTable:
+    """Stands for a table that is not mapped here: no job is known to be unbegun."""
+
+    supervisor_pid: Final = 0
+
+    def look_back(self, job_id: bytes) -> NoReturn:
+        """Fail: nobody asks about a job of a supervisor that is not known to have ended."""
+        raise LookupError(job_id)
+
+    def worker_pids(self) -> list[int]:
+        """Return the pids of the workers that may run jobs."""
+        return []
+
+
+NO_TABLE: Final = NoTable()
+
+
+class Failover:
+    """The decisions about the jobs of one lost connection, for its receiver thread."""
+
+    def __init__(
+        self,
+        route: object,
+        handles: MutableMapping[bytes, Handle],
+        waiting: Unacknowledged,
+        welcome: dict[str, Any],
+        table: PostMortemTable | NoTable,
+        lifecycle: Lifecycle,
+    ) -> None:
+        self._route = route
+        self._handles = handles
+        self._waiting = waiting
+        self._supervisor_pid: int = welcome["pid"]
+        self._result_ttl: float = welcome["settings"]["result_ttl"]
+        self._has_store = welcome["settings"].get("store") is not None
+        self._table = table
+        self._lifecycle = lifecycle
+
+    def move_to_successor(self, on_lost: OnLost) -> Exception | None:
+        """Let the successor have the jobs that are its due; return the reason why it could not have all of them."""
+        return self._move_with_store(on_lost) if self._has_store else self._move_unbegun(on_lost)
+
+    def _move_unbegun(self, on_lost: OnLost) -> Exception | None:
+        waiting = self._waiting
+        oldest = monotonic() - self._result_ttl  # an older one may have ended and lost its row
+        waiting.keep({job_id for job_id in waiting.resendable(oldest) if job_id in self._handles})
+        self._abandon_others(None)
+        waiting.keep(find_unbegun(waiting.job_ids(), self._table))
+        self._abandon_others(None)
+        try:
+            while waiting:
+                on_lost(waiting, deque())
+        except Exception as error:  # noqa: BLE001 - whatever keeps this thread from a successor, the handles say it
+            return error
+        return None
+
+    def _move_with_store(self, on_lost: OnLost) -> Exception | None:
+        waiting = self._waiting
+        waiting.keep({job_id for job_id in waiting.resendable(0.0) if job_id in self._handles})
+        sent_again = waiting.job_ids()
+        acknowledged = [handle for job_id, handle in list(self._handles.items()) if job_id not in sent_again]
+        kept = deque(handle for handle in acknowledged if handle.is_awaited_from(self._route))
+        try:
+            while waiting or kept:
+                on_lost(waiting, kept)
+        except Exception as error:  # noqa: BLE001 - as in _move_unbegun
+            return error
+        for handle in acknowledged:
+            self._handles.pop(handle.raw_id, None)
+        return None
+
+    def abandon_all(self, problem: Exception | None) -> None:
+        """End everything that is still awaited; `problem` is the reason why a successor could not have it."""
+        self._waiting.keep(set())
+        self._abandon_others(problem)
+
+    def _abandon_others(self, problem: Exception | None) -> None:
+        """End every job that does not wait for a successor."""
+        waiting = self._waiting.job_ids()
+        for job_id in [job_id for job_id in list(self._handles) if job_id not in waiting]:
+            handle = self._handles.pop(job_id, None)
+            if handle is None or not handle.is_awaited_from(self._route):
+                continue
+            if self._lifecycle.is_closing:
+                handle.abandon(PoolClosed(f"the pool was shut down while job {handle.id} was awaited"))
+            else:
+                handle.abandon(self._describe_loss(handle, problem))
+
+    def _describe_loss(self, handle: Handle, problem: Exception | None) -> SupervisorLost:
+        who = f"the supervisor (pid {self._supervisor_pid}) went away before"
+        job = f"job {handle.id} {handle.name}"
+        if problem is None:
+            return SupervisorLost(
+                f"{who} {job} was answered; whether it ran is not known. Submit it again if that does no harm"
+            )
+        if self._has_store:
+            text = (
+                f"{who} {job} was answered, about which nothing is heard from a successor: {problem}. If the store has it, "
+                f"it runs when the pool is started again, and pool.job({handle.id!r}) has its answer"
+            )
+        else:
+            text = f"{who} it took {job}, which could not be sent to a successor: {problem}. The job has not run"
+        error = SupervisorLost(text)
+        error.__cause__ = problem
+        return error
+
+
+def find_unbegun(job_ids: AbstractSet[bytes], table: PostMortemTable | NoTable) -> set[bytes]:
+    """Return those jobs that no worker of a lost supervisor has begun, or ever will. Blocks for a second at most."""
+    deadline = monotonic() + _END_TIMEOUT
+    if not job_ids or not _have_ended([table.supervisor_pid], deadline):
+        return set()
+    taken = {job_id for job_id in job_ids if table.look_back(job_id).has_row}
+    begun = taken
+    if taken and _have_ended(table.worker_pids(), deadline):
+        begun = {job_id for job_id in taken if table.look_back(job_id).may_have_begun}
+    return set(job_ids) - begun
+
+
+def _have_ended(pids: Iterable[int], deadline: float) -> bool:
+    """Wait for the end of these processes; return whether it is certain that all have ended. A pid of 0 is not known."""
+    for pid in pids:
+        try:
+            pidfd = process.try_open_pidfd(pid)
+        except OSError:  # EINVAL for 0; EMFILE
+            return False
+        if pidfd is None:
+            continue
+        has_ended = process.wait_for_pidfd(pidfd, deadline - monotonic())
+        os.close(pidfd)
+        if not has_ended:
+            return False
+    return True

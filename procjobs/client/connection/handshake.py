@@ -1,0 +1,70 @@
+"""The first frames of a connection: a process introduces itself, and the supervisor welcomes or refuses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import Any, Final, NamedTuple
+
+from procjobs.client.connection.receiver import READ_BYTES
+from procjobs.errors import SupervisorLost, SupervisorRefused
+from procjobs.shared import wire
+from procjobs.shared.wire import BODY, Frame, FrameReader, WireError
+
+_REPLY_TIMEOUT: Final = 30.0
+
+
+class Greeting(NamedTuple):
+    """What the supervisor said of itself, its newest problem, and the reader with the bytes that came behind that."""
+
+    welcome: dict[str, Any]
+    problem: str | None
+    reader: FrameReader
+
+
+def say_hello(sock: socket.socket, generation: str, spec_fd: int, executable: str) -> Greeting:
+    """Introduce this process; raise SupervisorRefused or SupervisorLost if that does not end in a welcome."""
+    text = json.dumps({"pid": os.getpid(), "generation": generation, "executable": executable}).encode()
+    body = wire.MAGIC + wire.WIRE_VERSION.to_bytes(2, "little") + text
+    try:
+        socket.send_fds(sock, [wire.frame(Frame.HELLO, body, descriptors=1)], [spec_fd])
+        sock.settimeout(_REPLY_TIMEOUT)
+        greeting = _read_welcome(sock)
+    except TimeoutError:
+        raise SupervisorLost(
+            f"the supervisor did not answer within {_REPLY_TIMEOUT:g} s: is it stopped (SIGSTOP)?"
+        ) from None
+    except (OSError, WireError) as error:
+        raise SupervisorLost(f"the supervisor ended while this process said hello: {error}") from error
+    sock.settimeout(None)
+    return greeting
+
+
+def _read_welcome(sock: socket.socket) -> Greeting:
+    reader = FrameReader()
+    welcome: dict[str, Any] = {}
+    problem: str | None = None
+    while not welcome:
+        data = sock.recv(READ_BYTES)
+        if not data:
+            raise SupervisorLost("the supervisor closed the connection instead of a welcome; see the pool's log")
+        for kind, raw, _ in reader.feed(data):
+            if kind == Frame.REFUSED:
+                raise SupervisorRefused(str(wire.parse_json(raw[BODY:]).get("message")))
+            if kind == Frame.WELCOME:
+                welcome = _check_welcome(wire.parse_json(raw[BODY:]))
+                problem = welcome["problem"]
+            elif kind == Frame.NOTICE:
+                problem = wire.parse_json(raw[BODY:]).get("problem")
+    return Greeting(welcome, problem, reader)
+
+
+def _check_welcome(welcome: dict[str, Any]) -> dict[str, Any]:
+    """Return a welcome that says what is needed later; raise WireError for any other."""
+    settings = welcome.get("settings")
+    known = settings if isinstance(settings, dict) else {}
+    numbers = welcome.get("pid"), known.get("result_ttl"), known.get("max_queued")
+    if "problem" not in welcome or not all(isinstance(number, int | float) for number in numbers):
+        raise WireError("a WELCOME without the pid, the settings or the problem")
+    return welcome

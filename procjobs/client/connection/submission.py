@@ -1,0 +1,126 @@
+"""One call on its way to a supervisor, and the terms on which it was submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from procjobs.clock import wall
+from procjobs.errors import ConfigurationError
+from procjobs.shared.config import check_seconds
+from procjobs.shared.wire import HEADER, SUBMIT
+
+if TYPE_CHECKING:
+    from procjobs.client.connection.handle import Handle
+    from procjobs.client.connection.kinds import Kind
+    from procjobs.shared.config import JobOptions
+
+Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""(function, args, kwargs)."""
+
+_MAX_KEY_BYTES: Final = 200
+_AT_ONCE: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """When and with which options jobs run that are submitted through one object: `Pool.options` has the words for them.
+
+    `changes` are those to the default options. `unique` is for how many seconds after its submission a job is to be the
+    only one of its key, ended or not; None if others with its key may be submitted.
+    """
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    delay: float = 0.0
+    at: float | None = None
+    expires: float = 0.0
+    key: bytes = b""
+    unique: float | None = None
+
+    def but(self, changes: Mapping[str, Any]) -> Terms:
+        """Return these terms with changes, which have the names of `Pool.options`; raise ConfigurationError."""
+        rest = dict(changes)
+        delay = check_seconds("delay", rest.pop("delay", self.delay), zero=True, optional=False) or 0.0
+        at = rest.pop("at", self.at)
+        if at is not None and delay:
+            raise ConfigurationError("delay and at contradict each other: give one of them")
+        if hasattr(at, "timestamp"):
+            at = at.timestamp()
+        check_seconds("at", at, zero=True)
+        expires = check_seconds("expires", rest.pop("expires", self.expires or None)) or 0.0
+        key = _check_key(rest.pop("key", None)) or self.key
+        unique = _check_unique(rest.pop("unique", None), self.unique)
+        if unique is not None and not key:
+            raise ConfigurationError("unique= needs a key=, which says what the job is the only one of")
+        return Terms({**self.changes, **rest}, delay, at, expires, key, unique)
+
+
+def _check_key(key: object) -> bytes:
+    """Return a key as it travels: its UTF-8, or a digest of one that is long."""
+    if key is None:
+        return b""
+    if not isinstance(key, str) or not key:
+        raise ConfigurationError(f"key={key!r}: expected text that is the same for jobs of which one at a time may run")
+    text = key.encode(errors="surrogatepass")
+    if len(text) <= _MAX_KEY_BYTES:
+        return text
+    import hashlib
+
+    return hashlib.sha256(text).digest()
+
+
+def _check_unique(unique: object, inherited: float | None) -> float | None:
+    if unique is None or unique is False:
+        return inherited if unique is None else None
+    if unique is True:
+        return 0.0
+    return check_seconds("unique", unique)
+
+
+class Submission:
+    """A call with its handle and kind; once it is sent, its frame and a descriptor, kept until it is acknowledged.
+
+    One is made for every job, with slots because that is quick. `call` is emptied when the frame is sent, so that arguments
+    live no longer than the caller wants. A submission without a frame cannot be sent again.
+    """
+
+    __slots__ = ("call", "delay", "fd", "frame", "handle", "kind", "options", "sent_at", "terms")
+
+    def __init__(self, handle: Handle, kind: Kind, options: JobOptions, call: Call | None, terms: Terms) -> None:
+        self.handle = handle
+        self.kind = kind
+        self.options = options
+        self.call = call
+        self.terms = terms
+        self.delay = terms.delay if terms.at is None else max(terms.at - wall(), 0.0)
+        self.frame = b""
+        self.fd: int | None = None
+        self.sent_at = 0.0
+
+    def without_frame(self) -> Submission:
+        """Return the record that stands for a submission whose frame was sent in part and then given up."""
+        rest = Submission(self.handle, self.kind, self.options, None, self.terms)
+        rest.sent_at = self.sent_at
+        return rest
+
+    def renewed(self, kind: Kind, now: float) -> Submission:
+        """Return the submission for another connection: the kind's number there, times shorter by what has passed."""
+        job_id, _, delay, expires, key_length = SUBMIT.unpack_from(self.frame, HEADER.size)
+        elapsed = now - self.sent_at
+        rest = max(expires - elapsed, _AT_ONCE) if expires else 0.0
+        head = SUBMIT.pack(job_id, kind.number, max(delay - elapsed, 0.0), rest, key_length)
+        renewed = Submission(self.handle, kind, self.options, None, self.terms)
+        renewed.frame = self.frame[: HEADER.size] + head + self.frame[HEADER.size + SUBMIT.size :]
+        renewed.fd = self.fd
+        renewed.sent_at = now
+        return renewed
+
+    def can_be_sent_again(self) -> bool:
+        """Return whether all of it is still here: the frame, and the descriptor if it has one."""
+        return self.fd is not None or bool(self.frame and not HEADER.unpack_from(self.frame)[2])
+
+    def has_expired(self, now: float) -> bool:
+        """Return whether the job is not to be started any more."""
+        expires: float = SUBMIT.unpack_from(self.frame, HEADER.size)[3]
+        return 0 < expires <= now - self.sent_at

@@ -1,0 +1,323 @@
+"""Links between a pool's face and its supervisor: the connection that is made when it is needed, and the shared table.
+
+A link knows nothing of the faces that hold it. It is made anew after a fork, in which the connection stays the parent's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import warnings
+import weakref
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Final
+
+from procjobs.client import launcher
+from procjobs.client.connection.connection import Connection
+from procjobs.client.connection.handshake import say_hello
+from procjobs.clock import monotonic
+from procjobs.errors import ConfigurationError, PoolClosed, PoolDegraded, SettingsDiffer, SupervisorLost
+from procjobs.host import payload, process
+from procjobs.shared.config import PoolSettings
+from procjobs.shared.store_address import hide_password
+from procjobs.shared.table.post_mortem import PostMortemTable
+
+if TYPE_CHECKING:
+    import socket
+    from collections import deque
+    from collections.abc import Mapping
+
+    from procjobs.client.code import Code
+    from procjobs.client.connection.connection import OnNotice
+    from procjobs.client.connection.failover import OnLost
+    from procjobs.client.connection.handle import Handle
+    from procjobs.client.connection.handshake import Greeting
+    from procjobs.client.connection.unacknowledged import Unacknowledged
+    from procjobs.host.rundir import RunDir
+    from procjobs.settings.plan import Plan
+
+STOP_TIMEOUT: Final = 30.0
+"""How long the end of a supervisor is waited for, beyond the grace period of its jobs."""
+
+_links: weakref.WeakSet[PoolLink] = weakref.WeakSet()
+
+
+class Link(ABC):
+    """The connection to the supervisor of one pool and the pool's table. `label` names the pool in messages."""
+
+    def __init__(self, name: str | None, label: str, directory: RunDir, table: PostMortemTable | None) -> None:
+        """A pool without a name is private to the process that made it."""
+        self.name = name
+        self.label = label
+        self.directory = directory
+        self.lock = threading.RLock()
+        self.closed = False
+        self.connection: Connection | None = None
+        self.table = table
+
+    @abstractmethod
+    def connect(self) -> Connection:
+        """Return the connection to the supervisor, made if there is none that works."""
+
+    def read_table(self) -> PostMortemTable:
+        """Return the table as it is mapped here; raise PoolClosed once the pool was let go of."""
+        table = self.table
+        if self.closed or table is None:
+            raise PoolClosed(f"{self.label} was shut down; make a new Pool")
+        return table
+
+    def renew_table(self, table: PostMortemTable) -> PostMortemTable:
+        """Return the table of the supervisor that runs now, where another one has begun since `table` was mapped."""
+        with self.lock:
+            if self._was_replaced(table):
+                self.table = PostMortemTable(self.directory.table, loads=payload.loads)
+            return self.read_table()
+
+    def _was_replaced(self, table: PostMortemTable) -> bool:
+        try:
+            return table is self.table and table.file_id != os.stat(self.directory.table).st_ino
+        except FileNotFoundError:
+            return False
+
+
+class Linked:
+    """Base of the halves of a pool that read and ask through its link."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+
+def greet(sock: socket.socket, code: Code, directory: RunDir) -> Greeting:
+    """Say hello for a process with this code; raise SupervisorRefused or SupervisorLost."""
+    spec_fd = launcher.memory_file(json.dumps(code.spec).encode(), directory.base)
+    try:
+        return say_hello(sock, code.key, spec_fd, launcher.interpreter())
+    finally:
+        os.close(spec_fd)
+
+
+def map_table(directory: RunDir, supervisor_pid: int) -> PostMortemTable:
+    """Return the table of the supervisor that has just answered; raise SupervisorLost if there is no such table."""
+    with contextlib.suppress(FileNotFoundError):
+        table = PostMortemTable(directory.table, loads=payload.loads)
+        if table.supervisor_pid == supervisor_pid:
+            return table
+    raise SupervisorLost("the supervisor was replaced in the very moment when it was reached")
+
+
+class PoolLink(Link):
+    """The link of a `Pool`: it starts the supervisor if need be, and moves on to its successor if it is lost.
+
+    The supervisor of a private pool is a child of this process.
+    """
+
+    def __init__(self, plan: Plan, code: Code, label: str, directory: RunDir) -> None:
+        super().__init__(plan.name, label, directory, None)
+        self.plan = plan
+        self.code = code
+        self._owner_pid = os.getpid()
+        self._child_pid: int | None = None
+        self._retired: list[Connection] = []
+        self._finalizer: weakref.finalize[..., PoolLink] = weakref.finalize(self, _nothing)
+        _links.add(self)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the pool belongs to the process that made it."""
+        return self.name is None
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether the pool is private and this process made it."""
+        return self.name is None and os.getpid() == self._owner_pid
+
+    # To a supervisor --------------------------------------------------------------------------------------------
+
+    def connect(self) -> Connection:
+        """Return the connection to the supervisor, made if there is none; start the supervisor if need be."""
+        with self.lock:
+            if self.closed:
+                raise PoolClosed(f"{self.label} was shut down; make a new Pool")
+            connection = self.connection
+            if connection is not None and not connection.lost:
+                return connection
+            if connection is not None:
+                connection.retire()  # not waited for: its receiver may be waiting for this very lock
+                self._retired = [former for former in self._retired if former.is_receiving()] + [connection]
+                self._reap_child()
+            connection, greeting, table = self._reach_supervisor()
+            self._finalizer.detach()
+            self._finalizer = weakref.finalize(self, _let_go, connection, self._child_pid, self.is_owner)
+            self._finalizer.atexit = False
+            # The table before is not closed: another thread may be reading it. It goes with its last reader.
+            self.table = table
+            self.connection = connection
+            self._compare_settings(greeting.welcome["settings"])
+            _warn_of(self.label, greeting.problem)
+            return connection
+
+    def _reach_supervisor(self) -> tuple[Connection, Greeting, PostMortemTable]:
+        """Return a connection that has said hello; one to a supervisor that was just ending is tried again."""
+        deadline = monotonic() + launcher.START_TIMEOUT
+        while True:
+            sock = self._reach_socket()
+            try:
+                greeting = greet(sock, self.code, self.directory)
+                table = map_table(self.directory, greeting.welcome["pid"])
+            except BaseException as error:
+                sock.close()
+                self._reap_child()
+                if not isinstance(error, SupervisorLost) or monotonic() > deadline:
+                    raise
+            else:
+                return self._make_connection(sock, greeting, table), greeting, table
+
+    def _reach_socket(self) -> socket.socket:
+        if self.is_private and not self.is_owner:
+            sock = launcher.try_connect(self.directory)
+            if sock is None:
+                raise PoolClosed("the process that made this private pool has ended it")
+        else:
+            sock, self._child_pid = launcher.reach(
+                self.directory, self.plan.for_supervisor, private=self.is_private
+            )
+        return sock
+
+    def _make_connection(self, sock: socket.socket, greeting: Greeting, table: PostMortemTable) -> Connection:
+        return Connection(
+            sock, greeting, table, self.directory.path, submit_timeout=self.plan.client.submit_timeout,
+            on_lost=_move_weakly(self), on_notice=_warn_about(self.label),
+        )  # fmt: skip
+
+    def _compare_settings(self, running: Mapping[str, Any]) -> None:
+        """Warn (or raise, if strict) where settings that were given here are not those of the running pool."""
+        there = PoolSettings.from_json(running)
+        different = there.differences(self.plan.asked_of(there))
+        if different:
+            text = ", ".join(f"{n}={theirs!r} ({self._here(n)}{asked!r})" for n, (theirs, asked) in different.items())
+            message = f"pool {self.name!r} is running with other settings, which hold: {hide_password(text)}"
+            if self.plan.client.strict:
+                self.leave()
+                raise ConfigurationError(message)
+            warnings.warn(message, SettingsDiffer, stacklevel=4)
+
+    def _here(self, setting: str) -> str:
+        origin = self.plan.origin(setting)
+        return "here " if origin.kind == "argument" else f"by {origin.where} "
+
+    def move_to_successor(self, waiting: Unacknowledged, kept: deque[Handle]) -> None:
+        """Let the supervisor there is now have the jobs of a lost one; those that it could not take stay in `waiting`.
+
+        It is asked for the answers of those `kept` in the store.
+
+        For the receiver thread of the lost connection. Where warnings are errors there is nobody to catch them here; once
+        one was given, the connection stands, and the next call finds it.
+        """
+        with contextlib.suppress(Warning):
+            self.connect()
+            waiting.end_expired()
+            with self.lock:  # so a shutdown finds the jobs with the one connection or with the other
+                self.connect().take_over(waiting, kept)
+
+    def worker_count(self) -> int:
+        """Return how many workers the pool has at the most, as it was when this process connected."""
+        min_and_max: tuple[int, int] = self.connect().welcome["settings"]["workers"]
+        return min_and_max[1]
+
+    # The end ----------------------------------------------------------------------------------------------------
+
+    def mark_closed(self) -> bool:
+        """Let nobody connect any more; return whether that was so before."""
+        with self.lock:
+            was_closed, self.closed = self.closed, True
+            return was_closed
+
+    def connect_last(self) -> Connection | None:
+        """Return the connection for the end of the pool, None if there never was one, and let nobody connect after this."""
+        with self.lock:
+            connection = self.connection if self.closed else self.connect()
+            self.closed = True
+            return connection
+
+    def leave(self) -> None:
+        """Let go of a pool that others may use; answers that are awaited here still come."""
+        self.mark_closed()
+        self._finalizer.detach()
+        if self.connection is not None:
+            self.connection.close_when_idle()
+
+    def release(self, connection: Connection) -> None:
+        """Close the last connection, and wait for the end of those before it and of the supervisor that is a child."""
+        self._finalizer.detach()
+        connection.close()
+        for former in self._retired:
+            former.wait_for_end(None)
+        self.table = None
+        if self._reap_child():
+            launcher.wait_for_end(self.directory, STOP_TIMEOUT)
+
+    def _reap_child(self) -> bool:
+        """Reap the supervisor of a private pool, if it is a child of this process; return whether it was."""
+        child, self._child_pid = self._child_pid, None
+        if child is not None:
+            process.wait_for_child(child, STOP_TIMEOUT)
+        return child is not None
+
+    def forget_parent(self) -> None:
+        """Forget the parent's connection after a fork; this process makes its own when it needs one."""
+        self.lock = threading.RLock()
+        self._child_pid = None
+        self._finalizer.detach()
+        for connection in [*self._retired, self.connection]:
+            if connection is not None:
+                connection.close_inherited()
+        self._retired = []
+        self.connection = None
+
+
+def _nothing() -> None:
+    pass
+
+
+def _move_weakly(link: PoolLink) -> OnLost:
+    """Return the link's `move_to_successor` for a connection, whose receiver must not keep a forgotten pool alive.
+
+    Handles keep it alive, through their pool, so the link is there as long as there is a job to move.
+    """
+    reference = weakref.ref(link)
+
+    def move(waiting: Unacknowledged, kept: deque[Handle]) -> None:
+        present = reference()
+        if present is None:
+            raise PoolClosed("nobody holds the pool any more")
+        present.move_to_successor(waiting, kept)
+
+    return move
+
+
+def _warn_about(label: str) -> OnNotice:
+    return lambda problem: _warn_of(label, problem)
+
+
+def _warn_of(label: str, problem: str | None) -> None:
+    if problem:
+        warnings.warn(f"{label} cannot run jobs at the moment: {problem}", PoolDegraded, stacklevel=2)
+
+
+def _let_go(connection: Connection, child_pid: int | None, is_owner: bool) -> None:
+    """Let go of a pool that was forgotten without a shutdown; nobody holds a handle of its jobs either."""
+    if is_owner:
+        connection.requests.post_stop()
+    connection.close()
+    if child_pid is not None:
+        process.wait_for_child(child_pid, STOP_TIMEOUT)
+
+
+def _after_fork() -> None:
+    for link in list(_links):
+        link.forget_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)

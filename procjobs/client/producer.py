@@ -1,0 +1,157 @@
+"""From a call to a job at the supervisor: its options, whether there is room for it, and the key that is its own."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from procjobs.client import orm_arguments
+from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE, function_name
+from procjobs.client.connection.state import OPEN
+from procjobs.client.connection.submission import Call, Submission, Terms
+from procjobs.client.job import Job, StatusSource
+from procjobs.clock import monotonic
+from procjobs.errors import ConfigurationError, QueueFull, SupervisorLost, UnknownJob
+from procjobs.shared.ids import new_id
+from procjobs.shared.queues import refuse_queue
+
+if TYPE_CHECKING:
+    from procjobs.client.connection.connection import Connection
+    from procjobs.client.link import PoolLink
+    from procjobs.shared.config import JobOptions
+
+_MAX_UNCHECKED: Final = 100
+"""The most submissions between two looks at how many jobs wait."""
+_CHECK_INTERVAL: Final = 0.001
+_MAX_CACHED_OPTIONS: Final = 1000
+
+
+class Producer:
+    """Submits calls over the link of a pool."""
+
+    def __init__(self, link: PoolLink) -> None:
+        self.link = link
+        self._defaults = link.plan.job_defaults
+        self._cached_options: dict[Any, JobOptions] = {}
+        self._unchecked_until, self._check_due_at = 0, 0.0
+
+    def submit(self, source: StatusSource, call: Call, terms: Terms, handle: Job[Any] | None = None) -> Job[Any]:
+        """Submit a call; return its handle, a new one if none is given."""
+        fn = call[0]
+        if not callable(fn):
+            raise TypeError(f"{fn!r} cannot be called; submit() takes a function and its arguments")
+        if orm_arguments.ORM in sys.modules:
+            orm_arguments.refuse(*call)
+        options = self._defaults
+        own = getattr(fn, OPTIONS_ATTRIBUTE, None)
+        if own or terms.changes:
+            options = self.merged_options(own or {}, terms.changes)
+        link = self.link
+        connection = link.connection
+        if connection is None or connection.lifecycle.state is not OPEN or link.closed:
+            connection = link.connect()
+        if connection.sent >= self._unchecked_until or monotonic() >= self._check_due_at:
+            self._check_capacity(connection)
+        try:
+            return _send(connection, source, call, options, terms, handle)
+        except SupervisorLost:  # it had gone before the job was sent whole, so the job cannot have run
+            return _send(link.connect(), source, call, options, terms, handle)
+
+    # Unique jobs ------------------------------------------------------------------------------------------------
+
+    def submit_unique(self, source: StatusSource, call: Call, terms: Terms) -> Job[Any]:
+        """Submit a call unless a job has its key; return that one's handle then. Waits for the supervisor's reply."""
+        fn = call[0]
+        options = self.merged_options(getattr(fn, OPTIONS_ATTRIBUTE, None) or {}, terms.changes)
+        job: Job[Any] = Job(source, new_id(), options.name or function_name(fn))
+        try:
+            connection, holder = self._claim_key(job, terms)
+        except SupervisorLost:  # nothing has come of it; its successor is asked
+            connection, holder = self._claim_key(job, terms)
+        if holder != job.raw_id:
+            connection.expect_no_more(job.raw_id)
+            return connection.watch(Job(source, holder, job.name))
+        try:
+            return self.submit(source, call, terms, job)
+        except BaseException:
+            connection.expect_no_more(job.raw_id)
+            job.abandon(UnknownJob(f"job {job.id} {job.name}, which has the key, was not submitted"))
+            with contextlib.suppress(SupervisorLost):
+                connection.request("release_key", id=job.raw_id.hex())
+            raise
+
+    def _claim_key(self, job: Job[Any], terms: Terms) -> tuple[Connection, bytes]:
+        """Return the connection that was asked, and the id of the job that holds the key.
+
+        Another thread may hear of this job before it is submitted, and is to find its handle.
+        """
+        connection = self.link.connect()
+        connection.expect(job)
+        claim: dict[str, Any] = {"key": terms.key.hex(), "id": job.raw_id.hex(), "seconds": terms.unique}
+        return connection, bytes.fromhex(connection.request("claim_key", **claim)["id"])
+
+    # Options ----------------------------------------------------------------------------------------------------
+
+    def merged_options(self, own: Mapping[str, Any], changes: Mapping[str, Any]) -> JobOptions:
+        """Return the options of a job: one object for the same ones, so that the connection recognises it."""
+        merged = {**own, **changes}
+        key = tuple(sorted(merged.items()))
+        options = self._cached_options.get(key)
+        if options is None:
+            if len(self._cached_options) > _MAX_CACHED_OPTIONS:
+                self._cached_options.clear()
+            options = self._cached_options[key] = self._defaults.but(merged)
+            self._check_queue(options)
+        return options
+
+    def check_options(self, changes: Mapping[str, Any]) -> None:
+        """Raise ConfigurationError for options that no job can have."""
+        self._check_queue(self._defaults.but(changes))
+
+    def _check_queue(self, options: JobOptions) -> None:
+        """Raise ConfigurationError for a queue that the pool does not have, as far as is known here."""
+        connection = self.link.connection
+        if options.queue is not None and connection is not None:
+            rejection = refuse_queue(options.queue, connection.welcome["settings"].get("queues", {}), self.link.name)
+            if rejection:
+                raise ConfigurationError(rejection)
+
+    # Capacity ---------------------------------------------------------------------------------------------------
+
+    def _check_capacity(self, connection: Connection) -> None:
+        """Raise QueueFull if the pool has as many waiting jobs as it takes.
+
+        The counters are exact for what has been acknowledged. Near the bound, submissions under way may or may not be among
+        them, and their acknowledgement is waited for. Far from it, the next look is due after some submissions or a
+        millisecond: a look costs 2 us, and the supervisor has the last word.
+        """
+        max_queued = connection.welcome["settings"]["max_queued"]
+        waiting = self._count_waiting()
+        if waiting < max_queued <= waiting + connection.unaccepted():
+            connection.wait_all_accepted(self.link.plan.client.submit_timeout)
+            waiting = self._count_waiting()
+        capacity = max_queued - waiting - connection.unaccepted()
+        self._unchecked_until = connection.sent + min(capacity // 8, _MAX_UNCHECKED)
+        self._check_due_at = monotonic() + _CHECK_INTERVAL
+        if waiting >= max_queued:
+            raise QueueFull(
+                f"{self.link.label} has {waiting} jobs waiting, as many as max_queued allows; try again later",
+                queued=waiting,
+                max_queued=max_queued,
+                estimated_wait=self.link.read_table().counters().estimated_wait,
+            )
+
+    def _count_waiting(self) -> int:
+        counters = self.link.read_table().counters()
+        return counters.queued + counters.scheduled
+
+
+def _send(
+    connection: Connection, source: StatusSource, call: Call, options: JobOptions, terms: Terms, handle: Job[Any] | None
+) -> Job[Any]:
+    kind = connection.register(call[0], options)
+    job: Job[Any] = handle or Job(source, new_id(), kind.name)
+    connection.submit(Submission(job, kind, options, call, terms))
+    return job
