@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session, registry
 
 from procjobs.client import orm_arguments
 from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE
-from procjobs.client.connection.submission import Submission
+from procjobs.client.connection.submission import submission_of
 from procjobs.client.job import Job
 from procjobs.clock import wall
 from procjobs.errors import ConfigurationError, PayloadError, ProcjobsError, StoreUnavailable, SupervisorLost
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
     from sqlalchemy.orm import scoped_session
 
-    from procjobs.client.connection.submission import Call, Terms
+    from procjobs.client.connection.submission import Call, Submission, Terms
     from procjobs.client.job import StatusSource
     from procjobs.client.link import Link
     from procjobs.client.producer import Producer
@@ -103,7 +103,7 @@ def submit_on_commit(
     kind = connection.register(fn, options)
     job: Job[Any] = Job(source, new_id(), kind.name)
     inline, data = _dump(job, call if kind.carries_function else (args, kwargs), args)
-    row = _describe(Submission(job, kind, options, call, terms))
+    row = _describe(submission_of(job, kind, options, call, terms))
     session.add(OutboxRow({**row, "pool": connection.welcome["store_name"], "call": inline, "call_data": data}))
     _ask_at_end(session, producer.link, job)
     return job

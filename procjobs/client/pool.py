@@ -119,7 +119,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         return self.name is None
 
     def __repr__(self) -> str:
-        return self._link.label
+        return _label(self.name)
 
     def _status_source(self) -> Pool:
         return self
@@ -198,7 +198,11 @@ def _make_link(
     place = rundir.RunDir(rundir.find_base(directory), name or private_name)
     rundir.check_socket_path(place)
     code = describe_code(plan.client.preload, initializer, initargs, plan.client.version, database)
-    return PoolLink(plan, code, f"<Pool {name or 'private'}>", place)
+    return PoolLink(plan, code, _label(name), place)
+
+
+def _label(name: str | None) -> str:
+    return f"<Pool {name or 'private'}>"
 
 
 def _at_exit() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from procjobs.client import orm_arguments
 from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE, function_name
 from procjobs.client.connection.state import OPEN
-from procjobs.client.connection.submission import Call, Submission, Terms
+from procjobs.client.connection.submission import Call, Terms, submission_of
 from procjobs.client.job import Job, StatusSource
 from procjobs.clock import monotonic
 from procjobs.errors import ConfigurationError, QueueFull, SupervisorLost, UnknownJob
@@ -55,9 +55,15 @@ class Producer:
         if connection.sent >= self._unchecked_until or monotonic() >= self._check_due_at:
             self._check_capacity(connection)
         try:
-            return _send(connection, source, call, options, terms, handle)
+            kind = connection.register(fn, options)
+            job: Job[Any] = handle or Job(source, new_id(), kind.name)
+            connection.submit(submission_of(job, kind, options, call, terms))
         except SupervisorLost:  # it had gone before the job was sent whole, so the job cannot have run
-            return _send(link.connect(), source, call, options, terms, handle)
+            connection = link.connect()
+            kind = connection.register(fn, options)
+            job = handle or Job(source, new_id(), kind.name)
+            connection.submit(submission_of(job, kind, options, call, terms))
+        return job
 
     # Unique jobs ------------------------------------------------------------------------------------------------
 
@@ -146,12 +152,3 @@ class Producer:
     def _count_waiting(self) -> int:
         counters = self.link.read_table().counters()
         return counters.queued + counters.scheduled
-
-
-def _send(
-    connection: Connection, source: StatusSource, call: Call, options: JobOptions, terms: Terms, handle: Job[Any] | None
-) -> Job[Any]:
-    kind = connection.register(call[0], options)
-    job: Job[Any] = handle or Job(source, new_id(), kind.name)
-    connection.submit(Submission(job, kind, options, call, terms))
-    return job

@@ -23,7 +23,7 @@ import procjobs
 from procjobs.client.connection.connection import Connection
 from procjobs.client.connection.failover import NO_TABLE
 from procjobs.client.connection.handshake import say_hello
-from procjobs.client.connection.submission import Submission, Terms
+from procjobs.client.connection.submission import Terms, submission_of
 from procjobs.client.job import Job
 from procjobs.host import payload, rundir
 from procjobs.shared import wire
@@ -611,7 +611,7 @@ class Peer:
         job = Job(None, os.urandom(16), "add")
         options = JobOptions()
         kind = self.connection.register(jobs.add, options)
-        self.connection.submit(Submission(job, kind, options, (jobs.add, (1, 2), {}), Terms()))
+        self.connection.submit(submission_of(job, kind, options, (jobs.add, (1, 2), {}), Terms()))
         return job
 
     def end(self):

@@ -22,6 +22,7 @@ from procjobs.client.connection.receiver import FrameReceiver
 from procjobs.client.connection.requests import RequestChannel, request_frame
 from procjobs.client.connection.sender import FrameSender
 from procjobs.client.connection.state import ConnectionState, Lifecycle
+from procjobs.client.connection.submission import SENT
 from procjobs.client.connection.unacknowledged import Unacknowledged, release_fd, retain_fd
 from procjobs.clock import monotonic
 from procjobs.errors import PayloadError, SupervisorLost
@@ -87,30 +88,35 @@ class Connection:
 
     def register(self, function: Any, options: JobOptions) -> Kind:
         """Return the kind of a call, described to the supervisor; raise as `submit` does."""
-        kind = self._kinds.try_look_up(function, options)
-        if kind is None:
-            with self.sender.lock:
-                kind, frames = self._kinds.look_up(function, options)
-                if frames:
-                    self._describe(frames)
+        known = self._kinds.by_identity.get((id(function), id(options)))
+        if known is not None:
+            return known[2]
+        with self.sender.lock:
+            kind, frames = self._kinds.look_up(function, options)
+            if frames:
+                self._describe(frames)
         return kind
 
     def submit(self, submission: Submission) -> None:
         """Pickle a call and send it; raise PayloadError, SubmitTimeout or SupervisorLost if that cannot be done."""
-        kind, terms, call = submission.kind, submission.terms, submission.call
-        assert call is not None
-        function, args, kwargs = call
-        inline, fd = self._dump(call if kind.carries_function else (args, kwargs), args, submission.handle)
-        key, job_id = terms.key, submission.handle.raw_id
+        kind, terms = submission.kind, submission.terms
+        function, args, kwargs = submission.call
+        call = submission.call if kind.carries_function else (args, kwargs)
+        try:
+            inline, fd = payload.dump(call, self._directory, args)
+        except Exception as error:
+            raise PayloadError(payload.explain(call, submission.handle.name, error)) from error
+        key = terms.key
         length = SUBMIT_FRAME.size + len(key) + len(inline)
         submission.frame = SUBMIT_FRAME.pack(
-            length, _SUBMIT, fd is not None, 0, job_id, kind.number, submission.delay, terms.expires, len(key)
+            length, _SUBMIT, fd is not None, 0, submission.handle.raw_id,
+            kind.number, submission.delay, terms.expires, len(key),
         ) + key + inline  # fmt: skip
         submission.fd = fd if fd is not None and retain_fd(fd) else None
         is_sent = False
         try:
             with self.sender.lock:
-                is_known = self._kinds.is_known(kind)
+                is_known = kind.number >= self._kinds.first_valid
                 if is_known:
                     submission.sent_at = monotonic()
                     self._enter_and_send(submission, fd)
@@ -123,12 +129,6 @@ class Connection:
             self.submit(submission)
         elif self._thread is None:
             self._start_receiver()
-
-    def _dump(self, call: Any, args: tuple[Any, ...], handle: Handle) -> payload.Payload:
-        try:
-            return payload.dump(call, self._directory, args)
-        except Exception as error:
-            raise PayloadError(payload.explain(call, handle.name, error)) from error
 
     def _describe(self, frames: bytes) -> None:
         try:
@@ -147,7 +147,7 @@ class Connection:
         except BaseException:
             self._take_out()
             raise
-        submission.call = None
+        submission.call = SENT
         self.sent += 1
 
     def _take_out(self) -> None:

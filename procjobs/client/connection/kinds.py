@@ -38,21 +38,20 @@ class Kind(NamedTuple):
 
 
 class KindRegistry:
-    """The kinds of one connection. Not for several threads at once: the sender's lock guards it."""
+    """The kinds of one connection. Not for several threads at once: the sender's lock guards it.
+
+    `by_identity` has (function, options, kind) under the identities of the former two, which cannot be taken over by others
+    as long as the entry holds them; it is read without the lock. The supervisor still has the kinds from the number
+    `first_valid` on: another thread may have made it forget those before.
+    """
 
     def __init__(self) -> None:
-        self._by_identity: dict[tuple[int, int], tuple[Any, JobOptions, Kind]] = {}
+        self.by_identity: dict[tuple[int, int], tuple[Any, JobOptions, Kind]] = {}
         self._by_value: dict[Any, Kind] = {}
         self._functions: dict[int, Any] = {}
         self._count = 0
-        self._first_valid = 1
+        self.first_valid = 1
         self._forget_first = False
-
-    def try_look_up(self, function: Any, options: JobOptions) -> Kind | None:
-        """Return the kind of this call if it is known by identity. The one method that needs no lock."""
-        # The entries hold function and options, so their identities cannot be taken over by others.
-        known = self._by_identity.get((id(function), id(options)))
-        return known[2] if known is not None else None
 
     def look_up(self, function: Any, options: JobOptions) -> tuple[Kind, bytes]:
         """Return the kind of this call, and the frames that describe it if the supervisor has not seen it yet."""
@@ -66,22 +65,18 @@ class KindRegistry:
             kind, frames = self._register(function, options, key)
         if importable:
             self._functions[id(function)] = function
-            if len(self._by_identity) >= MAX_KINDS:
-                self._by_identity.clear()
-            self._by_identity[id(function), id(options)] = (function, options, kind)
+            if len(self.by_identity) >= MAX_KINDS:
+                self.by_identity.clear()
+            self.by_identity[id(function), id(options)] = (function, options, kind)
         return kind, frames
 
     def forget(self) -> None:
         """Begin anew, because there are too many, or because it is not known which have reached the supervisor."""
-        self._by_identity.clear()
+        self.by_identity.clear()
         self._by_value.clear()
         self._functions.clear()
-        self._first_valid = self._count + 1
+        self.first_valid = self._count + 1
         self._forget_first = True
-
-    def is_known(self, kind: Kind) -> bool:
-        """Return whether the supervisor still has this kind: another thread may have made it forget all of them."""
-        return kind.number >= self._first_valid
 
     def adopt(self, other: Kind) -> tuple[Kind, bytes]:
         """Return a kind that was another connection's as one of this, and the frames that describe it if it is new."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+from socket import send_fds
 from typing import TYPE_CHECKING, Final
 
 from procjobs.client.connection.state import OPEN, ConnectionState
@@ -40,7 +41,10 @@ class FrameSender:
         try:
             if self.unsent:
                 self._send_rest(None)
-            sent = self._try_send(data, fd)
+            try:
+                sent = self._socket.send(data, _FLAGS) if fd is None else send_fds(self._socket, [data], [fd], _FLAGS)
+            except BlockingIOError:
+                sent = 0
             if sent == len(data):
                 return
             if sent == 0:
@@ -65,7 +69,7 @@ class FrameSender:
         try:
             if fd is None:
                 return self._socket.send(data, _FLAGS)
-            return socket.send_fds(self._socket, [data], [fd], _FLAGS)
+            return send_fds(self._socket, [data], [fd], _FLAGS)
         except BlockingIOError:
             return 0
 
