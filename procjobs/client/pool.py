@@ -37,15 +37,15 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     on this host: the first one starts it, and it ends `linger` seconds after the last one has let go and no job is left.
     A Pool made before a fork works in the child.
 
-    What is not given is taken from the environment or a settings file, else it is the default: docs/settings.md lists
-    them, and `procjobs check --all` shows what holds.
+    A setting that is not given comes from the environment or a settings file, else it has its default: docs/settings.md
+    lists them, and `procjobs check --all` shows which values hold.
 
-    workers: how many, or "auto" (as many as CPUs and memory allow), or (least, most) to scale between them: the pool grows
+    workers: how many, or "auto" (as many as CPUs and memory allow), or (min, max) to scale between them: the pool grows
         while jobs wait and the host has CPUs and memory left, and shrinks when workers were not needed for `worker_idle`
         seconds.
     reserve: how many CPUs "auto" leaves to the web server; "auto" decides that too (procjobs.host.sizing).
     timeout, soft_timeout, stall_timeout, retries, max_rss, grace_period: defaults for jobs; see `options`.
-    max_jobs_per_worker: replace a worker after so many jobs.
+    max_jobs_per_worker: replace a worker after this number of jobs.
     preload: names of modules to import once, before workers are forked; memory is shared.
     initializer, initargs: called in each new worker before its first job.
     database: a URL, or a function that returns an Engine, sessionmaker, scoped_session, AsyncEngine or async_sessionmaker:
@@ -56,12 +56,12 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         CPUs, and leaves alone what the environment says; None sets nothing.
     affinity: which CPUs a worker runs on: None for all, "spread" for a share of its own, or their numbers, for all workers.
     queues: limits that jobs share, by the name that they give as `queue`: {"mail": procjobs.Queue(limit=2, rate="100/m")}.
-    max_queued: submit raises QueueFull beyond so many waiting jobs.
+    max_queued: submit raises QueueFull when this number of jobs waits.
     result_ttl: seconds for which results are kept for readers by id. result_memory_bytes: how much of them in memory.
     store: keep jobs in a database, so that they survive whatever is killed: a URL (sqlite:///jobs.db,
         postgresql+psycopg://...), or True for a file in the user's state directory. See docs/store.md.
     history_ttl, history_limit: how long (seconds), and how many, jobs stay in the store that have ended.
-    version: what tells one deploy's code from another's; by default the state of the preloaded files.
+    version: text that tells the code of one deploy from another; by default the state of the preloaded files.
     submit_timeout: how long submit waits for a supervisor that takes no bytes. Seconds.
     strict: raise ConfigurationError, instead of warning, when a running pool has other settings than given here.
     directory: where the pool's socket and table are; by default chosen as in `procjobs.host.rundir`.
@@ -136,9 +136,9 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         stall_timeout: seconds in which it neither reports progress nor uses CPU time, after which it is stopped.
         max_rss: bytes of resident memory that its processes may use together, beyond what the worker had at its start.
         slow_after: seconds after which its stack is written to the pool's log.
-        max_crashes: after so many killed workers it is quarantined.
+        max_crashes: a job that has killed this number of workers is quarantined.
         retries: how often it is started again after it failed; `backoff`, `max_backoff`: see `JobOptions`.
-        priority: higher ones start first. name: what it is called in records.
+        priority: higher ones start first. name: its name in records.
         delay: seconds to wait before it may start; `at`: a Unix time or datetime instead.
         expires: seconds after which it is not started any more.
         queue: the name of one of the pool's `queues`, whose limits it shares.
@@ -146,7 +146,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         unique: of the jobs with the same key, there is one: while it has not ended, or with a number of seconds also for
             so long after its submission, submit returns its handle instead of submitting another one.
         cancel_on_disconnect: cancel it when no process that waits for it is connected any more.
-        keep_children: let what it has started run on after it returned, until its worker ends.
+        keep_children: let the processes that it has started run on after it returned, until its worker ends.
         """
         return WithOptions(self._producer, self, self._terms.but(changes))
 

@@ -43,13 +43,13 @@ def main() -> None:
     process.fill_missing_output()
     for fd in (LOCK_FD, READY_FD, *([CODE_FD] if boot.get("code") else [])):
         os.set_inheritable(fd, False)
-    # It is not for workers to speak for the service, nor for a pool that a service has started in the background.
+    # Workers do not speak for the service; nor does a pool that a service has started in the background.
     address = os.environ.pop("NOTIFY_SOCKET", "")
     manager = address if boot.get("code") else ""
     directory = rundir.RunDir(boot["base"], boot["name"])
     try:
         supervisor, log = _prepare(directory, boot)
-    except Exception:  # noqa: BLE001 - told to the starter, whose it is to raise
+    except Exception:  # noqa: BLE001 - it goes to the starter, which raises it
         os.write(READY_FD, traceback.format_exc().encode()[-60_000:])
         rundir.remove(directory)
         raise SystemExit(1) from None
@@ -78,7 +78,7 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
     process.become_subreaper()
     process.set_title("procjobs-super")
     mark = rundir.read_mark(directory)
-    if mark is not None:  # its supervisor and template were killed together, and nobody has ended what jobs had started
+    if mark is not None:  # supervisor and template were killed together: processes that jobs had started may still run
         process.kill_marked(mark)
     has_store = boot["settings"].get("store") is not None
     started = started_attempts.look_back(directory) if has_store else started_attempts.StartedAttempts(directory, {})

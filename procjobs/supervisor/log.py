@@ -9,7 +9,7 @@ from typing import Final
 
 MAX_BYTES: Final = 1024 * 1024
 _MAX_LABELLED: Final = 1000
-"""Of more lines at once only the first has its label: 32,000 labels for a pipe full of `yes` are some megabytes."""
+"""Where more lines come at once, only the first has a label: 32,000 labels for a pipe full of `yes` are some megabytes."""
 
 
 class Log:

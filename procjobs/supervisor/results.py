@@ -66,7 +66,7 @@ class ResultStore:
     def pop_expired(self, now: float) -> SupervisedJob | None:
         """Take out the oldest job if its time is over or there are too many; None if nothing is to go.
 
-        An answer that is still to be sent counts as many as it likes: only a full table evicts it before its time.
+        Answers that are still to be sent do not count: only a full table evicts them before their time.
         """
         if not self._kept:
             return None

@@ -15,7 +15,7 @@ _OWN_FRAMES: Final = (
 
 
 def without_own_frames(text: str) -> str:
-    """Return what a job wrote to standard error without the worker's frames in faulthandler's stacks.
+    """Return the standard error of a job without the worker's frames in faulthandler's stacks.
 
     They come last, so that in the end of the text they would be in the place of the job's own.
     """

@@ -9,7 +9,7 @@ STDERR_TAIL_BYTES: Final = 4 * 1024
 
 
 class Tail:
-    """The last bytes of a stream; `length` is how many there were in all."""
+    """The last bytes of a stream; `length` is the number of all its bytes."""
 
     __slots__ = ("_data", "_max_bytes", "length")
 

@@ -74,8 +74,8 @@ class _RecalledAnswer:
 class ClientLink:
     """One connection; a `Watcher` for those below. `kinds` are those that it has described, by its own numbers.
 
-    `accepted` submissions were taken, and the client was told of `acknowledged`; it is told of the others at `ack_due_at` at
-    the latest. `tied` are the jobs that are cancelled when nobody is left who waits for them.
+    `accepted` submissions were taken, and the client knows of `acknowledged`; it learns of the others at `ack_due_at` at
+    the latest. `tied` are the jobs that are cancelled when no client waits for them any more.
     """
 
     def __init__(self, sock: socket.socket) -> None:

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 _SUBMISSION_TIMEOUT: Final = 30.0
 """How long a key is kept for a submission that does not come: its client has died, or could not pickle the call."""
 _MAX_HOLDERS: Final = 10_000
-"""The number of keys from which on those are looked for that nobody holds any more."""
+"""From this number of keys on, the keys that nobody holds any more are looked for and forgotten."""
 
 Tell = Callable[[bytes], None]
 
 
 class _Holder:
-    """Who has a key: until its job has ended, and `until` (Unix time); before it is submitted, until `expected_by`."""
+    """The holder of a key: until its job has ended, and `until` (Unix time); before it is submitted, until `expected_by`."""
 
     __slots__ = ("client", "expected_by", "job_id", "seconds", "until", "watchers")
 
@@ -54,7 +54,7 @@ class UniqueKeys:
         self._asking: dict[bytes, list[tuple[ClientLink, bytes, float, Tell]]] = {}
 
     def claim(self, client: ClientLink, key: bytes, job_id: bytes, seconds: float, tell: Tell) -> None:
-        """Have the id told of the job that holds a key: this one's, if no other does."""
+        """Give `tell` the id of the job that holds a key: the given one, if no other job does."""
         holder = self._holder(key)
         if holder is not None:
             tell(holder.job_id)

@@ -1,4 +1,4 @@
-"""What the supervisor may ask of a store, as a protocol; and `NoStore`, which answers for the pools that have none.
+"""The store as the supervisor sees it: a protocol; and `NoStore`, which answers for the pools that have none.
 
 A durability is the core's `Outcomes` port: it hears how jobs fare, and passes on their answers when they are safe. Without a
 store that is at once; with one, after the commit (procjobs.supervisor.durable.durable_jobs).
@@ -146,7 +146,7 @@ class Durability(Protocol):
         """Return when something is to be done."""
 
     def advance(self, now: float, backlog: Callable[[int], Backlog], *, may_load: bool) -> None:
-        """Do what is due. `backlog(count)` tells what waits, with the queues of which so many jobs wait."""
+        """Do what is due. `backlog(count)` describes the waiting jobs, with the queues that have `count` of them."""
 
     def read(self, events: int) -> list[StoreEvent]:
         """Read the messages of the recorder."""

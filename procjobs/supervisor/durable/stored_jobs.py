@@ -164,7 +164,7 @@ class StoredJobs:
             self._wait_on(job_id, job, clients)
             return
         if frame[4] != Frame.FINISHED or HEADER.unpack_from(frame)[2] != (fd is not None):
-            raise WireError("an answer from the store is none")
+            raise WireError("an answer from the store makes no sense")
         if job is not None and job.durable is not None and not job.durable.is_committed and job.state not in FINAL:
             copy = None if fd is None else os.dup(fd)
             job.advance(_ENDS[JobState(state)])

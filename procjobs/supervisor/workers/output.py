@@ -155,7 +155,7 @@ class Outputs:
             self._log.write_output(_label(source), lines)
 
     def _current_job(self, slot: Slot) -> SupervisedJob | None:
-        """Return the job that a worker is in: of several, the last one that it has begun."""
+        """Return the job that a worker is in: the last of its jobs that it has begun."""
         if len(slot.jobs) <= 1 or slot.stop is not Stop.NONE:
             return supervised(slot.jobs[0]) if slot.jobs else None
         jobs = [supervised(job) for job in slot.jobs]

@@ -338,7 +338,7 @@ def _parse_start(slot: Slot, kind: int, raw: bytes, fd: int | None) -> list[Work
         baseline = wire.U64.unpack_from(raw, BODY)[0] if len(raw) == BODY + wire.U64.size else 0
         return [WorkerReady(slot, baseline)]
     if kind == Frame.INIT_FAILED:
-        # Bounded, since every client is told, and a frame that is too large would end its connection.
+        # Bounded: every client gets this text, and a frame that is too large would end its connection.
         return [InitFailed(slot, wire.limit_text(raw[BODY:].decode(errors="replace"), _MAX_PROBLEM_BYTES))]
     return []
 

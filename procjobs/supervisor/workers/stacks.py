@@ -110,7 +110,7 @@ class Stacks:
         if observe.is_in_handler(slot.pid, process.STACK_SIGNAL):
             dump.look_at = min(self._loop.now + _POLL_INTERVAL, dump.until)
             return []
-        dump.text += _read_some(dump.fd)  # what it wrote between being read and being looked at
+        dump.text += _read_some(dump.fd)  # text that it wrote after it was read, and before it was looked at
         return self._conclude(slot)
 
     def next_deadline(self) -> float:

@@ -74,7 +74,7 @@ class Templates:
         self._log = log
         self._states: dict[Generation, TemplateState] = {}
 
-    # Which there are --------------------------------------------------------------------------------------------
+    # Coming and going -------------------------------------------------------------------------------------------
 
     def add(self, generation: Generation, executable: str, spec_fd: int) -> None:
         """Expect a template for a new generation; the descriptor of its specification is taken over."""
@@ -145,7 +145,7 @@ class Templates:
             "skip": state.skip,
         }
         environment = {**os.environ, **self._thread_variables(max_workers), observe.MARK: self._mark}
-        environment.pop(observe.DETACHED, None)  # said of this supervisor, not of what it starts
+        environment.pop(observe.DETACHED, None)  # it tells about this supervisor, not about its children
         pid, ours = process.spawn_linked(
             [state.executable, "-c", _START, json.dumps(arguments)],
             env=environment,
@@ -178,7 +178,7 @@ class Templates:
             process.kill_process(link.pid, 9)
 
     def kill_for_protocol_error(self, generation: Generation, error: Exception) -> None:
-        """Kill a template that has said what cannot be."""
+        """Kill a template that has sent nonsense."""
         self._log.write(f"the template of generation {generation.number} is killed: it sent nonsense: {error!r}")
         self.kill(generation)
 
@@ -191,7 +191,7 @@ class Templates:
     # Reading ----------------------------------------------------------------------------------------------------
 
     def read_all(self) -> list[TemplateEvent]:
-        """Return the events that templates have told."""
+        """Return the events in the messages of templates."""
         events: list[TemplateEvent] = []
         for generation, state in list(self._states.items()):
             if state.link is None:

@@ -1,4 +1,4 @@
-"""What workers use: the samples that the core asks for, and the peaks that are remembered for the next run."""
+"""The memory and CPU time of workers: samples for the core, and peaks that are remembered for the next run."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""The supervisor's ends of what connects it to a worker. Nothing here blocks.
+"""The supervisor's ends of the pipes and the socket to a worker. Nothing here blocks.
 
-A pipe costs half of what a socket costs, and carries no descriptors. So small messages take a pipe each way, jobs as packets
-(pipe(2), O_DIRECT), and what is large or has a descriptor takes a socket beside them, announced in the pipe.
+A pipe costs half as much as a socket, and carries no descriptors. So small messages take a pipe each way, jobs as packets
+(pipe(2), O_DIRECT). A message that is large or has a descriptor takes a socket beside them, and is announced in the pipe.
 
     jobs      pipe of packets     a job, or one byte: the job is the next message of the socket
     side      SOCK_SEQPACKET      towards the worker large jobs, towards the supervisor the descriptors of answers
-    answers   pipe                frames; the descriptor of one that has one was sent over the socket before it
+    answers   pipe                frames; the descriptor of a frame was sent over the socket before it
     stdout, stderr, stack         pipes
 
 Where the kernel has no pipes of packets (gVisor), `jobs` is a SOCK_SEQPACKET pair, which costs more.
 
-The supervisor has reading ends of `jobs` and `side` of its own. What the worker has not read can so be read back: the kernel
-hands each message to exactly one of the two.
+The supervisor has reading ends of `jobs` and `side` of its own. So it can read back the jobs that the worker has not read:
+the kernel hands each message to exactly one of the two.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _PIPE_BYTES: Final = 64 * 4096
 _READ_BYTES: Final = 64 * 1024
 _KINDS_KNOWN: Final = 1024
-"""How many kinds of jobs a worker remembers before it is told to forget all of them."""
+"""The number of kinds that a worker remembers. Beyond it, the worker gets the order to forget all of them."""
 
 
 class AnswerStream:
@@ -156,7 +156,7 @@ class WorkerLink:
         return [jobs, self._side_read.fileno(), *writers]
 
     def close_worker_side(self) -> None:
-        """Close what only the worker needs, once it has been passed on."""
+        """Close the descriptors that only the worker needs, once it has them."""
         while self._worker_side:
             os.close(self._worker_side.pop())
 
@@ -210,11 +210,11 @@ class WorkerLink:
         if len(self._kinds) >= _KINDS_KNOWN:
             text["forget"] = True
             self._kinds.clear()
-            self._unconfirmed.clear()  # or answers to jobs of before would make it known again
+            self._unconfirmed.clear()  # or answers to earlier jobs would make these kinds known again
         return json.dumps(text).encode()
 
     def reclaim(self) -> list[bytes]:
-        """Read what the worker has not read; return the ids of those jobs.
+        """Read the jobs back that the worker has not read; return their ids.
 
         The worker may be reading at the same time, so they need not be the last ones that were sent.
         """
