@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from procjobs.shared.ids import to_text
-from procjobs.shared.wire import HEADER, Outcome, finished_frame
-
-
-def failure_frame(job_id: bytes, error: str, message: str, *, attempt: int = 0) -> bytes:
-    """Return the answer of a job that fails with an error of procjobs, of this name."""
-    return finished_frame(job_id, Outcome.VERDICT, 0, attempt, 0.0, {"error": error, "message": message})
+from procjobs.shared.wire import HEADER, failure_frame
 
 
 def forgotten_frame(job_id: bytes) -> bytes:

@@ -11,9 +11,9 @@ from procjobs.clock import wall
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Key, Load, RecorderFrame, Sweep
 from procjobs.shared.states import FINAL, JobState
-from procjobs.shared.wire import U32
+from procjobs.shared.wire import U32, failure_frame
 from procjobs.store import rescue
-from procjobs.store.frames import failure_frame, forgotten_frame, has_data
+from procjobs.store.frames import forgotten_frame, has_data
 from procjobs.store.journal import Journal
 from procjobs.store.schema import jobs
 

@@ -16,8 +16,8 @@ from sqlalchemy import bindparam, select, update
 from procjobs.clock import NEVER, wall
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.recorder_wire import Load
+from procjobs.shared.wire import failure_frame
 from procjobs.store.database import slices
-from procjobs.store.frames import failure_frame
 from procjobs.store.schema import attempts, jobs, kinds
 
 if TYPE_CHECKING:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import array
 import os
 import select
 import socket
 from collections import deque
 from typing import Final, NamedTuple
 
-from procjobs.host import payload
+from procjobs.host import descriptors, payload
 from procjobs.shared import wire
 from procjobs.shared.recorder_wire import BatchReader, EventWithFd, RecorderFrame
 
 _READ_BYTES: Final = 256 * 1024
-_FD_SPACE: Final = socket.CMSG_SPACE(253 * 4)
 _MAX_EVENTS: Final = 4000
 """About how many events one transaction takes: they take some 0.1 s."""
 _GATHER_TIME: Final = 0.003
@@ -59,11 +57,10 @@ class SupervisorLink:
 
     def _receive(self) -> None:
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(_READ_BYTES, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+            data, fds, _ = descriptors.receive(self._socket, _READ_BYTES)
         except ConnectionResetError:  # it was killed with unread frames in its socket: its last events are still in this one
             return
-        for _, _, content in ancillary:
-            self._fds.extend(array.array("i", content[: len(content) // 4 * 4]))
+        self._fds.extend(fds)
         self._reader.feed(data)
         self.has_ended = not data
 

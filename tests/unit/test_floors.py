@@ -49,6 +49,8 @@ OWNERS = {
     r"(from|import) (sqlalchemy|sqlite3|psycopg)\b": {
         "store/", "sql/", "client/outbox.py", "client/submitter.py", "compat/"
     },
+    r"\brecvmsg\b|\bSCM_RIGHTS\b|\brecv_fds\b": {"host/descriptors.py"},
+    r"Outcome\.VERDICT, ": {"shared/wire.py"},
     r"marshal\.loads\(": {"shared/recorder_wire.py"},
     r"(from|import) rich\b": {"client/map.py", "cli/"},
     r"(from|import) click\b": {"cli/"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import os
 import socket
@@ -10,14 +9,13 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from procjobs.host import descriptors
 from procjobs.shared.wire import WireError
 
 if TYPE_CHECKING:
     from procjobs.shared.wire import FrameReader, RawFrame
 
-READ_BYTES: Final = 64 * 1024  # see procjobs.supervisor.clients.client_link
-_FD_SPACE: Final = socket.CMSG_SPACE(253 * 4)
-_CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+READ_BYTES: Final = 64 * 1024  # see procjobs.supervisor.frame_stream
 
 
 class FrameReceiver:
@@ -30,9 +28,8 @@ class FrameReceiver:
 
     def receive(self) -> Iterable[RawFrame] | None:
         """Wait for bytes and return the frames that are complete with them; None at the end."""
-        data, ancillary, _, _ = self._socket.recvmsg(READ_BYTES, _FD_SPACE, _CLOEXEC)
-        for _, _, content in ancillary:
-            self._fds.extend(array.array("i", content[: len(content) // 4 * 4]))
+        data, fds, _ = descriptors.receive(self._socket, READ_BYTES)
+        self._fds.extend(fds)
         return self._reader.feed(data) if data else None
 
     def take_descriptor(self) -> int:
