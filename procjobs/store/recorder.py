@@ -50,7 +50,7 @@ _FAREWELL_TIMEOUT: Final = 5.0
 _SWEEP_INTERVAL: Final = 5.0
 """How often to look into the outbox unasked: a process that dies right after its commit asks for nothing."""
 _UNAVAILABLE: Final = (SQLAlchemyError, StoreUnavailable, OSError)
-_UNFIT: Final = (IntegrityError, DataError, LookupError, TypeError, ValueError)
+_UNWRITABLE: Final = (IntegrityError, DataError, LookupError, TypeError, ValueError)
 """The errors of events that are in the store already, that a database does not take, or that are nonsense by a bug: one such
 event must not keep all others out of the database for ever."""
 
@@ -137,7 +137,7 @@ class Recorder:
         try:
             with connection.begin():
                 return self._write(connection, self._journal.collect(events), events)
-        except _UNFIT:
+        except _UNWRITABLE:
             self._journal.forget_stored_kinds()
         try:
             with connection.begin():
@@ -145,7 +145,7 @@ class Recorder:
                 known = self._journal.claim_known(connection, changes)
                 answers = self._questions.answer_resubmissions(connection, known)
                 return answers + self._write(connection, changes, events)
-        except _UNFIT:
+        except _UNWRITABLE:
             self._journal.forget_stored_kinds()
             return self._apply_one_by_one(connection, events)
 

@@ -143,7 +143,8 @@ def test_kinds_are_forgotten_after_the_events_that_refer_to_them_were_written(st
 
 def test_kind_of_a_transaction_that_failed_is_written_with_the_next(store):
     with RunningRecorder(store) as recorder:
-        recorder.wait_for(RecorderFrame.STATE)
+        for _ in range(2):  # its first look into the outbox comes before or after the first batch
+            recorder.take(Forget())
         store.write("ALTER TABLE procjobs_jobs RENAME TO hidden")
         recorder.send(Kind(1, KIND, b""), submission(new_id()))
         problem, _ = recorder.wait_for(RecorderFrame.STATE)
