@@ -1,4 +1,4 @@
-"""Every exception that procjobs raises, by who is at fault.
+"""Every exception that procjobs raises: the caller's faults, the job's, the host's.
 
 An exception raised by a job arrives as itself; the classes here are for everything that the pool itself has to say.
 """
@@ -23,7 +23,7 @@ class ConfigurationError(ProcjobsError, ValueError):
 
 
 class UnsupportedPlatform(ProcjobsError, OSError):
-    """This operating system lacks what the supervisor is built on."""
+    """This operating system lacks functions that the supervisor needs."""
 
 
 class UnknownJob(ProcjobsError, LookupError):
@@ -179,7 +179,7 @@ class WorkerCrashed(JobError):
 
 
 class JobQuarantined(WorkerCrashed):
-    """The job has killed `max_crashes` workers and is not started again, whatever its retries; see its `history`."""
+    """The job has killed `max_crashes` workers and is not started again, in spite of its retries; see its `history`."""
 
 
 class CommitFailed(JobError):

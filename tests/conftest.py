@@ -109,9 +109,15 @@ def nothing_is_left_behind(request):
 
 
 @pytest.fixture
-def pool():
+def pool_settings():
+    """The settings of `pool` beyond the number of its workers; modules of tests have their own."""
+    return {}
+
+
+@pytest.fixture
+def pool(pool_settings):
     """A private pool with two workers; it is stopped, not awaited, so that a test that fails does not hang."""
-    pool = procjobs.Pool(workers=2)
+    pool = procjobs.Pool(**{"workers": 2, **pool_settings})
     yield pool
     pool.stop()
 

@@ -35,8 +35,8 @@ class CpuFacts(NamedTuple):
 class MemoryFacts(NamedTuple):
     """The memory of the host, and of the control group with the smallest limit (None: no group limits it).
 
-    `available_bytes` is what the host could hand out without swapping. `cgroup_used_bytes` leaves out the file cache
-    which the kernel would drop first. `total_bytes` bounds nothing that `available_bytes` does not; it is for messages.
+    `available_bytes` is the memory that the host could hand out without swapping. `cgroup_used_bytes` leaves out the file
+    cache, which the kernel would drop first. `total_bytes` is for messages: `available_bytes` is never more.
     """
 
     total_bytes: int
@@ -53,7 +53,7 @@ class _Group(NamedTuple):
 
 
 class _Mount(NamedTuple):
-    """One mount of a cgroup hierarchy: the directory `point` shows the group `root` and what is below it."""
+    """One mount of a cgroup hierarchy: the directory `point` shows the group `root` and the groups below it."""
 
     root: str
     point: str
@@ -124,7 +124,7 @@ def _read_affinity() -> set[int] | None:
 def _count_cores(root: str, cpus: Iterable[int]) -> int | None:
     """Return how many cores these CPUs are threads of: those of one core name the same siblings.
 
-    psutil counts the cores of the host, whatever this process may use of them.
+    psutil counts all cores of the host, also those that this process may not use.
     """
     folder = os.path.join(root, "sys/devices/system/cpu")
     siblings = {_read_text(folder, f"cpu{cpu}/topology/thread_siblings_list") for cpu in cpus}
@@ -230,8 +230,8 @@ def _read_own_path(root: str, hierarchy: str) -> str | None:
 def _read_mounts(root: str, hierarchy: str) -> list[_Mount]:
     """Return where a hierarchy is mounted, from the lines of proc_pid_mountinfo(5).
 
-    They read ID PARENT DEVICE ROOT POINT OPTIONS [FIELD...] - TYPE SOURCE SUPER_OPTIONS. Distributions differ in
-    where they mount what (cpu, cpu,cpuacct, unified), so the names are not guessed.
+    Their fields are ID PARENT DEVICE ROOT POINT OPTIONS [FIELD...] - TYPE SOURCE SUPER_OPTIONS. Distributions differ in
+    the names of their mounts (cpu, cpu,cpuacct, unified), so these are not guessed.
     """
     mounts: list[_Mount] = []
     for line in (_read_text(root, "proc/self/mountinfo") or "").split("\n"):

@@ -4,10 +4,10 @@ Workers are forked twice. The process between sends the worker's pid to the supe
 gives the worker to the nearest subreaper among its ancestors, which is the supervisor. The gains:
 
 1. The supervisor learns every exit status from the kernel itself, and no pid is used again before it has been reaped.
-2. PR_SET_PDEATHSIG in the worker is tied to the supervisor, so even `kill -9` of the supervisor takes the workers along,
-   whatever code they are in; the death of the template disturbs none of them.
-3. Processes that a dead worker leaves running become the supervisor's children, in whatever sessions they are. So the
-   supervisor finds and kills them.
+2. PR_SET_PDEATHSIG in the worker is tied to the supervisor, so even `kill -9` of the supervisor kills the workers, in any
+   code they run; the death of the template does not disturb them.
+3. Processes that a dead worker leaves running become the supervisor's children, in any session. So the supervisor finds
+   and kills them.
 """
 
 from __future__ import annotations

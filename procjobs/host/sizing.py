@@ -9,7 +9,7 @@ The reserve. Niceness alone protects requests from jobs well (docs/benchmarks, w
 - A quota. When jobs have used it up, the kernel stops the whole group until the next period (100 ms), and the web workers
   with it (sched-bwc). With two busy workers in a quota of one CPU, a loop that sleeps 10 ms came half as often as it should.
 - Workers that are not nice.
-- The threads of one core, which share its units whatever their niceness.
+- The threads of one core: they share its units at any niceness.
 
     CASE                              KEPT
     fewer than 4 CPUs                 none: one would be too much of them

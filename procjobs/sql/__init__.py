@@ -5,12 +5,16 @@
     def rename(user_id: int, name: str) -> None:
         procjobs.sql.session().get(User, user_id).name = name
 
-1. A job's transaction is committed after the job has returned and its result was pickled, and before anybody is told that
-   it has finished. A commit that fails is a failed job.
-2. Whatever else ends the job rolls it back: an exception, a timeout, a cancellation, the death of the process.
+1. A job's transaction is committed after the job has returned and its result was pickled, and before any process sees it
+   as finished. If the commit fails, the job has failed.
+2. Every other end of the job rolls it back: an exception, a timeout, a cancellation, the death of the process.
 3. A session is made when it is first asked for, belongs to one attempt of one job, and is closed with it.
 4. A coroutine that is a job has an AsyncSession, `async_session()`: the same, within its event loop.
 5. No process uses a connection that another one has opened (see procjobs.sql.connections).
+
+Start reading in `unit`; `async_unit` is the same for coroutines. `configuration` says which database, `databases` has the
+types that it may have, `sources` and `async_sources` make its sessions, `waiting` waits for rows. The names in `__all__` may
+be imported by users and by the faces, `configuration` by the client.
 """
 
 from procjobs.sql.async_unit import async_session, async_transaction

@@ -1,7 +1,7 @@
-"""The transaction around a coroutine that is a job: what procjobs.sql.unit does, within the job's event loop.
+"""The transaction around a coroutine that is a job, within the job's event loop; as in procjobs.sql.unit otherwise.
 
-It is ENTERED within the transaction of an ordinary job, which begins and ends the application's transaction manager. From
-OPENED by the first `async_session()` to LEFT it is the same; COMMITTED before the loop ends.
+It is ENTERED within the transaction of an ordinary job, which begins and ends the application's transaction manager. The
+first `async_session()` opens it. It is COMMITTED, or rolled back, and LEFT before the loop ends.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def async_session() -> AsyncSession:
 
 
 class async_transaction(contextlib.AbstractAsyncContextManager[None, None]):  # noqa: N801 - it is called like a function
-    """Do what a job's worker does around a coroutine: commit at the end of the block, roll back if it raises.
+    """The transaction of a job around your own block: commits at the end of the block, rolls back if it raises.
 
-    To await a job's coroutine function in the process that you are in, in a test above all.
+    It is for awaiting a job's coroutine function in your own process, above all in tests.
     """
 
     async def __aenter__(self) -> None:
@@ -97,13 +97,13 @@ class _AsyncUnit:
             raise
 
     async def roll_back(self) -> None:
-        """Roll back; never raise an Exception, for there is an error already that is to be told."""
+        """Roll back; never raise an Exception, for the job has its own error already, which must arrive."""
         session = self._opened()
         if session is None or not session.in_transaction():
             return
         try:
             await session.rollback()
-        except Exception as error:  # noqa: BLE001 - the job's own error is what is told; this connection is not used again
+        except Exception as error:  # noqa: BLE001 - the job's own error must arrive; this connection is not used again
             unit.warn("a session could not roll back, and its connections are closed", error)
             with unit.logged("they could not even be closed"):
                 await session.invalidate()

@@ -1,13 +1,13 @@
-"""What becomes of connections that were opened by another process, and of those given up in the middle of a statement.
+"""Connections that another process has opened, and connections that are given up in the middle of a statement.
 
 A connection that a process got by a fork is never used, closed or collected by it: two processes that talk over one
-connection destroy each other's conversation, and one that closes it tells the server to end the other's session, or drops
-the locks of a SQLite file. SQLAlchemy: "Using Connection Pools with Multiprocessing or os.fork()". So each connection is
+connection destroy each other's conversation. A process that closes it ends the other's session on the server, or drops the
+locks of a SQLite file. SQLAlchemy: "Using Connection Pools with Multiprocessing or os.fork()". So each connection is
 marked with the process that has opened it; one with another's mark, or in a worker without any, is put aside when it is
 checked out, and the engine opens a new one.
 
-A connection whose statement was interrupted, by a soft timeout above all, is closed by SQLAlchemy. PostgreSQL notices that
-when the statement is through, and keeps its locks until then; so it is asked to stop.
+A connection whose statement was interrupted, above all by a soft timeout, is closed by SQLAlchemy. PostgreSQL notices that
+only at the end of the statement, and keeps its locks until then; so the statement is cancelled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ACTIVE: Final = 1
 """libpq's PQTRANS_ACTIVE, as psycopg and psycopg2 have it: a command is in progress."""
 
 _kept: list[Any] = []
-"""What must not be garbage-collected: the last reference to a connection closes it."""
+"""Objects that must not be garbage-collected: a connection is closed with its last reference."""
 _runs_jobs = False
 
 
@@ -39,13 +39,13 @@ def watch() -> None:
 
 
 def say_that_jobs_run_here() -> None:
-    """Take connections without a mark for those of the template: it may have opened them before it was watched."""
+    """Treat connections without a mark as the template's: it may have opened them before it was watched."""
     global _runs_jobs
     _runs_jobs = True
 
 
 def keep(value: Any) -> None:
-    """Hold what was inherited until the process ends."""
+    """Keep an inherited object until the process ends."""
     if value is not None:
         _kept.append(value)
 
@@ -71,15 +71,15 @@ def _on_checkout(_connection: Any, record: Any, proxy: Any) -> None:
 
 
 def _on_checkin(connection: Any, _record: Any) -> None:
-    """Roll back what SQLAlchemy takes for ended: the COMMIT that SQLite refuses leaves its transaction open.
+    """Roll back a transaction that SQLAlchemy takes for ended: a COMMIT that SQLite refuses leaves it open.
 
-    Seen where zope.sqlalchemy closes the session by itself after it; the next job would commit what was left.
+    That happens where zope.sqlalchemy then closes the session by itself; the next job would commit the rest.
     """
     if _runs_jobs and getattr(connection, "in_transaction", False) is True:  # sqlite3's attribute
         connection.rollback()
 
 
 def _on_invalidate(connection: Any, _record: Any, _error: Any) -> None:
-    with contextlib.suppress(Exception):  # closed, or of a driver that has no such thing
+    with contextlib.suppress(Exception):  # it is closed, or its driver has no such method
         if connection.info.transaction_status == _ACTIVE:
             connection.cancel()

@@ -106,7 +106,7 @@ def make_source(database: Sessions | URL) -> Source:
 
 
 class LateSource:
-    """Sources that are made when they are needed: a user's function may do what a fork would break."""
+    """Sources that are made when they are needed: a user's function may make objects that do not survive a fork."""
 
     def __init__(self, database: Database) -> None:
         self._database: Any = database

@@ -3,10 +3,10 @@
 ENTERED   before the job is called. Nothing is opened.
 OPENED    by the first `session()`, or by the application's own use of its scoped_session.
 COMMITTED when the job has returned and its result is pickled.
-ROLLED BACK by whatever else ends the job; a connection that cannot even do that is closed.
-LEFT      the session is closed, whatever happened before.
+ROLLED BACK by every other end of the job; a connection that cannot even do that is closed.
+LEFT      the session is closed, in every case.
 
-In a process that a job has forked none of this happens: its parent's transaction is none of its business.
+A process that a job has forked does none of this: the transaction is its parent's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _current: _Unit | None = None
 
 
 def use(database: LateSource | None, manager: Any) -> None:
-    """Make this what the next units are made of."""
+    """Use these for the next units."""
     global _database, _manager
     _database, _manager = database, manager
 
@@ -47,7 +47,7 @@ def configured() -> LateSource | None:
 
 
 def prepare() -> None:
-    """Make the source of sessions now; raise what the user's function raises."""
+    """Make the source of sessions now; an exception of the user's function passes through."""
     if _database is not None and _database.resolve() is None:
         _database.resolve_async()
 
@@ -83,9 +83,9 @@ def current_unit() -> _Unit:
 
 
 class transaction(contextlib.AbstractContextManager[None]):  # noqa: N801 - it is called like a function
-    """Do what a job's worker does around the job: commit at the end of the block, roll back if it raises.
+    """The transaction of a job around your own block: commits at the end of the block, rolls back if it raises.
 
-    To call a job's function in the process that you are in, in a test above all.
+    It is for calling a job's function in your own process, above all in tests.
     """
 
     def __enter__(self) -> None:
@@ -121,7 +121,7 @@ class _Unit:
         self._explicit_manager = manager
 
     def begin(self) -> None:
-        """Start clean: what an interrupted end of the job before may have left is closed."""
+        """Start clean: close the session that an interrupted end of the job before may have left open."""
         if current_job() is not None:
             connections.say_that_jobs_run_here()
         if self._source is not None and self._source.opened() is not None:
@@ -144,7 +144,7 @@ class _Unit:
         return self._opened() is session
 
     def renew(self, session: Session) -> None:
-        """End the transaction, which has done nothing, so that the next look sees what others have committed since."""
+        """End the transaction, which has done nothing, so that the next look sees later commits of others."""
         manager = self._manager()
         if manager is None:
             session.rollback()
@@ -170,7 +170,7 @@ class _Unit:
             raise
 
     def roll_back(self) -> None:
-        """Roll back; never raise, for there is an error already that is to be told."""
+        """Roll back; never raise, for the job has its own error already, which must arrive."""
         manager = self._manager()
         if manager is not None:
             with logged("the transaction manager could not abort"):
@@ -180,7 +180,7 @@ class _Unit:
             return
         try:
             session.rollback()
-        except Exception as error:  # noqa: BLE001 - the job's own error is what is told; this connection is not used again
+        except Exception as error:  # noqa: BLE001 - the job's own error must arrive; this connection is not used again
             warn("a session could not roll back, and its connections are closed", error)
             with logged("they could not even be closed"):
                 session.invalidate()
@@ -207,17 +207,17 @@ def logged(what: str) -> Iterator[None]:
     """Log an exception instead of raising it."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - the end of a job that is told of otherwise
+    except Exception as error:  # noqa: BLE001 - the job has an outcome of its own already
         warn(what, error)
 
 
 def warn(what: str, error: Exception) -> None:
-    """Log what has gone wrong at the end of a job beside what is told of it."""
+    """Log a problem at the end of a job, beside the job's own outcome."""
     _log.warning("%s: %s", what, error)
 
 
 def name_job() -> str:
-    """Return what a message calls the code within the transaction."""
+    """Return the name of the code within the transaction, for messages."""
     job = current_job()
     return f"job {job.id} {job.name}" if job is not None else "the block"
 

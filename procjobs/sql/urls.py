@@ -1,4 +1,4 @@
-"""What a database URL has to be like, checked where it is given. No message has the password in it."""
+"""The checks of a database URL, made where it is given. No message has the password in it."""
 
 from __future__ import annotations
 

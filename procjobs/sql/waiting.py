@@ -1,4 +1,4 @@
-"""Waiting for a row that another transaction, most often the request that has started the job, is about to commit."""
+"""Waiting for a row that another transaction is about to commit, most often the request that has started the job."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def wait_for(query: Query[Any] | Executable, timeout: float = 60.0, *, session: 
     """Return the first row of a query as soon as there is one, None if there is none within `timeout` seconds.
 
     Looks at once, again after 10 ms, and then at intervals that double up to a second. Each look is a transaction of its
-    own, so it sees what has been committed by then under every isolation level, and nothing is locked and no transaction
-    open in between. The last look's stays open: it is the one in which the job goes on.
+    own: it sees all that is committed by then, under every isolation level. Between looks nothing is locked and no
+    transaction is open. The transaction of the last look stays open: the job goes on in it.
 
-    What is returned is what `Query.first()` returns; of a Select of one entity or column it is that itself.
+    Returns the same as `Query.first()`; for a Select of one entity or column, the entity or value itself.
 
     session: for a Select outside a job; in a job it is the job's. Raise ConfigurationError if the session has changes,
     which the end of its transaction would lose: wait first, or commit.
@@ -53,7 +53,7 @@ def wait_for(query: Query[Any] | Executable, timeout: float = 60.0, *, session: 
 
 
 async def async_wait_for(query: Executable, timeout: float = 60.0, *, session: AsyncSession | None = None) -> Any:
-    """Do what `wait_for` does with a session of asyncio, in a job its own: other tasks go on between the looks."""
+    """Wait as `wait_for` does, with a session of asyncio, by default the job's: other tasks go on between the looks."""
     import asyncio
 
     if session is None:

@@ -1,4 +1,4 @@
-"""What each job of this process runs inside of: a context manager around every job, another one around each coroutine.
+"""The context managers that jobs run inside of: one around every job, another one around each coroutine.
 
 procjobs.sql sets them, and so makes each job a transaction. Without them a job pays nothing for their absence.
 """

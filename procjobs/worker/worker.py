@@ -75,7 +75,7 @@ class _Kind:
         self.awaits = False
 
     def load_call(self, inline: bytes, received: payload.Received | None) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-        """Return (function, args, kwargs); runs whatever code their unpickling runs."""
+        """Return (function, args, kwargs); their unpickling may run any code."""
         if self.pickled and self.function is None:
             self.function = payload.loads(self.pickled)
             self.awaits = is_coroutine_function(self.function)
@@ -162,7 +162,7 @@ class Worker:
     def _attempt(
         self, job_id: bytes, attempt: int, kind: _Kind, inline: bytes, fd: int | None, started: float
     ) -> _Answer:
-        """Run the job and return its answer; whatever it raises is one, except SystemExit."""
+        """Run the job and return its answer; any exception except SystemExit is an answer, too."""
         try:
             return self._call(kind, inline, fd, started)
         except _Unpicklable as error:

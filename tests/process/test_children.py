@@ -19,11 +19,9 @@ HOWS = ["subprocess", "session", "environment", "process", "pool", "daemon", "de
 
 
 @pytest.fixture
-def pool():
-    """A private pool with two workers that have imported their jobs."""
-    pool = procjobs.Pool(workers=2, preload=["tests.process.limited_jobs"])
-    yield pool
-    pool.stop()
+def pool_settings():
+    """The workers have imported their jobs: importing counts as run time."""
+    return {"preload": ["tests.process.limited_jobs"]}
 
 
 def alive(pid):

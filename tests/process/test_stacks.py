@@ -21,11 +21,9 @@ NOBODY = "01a1fc86-8f61-7306-aae2-dd2293de919f"
 
 
 @pytest.fixture
-def pool():
-    """A private pool with two workers that have imported their jobs."""
-    pool = procjobs.Pool(workers=2, preload=["tests.process.limited_jobs"])
-    yield pool
-    pool.stop()
+def pool_settings():
+    """The workers have imported their jobs: importing counts as run time."""
+    return {"preload": ["tests.process.limited_jobs"]}
 
 
 def wait_ready(path):

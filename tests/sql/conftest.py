@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 
-import procjobs
 from tests.databases import database_url, own_postgres_server, postgres_server, postgres_url, sqlite_url  # noqa: F401
 from tests.sql.models import Database
+
+COROUTINE_DRIVERS = ["sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg"]
+
+
+def open_database(request, driver):
+    """Return a database with tables, whose `url` is for the driver."""
+    if driver.endswith("asyncpg"):
+        pytest.importorskip("asyncpg")
+    database = Database(request.getfixturevalue("sqlite_url" if driver.startswith("sqlite") else "postgres_url"))
+    database.url = sa.make_url(database.url).set(drivername=driver).render_as_string(hide_password=False)
+    return database
 
 
 @pytest.fixture
@@ -16,8 +27,6 @@ def database(database_url):  # noqa: F811
 
 
 @pytest.fixture
-def pool(database):
+def pool_settings(database):
     """A private pool of one worker whose jobs use the database."""
-    pool = procjobs.Pool(workers=1, database=database.url, preload=["tests.sql.db_jobs"])
-    yield pool
-    pool.stop()
+    return {"workers": 1, "database": database.url, "preload": ["tests.sql.db_jobs"]}

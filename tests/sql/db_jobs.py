@@ -16,10 +16,10 @@ def add(number, name="new"):
     sql.session().add(Thing(id=number, name=name))
 
 
-def add_and_fail(number):
+def add_and_fail(number, error=ValueError):
     sql.session().add(Thing(id=number))
     sql.session().flush()
-    raise ValueError("after all")
+    raise error("after all")
 
 
 def add_and_exit(number):

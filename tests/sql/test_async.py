@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 
 import pytest
 import sqlalchemy as sa
@@ -13,34 +11,26 @@ import procjobs
 from procjobs import sql
 from tests.conftest import wait_until
 from tests.sql import async_jobs, db_jobs
+from tests.sql.conftest import COROUTINE_DRIVERS, open_database
 from tests.sql.models import Database
 from tests.sql.test_transactions import end_of
 
-DRIVERS = ["sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg"]
 
-
-@pytest.fixture(params=DRIVERS)
+@pytest.fixture(params=COROUTINE_DRIVERS)
 def driver(request):
-    if request.param.endswith("asyncpg"):
-        pytest.importorskip("asyncpg")
     return request.param
 
 
 @pytest.fixture
 def database(request, driver):
     """A database with tables, whose `url` is for the driver."""
-    url = request.getfixturevalue("sqlite_url" if driver.startswith("sqlite") else "postgres_url")
-    database = Database(url)
-    database.url = sa.make_url(url).set(drivername=driver).render_as_string(hide_password=False)
-    return database
+    return open_database(request, driver)
 
 
 @pytest.fixture
-def pool(database):
+def pool_settings(database):
     """A private pool of one worker whose jobs use the database."""
-    pool = procjobs.Pool(workers=1, database=database.url, preload=["tests.sql.async_jobs"])
-    yield pool
-    pool.stop()
+    return {"workers": 1, "database": database.url, "preload": ["tests.sql.async_jobs"]}
 
 
 @pytest.fixture
@@ -51,79 +41,6 @@ def postgres(postgres_url):
 
 def for_asyncpg(url):
     return url.replace("+psycopg", "+asyncpg")
-
-
-def test_what_a_coroutine_has_done_is_committed_when_it_is_seen_as_finished(pool, database):
-    for number in range(20):
-        assert None is pool.submit(async_jobs.add, number).result(30)
-        assert number in database.names()
-    assert "new" == pool.submit(async_jobs.name_of, 3).result(30)
-
-
-@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError, KeyboardInterrupt])
-def test_coroutine_that_raises_leaves_nothing(pool, database, error):
-    assert error is end_of(pool.submit(async_jobs.add_and_fail, 1, error))
-    assert {} == database.names()
-    assert 0 == database.writers()
-    assert None is pool.submit(async_jobs.add, 2).result(30)
-
-
-def test_coroutine_that_exits_leaves_nothing(pool, database):
-    assert procjobs.WorkerCrashed is end_of(pool.submit(async_jobs.add_and_exit, 1))
-    assert {} == database.names()
-    wait_until(lambda: database.writers() == 0)
-
-
-@pytest.mark.parametrize("way", ["cancel", "SIGKILL", "timeout", "soft_timeout"])
-def test_coroutine_that_is_ended_in_its_transaction_leaves_nothing(pool, database, tmp_path, way):
-    started = tmp_path / "started"
-    limits = {"timeout": {"timeout": 2.0, "grace_period": 0.1}, "soft_timeout": {"soft_timeout": 2.0}}.get(way, {})
-    job = pool.options(**limits).submit(async_jobs.add_and_wait, 1, str(started))
-    pid = int(wait_until(lambda: started.exists() and started.read_text()))
-    if way == "cancel":
-        pool.cancel(job.id)
-    elif way == "SIGKILL":
-        os.kill(pid, signal.SIGKILL)
-    expected = {"cancel": procjobs.JobCancelled, "SIGKILL": procjobs.WorkerCrashed}.get(way, procjobs.JobTimeout)
-    assert expected is end_of(job)
-    wait_until(lambda: database.writers() == 0)
-    assert {} == database.names()
-    assert None is pool.submit(async_jobs.add, 2).result(30)
-    assert {2: "new"} == database.names()
-
-
-@pytest.mark.parametrize("driver", ["postgresql+asyncpg", "postgresql+psycopg"], indirect=True)
-def test_soft_timeout_in_the_middle_of_a_statement_ends_the_statement(pool, database):
-    pool.submit(async_jobs.add, 7, "imports and connects").result(30)
-    assert procjobs.JobTimeout is end_of(pool.options(soft_timeout=1).submit(async_jobs.sleep_in_the_database, 1))
-    with database.engine.connect() as connection:
-        query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()"
-        wait_until(lambda: connection.scalar(sa.text(query)) == 0 or connection.rollback())
-    assert None is pool.submit(async_jobs.add, 2).result(30)
-    assert [2, 7] == list(database.names())
-
-
-def test_retry_has_a_session_of_its_own(pool, database, tmp_path):
-    started = tmp_path / "started"
-    job = pool.options(retries=1, backoff=0).submit(async_jobs.add_and_wait_once, 1, str(started))
-    os.kill(int(wait_until(lambda: started.exists() and started.read_text())), signal.SIGKILL)
-    assert None is job.result(30)
-    assert {1: "second attempt"} == database.names()
-
-
-def test_failed_commit_of_a_coroutine_is_a_failed_job_with_its_name(pool, database):
-    job = pool.submit(async_jobs.add_orphan, 1)
-    error = job.exception(30)
-    assert procjobs.CommitFailed is type(error)
-    assert f"job {job.id} tests.sql.async_jobs.add_orphan returned" in str(error)
-    assert "IntegrityError" in str(error)
-    assert (job.id, 1, False) == (error.job_id, error.attempt, error.in_doubt)
-    assert None is pool.submit(async_jobs.add, 2).result(30)
-
-
-def test_coroutine_whose_result_cannot_be_pickled_leaves_nothing(pool, database):
-    assert procjobs.PayloadError is end_of(pool.submit(async_jobs.add_and_return_generator, 1))
-    assert {} == database.names()
 
 
 def test_session_is_the_same_in_all_tasks_of_a_job_and_another_one_in_the_next(pool, database):
@@ -191,8 +108,8 @@ def test_wrong_kind_of_session_is_told_with_what_to_do(sqlite_url):
 # A connection of aiosqlite is a thread, and a module that leaves one cannot be preloaded: "used" is for PostgreSQL.
 @pytest.mark.parametrize(
     ("driver", "how"),
-    [(driver, how) for driver in DRIVERS for how in ("engine", "maker")]
-    + [(driver, how) for driver in DRIVERS[1:] for how in ("engine used", "maker used")],
+    [(driver, how) for driver in COROUTINE_DRIVERS for how in ("engine", "maker")]
+    + [(driver, how) for driver in COROUTINE_DRIVERS[1:] for how in ("engine used", "maker used")],
     indirect=["driver"],
 )
 def test_application_configures_with_its_engine_which_may_have_been_used(database, monkeypatch, how):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import uuid
 from pathlib import Path
-from urllib.parse import urlencode
 
 import psutil
 import pytest
@@ -20,6 +17,7 @@ import pytest
 import procjobs
 
 from ..conftest import wait_until
+from .web_server import WebServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -187,51 +185,12 @@ def test_code_that_is_imported_only_by_jobs_changes_with_a_reload(package, pool_
 # gunicorn ---------------------------------------------------------------------------------------------
 
 
-class Site:
-    """A gunicorn with two web workers on a Unix socket, whose application has its jobs in the package."""
-
-    def __init__(self, package, pool_name, tmp_path):
-        self.path, self.log = str(tmp_path / "web"), tmp_path / "log"
-        code = os.pathsep.join([str(package.folder), package.name, pool_name])
-        command = [sys.executable, "-m", "gunicorn", "--workers", "2", "--bind", f"unix:{self.path}"]
-        with self.log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*command, "--graceful-timeout", "20", "tests.system.deploy_app:application"],
-                cwd=ROOT, env={**os.environ, "PROCJOBS_TEST_CODE": code}, stdout=output, stderr=output,
-            )  # fmt: skip
-        wait_until(self.is_listening, dump=self.log.read_text)
-
-    def is_listening(self):
-        assert self.process.poll() is None, self.log.read_text()
-        with contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
-            return sock.connect_ex(self.path) == 0
-
-    def get(self, page, **query):
-        """Ask for a page."""
-        with contextlib.closing(http.client.HTTPConnection("localhost", timeout=30)) as connection:
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(30)
-            connection.sock.connect(self.path)
-            connection.request("GET", f"{page}?{urlencode(query)}")
-            response = connection.getresponse()
-            body = response.read().decode()
-        assert 200 == response.status, self.log.read_text()
-        return body
-
-    def web_workers(self):
-        """Return the pids of the living web workers."""
-        found = set()
-        for child in psutil.Process(self.process.pid).children():
-            with contextlib.suppress(psutil.Error):
-                found |= {child.pid} if "gunicorn" in "".join(child.cmdline()) else set()
-        return found
-
-
 def test_gunicorn_is_restarted_with_new_code_while_jobs_run_and_nothing_is_lost(package, pool_name, tmp_path):
-    site = Site(package, pool_name, tmp_path)
+    code = os.pathsep.join([str(package.folder), package.name, pool_name])
+    options = ["tests.system.deploy_app:application", "--graceful-timeout", "20"]
+    site = WebServer(tmp_path, *options, web_workers=2, PROCJOBS_TEST_CODE=code)
     try:
         assert "one one" == site.get("/now")
-        wait_until(lambda: len(site.web_workers()) == 2)
         before = site.web_workers()
         submitted = [site.get("/submit", path=tmp_path / "go", n=n) for n in range(6)]
         answers, problems, over = [], [], threading.Event()
@@ -247,7 +206,7 @@ def test_gunicorn_is_restarted_with_new_code_while_jobs_run_and_nothing_is_lost(
         asking.start()
         package.write("twenty-two")
         site.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: len(site.web_workers()) == 2 and not site.web_workers() & before, dump=site.log.read_text)
+        wait_until(lambda: len(site.web_workers()) == 2 and not site.web_workers() & before, dump=site.log)
         submitted += [site.get("/submit", path=tmp_path / "go", n=n) for n in range(6, 9)]
         over.set()
         asking.join()
@@ -256,7 +215,6 @@ def test_gunicorn_is_restarted_with_new_code_while_jobs_run_and_nothing_is_lost(
         assert expected == [site.get("/result", id=job_id) for job_id in submitted]
         assert {"twenty-two twenty-two"} == {site.get("/now") for _ in range(6)}
         assert [] == problems
-        assert "Traceback" not in site.log.read_text()
+        assert "Traceback" not in site.log()
     finally:
-        site.process.send_signal(signal.SIGTERM)
-        site.process.wait(30)
+        site.stop()

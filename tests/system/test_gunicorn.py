@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
-from pathlib import Path
-from urllib.parse import urlencode
 
 import psutil
 import pytest
@@ -21,30 +14,16 @@ import procjobs
 from procjobs.host import rundir
 
 from ..conftest import wait_until
+from .web_server import WebServer
 
 WEB_WORKERS = 3
-ROOT = Path(__file__).parents[2]
 
 
-class Site:
-    """A running gunicorn on a Unix socket."""
-
-    def __init__(self, socket_path, process, log):
-        self._socket_path = socket_path
-        self.process = process
-        self._log = log
+class Site(WebServer):
+    """A server whose pages are JSON."""
 
     def get(self, page, **query):
-        """Request a page on a new connection, so that any web worker may answer."""
-        with contextlib.closing(http.client.HTTPConnection("localhost", timeout=30)) as connection:
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(30)
-            connection.sock.connect(self._socket_path)
-            connection.request("GET", f"{page}?{urlencode(query)}")
-            response = connection.getresponse()
-            body = response.read()
-        assert 200 == response.status, self.log()
-        return json.loads(body)
+        return json.loads(super().get(page, **query))
 
     def ask_until(self, satisfies, page, **query):
         """Request a page until the answer is as wanted, and return this answer.
@@ -65,37 +44,14 @@ class Site:
 
         return wait_until(ask, dump=self.log)
 
-    def is_listening(self):
-        assert self.process.poll() is None, self.log()
-        with contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
-            return sock.connect_ex(self._socket_path) == 0
-
-    def log(self):
-        return self._log.read_text()
-
 
 @pytest.fixture(params=[[], ["--preload"]], ids=["each web worker imports", "preload"])
 def site(request, tmp_path, pool_name):
-    socket_path, log = str(tmp_path / "web"), tmp_path / "log"
-    command = [sys.executable, "-m", "gunicorn", "--workers", str(WEB_WORKERS), "--bind", f"unix:{socket_path}"]
-    command += ["--graceful-timeout", "10", *request.param, "tests.system.gunicorn_app:application"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, "PROCJOBS_TEST_POOL": pool_name}, stdout=output, stderr=output
-        )
-    site = Site(socket_path, process, log)
-    try:
-        wait_until(site.is_listening, dump=site.log)
-        wait_until(lambda: len(web_workers(process.pid)) == WEB_WORKERS, dump=site.log)
-        yield site
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
-
-
-def web_workers(master):
-    return [child.pid for child in psutil.Process(master).children() if "gunicorn" in " ".join(child.cmdline())]
+    options = ["--graceful-timeout", "10", *request.param]
+    application = "tests.system.gunicorn_app:application"
+    site = Site(tmp_path, application, *options, web_workers=WEB_WORKERS, PROCJOBS_TEST_POOL=pool_name)
+    yield site
+    site.stop()
 
 
 def everything_of(supervisor_pid):
@@ -136,7 +92,7 @@ def test_all_web_workers_share_one_supervisor(site):
     while len(supervisors) < WEB_WORKERS:
         answer = site.ask_until(lambda answer: answer["web_worker"] not in supervisors, "/supervisor")
         supervisors[answer["web_worker"]] = answer["supervisor"]
-    assert set(web_workers(site.process.pid)) == set(supervisors)
+    assert site.web_workers() == set(supervisors)
     assert 1 == len(set(supervisors.values()))
 
 

@@ -2,94 +2,58 @@
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 
 import procjobs
 from tests.conftest import wait_until
 from tests.databases import _missing, database_url, postgres_server, postgres_url, sqlite_url  # noqa: F401
+from tests.system.web_server import WebServer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "turbogears"
 WEB_WORKERS = 3
 
 
-class Site:
-    """The running application, asked over a Unix socket."""
-
-    def __init__(self, path, log):
-        self._path = path
-        self._log = log
-
-    def ask(self, method, target):
-        """Return (status, headers, text); each question on a connection of its own, so any web worker may take it."""
-        import socket
-
-        connection = http.client.HTTPConnection("localhost", timeout=30)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        try:
-            connection.sock.settimeout(30)
-            connection.sock.connect(self._path)
-            connection.request(method, target)
-            response = connection.getresponse()
-            return response.status, response.headers, response.read().decode()
-        finally:
-            connection.close()
+class Site(WebServer):
+    """The running application."""
 
     def is_up(self):
-        try:
-            return self.ask("GET", "/films")[0] == 200
-        except OSError:
-            return False
+        assert self.process.poll() is None, self.log()
+        return self.ask("GET", "/films")[0] == 200
 
     def films(self):
-        return json.loads(self.ask("GET", "/films")[2])["films"]
+        return json.loads(self.get("/films"))["films"]
 
     def start(self, page, **form):
-        """Post a form that starts a job; return its uid, from the page of the redirect."""
-        status, headers, text = self.ask("POST", f"{page}?{urlencode(form)}")
+        """Post a form that starts a job; return its uid, from the page that one is sent on to."""
+        status, headers, text = self.ask("POST", page, **form)
         assert 302 == status, f"{text}\n{self.log()}"
         where = urlsplit(headers["Location"])
         assert "/state" == where.path
         return where.query.removeprefix("uid=")
 
     def state(self, uid):
-        """Return the text of the page, and the web worker that answers (None on the last page)."""
-        status, _, text = self.ask("GET", f"/state?uid={uid}")
-        assert 200 == status, self.log()
+        """Return what the page says, and which web worker says it (None on the last page)."""
+        text = self.get("/state", uid=uid)
         worker = re.search(r"web worker (\d+)", text)
         return re.search(r"<p>(.*?)</p>", text)[1], worker and int(worker[1])
-
-    def log(self):
-        return self._log.read_text()
 
 
 @pytest.fixture(params=[[], ["--preload"]], ids=["each web worker imports", "preload"])
 def site(request, tmp_path, pool_name, database_url):  # noqa: F811
     importlib.util.find_spec("tg") or _missing("TurboGears2")
-    path, log = str(tmp_path / "web"), tmp_path / "log"
-    command = [sys.executable, "-m", "gunicorn", "--workers", str(WEB_WORKERS), "--bind", f"unix:{path}"]
-    command += ["--chdir", str(EXAMPLE), *request.param, "app:application"]
-    environment = {**os.environ, "FILMS_POOL": pool_name, "FILMS_DATABASE": database_url}
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    site = Site(path, log)
+    options = ["app:application", "--chdir", str(EXAMPLE), *request.param]
+    site = Site(tmp_path, *options, web_workers=WEB_WORKERS, FILMS_POOL=pool_name, FILMS_DATABASE=database_url)
     try:
-        wait_until(lambda: process.poll() is not None or site.is_up(), dump=site.log)
-        assert None is process.poll(), site.log()
+        wait_until(site.is_up, dump=site.log)
         yield site
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        site.stop()
 
 
 def test_pages_of_every_web_worker_show_the_progress_of_a_job(site, pool_name):

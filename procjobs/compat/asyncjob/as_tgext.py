@@ -1,4 +1,4 @@
-"""Installs the alias when it is imported: what a pool preloads before the application's own modules."""
+"""Installs the alias when it is imported. Pools preload it before the application's own modules."""
 
 from procjobs.compat.asyncjob.alias import install
 

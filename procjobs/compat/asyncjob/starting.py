@@ -1,6 +1,6 @@
 """Starting: the pool that the jobs run in, and the parts of the application that its workers need.
 
-The original ran jobs in a thread of the web application. A worker is another process, so it is told two things that a
+The original ran jobs in a thread of the web application. A worker is another process, so it is sent two things that a
 thread would find there: the session registry with the URL of its database, and the plain values of TurboGears'
 configuration.
 """

@@ -18,7 +18,7 @@ Every part begins with 8 bytes, a CRC-32 and a change count. The rules:
 
 1. A part has one writer. It counts up, and writes checksum, count and body with one copy.
 2. The checksum is over the body, seeded with the count. A reader copies the part and computes the checksum again; if it
-   differs, the copy was torn by a write, on whatever processor, and the reader copies again.
+   differs, the copy was torn by a write, and the reader copies again. That holds for every processor.
 3. There is no lock, so no process waits for another. A writer that was killed in the middle of a copy leaves a part whose
    checksum never fits; readers give up after a bounded number of tries and treat it as absent.
 4. A part that is all zero has never been written.

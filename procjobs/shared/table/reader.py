@@ -40,7 +40,7 @@ class ProgressTable:
     """Any process's view of the table. Nothing here blocks, locks, or asks the supervisor."""
 
     def __init__(self, path: str, *, loads: Callable[[bytes], Any]) -> None:
-        """Map the table at `path` (OSError if it is not there); `loads` unpickles what jobs report as data."""
+        """Map the table at `path` (OSError if it is not there); `loads` unpickles the data of reports."""
         self._directory = os.path.dirname(path)
         self._loads = loads
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

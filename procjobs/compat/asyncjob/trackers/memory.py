@@ -9,7 +9,7 @@ from typing import Any
 class MemoryProgressTracker:
     """The tracker that is used unless another one is given.
 
-    The jobs of the pool report to its shared memory without it; it has what somebody enters by hand in this process.
+    Jobs report to the pool's shared memory without it. It has only entries that a program makes by hand in this process.
     """
 
     def __init__(self) -> None:
