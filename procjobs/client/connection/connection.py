@@ -99,27 +99,37 @@ class Connection:
 
     def submit(self, submission: Submission) -> None:
         """Pickle a call and send it; raise PayloadError, SubmitTimeout or SupervisorLost if that cannot be done."""
-        kind, terms = submission.kind, submission.terms
+        handle, kind, terms = submission.handle, submission.kind, submission.terms
         function, args, kwargs = submission.call
         call = submission.call if kind.carries_function else (args, kwargs)
         try:
             inline, fd = payload.dump(call, self._directory, args)
         except Exception as error:
-            raise PayloadError(payload.explain(call, submission.handle.name, error)) from error
-        key = terms.key
+            raise PayloadError(payload.explain(call, handle.name, error)) from error
+        job_id, key = handle.raw_id, terms.key
         length = SUBMIT_FRAME.size + len(key) + len(inline)
-        submission.frame = SUBMIT_FRAME.pack(
-            length, _SUBMIT, fd is not None, 0, submission.handle.raw_id,
-            kind.number, submission.delay, terms.expires, len(key),
+        data = SUBMIT_FRAME.pack(
+            length, _SUBMIT, fd is not None, 0, job_id, kind.number, submission.delay, terms.expires, len(key)
         ) + key + inline  # fmt: skip
+        submission.frame = data
         submission.fd = fd if fd is not None and retain_fd(fd) else None
         is_sent = False
         try:
             with self.sender.lock:
                 is_known = kind.number >= self._kinds.first_valid
                 if is_known:
+                    # As in `_send_again`, and in place: this runs for every job.
                     submission.sent_at = monotonic()
-                    self._enter_and_send(submission, fd)
+                    self._handles[job_id] = handle
+                    handle.sent_over(self, self.sent + 1)
+                    self._unacknowledged.append(submission)
+                    try:
+                        self.sender.send(data, fd)
+                    except BaseException:
+                        self._take_out()
+                        raise
+                    self.sent += 1
+                    submission.call = SENT
                     is_sent = True
         finally:
             if fd is not None and (submission.fd is None or not is_sent):
@@ -136,19 +146,6 @@ class Connection:
         except BaseException:
             self._kinds.forget()
             raise
-
-    def _enter_and_send(self, submission: Submission, fd: int | None) -> None:
-        handle = submission.handle
-        self._handles[handle.raw_id] = handle
-        handle.sent_over(self, self.sent + 1)
-        self._unacknowledged.append(submission)
-        try:
-            self.sender.send(submission.frame, fd)
-        except BaseException:
-            self._take_out()
-            raise
-        submission.call = SENT
-        self.sent += 1
 
     def _take_out(self) -> None:
         """Undo the entry of the last submission, which could not be sent."""
@@ -231,11 +228,16 @@ class Connection:
                 release_fd(submission.fd)
             return
         renewed = submission.renewed(kind, monotonic())
+        self._handles[handle.raw_id] = handle
+        self._unacknowledged.append(renewed)
         try:
-            self._enter_and_send(renewed, renewed.fd)
-        except SupervisorLost:  # it is entered all the same: this connection's own receiver decides about it
-            self._handles[handle.raw_id] = handle
-            self._unacknowledged.append(renewed)
+            self.sender.send(renewed.frame, renewed.fd)
+        except SupervisorLost:
+            return  # it stays entered: this connection's own receiver decides about it
+        except BaseException:
+            self._take_out()
+            raise
+        self.sent += 1
 
     def _watch_again(self, handle: Handle) -> None:
         handle.sent_over(self, 0)
