@@ -6,7 +6,7 @@ import pytest
 
 import procjobs
 from procjobs import Queue
-from procjobs.client.pool import Pool
+from procjobs.client.producer import Producer
 from tests.process import jobs
 
 from ..conftest import wait_until
@@ -83,7 +83,7 @@ def test_queue_that_is_not_declared_is_refused_here_and_by_the_supervisor(monkey
     with procjobs.Pool(workers=1, queues={"video": Queue(limit=1)}) as pool:
         with pytest.raises(procjobs.ConfigurationError, match="has no queue 'vidoe': did you mean 'video'"):
             pool.options(queue="vidoe")
-        monkeypatch.setattr(Pool, "_check_queue", lambda self, options: None)
+        monkeypatch.setattr(Producer, "_check_queue", lambda self, options: None)
         with pytest.raises(procjobs.ConfigurationError, match="has no queue 'mail': it has video"):
             pool.options(queue="mail").submit(jobs.add, 1).result(30)
         assert 1 == pool.options(queue="video").submit(jobs.add, 1).result(30)

@@ -168,8 +168,7 @@ def test_client_that_comes_while_the_supervisor_is_stopped_finds_it_after_its_li
 
 def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
     allowed = {
-        "client/submitter.py",  # at=
-        "client/submission.py",  # the same
+        "client/connection/submission.py",  # at=
         "client/job.py",  # shown as submitted_at until the table has it
         "client/monitor.py",  # uptime
         "cli/bars.py",  # how long a job has been running, beside the time at which it began
@@ -181,7 +180,9 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "shared/ids.py",
         "shared/records.py",
         "shared/table/progress_writer.py",  # when a job was begun, and has reported
-        "store/rescue.py",  # what a database keeps across reboots: not before, kept until, unique until
+        "store/questions.py",  # times that a database keeps across reboots: not before, unique until
+        "store/rescue.py",
+        "store/retention.py",  # kept until
         "supervisor/clients/admission.py",  # shown as submitted_at; not before, of a job of another boot
         "supervisor/clients/unique_keys.py",  # unique for so long, also across restarts
         "supervisor/composition.py",  # shown as started_at of the pool

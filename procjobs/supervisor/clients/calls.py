@@ -124,8 +124,8 @@ class Calls:
         min_workers, max_workers = map(int, request["workers"])
         if not 1 <= min_workers <= max_workers <= MAX_SLOTS:
             raise ValueError(f"workers={min_workers, max_workers}")
+        self._workers.resize(max_workers)  # first: a worker that is started now gets its share of the new number
         self._dispatcher.resize(min_workers, max_workers, self._loop.now)
-        self._workers.resize(max_workers)
         return {}
 
     def _call_pause(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
