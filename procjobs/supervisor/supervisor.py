@@ -21,7 +21,7 @@ from procjobs.clock import NEVER
 from procjobs.host import observe, process
 from procjobs.supervisor.clients.client_link import ClientLink
 from procjobs.supervisor.clients.connections import Connections
-from procjobs.supervisor.durable.durability import Backlog, Committed
+from procjobs.supervisor.durable.durability import Backlog, Committed, StoreEvent
 from procjobs.supervisor.durable.recorder_process import RecorderSource
 from procjobs.supervisor.workers.output import OutputSource
 from procjobs.supervisor.workers.processes import WorkerProcess
@@ -59,7 +59,7 @@ class Supervisor:
             StackSource: parts.children.read_stack,
             Templates: parts.children.read_templates,
             Connections: lambda connections, _: connections.accept(),
-            RecorderSource: lambda _, events: self._read_recorder(events),
+            RecorderSource: lambda _, events: self._durability.read(events, self._on_store_event),
             OutputSource: lambda _, _events: None,  # it was read before the others
         }
 
@@ -141,13 +141,12 @@ class Supervisor:
             else:
                 source()
 
-    def _read_recorder(self, events: int) -> None:
-        """Let the jobs begin their lives that are in the store now."""
-        for event in self._durability.read(events):
-            if isinstance(event, Committed):
-                self._admission.start(event.job)
-            else:
-                self._admission.take_loaded(event)
+    def _on_store_event(self, event: StoreEvent) -> None:
+        """Let a job begin its life that is in the store now."""
+        if isinstance(event, Committed):
+            self._admission.start(event.job)
+        else:
+            self._admission.take_loaded(event)
 
     def _advance(self) -> None:
         """Do what is due, and give jobs to workers."""

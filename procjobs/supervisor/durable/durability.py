@@ -148,8 +148,11 @@ class Durability(Protocol):
     def advance(self, now: float, backlog: Callable[[int], Backlog], *, may_load: bool) -> None:
         """Do what is due. `backlog(count)` describes the waiting jobs, with the queues that have `count` of them."""
 
-    def read(self, events: int) -> list[StoreEvent]:
-        """Read the messages of the recorder."""
+    def read(self, events: int, act_on: Callable[[StoreEvent], None]) -> None:
+        """Read the messages of the recorder. `act_on` gets each event before the next message is read.
+
+        Messages can be about the same job: the answer to a question comes after the LOADED that it depends on.
+        """
 
     def on_exit(self, exited: process.Exit) -> bool:
         """Note the end of a process; return whether it was the recorder."""
@@ -236,9 +239,8 @@ class NoStore:
     def advance(self, _now: float, _backlog: Callable[[int], Backlog], *, may_load: bool) -> None:
         """Do nothing."""
 
-    def read(self, _events: int) -> list[StoreEvent]:
-        """Return no events: there is no recorder."""
-        return []
+    def read(self, _events: int, _act_on: Callable[[StoreEvent], None]) -> None:
+        """Do nothing: there is no recorder."""
 
     def on_exit(self, _exited: process.Exit) -> bool:
         """Return False: there is no recorder."""

@@ -41,7 +41,6 @@ from procjobs.shared.wire import BODY, U64, WireError, failure_frame, limit_text
 from procjobs.supervisor.durable.durability import (
     Backlog,
     Committed,
-    LoadedJob,
     Rejection,
     StoreEvent,
     Told,
@@ -299,44 +298,41 @@ class DurableJobs:
             self._started_attempts.attempts,
         )  # fmt: skip
 
-    def read(self, events: int) -> list[StoreEvent]:
-        """Act on the messages of the recorder; return the jobs that may begin their lives."""
-        found: list[StoreEvent] = []
-        self._recorder.read(events, lambda kind, raw, fd: found.extend(self._act_on(kind, raw, fd)))
-        return found
+    def read(self, events: int, act_on: Callable[[StoreEvent], None]) -> None:
+        """Act on the messages of the recorder; `act_on` gets the jobs that may begin their lives, one by one."""
+        self._recorder.read(events, lambda kind, raw, fd: self._take(kind, raw, fd, act_on))
 
-    def _act_on(self, kind: int, raw: bytes, fd: int | None) -> list[Committed] | list[LoadedJob]:
+    def _take(self, kind: int, raw: bytes, fd: int | None, act_on: Callable[[StoreEvent], None]) -> None:
         self._health.note_heard(self._loop.now)
         loaded = self._stored.take(kind, raw, fd)
         if loaded is not None:
-            return loaded
-        if kind == RecorderFrame.COMMITTED:
-            return self._on_committed(U64.unpack_from(raw, BODY)[0])
-        if kind == RecorderFrame.STATE:
+            for event in loaded:
+                act_on(event)
+        elif kind == RecorderFrame.COMMITTED:
+            self._on_committed(U64.unpack_from(raw, BODY)[0], act_on)
+        elif kind == RecorderFrame.STATE:
             self._on_state(str(wire.parse_json(raw[BODY:])["problem"]))
-            return []
-        raise WireError(f"an unknown frame of kind {kind}")
+        else:
+            raise WireError(f"an unknown frame of kind {kind}")
 
     def _on_state(self, problem: str) -> None:
         if not problem and self._recorder.on_opened():
             self._started_attempts.forget()
         self._health.set_problem(problem)
 
-    def _on_committed(self, number: int) -> list[Committed]:
-        committed = []
+    def _on_committed(self, number: int, act_on: Callable[[StoreEvent], None]) -> None:
         now = self._loop.now
         for wait, subject in self._events.take_committed(number):
             if wait is Wait.ANSWER:
                 self._registry.finish(*subject, now)  # type: ignore[misc, call-arg]
             elif wait is Wait.SUBMISSION:
                 subject.durable.is_committed = True  # type: ignore[union-attr]
-                committed.append(Committed(subject))  # type: ignore[arg-type]
+                act_on(Committed(subject))  # type: ignore[arg-type]
         waiting = self._acknowledgements
         while waiting and waiting[0][0] <= number:
             waiting.popleft()[1].accepted += 1
         if self._health.problem:
             self._health.set_problem("")
-        return committed
 
     # Ending -----------------------------------------------------------------------------------------------------
 

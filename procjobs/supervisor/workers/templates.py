@@ -173,9 +173,9 @@ class Templates:
 
     def kill(self, generation: Generation) -> None:
         """Kill a generation's template, which does not answer a request, or has sent nonsense."""
-        link = self._states[generation].link
-        if link is not None:
-            process.kill_process(link.pid, 9)
+        state = self._states.get(generation)  # none where an earlier one of its messages had it discarded
+        if state is not None and state.link is not None:
+            process.kill_process(state.link.pid, 9)
 
     def kill_for_protocol_error(self, generation: Generation, error: Exception) -> None:
         """Kill a template that has sent nonsense."""
