@@ -105,11 +105,15 @@ class Children:
 
     def advance(self, now: float) -> None:
         """Do what is due about workers."""
-        self._act_on(self.workers.advance(now, self._dispatcher.on_finished))
+        events = self.workers.advance(now, self._dispatcher.on_finished)
+        if events:
+            self._act_on(events)
 
     def start_templates(self, now: float) -> None:
         """Start the templates that are missing."""
-        self._act_on(self._templates.start_missing(now, self._dispatcher.worker_slots.max))
+        events = self._templates.start_missing(now, self._dispatcher.worker_slots.max)
+        if events:
+            self._act_on(events)
 
     def kill_orphans(self) -> None:
         """Kill everything that dead workers have left running."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -111,8 +112,8 @@ class Lifecycle:
             for slot in self._dispatcher.slots:
                 self._workers.kill(slot)
 
-    def is_over(self, now: float, *, all_told: bool) -> bool:
-        """Return whether the supervisor may end. `all_told`: clients and the console have taken everything."""
+    def is_over(self, now: float, have_all_read: Callable[[], bool]) -> bool:
+        """Return whether the supervisor may end. `have_all_read` tells whether clients and console took everything."""
         if self.phase is Phase.STOPPING and all(slot.state is SlotState.EMPTY for slot in self._dispatcher.slots):
             self.phase = Phase.FAREWELL
             self._deadline = now + self._durability.farewell_timeout
@@ -122,4 +123,4 @@ class Lifecycle:
             self._durability.abandon()  # clients get these answers, and have another while to take them
             self._deadline = now + FAREWELL_TIMEOUT
             return False
-        return now >= self._deadline or (all_told and self._durability.is_quiet)
+        return now >= self._deadline or (self._durability.is_quiet and have_all_read())

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.job import Watcher
 
 _MAX_NAME_BYTES: Final = 63
+_QUEUED, _SCHEDULED = JobState.QUEUED, JobState.SCHEDULED  # to look up a member of an enum costs 40 ns
 
 
 class Kinds:
@@ -80,21 +81,18 @@ class Registry:
 
     # Rows of the table ------------------------------------------------------------------------------------------
 
-    def allocate_row(self, job_id: bytes) -> int:
-        """Return a row of the table for a new job, making room if need be; raise TableFull."""
+    def publish(self, job: SupervisedJob, submitted_at: float, delay: float) -> None:
+        """Show a new job in the table, making room if need be; raise TableFull. `submitted_at` is Unix time."""
+        table = self.table
         try:
-            return self.table.allocate(job_id)
+            job.row = table.allocate(job.id)
         except TableFull:
             oldest = self._results.pop_oldest()
             if oldest is None:
                 raise
             self._forget(oldest)
-            return self.table.allocate(job_id)
-
-    def publish(self, job: SupervisedJob, *, is_scheduled: bool, submitted_at: float) -> None:
-        """Show a job in the table for the first time; `submitted_at` is Unix time."""
-        state = JobState.SCHEDULED if is_scheduled else JobState.QUEUED
-        self.table.publish(job.row, job.id, state, job.attempt, submitted_at, job.kind.name)
+            job.row = table.allocate(job.id)
+        table.publish(job.row, job.id, _SCHEDULED if delay > 0 else _QUEUED, job.attempt, submitted_at, job.kind.name)
 
     def publish_queued(self, job: SupervisedJob) -> None:
         """Show that the time of a delayed job has come."""
@@ -121,7 +119,10 @@ class Registry:
     # Answers ----------------------------------------------------------------------------------------------------
 
     def release_payload(self, job: SupervisedJob) -> None:
-        """Let go of the arguments of a job that runs no more. Its output is kept as long as there is room."""
+        """Let go of the arguments of a job that runs no more. Its output is kept as long as there is room.
+
+        Not part of `finish`: the events of a durable job may still refer to its descriptor.
+        """
         if job.fd is not None:
             self._spent_fds.append(job.fd)
             job.fd = None

@@ -78,7 +78,7 @@ class Supervisor:
             self._loop.add(self._owner, self._on_owner_gone)
         elif self._has_lost_owner:
             self._on_owner_gone()
-        while not self._is_over():
+        while not self._lifecycle.is_over(self._loop.now, self._have_all_read):
             until = self._next_deadline()
             woke_before = self._loop.now
             ready = self._loop.wait(None if until == NEVER else until)
@@ -94,9 +94,8 @@ class Supervisor:
             self._publisher.publish_slots(self._loop.now)
             self._children.kill_orphans()
 
-    def _is_over(self) -> bool:
-        has_shown = self._console is None or self._console.is_empty
-        return self._lifecycle.is_over(self._loop.now, all_told=has_shown and self._connections.have_all_read)
+    def _have_all_read(self) -> bool:
+        return (self._console is None or self._console.is_empty) and self._connections.have_all_read
 
     def _next_deadline(self) -> float:
         now = self._loop.now

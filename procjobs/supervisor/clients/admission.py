@@ -63,37 +63,30 @@ class Admission:
         """Take a job that a client has submitted, or answer why not."""
         registry = self._registry
         self._capacity -= 1
-        rejection = self._try_admit(job)
+        moment = wall()
+        rejection: Rejection | None = None
+        if self._capacity < 0 or job.fd is not None or job.kind.rejection or not self._durability.takes_jobs:
+            rejection = self._rejection(job)
+        if rejection is None:
+            try:
+                registry.publish(job, moment, delay)
+            except TableFull as error:
+                rejection = _row_missing(error)
         registry.jobs[job.id] = job
         if rejection is not None:
             self._durability.acknowledge(client)
             self._unique_keys.release(job.id)
             self._dispatcher.reject(job, *rejection)
             return
-        moment = wall()
-        registry.publish(job, is_scheduled=delay > 0, submitted_at=moment)
         unique_until = self._unique_keys.settle(job, moment) if job.key else None
         if self._durability.submitted(job, client, delay, expires, unique_until):
             self._dispatcher.submit(job, self._loop.now, delay=delay, expires=expires)
 
-    def _try_admit(self, job: SupervisedJob) -> Rejection | None:
-        """Give the job a row of the table; return why that cannot be, or why the job is not taken."""
-        rejection: Rejection | None = None
+    def _rejection(self, job: SupervisedJob) -> Rejection | None:
+        """Return why a job cannot be taken now, None if it can."""
+        fd = job.fd
         if job.kind.rejection:
-            rejection = "ConfigurationError", job.kind.rejection, {}
-        elif self._capacity < 0 or job.fd is not None:
-            rejection = self._rejection(job.fd)
-        else:
-            rejection = self._durability.rejection(None)
-        if rejection is None:
-            try:
-                job.row = self._registry.allocate_row(job.id)
-            except TableFull as error:
-                rejection = "QueueFull", f"the pool cannot record another job: {error}", {}
-        return rejection
-
-    def _rejection(self, fd: int | None) -> Rejection | None:
-        """Return why no job can be taken now, None if one can."""
+            return "ConfigurationError", job.kind.rejection, {}
         if not self._lifecycle.accepts_jobs:
             return "PoolClosed", f"pool {self._pool!r} is stopping and takes no more jobs", {}
         if self._find_capacity() <= 0:
@@ -147,7 +140,10 @@ class Admission:
         job.durable.is_committed = True
         job.attempt, job.interrupted, job.crashes, job.key = loaded.attempt, loaded.interrupted, loaded.crashes, loaded.key
         delay = max(loaded.not_before - moment, 0.0) if loaded.not_before else 0.0
-        problem = self._try_publish(job, loaded.submitted_at, delay) or problem
+        try:
+            self._registry.publish(job, loaded.submitted_at, delay)
+        except TableFull as error:
+            problem = _row_missing(error)[1]
         if problem:
             self._durability.admitted(job, is_due=False)
             self._dispatcher.reject(job, "PayloadError", problem, {})
@@ -157,15 +153,6 @@ class Admission:
             job.effective_priority += 0.5
         expires = (loaded.expires_at - moment or -1.0) if loaded.expires_at and not loaded.attempt else 0.0
         self._dispatcher.submit(job, self._loop.now, delay=delay, expires=expires)
-
-    def _try_publish(self, job: SupervisedJob, submitted_at: float, delay: float) -> str:
-        """Show a loaded job in the table; return why that cannot be, empty text if it can."""
-        try:
-            job.row = self._registry.allocate_row(job.id)
-        except TableFull as error:
-            return f"the pool cannot record another job: {error}"
-        self._registry.publish(job, is_scheduled=delay > 0, submitted_at=submitted_at)
-        return ""
 
     # Cancelling -------------------------------------------------------------------------------------------------
 
@@ -181,3 +168,7 @@ class Admission:
         """Cancel the jobs of a client that do not run yet; return how many there were."""
         jobs = [job for job in self._registry.jobs.values() if job.client is client and job.state not in FINAL]
         return sum(self.cancel(job) for job in jobs if job.state is not JobState.RUNNING)
+
+
+def _row_missing(error: TableFull) -> Rejection:
+    return "QueueFull", f"the pool cannot record another job: {error}", {}

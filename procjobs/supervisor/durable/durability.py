@@ -96,6 +96,10 @@ class Durability(Protocol):
 
     # Submissions.
 
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether the store takes any job without a descriptor now."""
+
     def rejection(self, fd: int | None) -> Rejection | None:
         """Return why the store takes no job now, None if it does. `fd` has the large part of its arguments."""
 
@@ -171,6 +175,7 @@ class NoStore:
     """The durability of a pool without a store: everything is safe at once."""
 
     are_recorded = False
+    takes_jobs = True
     farewell_timeout = FAREWELL_TIMEOUT
     uncommitted = 0
     is_settled = True

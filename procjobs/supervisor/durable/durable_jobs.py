@@ -175,6 +175,12 @@ class DurableJobs:
 
     # Submissions ------------------------------------------------------------------------------------------------
 
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether the store is not too far behind."""
+        is_far_behind = bool(self._health.problem) and self._events.submissions >= _MAX_BEHIND
+        return not is_far_behind and self._events.bytes < _MAX_BYTES
+
     def rejection(self, fd: int | None) -> Rejection | None:
         """Return why no job can be taken now, None if one can."""
         if fd is not None and (size := os.fstat(fd).st_size) > MAX_STORED_BYTES:
@@ -183,8 +189,7 @@ class DurableJobs:
                 "bytes). Write them to a file, and give the job its path"
             )
             return "PayloadError", text, {}
-        is_far_behind = bool(self._health.problem) and self.uncommitted >= _MAX_BEHIND
-        if not is_far_behind and self._events.bytes < _MAX_BYTES:
+        if self.takes_jobs:
             return None
         why = self._health.describe() or "it is slow"
         text = (
