@@ -53,9 +53,10 @@ def test_job_that_has_not_started_when_it_expires_never_runs(tmp_path):
 
 def test_running_job_does_not_expire_and_neither_does_its_retry(pool, tmp_path):
     path = str(tmp_path / "runs")
-    running = pool.options(expires=0.2).submit(jobs.sleep, 0.5)
-    retried = pool.options(expires=0.3, retries=1, backoff=0.6).submit(jobs.append_and_fail, path, 2)
-    assert [0.5, 2] == [running.result(30), retried.result(30)]
+    wait_until(lambda: pool.stats().idle == 2)  # a new worker may take longer to start than the jobs may wait
+    running = pool.options(expires=1.0).submit(jobs.sleep, 1.5)
+    retried = pool.options(expires=1.0, retries=1, backoff=2.6).submit(jobs.append_and_fail, path, 2)
+    assert [1.5, 2] == [running.result(30), retried.result(30)]
 
 
 def test_job_expires_while_paused_delayed_or_in_line_for_its_key(tmp_path):
