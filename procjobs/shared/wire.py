@@ -17,6 +17,8 @@ All numbers are little-endian.
     KIND      client -> supervisor   u32 number of the kind, u32 length of the JSON {"name", "options"}, JSON, function
     FORGET    client -> supervisor   empty: every kind of this connection is forgotten
     SUBMIT    client -> supervisor   SUBMIT struct, key, inline part of the payload
+    SUBMIT_UNIQUE   client -> supervisor   as SUBMIT, with f64 seconds before the key: how long the key is its own (0: until its end)
+    DUPLICATE supervisor -> client   job id, id of the job that has its key: that submission is none. Before its ACCEPTED
     ACCEPTED  supervisor -> client   u64 submissions of this connection taken so far
     FINISHED  worker -> supervisor -> client   FINISHED struct, JSON (failures, usage), inline part of the payload
     REQUEST   client -> supervisor   u32 number of the request, JSON {"call", ...}
@@ -65,6 +67,7 @@ SUBMIT: Final = struct.Struct("<16sIddB")  # job id, kind, delay in seconds, exp
 FINISHED: Final = struct.Struct("<16sBBHdQI")  # job id, outcome, reason, attempt, seconds it ran, rss, length of the JSON
 JOB: Final = struct.Struct("<16sIIHHI")  # job id, kind, row, attempt, length of the kind's JSON, length of its function
 KIND: Final = struct.Struct("<II")  # number, length of the JSON
+F64: Final = struct.Struct("<d")
 U32: Final = struct.Struct("<I")
 U64: Final = struct.Struct("<Q")
 BODY: Final = HEADER.size
@@ -95,6 +98,8 @@ class Frame(IntEnum):
     NOTICE = 12
     READY = 13
     INIT_FAILED = 14
+    SUBMIT_UNIQUE = 15
+    DUPLICATE = 16
 
 
 class Outcome(IntEnum):
