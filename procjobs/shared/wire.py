@@ -17,7 +17,7 @@ All numbers are little-endian.
     KIND      client -> supervisor   u32 number of the kind, u32 length of the JSON {"name", "options"}, JSON, function
     FORGET    client -> supervisor   empty: every kind of this connection is forgotten
     SUBMIT    client -> supervisor   SUBMIT struct, key, inline part of the payload
-    SUBMIT_UNIQUE   client -> supervisor   as SUBMIT, with f64 seconds before the key: how long the key is its own (0: until its end)
+    SUBMIT_UNIQUE   client -> supervisor   as SUBMIT; before the key f64: seconds for which it is taken, 0: until the end
     DUPLICATE supervisor -> client   job id, id of the job that has its key: that submission is none. Before its ACCEPTED
     ACCEPTED  supervisor -> client   u64 submissions of this connection taken so far
     FINISHED  worker -> supervisor -> client   FINISHED struct, JSON (failures, usage), inline part of the payload
