@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from procjobs.store.sqlite_file import create_private
+
 _USER = "postgres"  # the server refuses to run as root
 _SETTINGS = ["listen_addresses=", "shared_buffers=16MB", "max_connections=60", "fsync=off", "full_page_writes=off"]
 _TAKE_DOWN = 'tail --pid="$1" -f /dev/null 2>/dev/null; shift; directory="$1"; shift; "$@"; rm -rf "$directory"'
@@ -158,7 +160,8 @@ def postgres_url(postgres_server):
 
 @pytest.fixture
 def sqlite_url(tmp_path):
-    """The URL of a SQLite file that does not exist yet."""
+    """The URL of an empty SQLite file: procjobs itself makes one only where the pool of a store is started."""
+    os.close(create_private(f"{tmp_path}/database.sqlite"))
     return f"sqlite:///{tmp_path}/database.sqlite"
 
 

@@ -154,14 +154,21 @@ class Dispatcher:
         """Answer a submission that is not taken."""
         self._completion.reject(job, error, message, details)
 
-    def cancel(self, job: Job, now: float) -> bool:
-        """Cancel a job, running or not; return False if it has an answer, or its answer is under way."""
+    def cancel(self, job: Job, now: float, *, at_once: bool = False) -> bool:
+        """Cancel a job, running or not; return False if it has an answer, or its answer is under way.
+
+        With `at_once`, its worker has no time to end it in.
+        """
         if job.slot is not None:
             self._assigner.reclaim(job.slot, now, even_one=True)
         if job.state in FINAL:
             return False
         if job.slot is not None:
-            return self._cancel_running(job, job.slot, now)
+            slot = job.slot
+            was_cancelled = self._cancel_running(job, slot, now)
+            if was_cancelled and at_once:
+                self._workers.kill(slot)
+            return was_cancelled
         self._pending.remove(job)
         self._completion.cancel(job, f"{job_name(job)} was cancelled before it ran")
         return True

@@ -12,7 +12,7 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: t
     16     ...  a list of tuples, one for each event: its Op as a number, then its fields in the order of its class
 
     OP        CLASS     FIELDS
-    OPEN      Open      url, pool, owner, result_ttl, history_ttl, history_limit, is_first, known_jobs, started_attempts
+    OPEN      Open      url, pool, owner, result_ttl, history_ttl, history_limit, holder, epoch, known_jobs, started_attempts
     KIND      Kind      number, description, function
     SUBMIT    Submit    job_id, kind, inline, has_descriptor, submitted_at, not_before, expires_at, key, unique_until
     START     Start     job_id, attempt, worker, pid, time
@@ -22,11 +22,16 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: t
     FIND      Find      job_id
     CANCEL    Cancel    job_id, token
     LOAD      Load      max_due, max_later, excluded_queues
-    KEY       Key       key, token
     SWEEP     Sweep
     FORGET    Forget
+    RELEASE   Release
 
+    CLAIMED   recorder -> supervisor   u64 epoch: the jobs of the pool are this supervisor's; for SQLite with the locked file
+    LEASE     recorder -> supervisor   f64 CLOCK_BOOTTIME: until then no other supervisor takes them over
+    LOST      recorder -> supervisor   text: another supervisor has them now
     COMMITTED recorder -> supervisor   u64: every event up to this number is in the database
+    FENCED    recorder -> supervisor   job id: the store did not take an event of this job, which is not this supervisor's
+    DUPLICATE recorder -> supervisor   job id, id of the job that has its key: this submission was not stored
     STATE     recorder -> supervisor   JSON {"problem"}: why the store cannot be written, "" when it can
     REFUSED   recorder -> supervisor   job id, text: this submission cannot be stored, whatever the state of the database
     HELD      recorder -> supervisor   job id, JSON {"attempt", "cut_off", "crashes"}: the store has this submission already
@@ -51,6 +56,8 @@ description, of the function."""
 WINDOW: Final = struct.Struct("<d")
 MAX_STORED_BYTES: Final = 64 * 2**20
 """The largest descriptor of a job or of an answer that goes into the database: a transaction is held up for 0.3 s by it."""
+LEASE: Final = 30.0
+"""For how many seconds a supervisor that others cannot see may say nothing before they take its jobs over."""
 MAX_EVENTS: Final = 1000
 """The most events of a batch. A transaction takes all that has arrived, so this bounds the memory of a batch alone."""
 
@@ -71,19 +78,20 @@ class Op(IntEnum):
     FIND = 7
     CANCEL = 8
     LOAD = 9
-    KEY = 10
-    SWEEP = 11
-    FORGET = 12
+    SWEEP = 10
+    FORGET = 11
+    RELEASE = 12
 
 
 # The fields are plain values: marshal refuses an IntEnum or a NamedTuple inside an event. Times are Unix times in seconds.
 
 
 class Open(NamedTuple):
-    """The first event of a recorder; it has the number 0.
+    """The first event of a recorder; it has the number 0. For SQLite the locked file comes with it, once there is one.
 
-    `owner` is the id of the supervisor, and `known_jobs` are the jobs that it has in memory: an empty list for the recorder
-    that `is_first`. `started_attempts` are attempts, by job id, that the table of a killed supervisor shows as started.
+    `owner` is the id of the supervisor; `holder` is JSON, its Identity and the `mark` of its pool's processes. `epoch` is
+    that of its claim, 0 before there is one; `known_jobs` are the jobs that it has in memory since then. `started_attempts`
+    are attempts, by job id, that the table of a killed supervisor shows as started.
     """
 
     url: str
@@ -92,7 +100,8 @@ class Open(NamedTuple):
     result_ttl: float
     history_ttl: float
     history_limit: int
-    is_first: bool
+    holder: str
+    epoch: int
     known_jobs: list[bytes]
     started_attempts: dict[str, int]
 
@@ -190,13 +199,6 @@ class Load(NamedTuple):
     excluded_queues: list[str | None]
 
 
-class Key(NamedTuple):
-    """Asks which job has a key for itself: TOLD is the answer."""
-
-    key: bytes
-    token: int
-
-
 class Sweep(NamedTuple):
     """Makes jobs of everything that transactions of users have left in the outbox."""
 
@@ -205,12 +207,16 @@ class Forget(NamedTuple):
     """Makes room: a kind that is needed after this is described again."""
 
 
-Event = Open | Kind | Submit | Start | Retry | End | Free | Find | Cancel | Load | Key | Sweep | Forget
+class Release(NamedTuple):
+    """Gives the claim up: the pool has stopped, and none of its workers runs any more. The last event."""
+
+
+Event = Open | Kind | Submit | Start | Retry | End | Free | Find | Cancel | Load | Sweep | Forget | Release
 EventWithFd = tuple[Event, "int | None"]
 """An event as it has arrived, and its descriptor."""
 
 _CLASSES: Final[tuple[type[Event], ...]] = (
-    Open, Kind, Submit, Start, Retry, End, Free, Find, Cancel, Load, Key, Sweep, Forget
+    Open, Kind, Submit, Start, Retry, End, Free, Find, Cancel, Load, Sweep, Forget, Release
 )  # fmt: skip
 _OPS: Final = {cls: op for op, cls in enumerate(_CLASSES)}
 
@@ -230,6 +236,11 @@ class RecorderFrame(IntEnum):
     TOLD = 6
     LOADED = 7
     WINDOW = 8
+    CLAIMED = 9
+    LEASE = 10
+    LOST = 11
+    FENCED = 12
+    DUPLICATE = 13
 
 
 def pack_batch(events: Sequence[Event], last: int, *, descriptors: int = 0) -> bytes:

@@ -49,9 +49,10 @@ class Changes:
     The names of a change begin with `b_`: SQLAlchemy keeps the columns' own names for the values of SET.
     """
 
-    def __init__(self, pool: str, owner: str) -> None:
+    def __init__(self, pool: str, owner: str, epoch: int) -> None:
         self._pool = pool
         self._owner = owner
+        self._epoch = epoch
         self.kinds: list[StoredKind] = []
         self.jobs: list[dict[str, Any]] = []
         self.attempts: dict[tuple[str, int], dict[str, Any]] = {}
@@ -68,8 +69,8 @@ class Changes:
             self.kinds.append(kind)
             kind.is_stored = True
         self.jobs.append({
-            "id": to_text(job_id), "pool": self._pool, "owner": self._owner, "name": kind.name, "kind": kind.digest,
-            "queue": kind.queue, "priority": kind.priority, "key": key or None,
+            "id": to_text(job_id), "pool": self._pool, "owner": self._owner, "epoch": self._epoch, "name": kind.name,
+            "kind": kind.digest, "queue": kind.queue, "priority": kind.priority, "key": key or None,
             "state": "scheduled" if not_before else "queued", "attempt": 0, "cut_off": 0, "crashes": 0,
             "submitted_at": submitted_at, "not_before": not_before or None, "expires_at": expires_at or None,
             "unique_until": unique_until, "call": inline, "call_data": data,
@@ -80,9 +81,9 @@ class Changes:
         self.kinds.append(kind)
         self.jobs.append({
             **{name: row[name] for name in _COPIED_FROM_OUTBOX},
-            "owner": "", "name": kind.name, "kind": kind.digest, "queue": kind.queue, "priority": kind.priority,
-            "unique_until": None, "state": "scheduled" if row["not_before"] else "queued", "attempt": 0, "cut_off": 0,
-            "crashes": 0,
+            "owner": "", "epoch": self._epoch, "name": kind.name, "kind": kind.digest, "queue": kind.queue,
+            "priority": kind.priority, "unique_until": None, "state": "scheduled" if row["not_before"] else "queued",
+            "attempt": 0, "cut_off": 0, "crashes": 0,
         })  # fmt: skip
 
     def start(self, event: Start) -> None:

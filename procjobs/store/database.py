@@ -1,21 +1,12 @@
-"""Connections to the store, and the claim by which a pool has it for itself.
-
-A claim ends with the process that holds it, whatever ends that process. For SQLite it is a lock on a file beside the
-database, for two processes that write or checkpoint one WAL at the same instant can corrupt it (until SQLite 3.51.3).
-For PostgreSQL it is an advisory lock of the session, one for each name of a pool.
-"""
+"""Connections to the store; and errors, texts and long lists as databases take them."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
@@ -29,8 +20,18 @@ SLICE: Final = 500
 _LOCK_TIMEOUT: Final = 2.0
 """How long to wait for another writer of the same SQLite file. After that the lock is an error like others: it is reported,
 and the transaction is tried again."""
-_CONNECT_TIMEOUT: Final = 5
-_STATEMENT_TIMEOUT_MS: Final = 60_000
+_CONNECT_TIMEOUT: Final = 4
+_POSTGRESQL: Final = {
+    "statement_timeout": "60s",
+    "lock_timeout": "4s",  # a table that is locked is an error that is told, and tried again
+    "client_connection_check_interval": "2s",  # what a recorder was doing that was killed ends with it
+}
+"""Settings of a session."""
+_SOCKET: Final = {
+    "connect_timeout": _CONNECT_TIMEOUT, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3,
+    "tcp_user_timeout": 8000,
+}  # fmt: skip
+"""Settings of libpq: a server that went away without a word is noticed within some ten seconds."""
 
 
 def explain(error: Exception) -> str:
@@ -70,7 +71,7 @@ def _sqlite_engine(path: str, synchronous: str, *, read_only: bool) -> Engine:
     from urllib.parse import quote
 
     def connect() -> sqlite3.Connection:
-        mode = "ro" if read_only else "rwc"
+        mode = "ro" if read_only else "rw"  # the file is made by procjobs.store.sqlite_file, for this user alone
         connection = sqlite3.connect(
             f"file:{quote(path)}?mode={mode}", uri=True, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
         )
@@ -92,58 +93,7 @@ def _sqlite_engine(path: str, synchronous: str, *, read_only: bool) -> Engine:
 def _postgresql_engine(url: str, *, read_only: bool) -> Engine:
     arguments: dict[str, Any] = {}
     if make_url(url).get_driver_name() in {"psycopg", "psycopg2"}:
-        options = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}"
-        arguments = {"connect_timeout": _CONNECT_TIMEOUT, "options": options, "application_name": "procjobs"}
+        options = " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL.items())
+        arguments = {**_SOCKET, "options": options, "application_name": "procjobs"}
     engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
     return engine.execution_options(postgresql_readonly=True) if read_only else engine
-
-
-class Claim:
-    """The right of one pool to the store, taken before anything is read, and kept for as long as the recorder lives."""
-
-    def __init__(self, url: str, pool: str) -> None:
-        self._url = url
-        self._pool = pool
-        self._lock: int | None = None
-
-    def take(self, connection: Connection) -> None:
-        """Take the claim, or keep it; raise StoreUnavailable where another process has it."""
-        path = sqlite_path(self._url)
-        if path is None:
-            self._take_session_lock(connection)
-        elif self._lock is None:
-            self._lock = self._lock_file(f"{path}.lock")
-
-    def _lock_file(self, path: str) -> int:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(fd, 200, 0).decode(errors="replace") or "another process"
-            os.close(fd)
-            raise StoreUnavailable(
-                f"the store {self._url} is in use by {holder}. An SQLite file belongs to one pool: give this one another "
-                "file, or let all processes use one named pool"
-            ) from None
-        except BaseException:
-            os.close(fd)
-            raise
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"pool {self._pool} (recorder {os.getpid()})".encode(), 0)
-        return fd
-
-    def _take_session_lock(self, connection: Connection) -> None:
-        number = int.from_bytes(hashlib.sha256(f"procjobs {self._pool}".encode()).digest()[:8], "big", signed=True)
-        if not connection.scalar(text("SELECT pg_try_advisory_lock(:number)"), {"number": number}):
-            raise StoreUnavailable(
-                f"the jobs of pool {self._pool} in the store {hide_password(self._url)} are in use by another supervisor: "
-                "is the pool running twice, with different runtime directories? Stop one, or give it another name"
-            )
-
-    def close(self) -> None:
-        """Give the claim up; that of a session ends with its connection."""
-        if self._lock is not None:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._lock, 0)
-            os.close(self._lock)
-            self._lock = None

@@ -9,9 +9,9 @@ from sqlalchemy import select, update
 
 from procjobs.clock import wall
 from procjobs.shared.ids import from_text, to_text
-from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Key, Load, RecorderFrame, Sweep
+from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Load, RecorderFrame, Sweep
 from procjobs.shared.states import FINAL, JobState
-from procjobs.shared.wire import U32, failure_frame
+from procjobs.shared.wire import U32
 from procjobs.store import rescue
 from procjobs.store.frames import forgotten_frame, has_data
 from procjobs.store.journal import Journal
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, RowMapping
 
-QUESTIONS: Final = frozenset({Find, Cancel, Key, Sweep, Load})
+    from procjobs.store.claim import Claim
+
+QUESTIONS: Final = frozenset({Find, Cancel, Sweep, Load})
 _STATES: Final = {state.text: state for state in JobState}
 _ENDED: Final = {state.text for state in FINAL}
 
@@ -36,11 +38,11 @@ class Answer(NamedTuple):
 
 
 class Questions:
-    """Answers the questions of the supervisor whose id is `owner`, about the jobs of one pool."""
+    """Answers the questions of the supervisor that has the claim."""
 
-    def __init__(self, pool: str, owner: str, journal: Journal) -> None:
-        self._pool = pool
-        self._owner = owner
+    def __init__(self, claim: Claim, journal: Journal) -> None:
+        self._pool = claim.pool
+        self._claim = claim
         self._journal = journal
 
     def answer(self, connection: Connection, question: Event) -> list[Answer]:
@@ -49,10 +51,8 @@ class Questions:
             case Find():
                 return [self._find(connection, question.job_id)]
             case Cancel():
-                known, cancelled = cancel(connection, self._pool, to_text(question.job_id))
+                known, cancelled = cancel(connection, self._claim, to_text(question.job_id))
                 return [_told({"token": question.token, "known": known, "cancelled": cancelled})]
-            case Key():
-                return [_told({"token": question.token, "id": find_holder(connection, self._pool, question.key)})]
             case Sweep():
                 return self.sweep_outbox(connection)
             case Load():
@@ -63,7 +63,7 @@ class Questions:
         """Return frames about the submissions that are in the store already; `known` has their rows, by job id."""
         answers: list[Answer] = []
         for job_id, row in known.items():
-            if row["owner"] == self._owner:
+            if row["owner"] == self._claim.owner:
                 continue  # written by a recorder that was killed before it could send COMMITTED
             if row["pool"] != self._pool:
                 text = f"job {job_id} is in the store already, as one of pool {row['pool']}"
@@ -93,7 +93,7 @@ class Questions:
         return Answer(RecorderFrame.FOUND, body, data if frame and has_data(frame) else None)
 
     def _load(self, connection: Connection, wanted: Load) -> list[Answer]:
-        rows, seconds = rescue.load(connection, self._pool, self._owner, wanted)
+        rows, seconds = rescue.load(connection, self._claim, wanted)
         return [*map(_loaded, rows), Answer(RecorderFrame.WINDOW, WINDOW.pack(seconds))]
 
 
@@ -110,20 +110,17 @@ def _loaded(row: RowMapping) -> Answer:
     return Answer(RecorderFrame.LOADED, b"".join((head, key, description, function, call)), row["call_data"])
 
 
-def cancel(connection: Connection, pool: str, job_id: str) -> tuple[bool, bool]:
-    """Cancel a job that waits in the database alone; return whether there is such a job, and whether it was cancelled."""
-    frame = failure_frame(from_text(job_id), "JobCancelled", f"job {job_id} was cancelled before it ran")
-    of_pool = (jobs.c.id == job_id) & (jobs.c.pool == pool)
-    values = {"state": "cancelled", "reason": "cancelled", "finished_at": wall(), "answer": frame, "call": None,
-              "call_data": None}  # fmt: skip
-    waits = of_pool & (jobs.c.owner == "") & jobs.c.finished_at.is_(None)
-    if connection.execute(update(jobs).where(waits).values(values)).rowcount:
+def cancel(connection: Connection, claim: Claim, job_id: str) -> tuple[bool, bool]:
+    """Cancel a job that waits in the database alone; return whether there is such a job, and whether it was cancelled.
+
+    A job that its supervisor has in memory gets a note, which `rescue.take_over` obeys if that one is killed before it can
+    end the job.
+    """
+    of_pool = (jobs.c.id == job_id) & (jobs.c.pool == claim.pool)
+    unfinished = of_pool & jobs.c.finished_at.is_(None)
+    waits = update(jobs).where(unfinished, jobs.c.owner == "")
+    if connection.execute(waits.values(rescue.cancelled(job_id, "before it ran", wall()))).rowcount:
         return True, True
+    mine = (jobs.c.owner == claim.owner) & (jobs.c.epoch == claim.epoch)
+    connection.execute(update(jobs).where(unfinished, mine).values(reason=rescue.CANCELLED))
     return connection.execute(select(jobs.c.id).where(of_pool)).first() is not None, False
-
-
-def find_holder(connection: Connection, pool: str, key: bytes) -> str | None:
-    """Return the id of the job that has a key for itself: it has not ended, or its time is not over."""
-    holds = jobs.c.finished_at.is_(None) | (jobs.c.unique_until > wall())
-    of_key = (jobs.c.pool == pool) & (jobs.c.key == key) & jobs.c.unique_until.is_not(None)
-    return connection.scalar(select(jobs.c.id).where(of_key & holds).order_by(jobs.c.id.desc()).limit(1))

@@ -9,6 +9,7 @@
    grow; nothing more is read meanwhile, and the supervisor bounds the events that wait.
 5. It ends when the supervisor's end of the socketpair is closed, after the commit of everything that had arrived: the last
    events of a killed supervisor count. No signal ends it but SIGKILL.
+6. It writes only under the claim of its supervisor (procjobs.store.claim). When that is lost it says so, and ends.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from procjobs.clock import NEVER, monotonic
 from procjobs.errors import StoreUnavailable
 from procjobs.host import process
-from procjobs.shared.recorder_wire import EventWithFd, Forget, Kind, Open, RecorderFrame, Submit
-from procjobs.shared.wire import U64
+from procjobs.shared.ids import from_text
+from procjobs.shared.recorder_wire import EventWithFd, Forget, Kind, Open, RecorderFrame, Release, Submit
+from procjobs.shared.wire import F64, U64
 from procjobs.store import rescue
 from procjobs.store.changes import Changes
-from procjobs.store.database import Claim, explain, open_engine
+from procjobs.store.claim import Claim, ClaimLost
+from procjobs.store.database import explain, open_engine
 from procjobs.store.journal import Journal
 from procjobs.store.questions import QUESTIONS, Answer, Questions
 from procjobs.store.retention import Retention
@@ -44,7 +47,8 @@ SOCKET_FD: Final = 3
 _BUSY_EVENTS: Final = 32
 """The events of a transaction after which the next one waits a moment for more of them."""
 _MIN_PAUSE: Final = 0.05
-_MAX_PAUSE: Final = 5.0
+_MAX_PAUSE: Final = 4.0
+"""Shorter than the silence for which a recorder is taken as hanging."""
 _FAREWELL_TIMEOUT: Final = 5.0
 """How long a recorder whose supervisor has gone tries to reach a database that is away."""
 _SWEEP_INTERVAL: Final = 5.0
@@ -79,15 +83,16 @@ class Phase(Enum):
 class Recorder:
     """Takes batches, writes them, and sends the number of the last event that was committed."""
 
-    def __init__(self, link: SupervisorLink, settings: Open) -> None:
+    def __init__(self, link: SupervisorLink, settings: Open, file: int | None = None) -> None:
+        """`file` is the locked file of an SQLite store, if an earlier recorder of this supervisor has opened it."""
         self._link = link
         self._settings = settings
         self._phase = Phase.OPENING
         self._connection: Connection | None = None
-        self._claim = Claim(settings.url, settings.pool)
-        self._journal = Journal(settings.pool, settings.owner)
-        self._questions = Questions(settings.pool, settings.owner, self._journal)
-        self._retention = Retention(settings, self._journal)
+        self._claim = Claim(settings, file)
+        self._journal = Journal(self._claim)
+        self._questions = Questions(self._claim, self._journal)
+        self._retention = Retention(settings, self._claim, self._journal)
         self._is_busy = False
         self._problem: str | None = None  # no STATE has been sent yet
         self._ends_at = NEVER
@@ -95,6 +100,13 @@ class Recorder:
 
     def run(self, batches: list[Batch]) -> None:
         """Serve until the supervisor has gone and its last events are written; `batches` came with the first one."""
+        try:
+            self._serve(batches)
+        except ClaimLost as error:
+            _log(f"nothing more is written: {error}")
+            self._link.send(RecorderFrame.LOST, str(error).encode())
+
+    def _serve(self, batches: list[Batch]) -> None:
         if not self._persist(lambda _: []):
             return
         while True:
@@ -136,11 +148,13 @@ class Recorder:
     def _apply(self, connection: Connection, events: list[EventWithFd]) -> list[Answer]:
         try:
             with connection.begin():
+                self._claim.verify(connection)
                 return self._write(connection, self._journal.collect(events), events)
         except _UNWRITABLE:
             self._journal.forget_stored_kinds()
         try:
             with connection.begin():
+                self._claim.verify(connection)
                 changes = self._journal.collect(events)
                 known = self._journal.claim_known(connection, changes)
                 answers = self._questions.answer_resubmissions(connection, known)
@@ -159,18 +173,29 @@ class Recorder:
         return [Answer(RecorderFrame.REFUSED, event.job_id + text.encode())] if isinstance(event, Submit) else []
 
     def _write(self, connection: Connection, changes: Changes, events: list[EventWithFd]) -> list[Answer]:
-        self._journal.write(connection, changes)
-        questions = [event for event, _ in events if type(event) in QUESTIONS]
-        return [answer for question in questions for answer in self._questions.answer(connection, question)]
+        duplicates = self._journal.take_out_duplicates(connection, changes)
+        answers = [Answer(RecorderFrame.DUPLICATE, from_text(own) + from_text(other)) for own, other in duplicates.items()]
+        fenced = self._journal.write(connection, changes)
+        answers += [Answer(RecorderFrame.FENCED, from_text(job_id)) for job_id in fenced]
+        for event, _ in events:
+            if type(event) in QUESTIONS:
+                answers += self._questions.answer(connection, event)
+            elif isinstance(event, Release):
+                self._claim.release(connection)
+        return answers
 
     def _sweep(self) -> None:
-        """Look into the outbox, and drop old jobs; all that can wait where the database is away."""
+        """Renew the claim, look into the outbox, and drop old jobs; all that can wait where the database is away."""
         now = monotonic()
         self._sweeps_at = now + _SWEEP_INTERVAL
         try:
             connection = self._connected()
             with connection.begin():
+                self._claim.verify(connection)
+                lease = self._claim.renew(connection)
                 answers = self._questions.sweep_outbox(connection)
+            self._check_file()
+            self._send_lease(lease)
             self._send(answers)
             if self._retention.drop(connection, now):
                 self._sweeps_at = now  # events that have arrived are written in between
@@ -178,14 +203,24 @@ class Recorder:
             self._disconnect()
             self._report(explain(error))
 
+    def _send_lease(self, lease: float | None) -> None:
+        if lease is not None:
+            self._link.send(RecorderFrame.LEASE, F64.pack(lease))
+
+    def _check_file(self) -> None:
+        if self._claim.file is not None:
+            self._claim.file.check()
+
     def _persist(self, act: Callable[[Connection], list[Answer]]) -> bool:
         """Do something with the database until it succeeds, and send its answers; return False if that was given up."""
         pause = _MIN_PAUSE
         while True:
             try:
                 answers = act(self._connected())
+                self._check_file()
             except _UNAVAILABLE as error:
                 self._disconnect()
+                self._claim.note_failure(error)
                 self._report(explain(error))
                 if self._is_to_give_up(pause):
                     return False
@@ -199,6 +234,7 @@ class Recorder:
         """Wait before the database is tried again; return whether it is not, because the supervisor has gone."""
         if self._phase is not Phase.FAREWELL:
             if not self._link.wait_for_end(pause):
+                self._report(self._problem or "")
                 return False
             self._ends_at = monotonic() + (_FAREWELL_TIMEOUT if self._phase is Phase.SERVING else 0.0)
             self._phase = Phase.FAREWELL
@@ -208,27 +244,35 @@ class Recorder:
     def _connected(self) -> Connection:
         if self._connection is not None:
             return self._connection
-        engine = open_engine(self._settings.url)
-        self._connection = connection = engine.connect()
-        self._claim.take(connection)
-        connection.rollback()  # the statements of the claim have begun a transaction
-        with connection.begin():
-            migrate(connection)
-            if self._phase is Phase.OPENING:
-                self._take_over(connection)
+        claim = self._claim
+        if claim.file is not None:
+            claim.file.lock()
+        self._connection = connection = open_engine(self._settings.url).connect()
+        epoch = claim.epoch
+        try:
+            with connection.begin():
+                migrate(connection)
+                is_new = claim.take(connection)
+                lease = claim.renew(connection)
+                if is_new:
+                    self._take_over(connection)
+                elif self._phase is Phase.OPENING:
+                    rescue.requeue_unknown(connection, claim, self._settings.known_jobs)
+        except BaseException:
+            claim.epoch = epoch
+            raise
+        if is_new:
+            self._link.send(RecorderFrame.CLAIMED, U64.pack(claim.epoch), claim.file.fd if claim.file is not None else None)
+        self._send_lease(lease)
         if self._phase is Phase.OPENING:
             self._phase = Phase.SERVING
         self._journal.forget_stored_kinds()
         return connection
 
     def _take_over(self, connection: Connection) -> None:
-        settings = self._settings
-        if settings.is_first:
-            count = rescue.take_over(connection, settings.pool, settings.owner, settings.started_attempts)
-            if count:
-                _log(f"{count} attempts were interrupted when the pool went down")
-        else:
-            rescue.requeue_unknown(connection, settings.pool, settings.owner, settings.known_jobs)
+        count = rescue.take_over(connection, self._claim, self._settings.started_attempts)
+        if count:
+            _log(f"{count} attempts were interrupted when the pool went down")
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -240,11 +284,15 @@ class Recorder:
                 pass  # it was broken already, which is why it is given up
 
     def _send(self, answers: list[Answer]) -> None:
-        for answer in answers:
-            self._link.send(*answer)
+        for kind, body, data in answers:
+            if data is None:
+                self._link.send(kind, body)
+            else:
+                self._link.send_data(kind, body, data)
 
     def _report(self, problem: str) -> None:
-        if problem != self._problem:
+        """Tell the state of the database; a problem each time, which shows that this process does not hang."""
+        if problem or problem != self._problem:
             self._problem = problem
             self._link.send(RecorderFrame.STATE, json.dumps({"problem": problem}).encode())
 
@@ -264,9 +312,9 @@ def main() -> None:
     while not link.has_ended:
         batches = link.read(None)
         if batches:
-            ((opening, _), *others), last = batches[0]
+            ((opening, file), *others), last = batches[0]
             assert isinstance(opening, Open)
-            recorder = Recorder(link, opening)
+            recorder = Recorder(link, opening, file)
             try:
                 recorder.run([Batch(others, last), *batches[1:]] if others or batches[1:] else [])
             finally:

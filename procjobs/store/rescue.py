@@ -1,9 +1,11 @@
 """Jobs that an earlier supervisor of the pool has left: they are taken over, and loaded as there is room for them.
 
-1. Only the holder of the pool's claim does this, so every other supervisor's id in `owner` is that of a dead one.
+1. Only the holder of the pool's claim does this, so every other supervisor's id in `owner` is that of one that runs no more.
+   Each row that is taken over or loaded gets the epoch of the claim.
 2. An interrupted attempt is counted, once, by comparing and setting state and attempt; it is not one of the `1 + retries`.
 3. A job that was interrupted MAX_INTERRUPTED times is not started again: it may be the cause of the host's deaths.
-4. A row with an empty owner waits in the database alone. Loading it sets the owner; no other process has it in memory then.
+4. A job that was cancelled, and had not ended, is not started again.
+5. A row with an empty owner waits in the database alone. Loading it sets the owner; no other process has it in memory then.
 """
 
 from __future__ import annotations
@@ -24,33 +26,55 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, RowMapping
     from sqlalchemy.sql import ColumnElement
 
+    from procjobs.store.claim import Claim
+
+CANCELLED: Final = "cancelled"
+"""The reason of a job that was cancelled; in a row that has not ended, the note that it was."""
 MAX_INTERRUPTED: Final = 10
 _EXCLUDED_INTERVAL: Final = 5.0
 """How soon to ask again for jobs of a queue that was excluded because many of its jobs wait in memory."""
 
 
-def take_over(connection: Connection, pool: str, owner: str, started_attempts: Mapping[str, int]) -> int:
-    """Let the jobs of this pool's dead supervisors wait for this one; return the number of interrupted attempts.
+def take_over(connection: Connection, claim: Claim, started_attempts: Mapping[str, int]) -> int:
+    """Let the jobs of this pool's earlier supervisors wait for this one; return the number of interrupted attempts.
 
     `started_attempts` are those that workers had marked as started in the last supervisor's table: their START events may
     have died with it.
     """
     now = wall()
-    unfinished = (jobs.c.pool == pool) & jobs.c.finished_at.is_(None) & jobs.c.owner.not_in(["", owner])
+    unfinished = (jobs.c.pool == claim.pool) & jobs.c.finished_at.is_(None) & jobs.c.owner.not_in(["", claim.owner])
     columns = jobs.c.id, jobs.c.name, jobs.c.state, jobs.c.attempt, jobs.c.cut_off
     suspects = unfinished if started_attempts else unfinished & (jobs.c.state == "running")
     rows = connection.execute(select(*columns).where(suspects)).all()
     interrupted = [row for row in rows if row.state == "running" or started_attempts.get(row.id, 0) > row.attempt]
     for row in interrupted:
-        count_interruption(connection, row, max(row.attempt, started_attempts.get(row.id, 0)), now)
-    connection.execute(update(jobs).where(unfinished).values(owner=""))
+        count_interruption(connection, claim, row, max(row.attempt, started_attempts.get(row.id, 0)), now)
+    connection.execute(update(jobs).where(unfinished).values(owner="", epoch=claim.epoch))
+    _end_cancelled(connection, claim.pool, now)
     return len(interrupted)
 
 
-def count_interruption(connection: Connection, row: Any, attempt: int, now: float) -> None:
+def cancelled(job_id: str, when: str, now: float) -> dict[str, Any]:
+    """Return the columns of a job that ends as cancelled."""
+    frame = failure_frame(from_text(job_id), "JobCancelled", f"job {job_id} was cancelled {when}")
+    return {
+        "state": "cancelled", "reason": CANCELLED, "finished_at": now, "answer": frame, "call": None, "call_data": None
+    }  # fmt: skip
+
+
+def _end_cancelled(connection: Connection, pool: str, now: float) -> None:
+    noted = (jobs.c.pool == pool) & (jobs.c.owner == "") & (jobs.c.reason == CANCELLED) & jobs.c.finished_at.is_(None)
+    for job_id in connection.scalars(select(jobs.c.id).where(noted)).all():
+        values = cancelled(job_id, "and its supervisor went down before it had ended", now)
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
+
+
+def count_interruption(connection: Connection, claim: Claim, row: Any, attempt: int, now: float) -> None:
     """Let an interrupted job wait for its next attempt, or fail; nothing happens where its row has changed since."""
     seen = (jobs.c.id == row.id) & (jobs.c.state == row.state) & (jobs.c.attempt == row.attempt)
-    values: dict[str, Any] = {"owner": "", "state": "queued", "attempt": attempt, "cut_off": row.cut_off + 1}
+    values: dict[str, Any] = {
+        "owner": "", "epoch": claim.epoch, "state": "queued", "attempt": attempt, "cut_off": row.cut_off + 1
+    }  # fmt: skip
     if row.cut_off + 1 >= MAX_INTERRUPTED:
         values |= _quarantine(row, attempt, now)
     if connection.execute(update(jobs).where(seen).values(values)).rowcount:
@@ -82,25 +106,26 @@ def _quarantine(row: Any, attempt: int, now: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def requeue_unknown(connection: Connection, pool: str, owner: str, known: Collection[bytes]) -> None:
+def requeue_unknown(connection: Connection, claim: Claim, known: Collection[bytes]) -> None:
     """Let those jobs wait again that a killed recorder had claimed for this supervisor, which does not know of them."""
-    mine = (jobs.c.pool == pool) & (jobs.c.owner == owner) & jobs.c.finished_at.is_(None)
+    mine = (jobs.c.pool == claim.pool) & (jobs.c.owner == claim.owner) & jobs.c.finished_at.is_(None)
     kept = {to_text(job_id) for job_id in known}
     lost = [{"b_id": job_id} for job_id in connection.scalars(select(jobs.c.id).where(mine)) if job_id not in kept]
     if lost:
         connection.execute(update(jobs).where(mine, jobs.c.id == bindparam("b_id")).values(owner=""), lost)
+        _end_cancelled(connection, claim.pool, wall())
 
 
-def load(connection: Connection, pool: str, owner: str, wanted: Load) -> tuple[list[RowMapping], float]:
+def load(connection: Connection, claim: Claim, wanted: Load) -> tuple[list[RowMapping], float]:
     """Claim jobs for a supervisor; return their rows, and the seconds until another one may run.
 
     0 is at once, infinity where no other job waits.
     """
-    unclaimed = (jobs.c.pool == pool) & (jobs.c.owner == "") & jobs.c.finished_at.is_(None)
+    unclaimed = (jobs.c.pool == claim.pool) & (jobs.c.owner == "") & jobs.c.finished_at.is_(None)
     ids, seconds = _choose(connection, unclaimed, wanted)
     rows: list[RowMapping] = []
     for part in slices(ids):
-        connection.execute(update(jobs).where(jobs.c.id.in_(part)).values(owner=owner))
+        connection.execute(update(jobs).where(jobs.c.id.in_(part)).values(owner=claim.owner, epoch=claim.epoch))
         query = select(jobs, kinds.c.description, kinds.c.function).join_from(jobs, kinds, jobs.c.kind == kinds.c.digest)
         found = {row["id"]: row for row in connection.execute(query.where(jobs.c.id.in_(part))).mappings()}
         rows += [found[job_id] for job_id in part if job_id in found]

@@ -15,6 +15,8 @@ from procjobs.store.schema import attempts, jobs, kinds
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
+    from procjobs.store.claim import Claim
+
 _DROP_INTERVAL: Final = 30.0
 _DROP_KINDS_INTERVAL: Final = 3600.0
 """Functions are dropped less often than jobs: it takes a look at every job."""
@@ -27,8 +29,9 @@ _DROP_SLICE: Final = 2000
 class Retention:
     """Drops old jobs of a pool now and then."""
 
-    def __init__(self, settings: Open, journal: Journal) -> None:
+    def __init__(self, settings: Open, claim: Claim, journal: Journal) -> None:
         self._settings = settings
+        self._claim = claim
         self._journal = journal
         self._next_at = self._next_kinds_at = 0.0
 
@@ -39,6 +42,7 @@ class Retention:
         self._next_at = now + _DROP_INTERVAL
         pool = self._settings.pool
         with connection.begin():
+            self._claim.verify(connection)
             drop_results(connection, pool, self._settings.result_ttl)
             if drop_jobs(connection, pool, self._settings.history_ttl, self._settings.history_limit):
                 self._next_at = now

@@ -35,6 +35,16 @@ metadata: Final = MetaData()
 
 versions: Final = Table("procjobs_schema", metadata, Column("version", Integer, nullable=False))
 
+claims: Final = Table(
+    "procjobs_claims",
+    metadata,
+    Column("pool", String(200), primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("owner", String(32), nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("beats", Integer, nullable=False),
+)
+
 kinds: Final = Table(
     "procjobs_kinds",
     metadata,
@@ -51,6 +61,7 @@ jobs: Final = Table(
     Column("id", String(36), primary_key=True),
     Column("pool", String(200), nullable=False),
     Column("owner", String(32), nullable=False),
+    Column("epoch", Integer, nullable=False, server_default=text("0")),
     Column("name", Text, nullable=False),
     Column("kind", String(32), nullable=False),
     Column("queue", String(100)),
@@ -82,6 +93,8 @@ Index("procjobs_jobs_unfinished", jobs.c.pool, jobs.c.state,
 Index("procjobs_jobs_finished", jobs.c.finished_at)
 Index("procjobs_jobs_unique", jobs.c.pool, jobs.c.key,
       sqlite_where=text("unique_until IS NOT NULL"), postgresql_where=text("unique_until IS NOT NULL"))  # fmt: skip
+_ONLY_ONE: Final = text("unique_until IS NOT NULL AND finished_at IS NULL")
+Index("procjobs_jobs_only_one", jobs.c.pool, jobs.c.key, unique=True, sqlite_where=_ONLY_ONE, postgresql_where=_ONLY_ONE)
 
 attempts: Final = Table(
     "procjobs_attempts",
@@ -141,6 +154,17 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         outcome VARCHAR(16) NOT NULL, error TEXT, started_at DOUBLE PRECISION, ended_at DOUBLE PRECISION, worker INTEGER,
         worker_pid INTEGER, signal INTEGER, exit_code INTEGER, cpu_seconds DOUBLE PRECISION,
         peak_bytes DOUBLE PRECISION, progress TEXT, log TEXT, PRIMARY KEY (job_id, attempt))""",
+    ),
+    (
+        """CREATE TABLE procjobs_claims (pool VARCHAR(200) NOT NULL PRIMARY KEY, epoch INTEGER NOT NULL,
+        owner VARCHAR(32) NOT NULL, holder TEXT NOT NULL, beats INTEGER NOT NULL)""",
+        """ALTER TABLE procjobs_jobs ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0""",
+        # A supervisor killed at the wrong moment left two unfinished jobs of one key: the newer one keeps it.
+        """UPDATE procjobs_jobs SET unique_until = NULL WHERE unique_until IS NOT NULL AND finished_at IS NULL AND EXISTS
+        (SELECT 1 FROM procjobs_jobs other WHERE other.pool = procjobs_jobs.pool AND other.key = procjobs_jobs.key
+        AND other.unique_until IS NOT NULL AND other.finished_at IS NULL AND other.id > procjobs_jobs.id)""",
+        """CREATE UNIQUE INDEX procjobs_jobs_only_one ON procjobs_jobs (pool, key)
+        WHERE unique_until IS NOT NULL AND finished_at IS NULL""",
     ),
 )
 VERSION: Final = len(STEPS)

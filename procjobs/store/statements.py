@@ -8,10 +8,10 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, case, func, insert, literal_column, update
+from sqlalchemy import bindparam, case, func, insert, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from procjobs.store.schema import attempts, jobs, kinds
+from procjobs.store.schema import attempts, claims, jobs, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,8 +24,8 @@ ACCOUNT: Final = (
 )  # fmt: skip
 """The account of an attempt: columns that are filled one after the other, and never emptied."""
 _JOB: Final = (
-    "id", "pool", "owner", "name", "kind", "queue", "priority", "key", "unique_until", "state", "attempt", "cut_off",
-    "crashes", "submitted_at", "not_before", "expires_at", "call", "call_data",
+    "id", "pool", "owner", "epoch", "name", "kind", "queue", "priority", "key", "unique_until", "state", "attempt",
+    "cut_off", "crashes", "submitted_at", "not_before", "expires_at", "call", "call_data",
 )  # fmt: skip
 
 
@@ -42,11 +42,17 @@ class Prepared:
         names = compiled.positiontup
         self._values = None if names is None else itemgetter(*names)
 
-    def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Run the statement for every row."""
-        if rows:
-            values: Any = rows if self._values is None else list(map(self._values, rows))
-            connection.exec_driver_sql(self._text, values)
+    def execute(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Run the statement for every row; return how many rows it has changed, as far as the driver tells that."""
+        if not rows:
+            return 0
+        values: Any = rows if self._values is None else list(map(self._values, rows))
+        return connection.exec_driver_sql(self._text, values).rowcount
+
+    def first(self, connection: Connection, **values: Any) -> Any:
+        """Run a query, and return its first row or None."""
+        given: Any = values if self._values is None else tuple(values.values())
+        return connection.exec_driver_sql(self._text, given).first()
 
 
 class Statements:
@@ -54,16 +60,21 @@ class Statements:
 
     def __init__(self, dialect: Dialect) -> None:
         maker: Any = {"sqlite": sqlite, "postgresql": postgresql}[dialect.name]
+        holder = select(claims.c.owner, claims.c.epoch, claims.c.holder).where(claims.c.pool == bindparam("b_pool"))
+        self.hold_claim = Prepared(holder.with_for_update(read=True, key_share=True), dialect)
+        """Nobody can take the claim until the transaction has ended."""
         self.add_kinds = Prepared(maker.insert(kinds).on_conflict_do_nothing(), dialect)
         self.add_jobs = Prepared(insert(jobs), dialect, _JOB)
         self.record_attempts = Prepared(_upsert_attempts(maker), dialect)
-        # The row of a job of this supervisor; a job that has ended has no owner.
-        mine = (jobs.c.id == bindparam("b_id")) & (jobs.c.owner == bindparam("b_owner"))
-        change = update(jobs).where(mine)
-        is_newer = jobs.c.attempt <= bindparam("b_attempt")
+        # The row of a job of this supervisor, under its claim; a job that has ended has no owner.
+        is_mine = (jobs.c.owner == bindparam("b_owner")) & (jobs.c.epoch == bindparam("b_epoch"))
+        change = update(jobs).where(jobs.c.id == bindparam("b_id"), is_mine)
+        is_newer = jobs.c.attempt <= bindparam("b_attempt")  # than the row: a start may have been reclaimed since
         crashes: Any = func.coalesce(bindparam("b_crashes"), jobs.c.crashes)
         started_at: Any = func.coalesce(jobs.c.started_at, bindparam("b_started_at"))
-        running: dict[str, Any] = {"state": literal_column("'running'"), "reason": _NULL,
+        note: Any = literal_column("'cancelled'")  # that it was cancelled meanwhile
+        reason = case((jobs.c.reason == note, note), else_=_NULL)
+        running: dict[str, Any] = {"state": literal_column("'running'"), "reason": reason,
                                    "started_at": started_at, "crashes": crashes, **_given("attempt")}  # fmt: skip
         retrying = {"state": literal_column("'retrying'"), "crashes": crashes, "started_at": started_at,
                     **_given("attempt", "reason", "error", "not_before")}  # fmt: skip

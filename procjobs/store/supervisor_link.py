@@ -80,9 +80,8 @@ class SupervisorLink:
         poll.register(self._socket, 0)  # POLLHUP alone: events that can be read have to wait
         return bool(poll.poll(seconds * 1000))
 
-    def send(self, kind: RecorderFrame, body: bytes, data: bytes | None = None) -> None:
-        """Send a frame, `data` in a memory file with it; nothing happens where the supervisor has gone."""
-        fd = None if data is None else _memory_file(data)
+    def send(self, kind: RecorderFrame, body: bytes, fd: int | None = None) -> None:
+        """Send a frame, and a descriptor with it; nothing happens where the supervisor has gone."""
         frame = wire.HEADER.pack(wire.HEADER.size + len(body), kind, fd is not None, 0) + body
         try:
             if fd is None:
@@ -92,9 +91,14 @@ class SupervisorLink:
                 self._socket.sendall(frame[sent:])
         except (BrokenPipeError, ConnectionResetError):
             self.has_ended = True
+
+    def send_data(self, kind: RecorderFrame, body: bytes, data: bytes) -> None:
+        """Send a frame, and data in a memory file with it."""
+        fd = _memory_file(data)
+        try:
+            self.send(kind, body, fd)
         finally:
-            if fd is not None:
-                os.close(fd)
+            os.close(fd)
 
 
 def _milliseconds(timeout: float | None) -> float | None:

@@ -32,6 +32,8 @@ from procjobs.supervisor.workers.output import Console
 
 LOCK_FD, READY_FD, CODE_FD = 3, 4, 5
 BACKLOG = 512
+_LOST = 75
+"""The exit status of a supervisor whose jobs are another one's: EX_TEMPFAIL, a service manager may start it again."""
 
 
 def main() -> None:
@@ -60,7 +62,11 @@ def main() -> None:
     gc.set_threshold(200_000, 20, 100)
     notify_manager(manager, "READY=1")
     try:
-        supervisor.run()
+        if not supervisor.run():
+            supervisor.abdicate()
+            raise SystemExit(_LOST)
+    except SystemExit:
+        raise
     except BaseException:
         log.stop_echo()  # the interpreter is about to print it
         log.write(f"the supervisor failed; this is a bug in procjobs:\n{traceback.format_exc()}")

@@ -90,9 +90,9 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     table = TableWriter(directory.table, rows=rows, started_at=wall())
     kinds = Kinds(directory.name, settings, are_recorded=settings.store is not None)
     registry = Registry(table, ResultStore(directory.path, settings, max_fds=max(max_fds // 8, 16)), kinds)
-    durability = _make_durability(ground, registry, started)
-
     mark = os.urandom(16).hex()
+    durability = _make_durability(ground, registry, started, mark)
+
     slots = SlotPublisher(table)
     templates = Templates(loop, directory, table, settings, mark, log)
     outputs = Outputs(loop, log, None if ground.in_foreground else console, registry)
@@ -105,25 +105,25 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     lifecycle = Lifecycle(settings, directory, table, log, dispatcher, workers, durability,
                           is_private=ground.is_private, now=loop.now)  # fmt: skip
 
-    unique_keys = UniqueKeys(registry, durability)
+    unique_keys = UniqueKeys(registry)
     admission = Admission(loop, directory.name, settings, registry, dispatcher, durability, unique_keys, lifecycle,
                           max_fds=max_fds)  # fmt: skip
-    calls = Calls(loop, registry, dispatcher, workers, generations, durability, unique_keys, admission, lifecycle)
+    calls = Calls(loop, registry, dispatcher, workers, generations, durability, admission, lifecycle)
     identity = Identity(directory.name, settings.to_json(), ground.name_in_store)
-    requests = RequestHandler(identity, registry, generations, durability, unique_keys, admission, calls)
+    requests = RequestHandler(identity, registry, generations, durability, admission, calls)
     connections = Connections(loop, listener, requests, log)
     publisher = Publisher(table, dispatcher, slots)
     return Parts(mark, registry, durability, dispatcher, children, generations, lifecycle, admission, connections, publisher)
 
 
-def _make_durability(ground: Ground, registry: Registry, started: StartedAttempts) -> Durability:
+def _make_durability(ground: Ground, registry: Registry, started: StartedAttempts, mark: str) -> Durability:
     if ground.settings.store is None:
         return NoStore(registry, ground.loop, ground.log)
-    from procjobs.supervisor.durable.durable_jobs import (
-        DurableJobs,  # most pools have no store, and should be ready soon
-    )
+    # Here, because most pools have no store, and should be ready soon.
+    from procjobs.supervisor.durable.durable_jobs import DurableJobs
+    from procjobs.supervisor.durable.held_claim import Claimant
 
     return DurableJobs(
-        registry, ground.loop, ground.log, ground.settings,
-        pool=ground.directory.name, store_name=ground.name_in_store, started_attempts=started,
+        registry, ground.loop, ground.log, ground.settings, pool=ground.directory.name,
+        claimant=Claimant.of_this_process(ground.name_in_store, mark), started_attempts=started,
     )  # fmt: skip

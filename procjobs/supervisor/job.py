@@ -35,6 +35,9 @@ class Watcher(Protocol):
     def queue_frame(self, frame: bytes) -> None:
         """Send a frame with the next flush."""
 
+    def queue_duplicate(self, job_id: bytes, holder: bytes) -> None:
+        """Send word that a submission is none, since another job has its key."""
+
     def queue_recalled(self, frame: bytes, fd: int) -> None:
         """Send an answer that came from the store; the descriptor is taken over."""
 
@@ -54,6 +57,9 @@ class NoClient:
         """Drop it: there is nobody to send it to."""
 
     def queue_frame(self, frame: bytes) -> None:
+        """Drop it."""
+
+    def queue_duplicate(self, job_id: bytes, holder: bytes) -> None:
         """Drop it."""
 
     def queue_recalled(self, frame: bytes, fd: int) -> None:
@@ -85,16 +91,17 @@ class DurableState:
     """The part of a job that only a store needs.
 
     `delay`, `expires` and `submitted_at` (monotonic) are those of a submission that waits for its commit; `is_cancelled`
-    says that it was cancelled meanwhile. `is_counted` says that the job was loaded from the store and not started yet.
+    says that it was cancelled meanwhile. `is_counted` says that the job was loaded from the store and not started yet,
+    `is_fenced` that the store has it as another supervisor's: nothing of it is recorded or told any more.
     """
 
-    __slots__ = ("delay", "expires", "is_cancelled", "is_committed", "is_counted", "submitted_at")
+    __slots__ = ("delay", "expires", "is_cancelled", "is_committed", "is_counted", "is_fenced", "submitted_at")
 
     def __init__(self, *, delay: float = 0.0, expires: float = 0.0, submitted_at: float = 0.0) -> None:
         self.delay = delay
         self.expires = expires
         self.submitted_at = submitted_at
-        self.is_committed = self.is_cancelled = self.is_counted = False
+        self.is_committed = self.is_cancelled = self.is_counted = self.is_fenced = False
 
 
 class SupervisedJob(Job):

@@ -149,6 +149,15 @@ class Registry:
                     watcher.queue_answer(job)
                     watcher.tied.discard(job)
 
+    def disown(self, job: SupervisedJob) -> list[Watcher]:
+        """Forget a job that has no answer here; return the clients that wait for one."""
+        clients = [client for client in [job.client, *(job.watchers or ())] if not client.closed]
+        for client in clients:
+            client.tied.discard(job)
+        job.client, job.watchers = NO_CLIENT, None
+        self._forget(job)
+        return clients
+
     def watch(self, watcher: Watcher, job: SupervisedJob) -> None:
         """Let a client have the answer of a job, now or when there is one."""
         if job.state in FINAL and job.answer is not None:

@@ -21,7 +21,7 @@ from procjobs.clock import NEVER
 from procjobs.host import observe, process
 from procjobs.supervisor.clients.client_link import ClientLink
 from procjobs.supervisor.clients.connections import Connections
-from procjobs.supervisor.durable.durability import Backlog, Committed, StoreEvent
+from procjobs.supervisor.durable.durability import Backlog, Committed, Duplicate, LoadedJob, StoreEvent
 from procjobs.supervisor.durable.recorder_process import RecorderSource
 from procjobs.supervisor.workers.output import OutputSource
 from procjobs.supervisor.workers.processes import WorkerProcess
@@ -70,8 +70,8 @@ class Supervisor:
 
     # The loop ---------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Serve until the pool has stopped."""
+    def run(self) -> bool:
+        """Serve until the pool has stopped; return False if it has lost its jobs to another supervisor."""
         assert process.thread_count() == 1, "the supervisor has one thread"
         self._connections.listen()
         if self._owner is not None:
@@ -82,6 +82,8 @@ class Supervisor:
             until = self._next_deadline()
             woke_before = self._loop.now
             ready = self._loop.wait(None if until == NEVER else until)
+            if self._durability.loss:  # before anything else: the host may have been suspended for an hour
+                return False
             self._extend_deadlines_if_late(max(until, woke_before))
             self._handle_signals(ready.signals)
             self._read(ready.sources)
@@ -93,6 +95,7 @@ class Supervisor:
             self._registry.close_spent_fds()
             self._publisher.publish_slots(self._loop.now)
             self._children.kill_orphans()
+        return True
 
     def _have_all_read(self) -> bool:
         return (self._console is None or self._console.is_empty) and self._connections.have_all_read
@@ -115,6 +118,7 @@ class Supervisor:
             self._log.write(f"the supervisor was not running for {late:.1f} s; deadlines are pushed back")
             self._dispatcher.extend_deadlines(late, now)
             self._children.extend_deadlines(late, now)
+            self._durability.extend_deadlines(now)
 
     def _handle_signals(self, signals: set[int]) -> None:
         now = self._loop.now
@@ -141,11 +145,15 @@ class Supervisor:
                 source()
 
     def _on_store_event(self, event: StoreEvent) -> None:
-        """Let a job begin its life that is in the store now."""
+        """Let a job begin its life that is in the store now, or end it as the store has it."""
         if isinstance(event, Committed):
             self._admission.start(event.job)
-        else:
+        elif isinstance(event, LoadedJob):
             self._admission.take_loaded(event)
+        elif isinstance(event, Duplicate):
+            self._admission.withdraw_duplicate(*event)
+        else:
+            self._admission.drop_fenced(event.job)
 
     def _advance(self) -> None:
         """Do what is due, and give jobs to workers."""
@@ -186,6 +194,16 @@ class Supervisor:
             os.close(self._owner)
             self._owner = None
         self._lifecycle.stop("the process that owned the pool has ended", self._loop.now, at_once=True)
+
+    def abdicate(self) -> None:
+        """Kill everything that runs, at once: the jobs are another supervisor's. Clients see this one end without a word.
+
+        The directory stays as after a kill, for the successor that they start.
+        """
+        self._log.write(f"this supervisor kills its runs and ends: {self._durability.loss}")
+        for slot in self._dispatcher.slots:
+            self._children.workers.kill(slot)
+        self._children.close(_ORPHANS_TIMEOUT)
 
     def close(self) -> None:
         """Release everything; the workers have ended."""

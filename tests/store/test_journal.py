@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
 
 import pytest
 from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
 
 from procjobs.errors import StoreUnavailable
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id, to_text
-from procjobs.shared.recorder_wire import End, Free, Kind, Load, Retry, Start, Submit
+from procjobs.shared.recorder_wire import End, Free, Kind, Load, Open, Retry, Start, Submit
 from procjobs.shared.states import JobState, Reason
 from procjobs.store import questions, rescue, retention
+from procjobs.store.claim import Claim
 from procjobs.store.database import open_engine
-from procjobs.store.journal import Journal
+from procjobs.store.journal import Journal, find_holder
 from procjobs.store.reading import find_history
 from procjobs.store.schema import jobs, migrate, outbox
 
@@ -36,12 +39,15 @@ class Book:
     def __init__(self, store):
         self.store = store
         self._connection = open_engine(store.url).connect()
+        self._epochs = itertools.count(1)
         self.act_for("me")
         self.do(migrate)
 
     def act_for(self, owner, pool="pool"):
         """Let another supervisor write from now on."""
-        self.journal, self.owner = Journal(pool, owner), owner
+        settings = Open(self.store.url, pool, owner, 3600.0, 86_400.0, 1000, "{}", next(self._epochs), [], {})
+        self.claim = Claim(settings, None)
+        self.journal = Journal(self.claim)
         for number, priority in ((1, 0), (2, 5)):
             self.journal.learn_kind(Kind(number, description(priority=priority), b"f%d" % number))
 
@@ -50,9 +56,9 @@ class Book:
             return act(self._connection, *arguments)
 
     def record(self, *events):
-        """Write events as one batch."""
+        """Write events as one batch; return the ids of the jobs that are another supervisor's."""
         with self._connection.begin():
-            self.journal.write(self._connection, self.journal.collect([(event, None) for event in events]))
+            return self.journal.write(self._connection, self.journal.collect([(event, None) for event in events]))
 
     def row(self, job_id, *columns):
         ((*values,),) = self.store.rows(f"SELECT {', '.join(columns)} FROM procjobs_jobs WHERE id = :id", id=to_text(job_id))
@@ -63,8 +69,15 @@ class Book:
         query = f"SELECT {columns} FROM procjobs_attempts WHERE job_id = :id ORDER BY attempt"
         return self.store.rows(query, id=to_text(job_id))
 
+    def holder(self, key, but=""):
+        return self.do(find_holder, "pool", key, but)
+
+    def take_over(self, owner, started_attempts):
+        self.act_for(owner)
+        return self.do(rescue.take_over, self.claim, started_attempts)
+
     def load(self, most=100, later=100):
-        rows, seconds = self.do(rescue.load, "pool", self.owner, Load(most, later, []))
+        rows, seconds = self.do(rescue.load, self.claim, Load(most, later, []))
         return [row["id"] for row in rows], seconds
 
     def close(self):
@@ -271,24 +284,39 @@ def test_only_jobs_that_wait_in_the_store_are_cancelled_there(book):
     mine, waiting, ended = new_id(), new_id(), new_id()
     book.record(*map(submit, (mine, waiting, ended)))
     book.record(Free(waiting, 0, None), end(ended))
-    told = [book.do(questions.cancel, "pool", to_text(job)) for job in (mine, waiting, waiting, ended, new_id())]
+    told = [book.do(questions.cancel, book.claim, to_text(job)) for job in (mine, waiting, waiting, ended, new_id())]
     assert [(True, False), (True, True), (True, False), (True, False), (False, False)] == told
-    assert (False, False) == book.do(questions.cancel, "other pool", to_text(mine))
-    assert ["queued", "cancelled", "succeeded"] == [book.row(job, "state") for job in (mine, waiting, ended)]
+    assert [("queued", "cancelled"), ("cancelled", "cancelled"), ("succeeded", None)] == [
+        book.row(job, "state", "reason") for job in (mine, waiting, ended)
+    ]
+    book.act_for("elsewhere", "other pool")
+    assert (False, False) == book.do(questions.cancel, book.claim, to_text(mine))
+
+
+def test_job_whose_cancellation_was_noted_is_not_started_again(book):
+    running, queued, other = new_id(), new_id(), new_id()
+    book.record(*map(submit, (running, queued, other)))
+    for job in (running, queued):
+        assert (True, False) == book.do(questions.cancel, book.claim, to_text(job))
+    book.record(start(running, 1), start(other, 1))
+    book.take_over("next", {})
+    assert ["cancelled", "cancelled", "queued"] == [book.row(job, "state") for job in (running, queued, other)]
+    assert b"JobCancelled" in book.row(running, "answer")
+    assert [(1, "cut off", 77)] == book.runs(running)
 
 
 def test_holder_of_a_key_is_a_unique_job_that_has_not_ended_or_whose_time_is_not_over(book):
     plain, ended, old, new = (new_id() for _ in range(4))
     book.record(submit(plain, key=b"plain"), submit(ended, key=b"k", unique_until=NOW - 1))
-    assert to_text(ended) == book.do(questions.find_holder, "pool", b"k")
-    assert None is book.do(questions.find_holder, "pool", b"plain")
-    assert None is book.do(questions.find_holder, "other pool", b"k")
+    assert to_text(ended) == book.holder(b"k")
+    assert None is book.holder(b"plain")
+    assert None is book.do(find_holder, "other pool", b"k", "")
     book.record(end(ended))
-    assert None is book.do(questions.find_holder, "pool", b"k")
+    assert None is book.holder(b"k")
     book.record(submit(old, key=b"k", unique_until=NOW + 3 * DAY), end(old))
-    assert to_text(old) == book.do(questions.find_holder, "pool", b"k")
+    assert to_text(old) == book.holder(b"k")
     book.record(submit(new, key=b"k", unique_until=NOW))
-    assert to_text(new) == book.do(questions.find_holder, "pool", b"k")
+    assert to_text(new) == book.holder(b"k")
 
 
 def test_jobs_of_a_dead_supervisor_wait_and_their_interruptions_are_counted_once(book):
@@ -298,7 +326,7 @@ def test_jobs_of_a_dead_supervisor_wait_and_their_interruptions_are_counted_once
     book.record(retry(begun, 1))
     book.act_for("elsewhere", "other pool")
     book.record(submit(foreign), start(foreign, 1))
-    assert 2 == book.do(rescue.take_over, "pool", "next", {to_text(begun): 3, to_text(foreign): 1})
+    assert 2 == book.take_over("next", {to_text(begun): 3, to_text(foreign): 1})
     columns = "owner", "state", "attempt", "cut_off"
     assert ("", "queued", 1, 1) == book.row(ran, *columns)
     assert ("", "queued", 0, 0) == book.row(waited, *columns)
@@ -307,13 +335,13 @@ def test_jobs_of_a_dead_supervisor_wait_and_their_interruptions_are_counted_once
     assert ("elsewhere", "running", 1, 0) == book.row(foreign, *columns)
     assert [(1, "cut off", 77)] == book.runs(ran)
     assert [(1, "raised", 77), (3, "cut off", None)] == book.runs(begun)
-    assert 0 == book.do(rescue.take_over, "pool", "third", {to_text(begun): 3, to_text(ran): 1})
+    assert 0 == book.take_over("third", {to_text(begun): 3, to_text(ran): 1})
 
 
 def test_jobs_of_the_same_supervisor_are_not_taken_over(book):
     job = new_id()
     book.record(submit(job), start(job, 1))
-    assert 0 == book.do(rescue.take_over, "pool", "me", {})
+    assert 0 == book.take_over("me", {})
     assert ("me", "running", 0) == book.row(job, "owner", "state", "cut_off")
 
 
@@ -321,18 +349,18 @@ def test_interruption_that_another_recorder_has_counted_is_not_counted_again(boo
     job = new_id()
     book.record(submit(job), start(job, 1))
     (seen,) = book.do(lambda connection: connection.execute(select(jobs)).all())
-    book.do(rescue.count_interruption, seen, 1, NOW)
+    book.do(rescue.count_interruption, book.claim, seen, 1, NOW)
     assert ("queued", 1) == book.row(job, "state", "cut_off")
     for state, attempt in (("queued", 1), ("running", 2)):
         book.store.write("UPDATE procjobs_jobs SET owner = 'next', state = :s, attempt = :n", s=state, n=attempt)
-        book.do(rescue.count_interruption, seen, 1, NOW)
+        book.do(rescue.count_interruption, book.claim, seen, 1, NOW)
         assert ("next", state, attempt) == book.row(job, "owner", "state", "attempt")
 
 
 def test_attempt_whose_end_was_lost_differs_from_one_that_was_interrupted(book):
     job = new_id()
     book.record(submit(job), start(job, 1))
-    book.do(rescue.take_over, "pool", "next", {to_text(job): 2})
+    book.take_over("next", {to_text(job): 2})
     assert [(1, "unknown", 77), (2, "cut off", None)] == book.runs(job)
 
 
@@ -341,7 +369,7 @@ def test_tenth_interrupted_attempt_is_the_last(book, cut_off, state):
     job = new_id()
     book.record(submit(job), start(job, 1))
     book.store.write("UPDATE procjobs_jobs SET cut_off = :n", n=cut_off)
-    book.do(rescue.take_over, "pool", "next", {})
+    book.take_over("next", {})
     assert (state, cut_off + 1) == book.row(job, "state", "cut_off")
     assert ("quarantined" if state == "failed" else None) == book.row(job, "reason")
 
@@ -350,7 +378,7 @@ def test_claims_of_a_killed_recorder_that_its_supervisor_does_not_know_are_reque
     known, lost, ended = new_id(), new_id(), new_id()
     book.record(*map(submit, (known, lost, ended)))
     book.record(end(ended))
-    book.do(rescue.requeue_unknown, "pool", "me", [known])
+    book.do(rescue.requeue_unknown, book.claim, [known])
     assert ["me", "", ""] == [book.row(job, "owner") for job in (known, lost, ended)]
 
 
@@ -424,3 +452,56 @@ def test_data_of_a_call_is_read_as_a_whole(book):
     finally:
         os.close(fd)
     assert data == bytes(book.row(job, "call_data"))
+
+
+@pytest.mark.parametrize("change", ["owner = 'next'", "epoch = 99", "owner = '', epoch = 99"])
+@pytest.mark.parametrize("event", ["start", "retry", "end", "free"])
+def test_event_of_a_job_that_is_another_ones_is_fenced(book, change, event):
+    job, other = new_id(), new_id()
+    book.record(submit(job), submit(other), start(job, 1))
+    book.store.write(f"UPDATE procjobs_jobs SET {change} WHERE id = :id", id=to_text(job))
+    before = book.row(job, "owner", "epoch", "state", "attempt", "finished_at")
+    events = {"start": start(job, 2), "retry": retry(job, 1), "end": end(job), "free": Free(job, 1, None)}
+    assert [to_text(job)] == book.record(events[event], end(other))
+    assert before == book.row(job, "owner", "epoch", "state", "attempt", "finished_at")
+    assert "succeeded" == book.row(other, "state")
+
+
+def test_event_of_a_job_whose_row_is_gone_is_fenced(book):
+    job = new_id()
+    book.record(submit(job))
+    book.store.write("DELETE FROM procjobs_jobs")
+    assert [to_text(job)] == book.record(end(job))
+
+
+def test_event_that_was_written_before_is_not_fenced(book):
+    ended, freed, running = new_id(), new_id(), new_id()
+    book.record(*map(submit, (ended, freed, running)))
+    for _ in range(2):
+        assert [] == book.record(start(ended, 1), start(running, 2))
+        assert [] == book.record(start(running, 1), end(ended), Free(freed, 0, None))
+
+
+def test_submission_is_refused_whose_key_another_job_has(book):
+    first, second, third, others = (new_id() for _ in range(4))
+    taken = [submit(job, key=b"k", unique_until=0.0) for job in (first, second, third)]
+    plain = submit(others, key=b"k")
+
+    def take_out(*events):
+        changes = book.journal.collect([(event, None) for event in events])
+        duplicates = book.do(book.journal.take_out_duplicates, changes)
+        book.do(book.journal.write, changes)
+        return duplicates
+
+    assert {to_text(second): to_text(first)} == take_out(taken[0], taken[1], plain)
+    assert {to_text(third): to_text(first)} == take_out(taken[2])
+    book.record(end(first))
+    assert {} == take_out(taken[2])
+    stored = book.store.rows("SELECT id FROM procjobs_jobs ORDER BY id")
+    assert [(to_text(job),) for job in sorted((first, third, others))] == stored
+
+
+def test_database_itself_takes_one_unfinished_job_of_a_key(book):
+    book.record(submit(new_id(), key=b"k", unique_until=0.0))
+    with pytest.raises(IntegrityError):
+        book.record(submit(new_id(), key=b"k", unique_until=0.0))

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import procjobs
+from procjobs.store.schema import VERSION
 from tests.process import jobs
 
 from ..conftest import wait_until
@@ -202,7 +203,7 @@ def test_schema_of_a_newer_version_is_refused(started, store, pool_name):
     store.write("UPDATE procjobs_schema SET version = 99")
     pool = started(is_available=False)
     wait_until(lambda: "version 99" in (pool.stats().store or ""))
-    store.write("UPDATE procjobs_schema SET version = 1")
+    store.write("UPDATE procjobs_schema SET version = :version", version=VERSION)
     wait_until(lambda: pool.stats().store == "available")
     assert 1 == pool.submit(jobs.add, 1).result(30)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import sqlite3
 import time
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from procjobs.host.identity import identify
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id, to_text
@@ -34,12 +36,17 @@ from procjobs.store.supervisor_link import Batch, SupervisorLink
 KIND = json.dumps({"name": "work", "options": {"priority": JobOptions().priority}}).encode()
 
 
-def record(store, *events, owner="me", is_first=True, known=(), pool="pool"):
+def opening(store, owner="me", epoch=0, known=(), pool="pool", holder=None):
+    """Return the event that a supervisor begins with, one that has ended since unless another `holder` is given."""
+    holder = holder or {**identify(os.getpid())._asdict(), "started": 1, "mark": "0" * 32}
+    return Open(store.url, pool, owner, 3600.0, 86_400.0, 1000, json.dumps(holder), epoch, list(known), {})
+
+
+def record(store, *events, **settings):
     """Let a recorder take these events in one batch; return (kind, body) of each frame that it has sent."""
     ours, theirs = socket.socketpair()
     ours.shutdown(socket.SHUT_WR)
-    settings = Open(store.url, pool, owner, 3600.0, 86_400.0, 1000, is_first, list(known), {})
-    recorder = Recorder(SupervisorLink(theirs), settings)
+    recorder = Recorder(SupervisorLink(theirs), opening(store, **settings))
     try:
         recorder.run([Batch([(event, None) for event in events], len(events))])
     finally:
@@ -47,6 +54,12 @@ def record(store, *events, owner="me", is_first=True, known=(), pool="pool"):
         theirs.close()
     with ours, ours.makefile("rb") as stream:
         return [(kind, raw[wire.BODY :]) for kind, raw, _ in wire.FrameReader().feed(stream.read())]
+
+
+def epoch(store, pool="pool"):
+    """Return the epoch of the claim that is there."""
+    ((found,),) = store.rows("SELECT epoch FROM procjobs_claims WHERE pool = :pool", pool=pool)
+    return found
 
 
 def submission(job_id):
@@ -72,7 +85,7 @@ def test_every_event_can_be_sent_twice(store):
         End(job_id, 2, 5, 0, frame, False, time.time(), "", None),
     ]  # fmt: skip
     for count in (4, 6, 6):
-        record(store, *events[:count], is_first=count == 4, known=[job_id])
+        record(store, *events[:count], epoch=0 if count == 4 else epoch(store), known=[job_id])
     assert {"succeeded": 1} == store.states()
     rows = store.rows("SELECT attempt, outcome, worker_pid FROM procjobs_attempts ORDER BY attempt")
     assert [(1, "raised", 77), (2, "succeeded", 78)] == rows
@@ -83,8 +96,7 @@ class RunningRecorder:
 
     def __init__(self, store):
         self.ours, theirs = socket.socketpair()
-        settings = Open(store.url, "pool", "me", 3600.0, 86_400.0, 1000, True, [], {})
-        self._recorder = Recorder(SupervisorLink(theirs), settings)
+        self._recorder = Recorder(SupervisorLink(theirs), opening(store))
         self._theirs = theirs
         self._last = 0
         self._frames = wire.FrameReader()
@@ -120,11 +132,11 @@ class RunningRecorder:
             self._unread = list(self._frames.feed(self.ours.recv(65_536)))
 
     def take(self, *events):
-        """Send a batch, and return (kind, body) of the frames up to its commit, without STATE."""
+        """Send a batch, and return (kind, body) of the frames up to its commit, but for those about the store itself."""
         self.send(*events)
         number, earlier = self.wait_for(RecorderFrame.COMMITTED)
         assert wire.U64.pack(self._last) == number
-        return [frame for frame in earlier if frame[0] != RecorderFrame.STATE]
+        return [frame for frame in earlier if frame[0] not in {RecorderFrame.STATE, RecorderFrame.CLAIMED}]
 
 
 def test_kinds_are_forgotten_after_the_events_that_refer_to_them_were_written(store):
@@ -170,11 +182,11 @@ def test_jobs_that_a_killed_recorder_had_claimed_and_not_sent_wait_again(store):
     job_id = new_id()
     record(store, Kind(1, KIND, b""), submission(job_id), owner="before")
     loaded = record(store, Load(10, 10, []), owner="me")
-    kinds = [RecorderFrame.STATE, RecorderFrame.LOADED, RecorderFrame.WINDOW, RecorderFrame.COMMITTED]
+    kinds = [RecorderFrame.CLAIMED, RecorderFrame.STATE, RecorderFrame.LOADED, RecorderFrame.WINDOW, RecorderFrame.COMMITTED]
     assert kinds == [kind for kind, _ in loaded]
-    again = record(store, Load(10, 10, []), owner="me", is_first=False)
+    again = record(store, Load(10, 10, []), owner="me", epoch=epoch(store))
     assert RecorderFrame.LOADED in [kind for kind, _ in again]
-    known = record(store, Load(10, 10, []), owner="me", is_first=False, known=[job_id])
+    known = record(store, Load(10, 10, []), owner="me", epoch=epoch(store), known=[job_id])
     assert RecorderFrame.LOADED not in [kind for kind, _ in known]
 
 
@@ -182,10 +194,11 @@ def test_late_events_of_a_supervisor_that_was_taken_over_change_nothing(store):
     job_id = new_id()
     start = Start(job_id, 1, 0, 77, time.time())
     record(store, Kind(1, KIND, b""), submission(job_id), owner="before")
-    record(store, start, owner="before", is_first=False, known=[job_id])
+    record(store, start, owner="before", epoch=1, known=[job_id])
     record(store, Load(10, 10, []), owner="after")
     frame = wire.finished_frame(job_id, wire.Outcome.RETURNED, 0, 1, 0.5)
-    record(store, End(job_id, 1, 5, 0, frame, False, time.time(), "", None), owner="before", is_first=False)
+    late = record(store, End(job_id, 1, 5, 0, frame, False, time.time(), "", None), owner="before", epoch=1)
+    assert [RecorderFrame.LOST] == [kind for kind, _ in late]
     assert [("queued", "after", 1)] == store.rows("SELECT state, owner, cut_off FROM procjobs_jobs")
 
 
@@ -220,12 +233,13 @@ def test_submission_that_is_sent_again_is_answered_from_the_store(store):
     kind = Kind(1, KIND, b"")
     record(store, kind, submission(foreign), owner="elsewhere", pool="other pool")
     record(store, kind, submission(ran), submission(ended), Start(ran, 1, 0, 77, time.time()), owner="before")
-    record(store, succeeded(ended), owner="before", is_first=False, known=[ran, ended])
+    record(store, succeeded(ended), owner="before", epoch=epoch(store), known=[ran, ended])
     record(store, kind, submission(written))
     again = record(
-        store, kind, *map(submission, (ran, ended, written, foreign, new)), is_first=False, known=[written],
+        store, kind, *map(submission, (ran, ended, written, foreign, new)), epoch=epoch(store), known=[written],
     )  # fmt: skip
-    answers = {(kind, body[:16]): body for kind, body in again if kind not in {RecorderFrame.STATE, RecorderFrame.COMMITTED}}
+    answering = {RecorderFrame.HELD, RecorderFrame.FOUND, RecorderFrame.REFUSED, RecorderFrame.FENCED}
+    answers = {(kind, body[:16]): body for kind, body in again if kind in answering}
     assert {(RecorderFrame.HELD, ran), (RecorderFrame.FOUND, ended), (RecorderFrame.REFUSED, foreign)} == set(answers)
     assert {"attempt": 1, "cut_off": 1, "crashes": 0} == json.loads(answers[RecorderFrame.HELD, ran][16:])
     assert (ended, 5) == found(answers[RecorderFrame.FOUND, ended])[:2]
@@ -238,7 +252,7 @@ def test_job_is_found_with_its_answer_where_that_is_whole_and_of_this_pool(store
     kind = Kind(1, KIND, b"")
     record(store, kind, submission(foreign), succeeded(foreign), pool="other pool")
     record(store, kind, submission(ended), submission(lost), succeeded(ended), succeeded(lost, has_data=True))
-    sent = record(store, *(Find(job_id) for job_id in (ended, lost, foreign)), is_first=False)
+    sent = record(store, *(Find(job_id) for job_id in (ended, lost, foreign)), epoch=epoch(store))
     bodies = [found(body) for kind, body in sent if kind == RecorderFrame.FOUND]
     answers = {job_id: (state, frame) for job_id, state, frame in bodies}
     assert (5, succeeded(ended).frame) == answers[ended]

@@ -68,7 +68,9 @@ def test_newer_schema_is_left_alone(store):
 def test_job_is_found_by_its_id_where_the_planner_has_no_statistics(store, name):
     """PostgreSQL walked through the index of unfinished jobs for each change of one: 541 jobs a second instead of 9,700."""
     names = "id", "owner", "state", "reason", "attempt", "error", "not_before", "crashes", "started_at", "finished_at"
-    row = {f"b_{name}": None for name in (*names, "answer", "answer_data")} | {"b_id": "x", "b_owner": "y", "b_attempt": 1}
+    row = {f"b_{name}": None for name in (*names, "answer", "answer_data")} | {
+        "b_id": "x", "b_owner": "y", "b_attempt": 1, "b_epoch": 1
+    }  # fmt: skip
     with open_engine(store.url).connect() as connection, connection.begin() as transaction:
         schema.migrate(connection)
         statement = getattr(prepare(connection.dialect), name)

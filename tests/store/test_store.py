@@ -172,12 +172,10 @@ def test_store_true_is_a_file_in_the_state_directory(pool_name, tmp_path, monkey
 def test_sqlite_file_belongs_to_one_pool(started, store):
     if not store.url.startswith("sqlite"):
         pytest.skip("a PostgreSQL database has room for many")
-    with open(store.url.removeprefix("sqlite:///") + ".lock", "w") as lock:
-        lock.write("somebody else, with a longer name" * 5)
     first = started()
     first.submit(jobs.add, 1).result(30)
     with procjobs.Pool(workers=1, store=store.url) as second:
-        wait_until(lambda: re.search(r"in use by pool \S+ \(recorder \d+\)\. An", second.stats().store or ""))
+        wait_until(lambda: re.search(r"in use by pool \S+ \(supervisor \d+\)\. An", second.stats().store or ""))
     assert 1 == first.submit(jobs.add, 1).result(30)
 
 

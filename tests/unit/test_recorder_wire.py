@@ -15,11 +15,11 @@ from procjobs.shared.recorder_wire import (
     Find,
     Forget,
     Free,
-    Key,
     Kind,
     Load,
     Op,
     Open,
+    Release,
     Retry,
     Start,
     Submit,
@@ -28,7 +28,7 @@ from procjobs.shared.recorder_wire import (
 )
 
 EVENTS = {
-    Op.OPEN: Open("sqlite:////tmp/x.db", "pool", "owner", 3600.0, 86_400.0, 1000, True, [b"known"], {"id": 2}),
+    Op.OPEN: Open("sqlite:////tmp/x.db", "pool", "owner", 3600.0, 86_400.0, 1000, "{}", 3, [b"known"], {"id": 2}),
     Op.KIND: Kind(7, b"{}", b"function"),
     Op.SUBMIT: Submit(b"id", 7, b"call", True, 1.0, 2.0, 3.0, b"key", None),
     Op.START: Start(b"id", 1, 3, 4711, 4.0),
@@ -38,9 +38,9 @@ EVENTS = {
     Op.FIND: Find(b"id"),
     Op.CANCEL: Cancel(b"id", 8),
     Op.LOAD: Load(10, 20, ["crowded", None]),
-    Op.KEY: Key(b"key", 9),
     Op.SWEEP: Sweep(),
     Op.FORGET: Forget(),
+    Op.RELEASE: Release(),
 }
 
 

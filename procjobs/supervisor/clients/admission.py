@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from procjobs.clock import wall
 from procjobs.dispatch.failures import job_name
 from procjobs.shared.config import JobOptions
+from procjobs.shared.ids import to_text
 from procjobs.shared.states import FINAL, Event, JobState, Reason
 from procjobs.shared.table.state_writer import TableFull
 from procjobs.shared.wire import WireError, failure_frame
@@ -59,8 +60,13 @@ class Admission:
         """Take no more jobs in this turn: the pool was just drained or stopped."""
         self._capacity = 0
 
-    def admit(self, client: ClientLink, job: SupervisedJob, delay: float, expires: float) -> None:
-        """Take a job that a client has submitted, or answer why not."""
+    def admit(
+        self, client: ClientLink, job: SupervisedJob, delay: float, expires: float, unique: float | None = None
+    ) -> None:
+        """Take a job that a client has submitted, or answer why not.
+
+        With `unique`, it is to be the only one of its key, for so many seconds at least.
+        """
         registry = self._registry
         self._capacity -= 1
         moment = wall()
@@ -68,6 +74,9 @@ class Admission:
         if self._capacity < 0 or job.fd is not None or job.kind.rejection or not self._durability.takes_jobs:
             rejection = self._rejection(job)
         if rejection is None:
+            if unique is not None and (holder := self._unique_keys.holder(job.key)) is not None:
+                self._refer_to(holder, client, job)
+                return
             try:
                 registry.publish(job, moment, delay)
             except TableFull as error:
@@ -75,12 +84,39 @@ class Admission:
         registry.jobs[job.id] = job
         if rejection is not None:
             self._durability.acknowledge(client)
-            self._unique_keys.release(job.id)
             self._dispatcher.reject(job, *rejection)
             return
-        unique_until = self._unique_keys.settle(job, moment) if job.key else None
+        unique_until = None if unique is None else self._unique_keys.give(job, unique, moment)
         if self._durability.submitted(job, client, delay, expires, unique_until):
             self._dispatcher.submit(job, self._loop.now, delay=delay, expires=expires)
+
+    def _refer_to(self, holder: bytes, client: ClientLink, job: SupervisedJob) -> None:
+        """Answer a submission whose key another job has; it is not one."""
+        self._registry.release_payload(job)
+        client.tied.discard(job)
+        self._durability.acknowledge(client)
+        held_by = self._registry.jobs.get(holder)
+        if held_by is not None and held_by.durable is not None and not held_by.durable.is_committed:
+            self._unique_keys.wait_for_decision(holder, client, job.id)
+        else:
+            client.queue_duplicate(job.id, holder)
+
+    def withdraw_duplicate(self, job: SupervisedJob, holder: bytes) -> None:
+        """Withdraw a submission that the store did not take, because another job has its key."""
+        self._registry.release_payload(job)
+        submitter = job.client
+        text = f"{job_name(job)} was not taken: job {to_text(holder)} has its key"
+        for client in self._registry.disown(job):
+            if client is submitter:
+                client.queue_duplicate(job.id, holder)
+            else:
+                client.queue_frame(failure_frame(job.id, "UnknownJob", text))
+        self._tell_decision(job, holder)
+
+    def _tell_decision(self, job: SupervisedJob, holder: bytes) -> None:
+        for client, job_id in self._unique_keys.decide(job, holder):
+            if not client.closed:
+                client.queue_duplicate(job_id, holder)
 
     def _rejection(self, job: SupervisedJob) -> Rejection | None:
         """Return why a job cannot be taken now, None if it can."""
@@ -106,6 +142,8 @@ class Admission:
         """Let a job begin its life whose submission is in the store now."""
         durable, now = job.durable, self._loop.now
         assert durable is not None
+        if job.key:
+            self._tell_decision(job, job.id)
         if job.state in FINAL:  # the store had its end already
             self._registry.release_payload(job)
             return
@@ -153,6 +191,11 @@ class Admission:
             job.effective_priority += 0.5
         expires = (loaded.expires_at - moment or -1.0) if loaded.expires_at and not loaded.attempt else 0.0
         self._dispatcher.submit(job, self._loop.now, delay=delay, expires=expires)
+
+    def drop_fenced(self, job: SupervisedJob) -> None:
+        """Kill the run of a job that the store has as another supervisor's, or let it wait no longer."""
+        if job.state not in FINAL:
+            self._dispatcher.cancel(job, self._loop.now, at_once=True)
 
     # Cancelling -------------------------------------------------------------------------------------------------
 

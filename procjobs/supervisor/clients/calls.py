@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from procjobs.host.loop import Loop
     from procjobs.supervisor.clients.admission import Admission
     from procjobs.supervisor.clients.client_link import ClientLink
-    from procjobs.supervisor.clients.unique_keys import UniqueKeys
     from procjobs.supervisor.durable.durability import Durability, Told
     from procjobs.supervisor.generations import Generations
     from procjobs.supervisor.lifecycle import Lifecycle
@@ -31,7 +30,7 @@ class Calls:
 
     def __init__(
         self, loop: Loop, registry: Registry, dispatcher: Dispatcher, workers: WorkerProcesses, generations: Generations,
-        durability: Durability, unique_keys: UniqueKeys, admission: Admission, lifecycle: Lifecycle,
+        durability: Durability, admission: Admission, lifecycle: Lifecycle,
     ) -> None:  # fmt: skip
         self._loop = loop
         self._registry = registry
@@ -39,7 +38,6 @@ class Calls:
         self._workers = workers
         self._generations = generations
         self._durability = durability
-        self._unique_keys = unique_keys
         self._admission = admission
         self._lifecycle = lifecycle
         self._calls: dict[str, Callable[[ClientLink, dict[str, Any]], _Reply]] = {
@@ -77,19 +75,22 @@ class Calls:
         return None
 
     def _call_cancel(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
+        """Cancel a job; with a store, the reply comes when that is recorded."""
         job_id, number = bytes.fromhex(request["id"]), int(request["number"])
         job = self._registry.jobs.get(job_id)
-        if job is not None:
-            return {"known": True, "cancelled": self._admission.cancel(job)}
+        was_cancelled = job is not None and self._admission.cancel(job)
 
         def reply(told: Told) -> None:
-            loaded, was_cancelled = self._registry.jobs.get(job_id), bool(told["cancelled"])
-            if not was_cancelled and loaded is not None:  # it was loaded in the meantime
-                was_cancelled = self._admission.cancel(loaded)
-            _send(client, number, {"known": bool(told["known"]), "cancelled": was_cancelled})
+            loaded = self._registry.jobs.get(job_id)
+            is_cancelled = was_cancelled or bool(told["cancelled"])
+            if not is_cancelled and loaded is not None:  # it was loaded in the meantime
+                is_cancelled = self._admission.cancel(loaded)
+            _send(client, number, {"known": bool(told["known"]), "cancelled": is_cancelled})
 
+        if job is not None and not was_cancelled:
+            return {"known": True, "cancelled": False}
         if len(job_id) != ID_BYTES or not self._durability.cancel(job_id, reply):
-            return {"known": False, "cancelled": False}
+            return {"known": job is not None, "cancelled": was_cancelled}
         return None
 
     def _call_cancel_queued(self, client: ClientLink, _request: dict[str, Any]) -> _Reply:
@@ -98,18 +99,6 @@ class Calls:
     def _call_acknowledge(self, client: ClientLink, _request: dict[str, Any]) -> _Reply:
         client.ack_due_at = self._loop.now
         return None
-
-    def _call_claim_key(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
-        key, job_id = bytes.fromhex(request["key"]), bytes.fromhex(request["id"])
-        number, seconds = int(request["number"]), float(request["seconds"])
-        if len(job_id) != ID_BYTES or not seconds >= 0:
-            raise ValueError("no job id, or a negative time")
-        self._unique_keys.claim(client, key, job_id, seconds, lambda holder: _send(client, number, {"id": holder.hex()}))
-        return None
-
-    def _call_release_key(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
-        self._unique_keys.release(bytes.fromhex(request["id"]))
-        return {}
 
     def _call_sweep(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
         self._durability.sweep()

@@ -120,6 +120,10 @@ class ClientLink:
             self._answers.append(data)
             self._answers_bytes += len(data)
 
+    def queue_duplicate(self, job_id: bytes, holder: bytes) -> None:
+        """Say that a submission is none, since another job has its key."""
+        self._outgoing.append(frame(Frame.DUPLICATE, job_id + holder))
+
     def queue_recalled(self, raw: bytes, fd: int) -> None:
         """Let an answer from the store go out; the descriptor is taken over."""
         self._outgoing.append(_RecalledAnswer(raw, fd))

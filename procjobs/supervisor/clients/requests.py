@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from procjobs.supervisor.clients.admission import Admission
     from procjobs.supervisor.clients.calls import Calls
     from procjobs.supervisor.clients.client_link import ClientLink
-    from procjobs.supervisor.clients.unique_keys import UniqueKeys
     from procjobs.supervisor.durable.durability import Durability
     from procjobs.supervisor.generations import Generations
     from procjobs.supervisor.registry import Registry
@@ -44,17 +43,17 @@ class RequestHandler:
 
     def __init__(
         self, identity: Identity, registry: Registry, generations: Generations, durability: Durability,
-        unique_keys: UniqueKeys, admission: Admission, calls: Calls,
+        admission: Admission, calls: Calls,
     ) -> None:  # fmt: skip
         self._identity = identity
         self._registry = registry
         self._generations = generations
         self._durability = durability
-        self._unique_keys = unique_keys
         self._admission = admission
         self._calls = calls
         self._handlers: dict[int, Callable[[ClientLink, bytes, int | None], None]] = {
             Frame.SUBMIT: self._on_submit,
+            Frame.SUBMIT_UNIQUE: self._on_submit_unique,
             Frame.KIND: self._on_kind,
             Frame.FORGET: self._on_forget,
             Frame.WATCH: self._on_watch,
@@ -128,7 +127,14 @@ class RequestHandler:
         _close(fd)
         client.kinds.clear()
 
-    def _on_submit(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
+    def _on_submit_unique(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
+        (seconds,) = wire.F64.unpack_from(raw, _KEY_AT)
+        if not seconds >= 0 or not raw[_KEY_AT - 1]:
+            _close(fd)
+            raise WireError("a submission that is to be unique for a bad time, or has no key")
+        self._on_submit(client, raw[:_KEY_AT] + raw[_KEY_AT + wire.F64.size :], fd, seconds)
+
+    def _on_submit(self, client: ClientLink, raw: bytes, fd: int | None, unique: float | None = None) -> None:
         _, _, _, _, job_id, number, delay, expires, key_length = wire.SUBMIT_FRAME.unpack_from(raw)
         kind = client.kinds.get(number)
         inline = raw[_KEY_AT + key_length :]
@@ -149,7 +155,7 @@ class RequestHandler:
             job.key = raw[_KEY_AT : _KEY_AT + key_length]
         if kind.options.cancel_on_disconnect:
             client.tied.add(job)
-        self._admission.admit(client, job, delay, expires)
+        self._admission.admit(client, job, delay, expires, unique)
 
     def _on_watch(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
         _close(fd)
@@ -157,8 +163,6 @@ class RequestHandler:
         job = self._registry.jobs.get(job_id)
         if job is not None:
             self._registry.watch(client, job)
-        elif self._unique_keys.try_watch(client, job_id):
-            return
         elif len(job_id) != ID_BYTES or not self._durability.find(job_id, client):
             text = f"job {job_id.hex()} is not known to this pool"
             client.queue_frame(failure_frame(job_id[:ID_BYTES], "UnknownJob", text))
@@ -177,7 +181,6 @@ class RequestHandler:
             if job.state not in FINAL and all(other.closed for other in waiting):
                 self._admission.cancel(job)
         client.tied.clear()
-        self._unique_keys.forget_client(client)
 
 
 def _close(fd: int | None) -> None:

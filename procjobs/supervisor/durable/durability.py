@@ -53,7 +53,20 @@ class Committed(NamedTuple):
     job: SupervisedJob
 
 
-StoreEvent: TypeAlias = Committed | LoadedJob
+class Duplicate(NamedTuple):
+    """A submission was not stored, since another job, `holder`, has its key for itself."""
+
+    job: SupervisedJob
+    holder: bytes
+
+
+class Fenced(NamedTuple):
+    """The store has a job as another supervisor's: it is not to run here any more."""
+
+    job: SupervisedJob
+
+
+StoreEvent: TypeAlias = Committed | LoadedJob | Duplicate | Fenced
 
 
 class Backlog(NamedTuple):
@@ -123,10 +136,10 @@ class Durability(Protocol):
         """Look a job up; the client gets its answer, now or when there is one."""
 
     def cancel(self, job_id: bytes, then: Callable[[Told], None]) -> bool:
-        """Cancel a job that may wait in the store; `then` gets {"known", "cancelled"}."""
+        """Have a job cancelled that may wait in the store, or note there that one that runs was.
 
-    def ask_key(self, key: bytes, then: Callable[[Told], None]) -> bool:
-        """Ask which job has a unique key; `then` gets {"id"}, None for none."""
+        `then` gets {"known", "cancelled"}. Whatever becomes of this supervisor after that, the job does not run any more.
+        """
 
     # Its state, and the turns of the loop.
 
@@ -145,6 +158,13 @@ class Durability(Protocol):
     @property
     def is_too_far_behind(self) -> bool:
         """Whether no more jobs should start, since their answers could not be kept."""
+
+    @property
+    def loss(self) -> str:
+        """Why all jobs are, or may be, another supervisor's: then this one kills them and ends. Empty while they are not."""
+
+    def extend_deadlines(self, now: float) -> None:
+        """Judge nobody by the time in which the supervisor was not running. The lease of a claim goes on."""
 
     def next_deadline(self) -> float:
         """Return when something is to be done."""
@@ -181,6 +201,7 @@ class NoStore:
     is_settled = True
     is_quiet = True
     is_too_far_behind = False
+    loss = ""
 
     def __init__(self, registry: Registry, loop: Loop, log: Log) -> None:
         self.account = registry.account
@@ -233,9 +254,8 @@ class NoStore:
         """Return False: there is no store to be asked."""
         return False
 
-    def ask_key(self, _key: bytes, _then: Callable[[Told], None]) -> bool:
-        """Return False: there is no store to be asked."""
-        return False
+    def extend_deadlines(self, _now: float) -> None:
+        """Do nothing: nobody is waited for."""
 
     def next_deadline(self) -> float:
         """Return NEVER."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from procjobs.clock import NEVER, wall
 from procjobs.dispatch.failures import job_name
 from procjobs.shared import wire
-from procjobs.shared.ids import to_text
+from procjobs.shared.ids import ID_BYTES, to_text
 from procjobs.shared.recorder_wire import (
     MAX_STORED_BYTES,
     End,
@@ -31,20 +31,24 @@ from procjobs.shared.recorder_wire import (
     Free,
     Open,
     RecorderFrame,
+    Release,
     Retry,
     Start,
     Submit,
     Sweep,
 )
 from procjobs.shared.states import JobState, Reason
-from procjobs.shared.wire import BODY, U64, WireError, failure_frame, limit_text
+from procjobs.shared.wire import BODY, F64, U64, WireError, failure_frame, limit_text
 from procjobs.supervisor.durable.durability import (
     Backlog,
     Committed,
+    Duplicate,
+    Fenced,
     Rejection,
     StoreEvent,
     Told,
 )
+from procjobs.supervisor.durable.held_claim import Claimant, HeldClaim
 from procjobs.supervisor.durable.recorder_process import RecorderProcess, RecorderState
 from procjobs.supervisor.durable.store_health import StoreHealth
 from procjobs.supervisor.durable.stored_jobs import StoredJobs
@@ -82,19 +86,17 @@ class DurableJobs:
 
     def __init__(
         self, registry: Registry, loop: Loop, log: Log, settings: PoolSettings, *,
-        pool: str, store_name: str, started_attempts: StartedAttempts,
+        pool: str, claimant: Claimant, started_attempts: StartedAttempts,
     ) -> None:  # fmt: skip
-        """`store_name` is the name of the pool in the store."""
         self.account = registry.account
         self.log = log.write
         self._registry = registry
         self._loop = loop
         self._settings = settings
         self._pool = pool
-        self._store_name = store_name
         self._started_attempts = started_attempts
         self._health = StoreHealth(registry.table, log)
-        self._recorder = RecorderProcess(loop, self._health, log)
+        self._recorder = RecorderProcess(loop, self._health, log, HeldClaim(claimant))
         self._events = UncommittedEvents()
         self._stored = StoredJobs(registry, loop, self._ask)
         self._acknowledgements: deque[tuple[int, Watcher]] = deque()  # (number of the event, whose submission)
@@ -142,6 +144,9 @@ class DurableJobs:
             return
         self._stored.count_out(job)
         ended = Ended(job, reason, frame, fd, error)
+        if job.durable.is_fenced:
+            self._give_up(ended)
+            return
         if reason is Reason.STOPPED:
             account = self._account(job) if _was_interrupted(job) else None
             free = Free(job.id, job.attempt, account)
@@ -154,6 +159,16 @@ class DurableJobs:
             self._account(job),
         )  # fmt: skip
         self._events.append(Entry(end, kept_fd, wait=Wait.ANSWER, subject=ended, size=len(frame) + size))
+
+    def _give_up(self, ended: Ended) -> None:
+        """Drop the end of a job that is not this supervisor's any more; its clients wait for what the store has of it."""
+        job = ended.job
+        self.log(f"{job_name(job)} is fenced: another one has it in the store; what became of it here is dropped")
+        if ended.fd is not None:
+            os.close(ended.fd)
+        for client in self._registry.disown(job):
+            self._stored.find(job.id, client)
+        self._stored.loads_at = self._loop.now  # it may wait there
 
     def _account(self, job: SupervisedJob) -> dict[str, Any]:
         """Return all that is known of the attempt that has ended, by the names of the store's columns."""
@@ -238,13 +253,12 @@ class DurableJobs:
         return True
 
     def cancel(self, job_id: bytes, then: Callable[[Told], None]) -> bool:
-        """Cancel a job that may wait in the store."""
+        """Have a job cancelled that may wait in the store, or note that one that runs was."""
+        job = self._registry.jobs.get(job_id)
+        start = None if job is None else self._starts.pop(job, None)
+        if start is not None:  # before the note, which it would wipe out
+            self._ask(start[1])
         self._stored.cancel(job_id, then)
-        return True
-
-    def ask_key(self, key: bytes, then: Callable[[Told], None]) -> bool:
-        """Ask which job has a unique key."""
-        self._stored.ask_key(key, then)
         return True
 
     # State ------------------------------------------------------------------------------------------------------
@@ -269,26 +283,42 @@ class DurableJobs:
         """Whether no more jobs should start, since their answers could not be kept."""
         return self._events.answers >= _MAX_ANSWERS or self._events.bytes >= _MAX_BYTES
 
+    @property
+    def loss(self) -> str:
+        """Why all jobs are, or may be, another supervisor's; empty while they are not."""
+        return self._recorder.claim.loss
+
     # Turns of the loop ------------------------------------------------------------------------------------------
+
+    def extend_deadlines(self, now: float) -> None:
+        """Give the recorder more time; it may not have been running either."""
+        self._health.note_heard(now)
 
     def next_deadline(self) -> float:
         """Return when something is to be done."""
+        now = self._loop.now
+        ends_at = self._recorder.claim.ends_at(now)
         starts_at = self._recorder.next_deadline()
         if starts_at is not None:
-            return starts_at
+            return min(starts_at, ends_at)
         if self._starts:
-            return next(iter(self._starts.values()))[0]
-        loads_at = self._stored.loads_at if self._stored.loads_at > self._loop.now else NEVER  # else there was no room
-        return min(loads_at, self._health.silence_at() if self._events else NEVER)
+            return min(next(iter(self._starts.values()))[0], ends_at)
+        loads_at = self._stored.loads_at if self._stored.loads_at > now else NEVER  # else there was no room
+        return min(loads_at, self._health.silence_at() if self._awaits_recorder else NEVER, ends_at)
+
+    @property
+    def _awaits_recorder(self) -> bool:
+        """Whether the recorder has something to say."""
+        return bool(self._events) or self._recorder.state is RecorderState.OPENING
 
     def advance(self, now: float, backlog: Callable[[int], Backlog], *, may_load: bool) -> None:
         """Start a recorder that is missing, ask for jobs, send the events that wait."""
         if self._recorder.start_if_due(now, self._opening):
             self._events.begin_anew()
-        if not self._events:
+        if not self._awaits_recorder or self._recorder.state is RecorderState.ABSENT:
             self._health.note_heard(now)
-        else:
-            self._health.check_silence(now)
+        elif self._health.silence_at() <= now:
+            self._recorder.kill(self._health.note_silence(now))
         self._record_starts(now)
         if may_load and self._recorder.state is RecorderState.OPEN:
             self._stored.load_more(backlog, self._settings.max_queued)
@@ -296,11 +326,11 @@ class DurableJobs:
         self._health.publish()
 
     def _opening(self) -> Open:
-        settings, has_opened = self._settings, self._recorder.has_opened
+        settings, claim = self._settings, self._recorder.claim
         return Open(
-            str(settings.store), self._store_name, self._recorder.owner, settings.result_ttl, settings.history_ttl,
-            settings.history_limit, not has_opened, list(self._registry.jobs) if has_opened else [],
-            self._started_attempts.attempts,
+            str(settings.store), claim.claimant.pool, claim.owner, settings.result_ttl, settings.history_ttl,
+            settings.history_limit, claim.claimant.holder, claim.epoch,
+            list(self._registry.jobs) if claim.epoch else [], self._started_attempts.attempts,
         )  # fmt: skip
 
     def read(self, events: int, act_on: Callable[[StoreEvent], None]) -> None:
@@ -309,6 +339,9 @@ class DurableJobs:
 
     def _take(self, kind: int, raw: bytes, fd: int | None, act_on: Callable[[StoreEvent], None]) -> None:
         self._health.note_heard(self._loop.now)
+        if kind == RecorderFrame.CLAIMED:
+            self._recorder.claim.take(U64.unpack_from(raw, BODY)[0], fd)
+            return
         loaded = self._stored.take(kind, raw, fd)
         if loaded is not None:
             for event in loaded:
@@ -317,8 +350,28 @@ class DurableJobs:
             self._on_committed(U64.unpack_from(raw, BODY)[0], act_on)
         elif kind == RecorderFrame.STATE:
             self._on_state(str(wire.parse_json(raw[BODY:])["problem"]))
+        elif kind == RecorderFrame.FENCED:
+            self._on_fenced(raw[BODY:], act_on)
+        elif kind == RecorderFrame.DUPLICATE:
+            self._on_duplicate(raw[BODY : BODY + ID_BYTES], raw[BODY + ID_BYTES :], act_on)
+        elif kind == RecorderFrame.LEASE:
+            self._recorder.claim.renew(F64.unpack_from(raw, BODY)[0])
+        elif kind == RecorderFrame.LOST:
+            self._recorder.claim.lose(raw[BODY:].decode(errors="replace"))
         else:
             raise WireError(f"an unknown frame of kind {kind}")
+
+    def _on_fenced(self, job_id: bytes, act_on: Callable[[StoreEvent], None]) -> None:
+        job = self._registry.jobs.get(job_id)
+        if job is not None and job.durable is not None and job.answer is None and not job.durable.is_fenced:
+            job.durable.is_fenced = True
+            act_on(Fenced(job))
+
+    def _on_duplicate(self, job_id: bytes, holder: bytes, act_on: Callable[[StoreEvent], None]) -> None:
+        job = self._registry.jobs.get(job_id)
+        if job is not None:
+            self._events.take_back(job)
+            act_on(Duplicate(job, holder))
 
     def _on_state(self, problem: str) -> None:
         if not problem and self._recorder.on_opened():
@@ -329,15 +382,17 @@ class DurableJobs:
         now = self._loop.now
         for wait, subject in self._events.take_committed(number):
             if wait is Wait.ANSWER:
-                self._registry.finish(*subject, now)  # type: ignore[misc, call-arg]
+                if subject.job.durable.is_fenced:  # type: ignore[union-attr]
+                    self._give_up(subject)  # type: ignore[arg-type]
+                else:
+                    self._registry.finish(*subject, now)  # type: ignore[misc, call-arg]
             elif wait is Wait.SUBMISSION:
                 subject.durable.is_committed = True  # type: ignore[union-attr]
                 act_on(Committed(subject))  # type: ignore[arg-type]
         waiting = self._acknowledgements
         while waiting and waiting[0][0] <= number:
             waiting.popleft()[1].accepted += 1
-        if self._health.problem:
-            self._health.set_problem("")
+        self._health.note_commit()
 
     # Ending -----------------------------------------------------------------------------------------------------
 
@@ -363,7 +418,9 @@ class DurableJobs:
             self._registry.finish(job, Reason.STOPPED, frame, None, text, self._loop.now)
 
     def close(self) -> None:
-        """Let the recorder write everything, and end."""
+        """Let the recorder write everything, give the claim up, and end."""
+        if self._recorder.has_opened and not self.loss:
+            self._ask(Release())
         self._recorder.send(self._events.next_batch)
         self._recorder.close()
         self._events.close()

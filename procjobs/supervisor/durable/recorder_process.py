@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable
 from enum import Enum
@@ -15,6 +14,7 @@ from procjobs.shared.wire import WireError
 from procjobs.supervisor.durable.recorder_link import RecorderLink
 
 if TYPE_CHECKING:
+    from procjobs.supervisor.durable.held_claim import HeldClaim
     from procjobs.supervisor.durable.store_health import StoreHealth
     from procjobs.supervisor.log import Log
 
@@ -47,22 +47,21 @@ class RecorderSource:
 
 
 class RecorderProcess:
-    """The one recorder that runs, if one does. `owner` is this supervisor's id in the database."""
+    """The one recorder that runs, if one does; `claim` is what those before it have left to it."""
 
-    def __init__(self, loop: Loop, health: StoreHealth, log: Log) -> None:
-        self.owner = os.urandom(16).hex()
+    def __init__(self, loop: Loop, health: StoreHealth, log: Log, claim: HeldClaim) -> None:
+        self.claim = claim
         self.state = RecorderState.ABSENT
         self._loop = loop
         self._health = health
         self._log = log
         self._link: RecorderLink | None = None
-        self._has_opened = False
         self._started_at = self._starts_at = 0.0
 
     @property
     def has_opened(self) -> bool:
         """Whether any recorder of this supervisor has opened the database."""
-        return self._has_opened
+        return bool(self.claim.epoch)
 
     def next_deadline(self) -> float | None:
         """Return when a recorder is to be started; None while there is one."""
@@ -84,7 +83,8 @@ class RecorderProcess:
             return False
         self.state = RecorderState.OPENING
         self._health.note_heard(now)
-        self._link.send(pack_batch([opening()], 0), None)
+        file = self.claim.file
+        self._link.send(pack_batch([opening()], 0, descriptors=int(file is not None)), file)
         return True
 
     def on_opened(self) -> bool:
@@ -92,8 +92,13 @@ class RecorderProcess:
         if self.state is not RecorderState.OPENING:
             return False
         self.state = RecorderState.OPEN
-        self._has_opened = True
         return True
+
+    def kill(self, why: str) -> None:
+        """Kill a recorder that does nothing any more; another one is started when it has ended."""
+        if self._link is not None:
+            self._log.write(f"the recorder (pid {self._link.pid}) is killed: {why}")
+            process.kill_process(self._link.pid, 9)
 
     def send(self, next_batch: Callable[[], tuple[bytes, int | None] | None]) -> None:
         """Send batches for as long as the recorder takes them and there are any."""
@@ -114,8 +119,7 @@ class RecorderProcess:
             for kind, raw, fd in link.stream.read():
                 act_on(kind, raw, fd)
         except (WireError, LookupError, TypeError, ValueError, struct.error) as error:
-            self._log.write(f"the recorder is killed: it sent nonsense: {error!r}")
-            process.kill_process(link.pid, 9)
+            self.kill(f"it sent nonsense: {error!r}")
             link.stream.ended = True
         if link.stream.ended:
             self._loop.remove(link.socket.fileno())  # its end is noticed by SIGCHLD
@@ -148,3 +152,4 @@ class RecorderProcess:
             if not process.wait_for_child(link.pid, _END_TIMEOUT):
                 process.kill_process(link.pid, 9)
                 process.wait_for_child(link.pid, _END_TIMEOUT)
+        self.claim.close()

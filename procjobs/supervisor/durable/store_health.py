@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Final
 
-from procjobs.clock import NEVER, wall
+from procjobs.clock import wall
 
 if TYPE_CHECKING:
     from procjobs.shared.table.state_writer import TableWriter
     from procjobs.supervisor.log import Log
 
-_SILENCE_TIMEOUT: Final = 10.0
-"""How long a recorder may say nothing about the events that it was sent: then its database hangs, most likely."""
+_PATIENCE: Final = 6.0
+"""How long a recorder may say nothing about the events that it was sent. Its waits for a database are shorter than this."""
+_MAX_PATIENCE: Final = 60.0
+"""The same for one whose predecessors were killed for it: what they were doing may take its time."""
 
 
 class StoreHealth:
@@ -24,6 +26,7 @@ class StoreHealth:
         self._log = log
         self._unavailable_since = wall()
         self._heard_at = 0.0
+        self._patience = _PATIENCE
         self._logged = ""
         self._shown = ""
 
@@ -48,14 +51,23 @@ class StoreHealth:
         """Note that the recorder has said something, or was sent nothing."""
         self._heard_at = now
 
+    def note_commit(self) -> None:
+        """Note that something was committed."""
+        self._patience = _PATIENCE
+        if self.problem:
+            self.set_problem("")
+
     def silence_at(self) -> float:
         """Return when a recorder that says nothing has been silent for too long."""
-        return NEVER if self.problem else self._heard_at + _SILENCE_TIMEOUT
+        return self._heard_at + self._patience
 
-    def check_silence(self, now: float) -> None:
-        """Note a recorder that has been silent for too long."""
-        if self.silence_at() <= now:
-            self.set_problem(f"the recorder has said nothing for {_SILENCE_TIMEOUT:g} s: the database hangs")
+    def note_silence(self, now: float) -> str:
+        """Note that the recorder says nothing; return that in words."""
+        text = f"the recorder has said nothing for {self._patience:g} s: its connection to the database hangs"
+        self.set_problem(text)
+        self._heard_at = now
+        self._patience = min(self._patience * 2, _MAX_PATIENCE)
+        return text
 
     def publish(self) -> None:
         """Write the state of the store into the table, if it has changed."""

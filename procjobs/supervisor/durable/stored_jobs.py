@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from procjobs.clock import NEVER
 from procjobs.shared import wire
 from procjobs.shared.ids import ID_BYTES, to_text
-from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Key, Load, RecorderFrame
+from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Load, RecorderFrame
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.states import Event as Change
 from procjobs.shared.wire import BODY, HEADER, U32, Frame, WireError, failure_frame
@@ -66,16 +66,9 @@ class StoredJobs:
                 self._ask(Find(job_id))
             then(told)
 
-        self._question(Cancel, job_id, on_told)
-
-    def ask_key(self, key: bytes, then: Callable[[Told], None]) -> None:
-        """Ask which job has a unique key."""
-        self._question(Key, key, then)
-
-    def _question(self, event: type[Cancel | Key], subject: bytes, then: Callable[[Told], None]) -> None:
         self._tokens += 1
-        self._questions[self._tokens] = then
-        self._ask(event(subject, self._tokens))
+        self._questions[self._tokens] = on_told
+        self._ask(Cancel(job_id, self._tokens))
 
     # Loading ----------------------------------------------------------------------------------------------------
 

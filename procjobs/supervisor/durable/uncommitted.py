@@ -120,6 +120,15 @@ class UncommittedEvents:
             self.answers -= wait is Wait.ANSWER
             yield wait, subject
 
+    def take_back(self, job: SupervisedJob) -> None:
+        """Have a submission that was decided not to be one sent to no other recorder: the decision might be another one."""
+        for position, entry in enumerate(self._entries):
+            if entry.subject is job:
+                self._entries[position] = Entry(recorder_wire.Sweep())
+                self.bytes -= entry.size
+                self.submissions -= 1
+                return
+
     def abandon(self) -> list[SupervisedJob]:
         """Return the jobs that wait for a commit; from now on it is awaited for nobody."""
         subjects = [entry.subject for entry in self._entries]
