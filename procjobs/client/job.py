@@ -84,6 +84,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         self._source = source
         self._name = name
         self._submitted_at = wall()
+        self.holder: bytes | None = None
         self._route: tuple[Route, int] | None = None
         self._answer: tuple[bytes, Received | None] | None = None
         self._decoded: tuple[Any, BaseException | None] | None = None
@@ -282,6 +283,10 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         self._route = None
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             self.set_exception(error)
+
+    def refer_to(self, holder: bytes) -> None:
+        """Take note that there is no such job, since the one with this id has its key."""
+        self.holder = holder
 
     def sent_over(self, route: Route, sequence: int) -> None:
         """Take note of the way over which the answer will come, and of the submission's number there (0: watched)."""

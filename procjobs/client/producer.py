@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.client import orm_arguments
-from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE, function_name
+from procjobs.client.connection.connection import REQUEST_TIMEOUT
+from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE
 from procjobs.client.connection.state import OPEN
 from procjobs.client.connection.submission import Call, Terms, submission_of
 from procjobs.client.job import Job, StatusSource
 from procjobs.clock import monotonic
-from procjobs.errors import ConfigurationError, QueueFull, SupervisorLost, UnknownJob
+from procjobs.errors import ConfigurationError, QueueFull, SubmitTimeout, SupervisorLost
 from procjobs.shared.ids import new_id
 from procjobs.shared.queues import refuse_queue
 
@@ -37,8 +37,8 @@ class Producer:
         self._cached_options: dict[Any, JobOptions] = {}
         self._unchecked_until, self._check_due_at = 0, 0.0
 
-    def submit(self, source: StatusSource, call: Call, terms: Terms, handle: Job[Any] | None = None) -> Job[Any]:
-        """Submit a call; return its handle, a new one if none is given."""
+    def submit(self, source: StatusSource, call: Call, terms: Terms) -> Job[Any]:
+        """Submit a call; return its handle."""
         fn = call[0]
         if not callable(fn):
             raise TypeError(f"{fn!r} cannot be called; submit() takes a function and its arguments")
@@ -56,47 +56,38 @@ class Producer:
             self._check_capacity(connection)
         try:
             kind = connection.register(fn, options)
-            job: Job[Any] = handle or Job(source, new_id(), kind.name)
+            job: Job[Any] = Job(source, new_id(), kind.name)
             connection.submit(submission_of(job, kind, options, call, terms))
         except SupervisorLost:  # it had gone before the job was sent whole, so the job cannot have run
             connection = link.connect()
             kind = connection.register(fn, options)
-            job = handle or Job(source, new_id(), kind.name)
+            job = Job(source, new_id(), kind.name)
             connection.submit(submission_of(job, kind, options, call, terms))
         return job
 
     # Unique jobs ------------------------------------------------------------------------------------------------
 
     def submit_unique(self, source: StatusSource, call: Call, terms: Terms) -> Job[Any]:
-        """Submit a call unless a job has its key; return that one's handle then. Waits for the supervisor's reply."""
-        fn = call[0]
-        options = self.merged_options(getattr(fn, OPTIONS_ATTRIBUTE, None) or {}, terms.changes)
-        job: Job[Any] = Job(source, new_id(), options.name or function_name(fn))
-        try:
-            connection, holder = self._claim_key(job, terms)
-        except SupervisorLost:  # nothing has come of it; its successor is asked
-            connection, holder = self._claim_key(job, terms)
-        if holder != job.raw_id:
-            connection.expect_no_more(job.raw_id)
-            return connection.watch(Job(source, holder, job.name))
-        try:
-            return self.submit(source, call, terms, job)
-        except BaseException:
-            connection.expect_no_more(job.raw_id)
-            job.abandon(UnknownJob(f"job {job.id} {job.name}, which has the key, was not submitted"))
-            with contextlib.suppress(SupervisorLost):
-                connection.request("release_key", id=job.raw_id.hex())
-            raise
+        """Submit a call, and wait until it is known whether it is the only one of its key; if not, return that one's handle.
 
-    def _claim_key(self, job: Job[Any], terms: Terms) -> tuple[Connection, bytes]:
-        """Return the connection that was asked, and the id of the job that holds the key.
-
-        Another thread may hear of this job before it is submitted, and is to find its handle.
+        Raise SubmitTimeout if the pool cannot tell that soon; the job is cancelled then.
         """
-        connection = self.link.connect()
-        connection.expect(job)
-        claim: dict[str, Any] = {"key": terms.key.hex(), "id": job.raw_id.hex(), "seconds": terms.unique}
-        return connection, bytes.fromhex(connection.request("claim_key", **claim)["id"])
+        job = self.submit(source, call, terms)
+        try:
+            job.wait_accepted(REQUEST_TIMEOUT)
+        except SupervisorLost:
+            if job.holder is None:
+                raise
+        except TimeoutError:
+            job.cancel()
+            raise SubmitTimeout(
+                f"{self.link.label} did not say within {REQUEST_TIMEOUT:g} s whether another job has the key; the job was "
+                "cancelled. Is the pool's store away?"
+            ) from None
+        except BaseException:
+            job.cancel()  # nobody has its handle
+            raise
+        return job if job.holder is None else self.link.connect().watch(Job(source, job.holder, job.name))
 
     # Options ----------------------------------------------------------------------------------------------------
 

@@ -59,15 +59,6 @@ def test_key_is_released_when_its_job_could_not_be_submitted(pool):
     with pytest.raises(procjobs.PayloadError):
         only.submit(jobs.add, threading.Lock())
     assert 1 == only.submit(jobs.add, 1).result(30)
-    connection = pool._link.connection
-    claim = {"key": b"held".hex(), "seconds": 0.0}
-    holder = connection.request("claim_key", id="01" * 16, **claim)["id"]
-    waiting = pool.options(key="held", unique=True).submit(jobs.add, 2)
-    assert holder == waiting.raw_id.hex()
-    connection.request("release_key", id=holder)
-    with pytest.raises(procjobs.UnknownJob, match="was not submitted"):
-        waiting.result(30)
-    assert 3 == pool.options(key="held", unique=True).submit(jobs.add, 3).result(30)
 
 
 def test_refused_options():

@@ -30,7 +30,7 @@ from procjobs.host import payload
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import ID_BYTES
-from procjobs.shared.wire import BODY, FINISHED_FRAME, SUBMIT_FRAME, Frame, WireError
+from procjobs.shared.wire import BODY, F64, FINISHED_FRAME, SUBMIT_FRAME, Frame, WireError
 
 if TYPE_CHECKING:
     import socket
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT: Final = 30.0
 _SUBMIT: Final = int(Frame.SUBMIT)
+_SUBMIT_UNIQUE: Final = int(Frame.SUBMIT_UNIQUE)
 _FINISHED: Final = int(Frame.FINISHED)
 
 OnNotice: TypeAlias = Callable[[str | None], None]
@@ -106,11 +107,15 @@ class Connection:
             inline, fd = payload.dump(call, self._directory, args)
         except Exception as error:
             raise PayloadError(payload.explain(call, handle.name, error)) from error
-        job_id, key = handle.raw_id, terms.key
-        length = SUBMIT_FRAME.size + len(key) + len(inline)
+        job_id, key, frame_kind, rest = handle.raw_id, terms.key, _SUBMIT, inline
+        if key:
+            rest = key + inline
+            if terms.unique is not None:
+                frame_kind, rest = _SUBMIT_UNIQUE, F64.pack(terms.unique) + rest
+        length = SUBMIT_FRAME.size + len(rest)
         data = SUBMIT_FRAME.pack(
-            length, _SUBMIT, fd is not None, 0, job_id, kind.number, submission.delay, terms.expires, len(key)
-        ) + key + inline  # fmt: skip
+            length, frame_kind, fd is not None, 0, job_id, kind.number, submission.delay, terms.expires, len(key)
+        ) + rest  # fmt: skip
         submission.frame = data
         submission.fd = fd if fd is not None and retain_fd(fd) else None
         is_sent = False
@@ -173,15 +178,6 @@ class Connection:
         if self._thread is None:
             self._start_receiver()
         return known  # type: ignore[return-value]  # all handles of a process are of one class
-
-    def expect(self, handle: Handle) -> None:
-        """Let others find the handle of a job that is about to be submitted."""
-        with self.sender.lock:
-            self._handles[handle.raw_id] = handle
-
-    def expect_no_more(self, job_id: bytes) -> None:
-        """Undo that: it will not be submitted."""
-        self._handles.pop(job_id, None)
 
     def cancel_job(self, job_id: bytes) -> None:
         """Cancel a job whose handle was cancelled; nothing is waited for."""
@@ -311,6 +307,10 @@ class Connection:
             with self.lifecycle.changed:
                 self._accepted = accepted
                 self.lifecycle.changed.notify_all()
+        elif kind == Frame.DUPLICATE:
+            duplicate = self._handles.pop(raw[BODY : BODY + ID_BYTES], None)
+            if duplicate is not None:
+                duplicate.refer_to(raw[BODY + ID_BYTES :])
         elif kind == Frame.REPLY:
             self.requests.take_reply(int.from_bytes(raw[BODY : BODY + 4], "little"), wire.parse_json(raw[BODY + 4 :]))
         elif kind == Frame.NOTICE:

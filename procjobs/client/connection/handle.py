@@ -34,6 +34,9 @@ class Handle(Protocol):
     def abandon(self, error: ProcjobsError) -> None:
         """End without an answer."""
 
+    def refer_to(self, holder: bytes) -> None:
+        """Take note that there is no such job, since the one with this id has its key."""
+
     def sent_over(self, route: Any, sequence: int) -> None:
         """Take note of the connection that the answer will come over, and of the submission's number there (0: watched)."""
 

@@ -168,7 +168,7 @@ class DurableJobs:
             os.close(ended.fd)
         for client in self._registry.disown(job):
             self._stored.find(job.id, client)
-        self._stored.loads_at = self._loop.now  # it may wait there
+        self._stored.look_again()
 
     def _account(self, job: SupervisedJob) -> dict[str, Any]:
         """Return all that is known of the attempt that has ended, by the names of the store's columns."""

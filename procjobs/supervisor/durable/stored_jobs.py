@@ -89,6 +89,10 @@ class StoredJobs:
             self._is_loading = True
             self._ask(Load(limit - waiting, max(limit - scheduled, 0), list(saturated)))
 
+    def look_again(self) -> None:
+        """Ask for jobs soon: one may wait in the store of which that was not known."""
+        self.loads_at = self._loop.now
+
     def count_in(self, job: SupervisedJob) -> None:
         """Note that a job was loaded and waits for a worker."""
         assert job.durable is not None
