@@ -210,7 +210,8 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
         (A private pool ends with its process all the same.) With a store, return when the database has it: from then on
         it runs, whatever becomes of the host. Raise TimeoutError if that takes longer than `timeout`,
-        SupervisorLost if the supervisor has gone and the job could not be sent to a successor.
+        SupervisorLost if the supervisor has gone and the job could not be sent to a successor, PoolClosed if the pool was
+        stopped.
         """
         deadline = None if timeout is None else monotonic() + timeout
         route = self._route
@@ -218,7 +219,9 @@ class Job(concurrent.futures.Future[T], Generic[T]):
             way, sequence = route
             if way.wait_accepted(sequence, None if deadline is None else max(deadline - monotonic(), 0.0)):
                 return
-            if self._route is route or isinstance(self._exception, SupervisorLost | PoolClosed):
+            if isinstance(self._exception, PoolClosed):
+                raise PoolClosed(str(self._exception))
+            if self._route is route or isinstance(self._exception, SupervisorLost):
                 raise SupervisorLost("the supervisor went away before it acknowledged the job")
             route = self._route  # it was sent again over another connection
 

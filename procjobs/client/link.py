@@ -238,6 +238,9 @@ class PoolLink(Link):
         """Return the connection for the end of the pool, None if there never was one, and let nobody connect after this."""
         with self.lock:
             connection = self.connection if self.closed else self.connect()
+            for former in [*self._retired, connection]:
+                if former is not None:
+                    former.lifecycle.is_stop_asked = True
             self.closed = True
             return connection
 

@@ -40,7 +40,7 @@ class Failure(NamedTuple):
 def diagnose(job: Job, slot: Slot, how: How, account: Account, stop_reason: str) -> Failure:
     """Return why a job failed whose worker has ended; the slot says why the worker was stopped, if it was."""
     options, who = job.kind.options, job_name(job)
-    where = f"(attempt {job.attempt} of {1 + options.retries}; last progress: {account.progress or 'none'})"
+    where = f"({_which_attempt(job)}; last progress: {account.progress or 'none'})"
     details = {"last_progress": account.progress}
     if slot.stop is Stop.TIMEOUT:
         text = f"{who} ran longer than its timeout of {options.timeout or 0:g} s and was stopped {where}"
@@ -61,6 +61,15 @@ def diagnose(job: Job, slot: Slot, how: How, account: Account, stop_reason: str)
     if slot.stop is Stop.SHUTDOWN:
         return Failure(Reason.STOPPED, "PoolClosed", f"{who} was stopped while it ran: {stop_reason} {where}")
     return _diagnose_crash(who, where, how, account)
+
+
+def _which_attempt(job: Job) -> str:
+    """Return which attempt this is. Interrupted ones are not counted among the `1 + retries`, and are told apart."""
+    counted = f"attempt {job.attempt - job.interrupted} of {1 + job.kind.options.retries}"
+    if not job.interrupted:
+        return counted
+    others = "1 that was" if job.interrupted == 1 else f"{job.interrupted} that were"
+    return f"{counted}, without {others} interrupted by the end of the pool or its host"
 
 
 def _diagnose_crash(who: str, where: str, how: How, account: Account) -> Failure:

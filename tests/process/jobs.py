@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 
 import procjobs
+from procjobs.worker import context as worker_context
 
 
 def add(a, b=0):
@@ -37,6 +39,26 @@ def wait_for_file(path, result=None):
 def report_and_wait(path, value, total, message=None, data=None):
     procjobs.progress(value, total, message, data)
     return wait_for_file(path, value)
+
+
+def report_without_room(path, message, data, *, again=False):
+    """Report while no file may grow, as on a full file system; return the reports that were left half written."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        procjobs.progress(3, 9, message, data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    if again:
+        procjobs.progress(4, 9, message, data)
+    directory = worker_directory()
+    wait_for_file(path)
+    return [name for name in os.listdir(directory) if name.endswith(".new")]
+
+
+def worker_directory():
+    """Return the run directory of the pool that this worker belongs to."""
+    return worker_context._writer._directory
 
 
 def fail(text="no"):

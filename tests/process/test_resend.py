@@ -219,6 +219,48 @@ def test_wait_accepted_returns_when_the_successor_has_the_job(any_name, tmp_path
         assert [0, 1, 2] == ends(handles)
 
 
+def kill_while_stopping(pool, supervisor):
+    """Stop a pool whose supervisor is killed before it can act on that."""
+    stopping = threading.Thread(target=pool.stop)
+    stopping.start()
+    wait_until(lambda: pool._link.closed)
+    kill(supervisor)
+    stopping.join(60)
+
+
+def test_handles_of_a_pool_that_is_stopped_get_pool_closed_however_its_supervisor_ends(any_name, tmp_path):
+    with started(any_name, workers=1) as pool:
+        begun = pool.submit(jobs.report_and_wait, str(tmp_path / "never"), 1, 2)
+        begun.wait_accepted(30)
+        wait_until(lambda: begun.progress() is not None)
+        supervisor = stop_supervisor(pool)
+        unread = [pool.submit(jobs.pid) for _ in range(3)]
+        kill_while_stopping(pool, supervisor)
+        for job in (begun, *unread):
+            with pytest.raises(procjobs.PoolClosed, match="the pool was stopped before job"):
+                job.result(30)
+
+
+def test_wait_accepted_of_a_pool_that_is_stopped_raises_pool_closed(pool_name):
+    with started(pool_name, workers=1) as pool:
+        pool.submit(jobs.pid).result(30)
+        supervisor = stop_supervisor(pool)
+        job, raised = pool.submit(jobs.pid), []
+
+        def wait():
+            try:
+                job.wait_accepted(60)
+            except procjobs.ProcjobsError as error:
+                raised.append(type(error))
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        wait_until(lambda: pool._link.connection.lifecycle.changed._waiters)
+        kill_while_stopping(pool, supervisor)
+        waiting.join(60)
+        assert [procjobs.PoolClosed] == raised
+
+
 def test_wait_accepted_waits_for_the_successor(tmp_path, monkeypatch):
     move, stopped = PoolLink.move_to_successor, []
 

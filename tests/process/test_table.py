@@ -150,3 +150,23 @@ def test_data_that_cannot_be_unpickled_here_does_not_hide_the_rest(pool, tmp_pat
     assert [job.id] == [status.id for status in pool.jobs("running")]
     go.touch()
     job.result(30)
+
+
+def test_job_whose_long_report_finds_no_room_does_not_fail(pool, tmp_path):
+    job = pool.submit(jobs.report_without_room, str(tmp_path / "go"), "m" * 5000, b"d" * 5000)
+    job.wait_accepted(60)
+    wait_until(lambda: pool.progress(job.id) is not None and pool.progress(job.id).value == 3)
+    report = pool.progress(job.id)
+    assert (3, 9, "m" * 20, None) == (report.value, report.total, report.message[:20], report.data)
+    (tmp_path / "go").touch()
+    assert [] == job.result()
+
+
+def test_long_report_that_finds_room_again_is_read_whole(pool, tmp_path):
+    job = pool.submit(jobs.report_without_room, str(tmp_path / "go"), "m" * 5000, b"d" * 5000, again=True)
+    job.wait_accepted(60)
+    wait_until(lambda: pool.progress(job.id) is not None and pool.progress(job.id).value == 4)
+    report = pool.progress(job.id)
+    assert ("m" * 5000, b"d" * 5000) == (report.message, report.data)
+    (tmp_path / "go").touch()
+    job.result()

@@ -81,6 +81,21 @@ def test_job_that_raises_is_run_again_after_a_pause_that_doubles(bench):
     assert (3, (JobState.FAILED, Reason.RAISED, "ValueError: no")) == (job.attempt, bench.outcomes.answers[job])
 
 
+@pytest.mark.parametrize(
+    ("interrupted", "words"),
+    [
+        (0, "(attempt 5 of 5; "),
+        (1, "(attempt 4 of 5, without 1 that was interrupted"),
+        (3, "(attempt 2 of 5, without 3 that were interrupted"),
+    ],
+)
+def test_failure_counts_the_attempts_without_the_interrupted_ones(bench, interrupted, words):
+    job = bench.submit(retries=4, max_crashes=9)
+    job.attempt, job.interrupted = 5, interrupted
+    bench.end(bench.slots[0])
+    assert words in bench.outcomes.lines[-1]
+
+
 def test_retry_comes_at_the_time_that_was_told_whatever_the_jitter():
     bench = Bench(jitter=0.5)
     job = bench.submit(retries=2, backoff=1.0)

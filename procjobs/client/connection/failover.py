@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 from procjobs.client.connection.handle import Handle
 from procjobs.client.connection.unacknowledged import Unacknowledged
 from procjobs.clock import monotonic
-from procjobs.errors import PoolClosed, SupervisorLost
+from procjobs.errors import PoolClosed, ProcjobsError, SupervisorLost
 from procjobs.host import process
 
 if TYPE_CHECKING:
@@ -128,7 +128,9 @@ class Failover:
             else:
                 handle.abandon(self._describe_loss(handle, problem))
 
-    def _describe_loss(self, handle: Handle, problem: Exception | None) -> SupervisorLost:
+    def _describe_loss(self, handle: Handle, problem: Exception | None) -> ProcjobsError:
+        if self._lifecycle.is_stop_asked:
+            return self._describe_stop(handle)
         who = f"the supervisor (pid {self._supervisor_pid}) went away before"
         job = f"job {handle.id} {handle.name}"
         if problem is None:
@@ -145,6 +147,12 @@ class Failover:
         error = SupervisorLost(text)
         error.__cause__ = problem
         return error
+
+    def _describe_stop(self, handle: Handle) -> PoolClosed:
+        text = f"the pool was stopped before job {handle.id} {handle.name} was answered; whether it ran is not known"
+        if self._has_store:
+            text += f". If the store has it, pool.job({handle.id!r}) has its answer when the pool is started again"
+        return PoolClosed(text)
 
 
 def find_unbegun(job_ids: AbstractSet[bytes], table: PostMortemTable | NoTable) -> set[bytes]:

@@ -48,11 +48,14 @@ _FOLLOWING: Final = {
 class Lifecycle:
     """The state of one connection, shared by its parts, and the condition on which threads wait for news of it.
 
+    `is_stop_asked` says that this process has asked for the end of the pool: then the end of the supervisor is no loss.
+
     The condition may be acquired while the sender's lock is held, never the other way round.
     """
 
     def __init__(self) -> None:
         self.state = OPEN
+        self.is_stop_asked = False
         self.changed = threading.Condition()
 
     @property

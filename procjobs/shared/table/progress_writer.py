@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from zlib import crc32
@@ -70,7 +71,11 @@ class ProgressWriter:
             self._write(3, value, total, wall(), b"", b"")
 
     def report_more(self, value: float, total: float | None, message: str | None, data: bytes | None) -> None:
-        """Write a value with message and pickled data; texts too long for the row go into a file beside the table."""
+        """Write a value with message and pickled data; texts too long for the row go into a file beside the table.
+
+        Where the file cannot be written, as on a full file system, the report has no data and a clipped message: a job
+        must not fail because of its report.
+        """
         flags = layout.REPORTED
         flags |= layout.HAS_TOTAL if total is not None else 0
         flags |= layout.HAS_MESSAGE if message is not None else 0
@@ -81,18 +86,25 @@ class ProgressWriter:
             if not self._sticky:  # marked before the file exists, so that it is removed whenever this process dies
                 self._sticky = layout.MAY_HAVE_FILE
                 self._write(0, 0.0, 0.0, wall(), b"", b"")
-            self._write_file(text, data)
-            flags |= layout.IN_FILE
+            flags |= layout.IN_FILE if self._try_write_file(text, data) else 0
             text = clip(text.decode(errors="replace"), layout.INLINE_MESSAGE_BYTES)
+            if not flags & layout.IN_FILE:
+                flags &= ~layout.HAS_DATA
             data = b""
         self._write(flags, value, total or 0.0, wall(), text, data)
 
-    def _write_file(self, text: bytes, data: bytes) -> None:
+    def _try_write_file(self, text: bytes, data: bytes) -> bool:
         path = data_file(self._directory, self._job_id())
-        fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:
-            file.write(len(text).to_bytes(4, "little") + text + data)
-        os.replace(path + ".new", path)
+        try:
+            fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:
+                file.write(len(text).to_bytes(4, "little") + text + data)
+            os.replace(path + ".new", path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(path + ".new")  # half a file takes memory that others are short of
+            return False
+        return True
 
     def _job_id(self) -> bytes:
         state = self._offset - PROGRESS_OFFSET + 8
