@@ -12,6 +12,7 @@
 
 BASE is the first that exists or can be made of $XDG_RUNTIME_DIR/procjobs, /dev/shm/procjobs-UID and
 TMPDIR/procjobs-UID. The holder of the lock may remove all files of an earlier owner: that one is dead.
+A BASE that is given may be readable by others, as /run/NAME of a service is; nobody else may write to it or rename it.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ import errno
 import fcntl
 import os
 import shutil
-import stat
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from procjobs.errors import ConfigurationError, SupervisorError
+from procjobs.host import ownership
 
 SOCKET: Final = "socket"
 TABLE: Final = "table"
@@ -79,7 +80,7 @@ def _candidates() -> list[str]:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     named = [f"{runtime}/procjobs"] if runtime else []
     parents = [p for p in ("/dev/shm", tempfile.gettempdir()) if os.path.isdir(p)]  # noqa: S108 - checked by _claim
-    return named + [f"{parent}/procjobs-{os.getuid()}" for parent in parents]
+    return named + [f"{parent}/procjobs-{os.geteuid()}" for parent in parents]
 
 
 def find_base(explicit: str | None = None) -> str:
@@ -106,17 +107,17 @@ def existing_bases(explicit: str | None = None) -> list[str]:
 
     Often a service has no $XDG_RUNTIME_DIR and its administrator's shell has one: pools are in several directories.
     """
-    usual = f"/run/user/{os.getuid()}/procjobs"
+    usual = f"/run/user/{os.geteuid()}/procjobs"
     candidates = [os.path.abspath(explicit)] if explicit else [*_candidates(), usual]
     return [path for path in dict.fromkeys(candidates) if _is_own(path)]
 
 
 def _is_own(path: str) -> bool:
     try:
-        info = os.lstat(path)
+        ownership.check_private_directory(path)
     except OSError:
         return False
-    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid()
+    return True
 
 
 def list_pools(base: str) -> list[RunDir]:
@@ -143,16 +144,11 @@ def is_held(path: str) -> bool:
 
 
 def _claim(path: str) -> None:
-    """Make the directory, or check that the existing one is this user's alone and can be written."""
+    """Make the directory, or check that the existing one may hold a pool. The mode of an existing one is never changed."""
+    ownership.check_way(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
-    info = os.lstat(path)
-    if not stat.S_ISDIR(info.st_mode):
-        raise OSError("it is not a directory")
-    if info.st_uid != os.getuid():
-        raise OSError(f"it belongs to user {info.st_uid}, not to {os.getuid()}")
-    if info.st_mode & 0o077:
-        os.chmod(path, 0o700)
+    ownership.check_private_directory(path)
     if not os.access(path, os.W_OK | os.X_OK):
         raise OSError("it cannot be written")
 

@@ -235,6 +235,15 @@ def test_overwritten_table_ends_the_supervisor_and_the_next_call_starts_a_new_on
     assert [] == left(base)
 
 
+def test_directory_that_a_service_manager_has_made_keeps_its_mode_and_the_pool_is_closed_to_others(base):
+    os.chmod(base, 0o755)
+    with procjobs.Pool("d", directory=base, workers=1) as pool:
+        assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+        assert ["755", "700"] == [f"{os.stat(path).st_mode & 0o777:o}" for path in (base, base + "/d")]
+        pool.stop()
+    assert "755" == f"{os.stat(base).st_mode & 0o777:o}"
+
+
 def test_directory_that_is_there_before_the_pool_is_replaced(base):
     os.mkdir(base + "/d")
     for name in ("socket", "table", "log"):

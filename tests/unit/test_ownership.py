@@ -1,0 +1,115 @@
+"""Whose directories a pool may be in, and that none of them is changed."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from procjobs.errors import SupervisorError
+from procjobs.host import ownership, rundir
+
+STRANGER = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+
+
+def make(path, mode):
+    path.mkdir()
+    path.chmod(mode)  # mkdir would take the umask off it
+    return path
+
+
+def mode_of(path):
+    return stat.S_IMODE(os.lstat(path).st_mode)
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
+def test_directory_that_others_may_only_read_is_taken_as_it_is(tmp_path, mode):
+    base = make(tmp_path / "run", mode)
+    assert str(base) == rundir.find_base(str(base))
+    assert [str(base)] == rundir.existing_bases(str(base))
+    assert mode == mode_of(base)
+
+
+@pytest.mark.parametrize(
+    ("mode", "advice"),
+    [(0o777, "chmod go-w"), (0o702, "chmod go-w"), (0o1777, "take a directory of your own in it")],
+)
+def test_directory_that_others_may_write_to_is_refused_and_not_changed(tmp_path, mode, advice):
+    base = make(tmp_path / "run", mode)
+    with pytest.raises(SupervisorError, match=f"other users may write to it .mode {mode:o}.: {advice}"):
+        rundir.find_base(str(base))
+    assert [] == rundir.existing_bases(str(base))
+    assert (mode, []) == (mode_of(base), os.listdir(base))
+
+
+def test_directory_in_a_shared_sticky_one_is_made_for_the_user_alone(tmp_path):
+    base = make(tmp_path / "shared", 0o1777) / "mine"
+    assert str(base) == rundir.find_base(str(base))
+    assert 0o700 == mode_of(base)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_directory_below_one_whose_entries_others_may_rename_is_refused(tmp_path, is_there):
+    middle = make(make(tmp_path / "shared", 0o777) / "middle", 0o700)
+    base = middle / "run"
+    if is_there:
+        make(base, 0o700)
+    with pytest.raises(SupervisorError, match=r"other users may replace it: .*/shared has mode 777"):
+        rundir.find_base(str(base))
+    assert is_there == base.exists()
+    assert 0o777 == mode_of(tmp_path / "shared")
+
+
+def test_symbolic_link_leads_nowhere_that_a_plain_path_may_not(tmp_path):
+    shared = make(tmp_path / "shared", 0o777)
+    make(shared / "run", 0o700)
+    (tmp_path / "link").symlink_to("shared/../shared")
+    with pytest.raises(OSError, match="/shared has mode 777"):
+        ownership.check_private_directory(f"{tmp_path}/link/run")
+    shared.chmod(0o755)
+    ownership.check_private_directory(f"{tmp_path}/link/run")
+
+
+def test_link_that_others_may_replace_is_refused_though_its_target_is_fine(tmp_path):
+    make(tmp_path / "run", 0o700)
+    (make(tmp_path / "shared", 0o777) / "link").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="/shared has mode 777"):
+        ownership.check_private_directory(f"{tmp_path}/shared/link/run")
+
+
+def test_links_in_a_circle_are_an_error_and_no_endless_loop(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        ownership.check_way(f"{tmp_path}/a/run")
+
+
+def test_group_of_several_users_may_not_write(tmp_path, monkeypatch):
+    base = make(tmp_path / "run", 0o770)
+    monkeypatch.setattr(ownership, "_is_private_group", lambda gid: gid != os.lstat(base).st_gid)
+    with pytest.raises(OSError, match="other users may write"):
+        ownership.check_private_directory(str(base))
+    monkeypatch.setattr(ownership, "_is_private_group", lambda _gid: True)
+    ownership.check_private_directory(str(base))
+
+
+@needs_root
+def test_directory_of_another_user_or_below_one_is_refused(tmp_path):
+    theirs = make(tmp_path / "theirs", 0o755)
+    make(theirs / "run", 0o700)
+    os.chown(theirs, STRANGER, STRANGER)
+    with pytest.raises(SupervisorError, match=rf"/theirs: it belongs to user {STRANGER}, not to 0"):
+        rundir.find_base(str(theirs))
+    with pytest.raises(SupervisorError, match=rf"/theirs, on the way to it, belongs to user {STRANGER}, who may replace it"):
+        rundir.find_base(str(theirs / "run"))
+    assert [] == [base for path in (theirs, theirs / "run") for base in rundir.existing_bases(str(path))]
+
+
+@needs_root
+def test_runtime_directory_of_another_user_is_left_alone(tmp_path, monkeypatch):
+    os.chown(make(tmp_path / "theirs", 0o700), STRANGER, STRANGER)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "theirs"))
+    assert not rundir.find_base().startswith(str(tmp_path))
+    assert [] == os.listdir(tmp_path / "theirs")
