@@ -1,0 +1,24 @@
+"""The job of store_chaos.py. Each run writes a line into the ledger before its work, and another one after it."""
+
+import os
+import time
+
+import procjobs
+from procjobs._faults import note
+
+
+class PlannedFailure(Exception):
+    """The failure of an attempt that is to fail."""
+
+
+def work(token, name, seconds, failures):
+    """Run for some seconds; fail in the first attempts."""
+    job = procjobs.current_job()
+    about = job.id, job.attempt, os.getpid(), token, name
+    note("began", *about)
+    time.sleep(seconds)
+    if job.attempt <= failures:
+        note("raised", *about)
+        raise PlannedFailure(token)
+    note("ended", *about)
+    return token
