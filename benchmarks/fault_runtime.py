@@ -1,6 +1,6 @@
 """What happens at a fault point: in a faulty build this file is the module procjobs._faults.
 
-    OFFSET SIZE FIELD      of the slot of a point, in the file `faults` of the directory in $STORE_CHAOS
+    OFFSET SIZE FIELD      of the slot of a point, in the file `faults` of the directory in $PROCJOBS_STORE_CHAOS
     0      4    how many more times it is passed before it acts; 0: it does not
     4      4    Action
     8      4    milliseconds that it sleeps
@@ -16,7 +16,7 @@ import struct
 import time
 from enum import IntEnum
 
-DIRECTORY = "STORE_CHAOS"
+DIRECTORY = "PROCJOBS_STORE_CHAOS"
 SLOT = struct.Struct("<IIIIII")
 _U32 = struct.Struct("<I")
 

@@ -5,7 +5,7 @@ delayed at a fault point or at any moment, or the database is locked, cut off or
 up. Every chapter, of some rounds, ends in peace: everything has to be answered, and the ledger (store_chaos_ledger.py)
 compares what jobs did and what clients were promised with the store. The exit status is 0 only if no promise was broken.
 
-    --store sqlite | postgresql | URL     a file, a server of its own (the default is a file), or a database for the chaos alone
+    --store sqlite | postgresql | URL     a file, a server of its own, a database for the chaos alone; or none
     --minutes M                           for so long, instead of a number of rounds
     --mutant NAME                         with a promise broken in the code (mutants.py): the status is 0 if that is caught
     --mutants all | NAME,NAME             one after the other, each until it is caught, at most --minutes (5)
@@ -98,13 +98,20 @@ def run_chaos(options, edits=(), *, until_caught=False):
     }  # fmt: skip
 
 
+def run_mutant(options, name):
+    """Run a mutant until it is caught."""
+    mutant = MUTANTS[name]
+    chosen = argparse.Namespace(**{**vars(options), "store": mutant.store or options.store})
+    return run_chaos(chosen, mutant.edits, until_caught=True)
+
+
 def run_mutants(options, names):
     """Run each mutant until it is caught; print a table, and return the names of those that were not."""
     uncaught = []
     options.minutes = options.minutes or MUTANT_MINUTES
     print(f"{'mutant':36} {'caught after':>12}  by", flush=True)
     for name in names:
-        result = run_chaos(options, MUTANTS[name].edits, until_caught=True)
+        result = run_mutant(options, name)
         faults = Counter(fault.split(": ")[1] for fault in result["broken promises"])
         uncaught += [] if faults else [name]
         after = f"{result['seconds']:.0f} s" if faults else "never"
@@ -150,7 +157,7 @@ def main():
         return 1 if run_mutants(options, list(MUTANTS) if options.mutants == "all" else options.mutants.split(",")) else 0
     if options.mutant:
         options.minutes = options.minutes or MUTANT_MINUTES
-        result = run_chaos(options, MUTANTS[options.mutant].edits, until_caught=True)
+        result = run_mutant(options, options.mutant)
     else:
         result = run_chaos(options)
     print(json.dumps(result, indent=1))

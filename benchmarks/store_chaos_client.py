@@ -33,7 +33,7 @@ class Client:
     def __init__(self, pool, store, base, seed, actions):
         self._name, self._store, self._base = pool, store, base
         self._chance = random.Random(seed)
-        self._engine = create_engine(store, poolclass=NullPool, **_waits(store))
+        self._engine = create_engine(store, poolclass=NullPool, **_waits(store)) if store else None
         self._actions = actions
         self._outstanding = {}
         self._known = []
@@ -51,7 +51,7 @@ class Client:
         own = {"submit": self._burst, "cancel": self._cancel, "cancel_id": self._cancel_by_id, "commit": self._commit,
                "restart": self._restart, "leave": self._leave}  # fmt: skip
         actions = [own[name] for name in self._actions if name in own]
-        weights = [{"submit": 12, "cancel": 3, "cancel_id": 2, "commit": 2, "restart": 0.15, "leave": 0.3}[name]
+        weights = [{"submit": 12, "cancel": 3, "cancel_id": 2, "commit": 2, "restart": 0.3, "leave": 0.3}[name]
                    for name in self._actions if name in own]  # fmt: skip
         while not os.path.exists(f"{os.environ[DIRECTORY]}/settle"):
             try:
@@ -175,7 +175,7 @@ class Client:
     def finish(self):
         """Let the pool run everything that is left in the store, and stop it."""
         deadline = time.monotonic() + SETTLE_TIMEOUT
-        while time.monotonic() < deadline:
+        while self._engine is not None and time.monotonic() < deadline:
             with contextlib.suppress(SQLAlchemyError), self._engine.connect() as connection:
                 if not connection.scalar(text(f"SELECT count(*) FROM procjobs_jobs WHERE {UNFINISHED}"), {"pool": self._name}):
                     break

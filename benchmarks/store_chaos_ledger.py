@@ -51,14 +51,19 @@ class Fault(NamedTuple):
 
 
 class Ledger:
-    """Everything that was written down in a chapter; `rows` and `attempts` are the store's, `seen` what was seen besides."""
+    """Everything that was written down in a chapter; `seen` is what was seen besides.
+
+    `rows` and `attempts` are the store's; `rows` is None for a pool without one, where other promises hold: a job may be
+    lost, and its handle says so, but no attempt is begun twice.
+    """
 
     def __init__(self, path, rows, attempts, seen=()):
         self.events = defaultdict(list)
         for line in open(path) if os.path.exists(path) else ():  # noqa: SIM115 - read to its end at once
             event, *fields, at = line.split()
             self.events[event].append((*fields, float(at)))
-        self.rows = {row.id: row for row in rows}
+        self.has_store = rows is not None
+        self.rows = {row.id: row for row in rows or ()}
         self.attempts = attempts
         self.seen = [*seen]
         self.runs = self._read_runs()
@@ -89,11 +94,13 @@ class Ledger:
     def examine(self):
         """Return all broken promises."""
         found = [Fault(*pair) for pair in self.seen]
-        for check in (
+        checks = (
             self._find_lost, self._find_hung, self._find_wrong_answers, self._find_late_runs, self._find_uncancelled,
             self._find_overlaps, self._find_rolled_back, self._find_wrong_accounts, self._find_too_early,
-            self._find_without_cause, self._find_mixed,
-        ):  # fmt: skip
+            self._find_without_cause, self._find_mixed, self._find_begun_twice,
+        )  # fmt: skip
+        without = self._find_hung, self._find_late_runs, self._find_overlaps, self._find_begun_twice
+        for check in checks if self.has_store else without:
             found += [Fault(what, f"{about}; {self._describe(job)}") for what, job, about in check()]
         return found
 
@@ -136,10 +143,8 @@ class Ledger:
                     yield "an answer contradicts the store", job, outcome
                 elif outcome == "succeeded" and value not in {run.token for run in self.runs[job]}:
                     yield "a wrong result", job, value
-            elif outcome not in UNTAKEN or outcome == "StoreUnavailable":
+            elif outcome not in UNTAKEN or outcome in {"StoreUnavailable", "UnknownJob"}:
                 yield "an unexpected answer", job, outcome
-            elif outcome == "UnknownJob" and row is not None:
-                yield "an answer contradicts the store", job, outcome
 
     def _find_late_runs(self):
         for job, outcome, _, at in self.events["answered"]:
@@ -196,8 +201,6 @@ class Ledger:
             numbers = Counter(run.attempt for run in runs)
             spent = row.attempt - row.cut_off
             killed = sum(run.pid in self.killed for run in runs)
-            if max(numbers.values(), default=0) > 1:
-                yield "an attempt begun twice", job, str(dict(numbers))
             if max(numbers, default=0) > row.attempt:
                 yield "a run that the store does not count", job, str(dict(numbers))
             if spent > 1 + retries:
@@ -214,6 +217,12 @@ class Ledger:
         explained = sum(row.cut_off for row in self.rows.values()) + len(self.killed)
         if unseen > explained:
             yield "attempts of nobody", "", f"{unseen} attempts never began, {explained} of them have a reason"
+
+    def _find_begun_twice(self):
+        for job, runs in self.runs.items():
+            numbers = Counter(run.attempt for run in runs)
+            if max(numbers.values(), default=0) > 1:
+                yield "an attempt begun twice", job, str(dict(numbers))
 
     def _find_too_early(self):
         delays = {token: (at + float(delay)) for token, _, delay, at in self.events["submits"]}
