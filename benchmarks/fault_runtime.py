@@ -32,10 +32,13 @@ class Action(IntEnum):
 
 
 def note(*words):
-    """Append a line with the time to the ledger: one system call, so that it is written completely or not at all."""
+    """Append a line with the time to the ledger, in one system call.
+
+    A kill can cut it off where it crosses a page of the file: a whole line ends with a dot, and each begins a new one.
+    """
     fd = os.open(f"{os.environ[DIRECTORY]}/ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, (" ".join(map(str, [*words, time.monotonic()])) + "\n").encode())
+        os.write(fd, f"\n{' '.join(map(str, words))} {time.monotonic()} .\n".encode())
     finally:
         os.close(fd)
 

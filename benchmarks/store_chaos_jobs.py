@@ -1,6 +1,7 @@
 """The job of store_chaos.py. Each run writes a line into the ledger before its work, and another one after it."""
 
 import os
+import signal
 import time
 
 import procjobs
@@ -16,7 +17,10 @@ def work(token, name, seconds, failures):
     job = procjobs.current_job()
     about = job.id, job.attempt, os.getpid(), token, name
     note("began", *about)
+    if name == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(seconds)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if job.attempt <= failures:
         note("raised", *about)
         raise PlannedFailure(token)

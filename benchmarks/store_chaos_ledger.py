@@ -60,8 +60,9 @@ class Ledger:
     def __init__(self, path, rows, attempts, seen=()):
         self.events = defaultdict(list)
         for line in open(path) if os.path.exists(path) else ():  # noqa: SIM115 - read to its end at once
-            event, *fields, at = line.split()
-            self.events[event].append((*fields, float(at)))
+            if line.endswith(" .\n"):
+                event, *fields, at, _ = line.split()
+                self.events[event].append((*fields, float(at)))
         self.has_store = rows is not None
         self.rows = {row.id: row for row in rows or ()}
         self.attempts = attempts

@@ -183,11 +183,13 @@ class Chapter:
 
     def _change_second(self):
         """Start a client with a supervisor of its own, in another runtime directory; or end both."""
-        if "second" not in self._actions or self._chance.random() > 0.25:
+        if "second" not in self._actions:
             return
         if self._second is None or self._second.poll() is not None:
+            if self._chance.random() > 0.12:
+                return
             self._second = self._start_client(self._bases[1], [a for a in self._client_actions() if a != "restart"])
-        else:
+        elif self._chance.random() < 0.35:
             self._end_second()
 
     def _end_second(self):
@@ -209,7 +211,7 @@ class Chapter:
             passes = self._chance.choice([1, 1, 1, 2, 3, 5, 10])
             self._faults.arm(number, passes, action, self._chance.randrange(20, 600))
         self._wait(lambda: any(self._faults.acted(number)[0] > before[number] for number in numbers), ROUND_TIMEOUT)
-        if self._chance.random() < 0.15:
+        if self._chance.random() < 0.25:
             self._kill_target("all")
         time.sleep(self._chance.choice([0.0, 0.05, 0.3, 0.8]))
         self._faults.disarm()
@@ -335,6 +337,7 @@ class Chapter:
         deadline = time.monotonic() + SETTLE_TIMEOUT
         for client in self._clients:
             self._end_client(client, deadline)
+        self._end_second()  # its client may have been killed while it started a supervisor
         self._end_client(self._start_client(self._bases[0], ["finish"]), time.monotonic() + SETTLE_TIMEOUT)
         self._wait(lambda: not self._processes(), 10.0)
         for pid, name in self._processes().items():
