@@ -27,17 +27,20 @@ SUPERVISOR = (
     Point("supervisor.finished-read", "dispatch/dispatcher.py", "unwanted = self._completion.complete("),
     Point("supervisor.records-end", f"{_DURABLE}/durable_jobs.py", "self._events.append(Entry(end, kept_fd"),
     Point("supervisor.answer-committed", "supervisor/registry.py", "self._results.keep(job, frame, fd, now)"),
-    Point("supervisor.answer-queued", "supervisor/registry.py", "if watchers is not None:\n            job.watchers = None"),
+    Point("supervisor.answer-queued", "supervisor/registry.py",
+          "if watchers is not None:\n            job.watchers = None"),
     Point("supervisor.flushes", f"{_CLIENTS}/connections.py", "done = client.flush()"),
     Point("supervisor.has-flushed", f"{_CLIENTS}/connections.py", "client.waits_to_write = not done"),
     Point("supervisor.acknowledges", f"{_CLIENTS}/client_link.py", "self.acknowledged = self.accepted"),
     Point("supervisor.cancel-read", f"{_CLIENTS}/calls.py", "was_cancelled = job is not None and self._admission"),
     Point("supervisor.cancel-recorded", f"{_CLIENTS}/calls.py", "loaded = self._registry.jobs.get(job_id)"),
     Point("supervisor.unique-decided", f"{_CLIENTS}/admission.py", "submitter = job.client"),
-    Point("supervisor.decides-retry", "dispatch/completion.py", "self._outcomes.retrying(job, reason, error, details, due_at)"),
+    Point("supervisor.decides-retry", "dispatch/completion.py",
+          "self._outcomes.retrying(job, reason, error, details, due_at)"),
     Point("supervisor.has-decided-retry", "dispatch/completion.py", "self._pending.add_delayed(due_at, job)"),
     Point("supervisor.asks-for-jobs", f"{_DURABLE}/stored_jobs.py", "self._is_loading = True"),
-    Point("supervisor.job-loaded", f"{_DURABLE}/stored_jobs.py", "known = self._registry.jobs.get(job_id)\n        if known"),
+    Point("supervisor.job-loaded", f"{_DURABLE}/stored_jobs.py",
+          "known = self._registry.jobs.get(job_id)\n        if known"),
     Point("supervisor.worker-died", "supervisor/workers/processes.py", "slot.pid = 0  # it has been reaped"),
     Point("supervisor.recorder-died", f"{_DURABLE}/recorder_process.py", "self._starts_at = self._loop.now\n"),
     Point("supervisor.job-fenced", f"{_DURABLE}/durable_jobs.py", "job.durable.is_fenced = True"),
@@ -47,7 +50,7 @@ SUPERVISOR = (
     Point("supervisor.closes-store", "supervisor/supervisor.py", "self._durability.close()"),
     Point("supervisor.has-closed-store", "supervisor/supervisor.py", "self._durability.close()", is_after=True),
     Point("supervisor.ends", "supervisor/boot.py", "rundir.remove_own(directory, LOCK_FD)"),
-)
+)  # fmt: skip
 RECORDER = (
     Point("recorder.starts", "store/recorder.py", "recorder = Recorder(link, opening, file)"),
     Point("recorder.takes-over", "store/recorder.py", "count = rescue.take_over("),
@@ -83,9 +86,11 @@ TEMPLATE = (
 CLIENT = (
     Point("client.starts-supervisor", "client/launcher.py", "pid = process.spawn("),
     Point("client.cancels", "client/job.py", "route[0].cancel_job(self.raw_id)"),
-    Point("client.answer-read", "client/connection/connection.py", "handle = self._handles.get(job_id)\n        if handle is None"),
-    Point("client.acknowledged", "client/connection/connection.py", "with self.lifecycle.changed:\n                self._accepted ="),
+    Point("client.answer-read", "client/connection/connection.py",
+          "handle = self._handles.get(job_id)\n        if handle is None"),
+    Point("client.acknowledged", "client/connection/connection.py",
+          "with self.lifecycle.changed:\n                self._accepted ="),
     Point("client.moves", "client/connection/connection.py", "problem = self._failover().move_to_successor("),
     Point("client.sends-again", "client/connection/connection.py", "kind, frames = self._kinds.adopt("),
-)
+)  # fmt: skip
 POINTS = (*SUPERVISOR, *RECORDER, *WORKER, *TEMPLATE, *CLIENT)

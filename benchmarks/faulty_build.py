@@ -11,8 +11,10 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import procjobs
+
 HERE = Path(__file__).resolve().parent
-SOURCE = HERE.parent / "procjobs"
+SOURCE = Path(procjobs.__file__).parent
 RUNTIME = "_faults"
 
 

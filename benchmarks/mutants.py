@@ -14,11 +14,15 @@ _DURABLE = "supervisor/durable"
 
 
 class Mutant(NamedTuple):
-    """What it breaks, and how; `store` is the kind of store in which it shows, None for any."""
+    """What it breaks, and how; `store` is the kind of store in which it shows, None for any.
+
+    Only one that is `about_claim` gets second supervisors: what those bring to light by themselves is not its merit.
+    """
 
     breaks: str
     edits: tuple[Edit, ...]
     store: str | None = None
+    about_claim: bool = False
 
 
 MUTANTS = {
@@ -100,7 +104,9 @@ MUTANTS = {
     ),
     "outbox-deleted-first": Mutant(
         "the rows of the outbox are deleted in a transaction before that of their jobs",
-        (Edit("store/journal.py", "            changes = self._no_changes()\n            for row, kind in self._new_jobs(", """\
+        (Edit("store/journal.py", """\
+            changes = self._no_changes()
+            for row, kind in self._new_jobs(""", """\
             if len(rows):
                 connection.execute(delete(outbox).where(outbox.c.id.in_([row["id"] for row in rows])))
                 connection.connection.commit()
@@ -131,7 +137,8 @@ MUTANTS = {
     ),
     "loaded-as-new": Mutant(
         "a job that is loaded begins with its first attempt",
-        (Edit("store/questions.py", 'from_text(row["id"]), row["attempt"], row["cut_off"],', 'from_text(row["id"]), 0, 0,'),),
+        (Edit("store/questions.py", 'from_text(row["id"]), row["attempt"], row["cut_off"],',
+              'from_text(row["id"]), 0, 0,'),),
     ),
     "failed-write-ignored": Mutant(
         "events are taken as written although the database was away",
@@ -173,7 +180,8 @@ MUTANTS = {
     # Ends.
     "retry-counted-twice": Mutant(
         "a retry takes two attempts",
-        (Edit("dispatch/completion.py", "        job.advance(Event.RETRY)\n", "        job.advance(Event.RETRY)\n        job.attempt += 1\n"),),
+        (Edit("dispatch/completion.py", "        job.advance(Event.RETRY)\n",
+              "        job.advance(Event.RETRY)\n        job.attempt += 1\n"),),
     ),
     "crash-taken-as-unbegun": Mutant(
         "a job whose worker was killed is given out again, as if it had not begun",
@@ -192,7 +200,9 @@ MUTANTS = {
     # Cancelling.
     "cancel-told-early": Mutant(
         "cancel(id) returns before it is recorded",
-        (Edit("supervisor/clients/calls.py", "        if len(job_id) != ID_BYTES or not self._durability.cancel(job_id, reply):\n", """\
+        (Edit("supervisor/clients/calls.py", """\
+        if len(job_id) != ID_BYTES or not self._durability.cancel(job_id, reply):
+""", """\
         if was_cancelled:
             return {"known": True, "cancelled": True}
         if len(job_id) != ID_BYTES or not self._durability.cancel(job_id, reply):
@@ -212,16 +222,21 @@ MUTANTS = {
         "a supervisor takes the claim although the one before it runs, which hears of it in time",
         (Edit("store/claim.py", "            self._check_that_it_is_free(row)\n", "            pass\n"),
          Edit("store/sqlite_file.py", "            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "            pass\n")),
+        about_claim=True,
     ),
     "claim-not-fenced": Mutant(
         "a supervisor that has lost its claim goes on to write",
         (Edit("store/claim.py", "            self._check_that_it_is_free(row)\n", "            pass\n"),
          Edit("store/sqlite_file.py", "            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "            pass\n"),
-         Edit("store/claim.py", "            if row is None or (row.owner, row.epoch) != (self.owner, self.epoch):\n                raise",
+         Edit("store/claim.py",
+              "            if row is None or (row.owner, row.epoch) != (self.owner, self.epoch):\n                raise",
               "            if False:\n                raise"),
-         Edit("store/claim.py", "        if row is None or (row.owner, row.epoch) != (self.owner, self.epoch):\n            raise",
+         Edit("store/claim.py",
+              "        if row is None or (row.owner, row.epoch) != (self.owner, self.epoch):\n            raise",
               "        if False:\n            raise"),
          Edit("store/statements.py", "change = update(jobs).where(jobs.c.id == bindparam(\"b_id\"), is_mine)",
-              "change = update(jobs).where(jobs.c.id == bindparam(\"b_id\"), is_mine | (bindparam(\"b_owner\") != ''))")),
+              "change = update(jobs).where(jobs.c.id == bindparam(\"b_id\"), is_mine | "
+              "(bindparam(\"b_owner\") != ''))")),
+        about_claim=True,
     ),
 }  # fmt: skip

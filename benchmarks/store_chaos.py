@@ -1,7 +1,7 @@
 """Break a pool with a store between any two steps: `python benchmarks/store_chaos.py --rounds 200 [--store URL]`.
 
-Clients submit jobs of all kinds to a faulty build of procjobs (faulty_build.py). In each round a process is killed, stopped or
-delayed at a fault point or at any moment, or the database is locked, cut off or restarted, or a second supervisor comes
+Clients submit jobs of all kinds to a faulty build of procjobs (faulty_build.py). In each round a process is killed, stopped
+or delayed at a fault point or at any moment, or the database is locked, cut off or restarted, or a second supervisor comes
 up. Every chapter, of some rounds, ends in peace: everything has to be answered, and the ledger (store_chaos_ledger.py)
 compares what jobs did and what clients were promised with the store. The exit status is 0 only if no promise was broken.
 
@@ -101,7 +101,8 @@ def run_chaos(options, edits=(), *, until_caught=False):
 def run_mutant(options, name):
     """Run a mutant until it is caught."""
     mutant = MUTANTS[name]
-    chosen = argparse.Namespace(**{**vars(options), "store": mutant.store or options.store})
+    without = options.without if mutant.about_claim else f"{options.without},second"
+    chosen = argparse.Namespace(**{**vars(options), "store": mutant.store or options.store, "without": without})
     return run_chaos(chosen, mutant.edits, until_caught=True)
 
 
@@ -141,7 +142,8 @@ def parse():
     parser.add_argument("--mutant", choices=sorted(MUTANTS))
     parser.add_argument("--mutants", metavar="all|NAME,...")
     parser.add_argument("--list", action="store_true")
-    parser.add_argument("--keep", metavar="DIR", help="keep the ledger, the log and the store of chapters with broken promises")
+    parser.add_argument("--keep", metavar="DIR",
+                        help="keep the ledger, the log and the store of chapters with broken promises")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--json", metavar="FILE")
     return parser.parse_args()
@@ -154,7 +156,8 @@ def main():
         show_list()
         return 0
     if options.mutants:
-        return 1 if run_mutants(options, list(MUTANTS) if options.mutants == "all" else options.mutants.split(",")) else 0
+        names = list(MUTANTS) if options.mutants == "all" else options.mutants.split(",")
+        return 1 if run_mutants(options, names) else 0
     if options.mutant:
         options.minutes = options.minutes or MUTANT_MINUTES
         result = run_mutant(options, options.mutant)

@@ -2,8 +2,8 @@
 
     python store_chaos_client.py JSON      {"pool", "store", "base", "seed", "actions"}
 
-It submits until the file `settle` is there, waits for all answers that it is owed, and ends. With "finish" it submits nothing:
-it waits until nothing of the pool is unfinished in the store, and stops the pool.
+It submits until the file `settle` is there, waits for all answers that it is owed, and ends. With "finish" it submits
+nothing: it waits until nothing of the pool is unfinished in the store, and stops the pool.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 import warnings
 
 import store_chaos_jobs
+from procjobs._faults import DIRECTORY, note
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -24,7 +25,6 @@ from sqlalchemy.pool import NullPool
 from store_chaos_plan import FAILURES, KINDS, SECONDS, UNFINISHED, UNTAKEN, WEIGHTS
 
 import procjobs
-from procjobs._faults import DIRECTORY, note
 
 SETTLE_TIMEOUT = 30.0
 MAX_OUTSTANDING = 60
@@ -177,7 +177,8 @@ class Client:
         deadline = time.monotonic() + SETTLE_TIMEOUT
         while self._engine is not None and time.monotonic() < deadline:
             with contextlib.suppress(SQLAlchemyError), self._engine.connect() as connection:
-                if not connection.scalar(text(f"SELECT count(*) FROM procjobs_jobs WHERE {UNFINISHED}"), {"pool": self._name}):
+                query = text(f"SELECT count(*) FROM procjobs_jobs WHERE {UNFINISHED}")
+                if not connection.scalar(query, {"pool": self._name}):
                     break
             self._pool.stats()
             time.sleep(0.02)

@@ -4,8 +4,9 @@ import os
 import signal
 import time
 
-import procjobs
 from procjobs._faults import note
+
+import procjobs
 
 
 class PlannedFailure(Exception):

@@ -76,7 +76,8 @@ class Ledger:
         runs = defaultdict(list)
         for job, attempt, pid, token, name, began in sorted(self.events["began"], key=lambda fields: fields[-1]):
             key = job, attempt, pid
-            runs[job].append(Run(job, int(attempt), pid, token, name, began, ends["raised"].get(key), ends["ended"].get(key)))
+            raised, ended = (ends[event].get(key) for event in ("raised", "ended"))
+            runs[job].append(Run(job, int(attempt), pid, token, name, began, raised, ended))
         return runs
 
     def count(self):
@@ -97,10 +98,11 @@ class Ledger:
         found = [Fault(*pair) for pair in self.seen]
         checks = (
             self._find_lost, self._find_hung, self._find_wrong_answers, self._find_late_runs, self._find_uncancelled,
-            self._find_overlaps, self._find_rolled_back, self._find_wrong_accounts, self._find_too_early,
+            self._find_doubled, self._find_overlaps,
+            self._find_not_unique, self._find_rolled_back, self._find_wrong_accounts, self._find_too_early,
             self._find_without_cause, self._find_mixed, self._find_begun_twice,
         )  # fmt: skip
-        without = self._find_hung, self._find_late_runs, self._find_overlaps, self._find_begun_twice
+        without = self._find_hung, self._find_late_runs, self._find_doubled, self._find_overlaps, self._find_begun_twice
         for check in checks if self.has_store else without:
             found += [Fault(what, f"{about}; {self._describe(job)}") for what, job, about in check()]
         return found
@@ -169,23 +171,29 @@ class Ledger:
             if job in self.rows and self.rows[job].state != "cancelled":
                 yield "cancelled and not cancelled", job, self.rows[job].state
 
-    def _find_overlaps(self):
-        by_key = defaultdict(list)
-        lifetimes = defaultdict(list)
+    def _find_doubled(self):
         for job, runs in self.runs.items():
             for first, second in pairwise(runs):
                 if max(first.ended or 0.0, first.raised or 0.0) > second.began:
                     yield "two runs at one time", job, f"attempts {first.attempt} and {second.attempt}"
-            name = runs[0].name if runs else ""
-            if "-" in name:
-                by_key[name] += runs
-            if name.startswith("unique") and any(run.ended for run in runs):
-                lifetimes[name].append((runs[0].began, max(run.ended or 0.0 for run in runs), job))
+
+    def _find_overlaps(self):
+        by_key = defaultdict(list)
+        for runs in self.runs.values():
+            if runs and "-" in runs[0].name:
+                by_key[runs[0].name] += runs
         for name, runs in by_key.items():
             runs.sort(key=lambda run: run.began)
             for first, second in pairwise(runs):
                 if first.job != second.job and (first.ended or 0.0) > second.began:
                     yield "two jobs of one key run at one time", second.job, f"{name}, with {first.job}"
+
+    def _find_not_unique(self):
+        lifetimes = defaultdict(list)
+        for job, runs in self.runs.items():
+            name = runs[0].name if runs else ""
+            if name.startswith("unique") and any(run.ended for run in runs):
+                lifetimes[name].append((runs[0].began, max(run.ended or 0.0 for run in runs), job))
         for name, lives in lifetimes.items():
             for (_, ended, first), (began, _, second) in pairwise(sorted(lives)):
                 if began < ended:

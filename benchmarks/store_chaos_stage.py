@@ -249,7 +249,8 @@ class Chapter:
     def _disturb_database(self):
         seconds = self._chance.choice([0.1, 0.3, 0.8, 1.5])
         self._await_trouble()
-        self._trouble = threading.Thread(target=self._database.trouble, args=(self._chance.choice(self._database.troubles), seconds))
+        kind = self._chance.choice(self._database.troubles)
+        self._trouble = threading.Thread(target=self._database.trouble, args=(kind, seconds))
         self._trouble.start()
         if self._chance.random() < 0.5:
             self._await_trouble()
