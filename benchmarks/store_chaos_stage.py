@@ -27,9 +27,11 @@ ACTIONS = ("submit", "cancel", "cancel_id", "commit", "unique", "restart", "leav
 CLIENTS = 2
 ROUND_TIMEOUT = 0.6
 """How long a round waits for a fault point to be passed as often as it is to be. Seconds."""
+WORK_TIMEOUT = 4.0
+"""How long a round waits for jobs that are answered; they do not come while another supervisor has the claim, for instance."""
 SETTLE_TIMEOUT = 45.0
 OF_POOL = "(pool = :pool OR pool LIKE :pool || '@%')"
-TARGETS = ("supervisor", "supervisor", "recorder", "worker", "template", "client", "all")
+TARGETS = ("supervisor", "supervisor", "recorder", "worker", "template", "client", "pool", "pool", "all")
 WEIGHTS_OF_ROLES = {"supervisor": 4, "recorder": 5, "worker": 2, "template": 1, "client": 1}
 
 
@@ -143,13 +145,12 @@ class Chapter:
     def run(self, rounds):
         """Return the broken promises."""
         self._keep_clients()
-        self._wait(lambda: self._find("supervisor") and self._faults.passed(_number("worker.answers")), 20.0)
         for _ in range(rounds):
             self._keep_clients()
             self._change_second()
+            self._wait_for_work()
             self._pick_disturbance()()
             self._look()
-            time.sleep(self._chance.random() * 0.25)
         self._make_peace()
         ledger = Ledger(f"{self._directory}/ledger", *self._read_store(), self._seen)
         found = ledger.examine()
@@ -162,6 +163,12 @@ class Chapter:
         if "database" in self._actions:
             choices |= {self._disturb_database: 2, self._disturb_both: 2}
         return self._chance.choices(list(choices), choices.values())[0]
+
+    def _wait_for_work(self):
+        """Wait until some jobs have been answered: what has just been killed is there again, and busy."""
+        answers = _number("worker.answers")
+        wanted = self._faults.passed(answers) + self._chance.randrange(2, 25)
+        self._wait(lambda: self._faults.passed(answers) >= wanted, WORK_TIMEOUT)
 
     def _keep_clients(self):
         """Start clients in the place of those that were killed."""
@@ -211,8 +218,8 @@ class Chapter:
             passes = self._chance.choice([1, 1, 1, 2, 3, 5, 10])
             self._faults.arm(number, passes, action, self._chance.randrange(20, 600))
         self._wait(lambda: any(self._faults.acted(number)[0] > before[number] for number in numbers), ROUND_TIMEOUT)
-        if self._chance.random() < 0.25:
-            self._kill_target("all")
+        if self._chance.random() < 0.2:
+            self._kill_target(self._chance.choice(["pool", "pool", "all"]))
         time.sleep(self._chance.choice([0.0, 0.05, 0.3, 0.8]))
         self._faults.disarm()
         self._release_stopped()
@@ -236,8 +243,8 @@ class Chapter:
 
     def _kill_target(self, target):
         """Kill a target. If it has several processes, all are stopped first, so that none sees another one die."""
-        if target == "all":
-            pids = [pid for pid in self._processes() if pid != os.getpid()]
+        if target in {"pool", "all"}:
+            pids = [pid for pid, name in self._processes().items() if target == "all" or name.startswith("procjobs")]
         else:
             found = self._find(target)
             pids = [self._chance.choice(found)] if found else []
