@@ -51,7 +51,7 @@ class Client:
         own = {"submit": self._burst, "cancel": self._cancel, "cancel_id": self._cancel_by_id, "commit": self._commit,
                "restart": self._restart, "leave": self._leave}  # fmt: skip
         actions = [own[name] for name in self._actions if name in own]
-        weights = [{"submit": 12, "cancel": 3, "cancel_id": 2, "commit": 2, "restart": 0.3, "leave": 0.3}[name]
+        weights = [{"submit": 12, "cancel": 3, "cancel_id": 3, "commit": 2, "restart": 0.3, "leave": 0.3}[name]
                    for name in self._actions if name in own]  # fmt: skip
         while not os.path.exists(f"{os.environ[DIRECTORY]}/settle"):
             try:
@@ -127,7 +127,8 @@ class Client:
 
     def _cancel_by_id(self):
         if self._known:
-            job_id = self._chance.choice(self._known[-20:])
+            running = [job.id for job in self._outstanding.values() if job.running()]
+            job_id = self._chance.choice(running if running and self._chance.random() < 0.7 else self._known[-20:])
             note("cancelling", job_id)
             if self._pool.cancel(job_id):
                 note("cancelled-by-id", job_id)

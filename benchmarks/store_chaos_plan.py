@@ -15,7 +15,7 @@ KINDS = {
     "unique": {"unique": True},
 }
 """The options of each kind of job. The name of a job begins with its kind; a key, if it has one, is its name."""
-WEIGHTS = (6, 4, 1, 2, 2, 1, 2, 3, 1, 2)
+WEIGHTS = (6, 4, 1, 2, 2, 1, 2, 3, 2, 2)
 SECONDS = {"quick": (0.0, 0.008), "long": (0.4, 1.2), "keyed": (0.02, 0.15), "stubborn": (0.3, 0.9), "unique": (0.05, 0.3)}
 """How long a kind runs; a stubborn one does not end at SIGTERM."""
 FAILURES = {"failing": 99}

@@ -28,7 +28,7 @@ CLIENTS = 2
 ROUND_TIMEOUT = 0.6
 """How long a round waits for a fault point to be passed as often as it is to be. Seconds."""
 WORK_TIMEOUT = 4.0
-"""How long a round waits for jobs that are answered; they do not come while another supervisor has the claim, for instance."""
+"""How long a round waits for jobs that are answered; none are where another supervisor has the claim, for instance."""
 SETTLE_TIMEOUT = 45.0
 OF_POOL = "(pool = :pool OR pool LIKE :pool || '@%')"
 TARGETS = ("supervisor", "supervisor", "recorder", "worker", "template", "client", "pool", "pool", "all")
@@ -161,7 +161,7 @@ class Chapter:
     def _pick_disturbance(self):
         choices = {self._use_points: 14, self._kill_any: 3}
         if "database" in self._actions:
-            choices |= {self._disturb_database: 2, self._disturb_both: 2}
+            choices |= {self._disturb_database: 3, self._disturb_both: 2}
         return self._chance.choices(list(choices), choices.values())[0]
 
     def _wait_for_work(self):
@@ -210,7 +210,8 @@ class Chapter:
 
     def _use_points(self):
         """Arm some fault points, wait until one acts, and let stopped processes go on, or kill them."""
-        roles = self._chance.choices(list(WEIGHTS_OF_ROLES), WEIGHTS_OF_ROLES.values(), k=self._chance.randint(2, 5))
+        weights = {role: weight for role, weight in WEIGHTS_OF_ROLES.items() if self._engine is not None or role != "recorder"}
+        roles = self._chance.choices(list(weights), weights.values(), k=self._chance.randint(2, 5))
         numbers = [self._pick_point(role) for role in roles]
         before = {number: self._faults.acted(number)[0] for number in numbers}
         for number in numbers:
@@ -260,7 +261,8 @@ class Chapter:
         self._trouble = threading.Thread(target=self._database.trouble, args=(kind, seconds))
         self._trouble.start()
         if self._chance.random() < 0.5:
-            self._await_trouble()
+            time.sleep(self._chance.random() * seconds)
+            self._kill_target(self._chance.choice(["pool", "pool", "supervisor", "all"]))
 
     def _disturb_both(self):
         self._disturb_database()
