@@ -1,187 +1,174 @@
-"""Kill a pool with a store at random and count the losses: `python benchmarks/store_chaos.py --rounds 200 [--store URL]`.
+"""Break a pool with a store between any two steps: `python benchmarks/store_chaos.py --rounds 200 [--store URL]`.
 
-In each round this process and a client submit jobs, and SIGKILL hits the supervisor, its recorder, a worker, the template,
-the client, or all of them at a random moment. Every run of a job writes a line into a file before its work, and another one
-after it. In the end no acknowledged job may be lost, and no job may have run to its end twice. No job may have run more
-often than once, plus once for each run that the store has counted as cut off.
+Clients submit jobs of all kinds to a faulty build of procjobs (faulty_build.py). In each round a process is killed, stopped
+or delayed at a fault point or at any moment, or the database is locked, cut off or restarted, or a second supervisor comes
+up. Every chapter, of some rounds, ends in peace: everything has to be answered, and the ledger (store_chaos_ledger.py)
+compares what jobs did and what clients were promised with the store. The exit status is 0 only if no promise was broken.
+
+    --store sqlite | postgresql | URL     a file, a server of its own, a database for the chaos alone; or none
+    --minutes M                           for so long, instead of a number of rounds
+    --mutant NAME                         with a promise broken in the code (mutants.py): the status is 0 if that is caught
+    --mutants all | NAME,NAME             one after the other, each until it is caught, at most --minutes (5)
+    --list                                the fault points and the mutants
+    --without unique,restart              leave out some of the ACTIONS of clients and the chaos
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 
-import psutil
-from chaos_stage import PoolLog
-from sqlalchemy import create_engine, text
-
-import procjobs
-from procjobs.host import rundir
-
 HERE = os.path.dirname(os.path.abspath(__file__))
-TARGETS = ("supervisor", "recorder", "worker", "template", "client", "all", "all")
-ANSWER_TIMEOUT = 60.0
+sys.path[:0] = [path for path in (HERE, os.path.dirname(HERE)) if path not in sys.path]
+
+import faulty_build  # noqa: E402 - the path comes first
+from fault_points import POINTS  # noqa: E402
+from mutants import MUTANTS  # noqa: E402
+from store_chaos_stage import ACTIONS, Chapter, make_database  # noqa: E402
+
+ROUNDS_OF_CHAPTER = 10
+MUTANT_MINUTES = 5.0
 
 
-def note(path, *words):
-    """Append a line with one system call, so that it is written completely or not at all."""
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    os.write(fd, (" ".join(map(str, words)) + "\n").encode())
-    os.close(fd)
+class Chaos:
+    """Chapters one after the other, on one build and one database."""
+
+    def __init__(self, options, edits=()):
+        self._chance = random.Random(options.seed)
+        self._without = set(filter(None, options.without.split(",")))
+        self._directory = tempfile.mkdtemp(prefix="sc-")
+        self._build = faulty_build.make(self._directory, POINTS, edits)
+        self._database = make_database(options.store, self._directory)
+        self._keep = options.keep
+        self.totals = Counter()
+        self.passed = Counter()
+        self.number = 0
+
+    def run_chapter(self, rounds):
+        """Return the broken promises of some rounds."""
+        self.number += 1
+        place = f"{self._directory}/{self.number}"
+        os.mkdir(place)
+        actions = [action for action in ACTIONS if action not in self._without]
+        chapter = Chapter(self._build, self._database, place, random.Random(self._chance.random()), actions)
+        try:
+            faults = chapter.run(rounds)
+        finally:
+            chapter.close()
+        self.totals += chapter.totals
+        self.passed += chapter.passed
+        if faults and self._keep:
+            kept = f"{self._keep}/{os.path.basename(self._directory)}-{self.number}"
+            shutil.copytree(place, kept, ignore=shutil.ignore_patterns("socket", "table"))
+        shutil.rmtree(place, ignore_errors=True)
+        return faults
+
+    def close(self):
+        self._database.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def work(path, seconds):
-    """Note the begin, sleep, and note the end. This is the job of all submissions."""
-    job = procjobs.current_job()
-    note(path, "began", job.id, job.attempt)
-    time.sleep(seconds)
-    note(path, "ended", job.id, job.attempt)
-    return job.id
-
-
-def submit_until_killed(name, store, directory, seed):
-    """Submit jobs, and note the acknowledged ones, until this process is killed."""
-    chance = random.Random(seed)
-    pool = open_pool(name, store)
-    while True:
-        with contextlib.suppress(procjobs.ProcjobsError):
-            job = pool.submit(work, f"{directory}/runs", chance.random() * 0.004)
-            job.wait_accepted()
-            note(f"{directory}/acknowledged", job.id)
-
-
-def open_pool(name, store):
-    return procjobs.Pool(name, workers=2, store=store, preload=["store_chaos"], linger=60.0)
-
-
-def find_targets(pool, client):
-    """Return {target: processes}."""
-    supervisor = psutil.Process(pool.stats().supervisor_pid)
-    children = supervisor.children()
-    recorder = [child for child in children if child.name() == "procjobs-record"]
-    workers = [child for child in children if child.name().startswith("procjobs-") and child not in recorder]
-    others = [child for child in children if child not in recorder + workers]
-    everybody = [supervisor, *children, client]
-    one_by_one = {"supervisor": [supervisor], "recorder": recorder, "worker": workers[:1], "template": others}
-    return {**one_by_one, "client": [client], "all": everybody}
-
-
-def kill(target, pool, client):
-    """Kill a target. If it has several processes, all are stopped first, so that none sees another one die."""
-    with contextlib.suppress(psutil.Error):
-        victims = find_targets(pool, client)[target]
-        for victim in victims if len(victims) > 1 else []:
-            with contextlib.suppress(psutil.Error):
-                victim.suspend()
-        for victim in victims:
-            with contextlib.suppress(psutil.Error):
-                victim.kill()
-
-
-def run(options, store, directory):
-    """Run the rounds; return the counts."""
-    chance, name = random.Random(options.seed), f"store-chaos-{os.getpid()}"
-    log = PoolLog(rundir.RunDir(rundir.find_base(), name).log)
-    pool, client, kills, unanswered, wrong = open_pool(name, store), None, Counter(), [], []
-    for number in range(options.rounds):
-        if client is None or client.poll() is not None:
-            arguments = ["--client", name, store, directory, str(chance.random())]
-            client = subprocess.Popen([sys.executable, os.path.abspath(__file__), *arguments])
-        handles = [pool.submit(work, f"{directory}/runs", chance.random() * 0.004) for _ in range(chance.randrange(40))]
-        time.sleep(chance.random() * 0.08)
-        target = chance.choice(TARGETS)
-        log.read()
-        kill(target, pool, psutil.Process(client.pid))
-        kills[target] += 1
-        for job in handles:
-            try:
-                wrong += [] if job.result(ANSWER_TIMEOUT) == job.id else [job.id]
-                note(f"{directory}/acknowledged", job.id)
-            except procjobs.WorkerCrashed:
-                note(f"{directory}/acknowledged", job.id)
-            except (procjobs.ProcjobsError, TimeoutError) as error:
-                unanswered.append(f"round {number} ({target}): {error!r}")
-    client.kill()
-    client.wait()
-    wait_for_rest(pool, store)
-    log.read()
-    pool.stop()
-    seen = {"kills": dict(kills), "unanswered": unanswered, "wrong results": wrong, "complaints": log.complaints}
-    return {**seen, **count(store, directory)}
-
-
-def wait_for_rest(pool, store):
-    deadline = time.monotonic() + ANSWER_TIMEOUT
-    unfinished = "SELECT count(*) FROM procjobs_jobs WHERE finished_at IS NULL"
-    while ask(store, unfinished)[0][0] and time.monotonic() < deadline:
-        pool.stats()
-        time.sleep(0.05)
-
-
-def ask(store, query):
-    with create_engine(store).connect() as connection:
-        return connection.execute(text(query)).all()
-
-
-def count(store, directory):
-    """Compare acknowledged jobs with the runs of jobs, and with the store."""
-    with open(f"{directory}/acknowledged") as file:
-        acknowledged = set(file.read().split())
-    with open(f"{directory}/runs") as file:
-        runs = [line.split() for line in file]
-    began = Counter(job_id for event, job_id, _ in runs if event == "began")
-    ended = Counter(job_id for event, job_id, _ in runs if event == "ended")
-    rows = {row.id: row for row in ask(store, "SELECT id, state, reason, attempt, cut_off FROM procjobs_jobs")}
-    crashed = {job_id for job_id, row in rows.items() if row.reason == "crashed"}
+def run_chaos(options, edits=(), *, until_caught=False):
+    """Run chapters until the rounds or the minutes are over; return the result."""
+    chaos, began_at, rounds, faults = Chaos(options, edits), time.monotonic(), 0, []
+    deadline = began_at + options.minutes * 60 if options.minutes else None
+    try:
+        while rounds < options.rounds if deadline is None else time.monotonic() < deadline:
+            count = ROUNDS_OF_CHAPTER if deadline else min(ROUNDS_OF_CHAPTER, options.rounds - rounds)
+            faults += [f"chapter {chaos.number}: {fault}" for fault in chaos.run_chapter(count)]
+            rounds += count
+            if options.verbose:
+                print(f"{rounds} rounds, {time.monotonic() - began_at:.0f} s, {len(faults)} broken promises", flush=True)
+            if faults and until_caught:
+                break
+    finally:
+        chaos.close()
+    unpassed = [point.name for number, point in enumerate(POINTS) if not chaos.passed[number]]
     return {
-        "jobs": len(rows),
-        "acknowledged": len(acknowledged),
-        "runs": began.total(),
-        "cut off": sum(row.cut_off for row in rows.values()),
-        "lost": sorted(a for a in acknowledged if not ended[a] and a not in crashed),
-        "unknown to the store": sorted(job_id for job_id in began if job_id not in rows),
-        "unfinished": sorted(job_id for job_id, row in rows.items() if row.state not in {"succeeded", "failed"}),
-        "run too often": sorted(job_id for job_id, n in began.items() if job_id in rows and n > 1 + rows[job_id].cut_off),
-        "ended twice without being cut off": sorted(j for j, n in ended.items() if j in rows and n > 1 + rows[j].cut_off),
-        "quarantined": sorted(job_id for job_id, row in rows.items() if row.reason == "quarantined"),
-    }
+        "seed": options.seed, "rounds": rounds, "seconds": round(time.monotonic() - began_at, 1), **chaos.totals,
+        "points never passed": unpassed, "broken promises": faults,
+    }  # fmt: skip
+
+
+def run_mutant(options, name):
+    """Run a mutant until it is caught."""
+    mutant = MUTANTS[name]
+    without = options.without if mutant.about_claim else f"{options.without},second"
+    chosen = argparse.Namespace(**{**vars(options), "store": mutant.store or options.store, "without": without})
+    return run_chaos(chosen, mutant.edits, until_caught=True)
+
+
+def run_mutants(options, names):
+    """Run each mutant until it is caught; print a table, and return the names of those that were not."""
+    uncaught = []
+    options.minutes = options.minutes or MUTANT_MINUTES
+    print(f"{'mutant':36} {'caught after':>12}  by", flush=True)
+    for name in names:
+        result = run_mutant(options, name)
+        faults = Counter(fault.split(": ")[1] for fault in result["broken promises"])
+        uncaught += [] if faults else [name]
+        after = f"{result['seconds']:.0f} s" if faults else "never"
+        print(f"{name:36} {after:>12}  {', '.join(f'{what} ({n})' for what, n in faults.most_common(4))}", flush=True)
+        if options.verbose and result["broken promises"]:
+            print(f"    {result['broken promises'][0]:.1500}", flush=True)
+    print(f"{len(names) - len(uncaught)} of {len(names)} caught", flush=True)
+    return uncaught
+
+
+def show_list():
+    print("Fault points:")
+    for point in POINTS:
+        print(f"    {point.name:34} {'after' if point.is_after else 'before':6} {point.file}")
+    print("Mutants:")
+    for name, mutant in MUTANTS.items():
+        print(f"    {name:34} {mutant.breaks}")
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--store", default="sqlite")
+    parser.add_argument("--without", default="", metavar="ACTION,...")
+    parser.add_argument("--mutant", choices=sorted(MUTANTS))
+    parser.add_argument("--mutants", metavar="all|NAME,...")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--keep", metavar="DIR",
+                        help="keep the ledger, the log and the store of chapters with broken promises")
+    parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--json", metavar="FILE")
+    return parser.parse_args()
 
 
 def main():
-    if sys.argv[1:2] == ["--client"]:
-        submit_until_killed(*sys.argv[2:])
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--store", help="a database's URL; by default an SQLite file that is removed at the end")
-    parser.add_argument("--json", metavar="FILE")
-    options = parser.parse_args()
-    directory = tempfile.mkdtemp(prefix="procjobs-store-chaos-")
+    options = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    try:
-        result = {"seed": options.seed, **run(options, options.store or f"sqlite:///{directory}/jobs.db", directory)}
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    if options.list:
+        show_list()
+        return 0
+    if options.mutants:
+        names = list(MUTANTS) if options.mutants == "all" else options.mutants.split(",")
+        return 1 if run_mutants(options, names) else 0
+    if options.mutant:
+        options.minutes = options.minutes or MUTANT_MINUTES
+        result = run_mutant(options, options.mutant)
+    else:
+        result = run_chaos(options)
     print(json.dumps(result, indent=1))
     if options.json:
         with open(options.json, "w") as file:
             json.dump(result, file, indent=1)
-    return 1 if any(isinstance(value, list) and value for value in result.values()) else 0
+    return int(bool(result["broken promises"]) is not bool(options.mutant))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] != ["--client"]:
-        sys.path.insert(0, HERE)
-    import store_chaos  # under its own name, so that workers can import the jobs
-
-    sys.exit(store_chaos.main())
+    sys.exit(main())
