@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from procjobs.client.link import Linked
-from procjobs.clock import wall
+from procjobs.clock import boottime
 from procjobs.errors import ConfigurationError, UnknownJob
 from procjobs.host import observe
 from procjobs.shared.config import check_count, check_seconds, suggest
@@ -102,7 +102,7 @@ class Monitor(Linked):
             crashed=counters.crashed,
             restarts=counters.restarts,
             rss=observe.tree_rss(table.supervisor_pid),
-            uptime=wall() - table.started_at,
+            uptime=boottime() - table.started_at,
             store=table.store(),
             problem=table.problem(),
             estimated_wait=counters.estimated_wait,

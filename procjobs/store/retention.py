@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import delete, select, update
 
-from procjobs.clock import wall
+from procjobs.clock import boottime, wall
 from procjobs.shared.recorder_wire import Open
 from procjobs.store.database import slices
 from procjobs.store.journal import Journal
@@ -22,8 +22,38 @@ _DROP_KINDS_INTERVAL: Final = 3600.0
 """Functions are dropped less often than jobs: it takes a look at every job."""
 _RESUBMISSION_TIME: Final = 60.0
 """How long an ended job stays in any case: a client that has not heard of its commit sends it again, by its id."""
+_MAX_DRIFT: Final = 60.0
+"""A clock that gains more than this between two looks was set. To be slewed (adjtimex(2)) takes it much longer."""
+_DOUBT_TIME: Final = 3600.0
 _DROP_SLICE: Final = 2000
 """How many old jobs are dropped in one transaction, for which others wait."""
+
+
+class BelievedTime:
+    """The wall time, except that a step of it forward is believed only when it has held for an hour.
+
+    A wrong clock would make all jobs old at once, and nothing brings them back. Until the step is believed, time goes on
+    from before it. A step backwards makes no job older, and is believed at once.
+    """
+
+    def __init__(self, moment: float, steady: float) -> None:
+        """`moment` is the wall time, and `steady` that of a clock that never steps, at the same instant."""
+        self._offset = moment - steady
+        self._doubted_offset = self._offset
+        self._doubted_at = steady
+
+    def now(self, moment: float, steady: float) -> float:
+        """Return the time to reckon with, to be asked about every _DROP_INTERVAL."""
+        offset = moment - steady
+        if offset <= self._offset + _MAX_DRIFT:
+            self._offset = self._doubted_offset = offset
+            return moment
+        if abs(offset - self._doubted_offset) > _MAX_DRIFT:
+            self._doubted_at = steady
+        self._doubted_offset = offset
+        if steady - self._doubted_at >= _DOUBT_TIME:
+            self._offset = offset
+        return self._offset + steady
 
 
 class Retention:
@@ -34,17 +64,18 @@ class Retention:
         self._claim = claim
         self._journal = journal
         self._next_at = self._next_kinds_at = 0.0
+        self._believed = BelievedTime(wall(), boottime())
 
     def drop(self, connection: Connection, now: float) -> bool:
         """Drop a slice, in a transaction of its own, if it is time; return whether the next slice should follow at once."""
         if now < self._next_at:
             return False
         self._next_at = now + _DROP_INTERVAL
-        pool = self._settings.pool
+        pool, moment = self._settings.pool, self._believed.now(wall(), boottime())
         with connection.begin():
             self._claim.verify(connection)
-            drop_results(connection, pool, self._settings.result_ttl)
-            if drop_jobs(connection, pool, self._settings.history_ttl, self._settings.history_limit):
+            drop_results(connection, pool, self._settings.result_ttl, moment)
+            if drop_jobs(connection, pool, self._settings.history_ttl, self._settings.history_limit, moment):
                 self._next_at = now
                 return True
             if now >= self._next_kinds_at:
@@ -54,20 +85,20 @@ class Retention:
         return False
 
 
-def drop_results(connection: Connection, pool: str, result_ttl: float) -> None:
-    """Drop the answers of jobs that ended longer ago."""
-    old = (jobs.c.pool == pool) & (jobs.c.finished_at < wall() - result_ttl) & jobs.c.answer.is_not(None)
+def drop_results(connection: Connection, pool: str, result_ttl: float, moment: float) -> None:
+    """Drop the answers of jobs that ended longer ago than that; `moment` is the time now."""
+    old = (jobs.c.pool == pool) & (jobs.c.finished_at < moment - result_ttl) & jobs.c.answer.is_not(None)
     connection.execute(update(jobs).where(old).values(answer=None, answer_data=None))
 
 
-def drop_jobs(connection: Connection, pool: str, history_ttl: float, history_limit: int) -> bool:
+def drop_jobs(connection: Connection, pool: str, history_ttl: float, history_limit: int, moment: float) -> bool:
     """Drop a slice of the jobs that ended longer ago, or exceed the limit; return whether there may be more."""
     ended = select(jobs.c.id, jobs.c.finished_at).where(jobs.c.pool == pool, jobs.c.finished_at.is_not(None))
-    before = wall() - history_ttl
+    before = moment - history_ttl
     surplus = connection.execute(ended.order_by(jobs.c.finished_at.desc()).offset(history_limit).limit(1)).first()
     if surplus is not None:
         before = max(before, surplus.finished_at)
-    before = min(before, wall() - _RESUBMISSION_TIME)
+    before = min(before, moment - _RESUBMISSION_TIME)
     old = ended.where(jobs.c.finished_at <= before).order_by(jobs.c.finished_at).limit(_DROP_SLICE)
     ids = list(connection.scalars(old))
     for part in slices(ids):

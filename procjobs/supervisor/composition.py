@@ -10,7 +10,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
-from procjobs.clock import wall
+from procjobs.clock import boottime
 from procjobs.dispatch.dispatcher import Dispatcher
 from procjobs.host import process
 from procjobs.shared.config import MAX_SLOTS
@@ -87,7 +87,7 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     loop, directory, settings, log, console, *_ = ground
     max_fds = process.raise_descriptor_limit()
     rows = settings.max_queued + MAX_SLOTS * 16 + MAX_KEPT
-    table = TableWriter(directory.table, rows=rows, started_at=wall())
+    table = TableWriter(directory.table, rows=rows, started_at=boottime())
     kinds = Kinds(directory.name, settings, are_recorded=settings.store is not None)
     registry = Registry(table, ResultStore(directory.path, settings, max_fds=max(max_fds // 8, 16)), kinds)
     mark = os.urandom(16).hex()

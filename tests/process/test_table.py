@@ -9,6 +9,7 @@ import time
 import pytest
 
 import procjobs
+from procjobs.clock import boottime
 from procjobs.host import payload
 from procjobs.shared import ids
 from procjobs.shared.states import JobState
@@ -170,3 +171,10 @@ def test_long_report_that_finds_room_again_is_read_whole(pool, tmp_path):
     assert ("m" * 5000, b"d" * 5000) == (report.message, report.data)
     (tmp_path / "go").touch()
     job.result()
+
+
+def test_uptime_is_by_a_clock_that_never_steps(pool):
+    before = boottime()
+    uptime = pool.stats().uptime
+    assert before - uptime <= pool._link.table.started_at <= boottime()
+    assert 0 <= uptime < before

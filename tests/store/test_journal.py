@@ -33,6 +33,13 @@ def description(name="work", **options):
     return json.dumps({"name": name, "options": {"priority": JobOptions().priority, **options}}).encode()
 
 
+class Unclaimed:
+    """Stands for a claim that is held."""
+
+    def verify(self, _connection):
+        """Find nothing wrong."""
+
+
 class Book:
     """A database that one pool's supervisors write, one after the other."""
 
@@ -45,8 +52,8 @@ class Book:
 
     def act_for(self, owner, pool="pool"):
         """Let another supervisor write from now on."""
-        settings = Open(self.store.url, pool, owner, 3600.0, 86_400.0, 1000, "{}", next(self._epochs), [], {})
-        self.claim = Claim(settings, None)
+        self.settings = Open(self.store.url, pool, owner, 3600.0, 86_400.0, 1000, "{}", next(self._epochs), [], {})
+        self.claim = Claim(self.settings, None)
         self.journal = Journal(self.claim)
         for number, priority in ((1, 0), (2, 5)):
             self.journal.learn_kind(Kind(number, description(priority=priority), b"f%d" % number))
@@ -54,6 +61,10 @@ class Book:
     def do(self, act, *arguments):
         with self._connection.begin():
             return act(self._connection, *arguments)
+
+    def drop(self, dropping):
+        """Let a Retention drop a slice."""
+        return dropping.drop(self._connection, 1.0)
 
     def record(self, *events):
         """Write events as one batch; return the ids of the jobs that are another supervisor's."""
@@ -387,9 +398,9 @@ def test_results_go_before_their_jobs_and_those_of_others_stay(book):
     book.record(submit(old), submit(new), end(old, now=NOW - 3 * DAY), end(new))
     book.act_for("elsewhere", "other pool")
     book.record(submit(foreign), end(foreign, now=NOW - 3 * DAY))
-    book.do(retention.drop_results, "pool", DAY)
+    book.do(retention.drop_results, "pool", DAY, NOW)
     assert [True, False, False] == [book.row(job, "answer") is None for job in (old, new, foreign)]
-    assert not book.do(retention.drop_jobs, "pool", 2 * DAY, 1000)
+    assert not book.do(retention.drop_jobs, "pool", 2 * DAY, 1000, NOW)
     assert [(to_text(job),) for job in sorted((new, foreign))] == book.store.rows("SELECT id FROM procjobs_jobs ORDER BY id")
     assert [] == book.runs(old)
     assert 1 == len(book.runs(new))
@@ -401,18 +412,49 @@ def test_oldest_jobs_go_where_there_are_too_many_or_they_are_too_old(book):
     book.record(submit(running), start(running, 1), *map(submit, ended))
     book.record(*(end(job, now=NOW + (n - 10) * DAY) for n, job in enumerate(ended)))
     rows = "SELECT id FROM procjobs_jobs ORDER BY id"
-    book.do(retention.drop_jobs, "pool", 100 * DAY, 4)
+    book.do(retention.drop_jobs, "pool", 100 * DAY, 4, NOW)
     assert sorted(map(to_text, [running, *ended[2:]])) == [job for (job,) in book.store.rows(rows)]
-    book.do(retention.drop_jobs, "pool", 6.5 * DAY, 3)
+    book.do(retention.drop_jobs, "pool", 6.5 * DAY, 3, NOW)
     assert sorted(map(to_text, [running, *ended[4:]])) == [job for (job,) in book.store.rows(rows)]
-    book.do(retention.drop_jobs, "pool", 100 * DAY, 0)
+    book.do(retention.drop_jobs, "pool", 100 * DAY, 0, NOW)
     assert [to_text(running)] == [job for (job,) in book.store.rows(rows)]
 
 
 def test_job_that_has_just_ended_is_kept_for_a_client_that_may_send_it_again(book):
     job = new_id()
     book.record(submit(job), end(job, now=time.time()))
-    book.do(retention.drop_jobs, "pool", 0.0, 0)
+    book.do(retention.drop_jobs, "pool", 0.0, 0, time.time())
+    assert "succeeded" == book.row(job, "state")
+
+
+def test_step_of_the_clock_forward_makes_no_job_old_until_it_has_held_for_an_hour():
+    believed = retention.BelievedTime(NOW, 100.0)
+    assert NOW + 30 == believed.now(NOW + 30, 130.0)
+    assert NOW + 60 == believed.now(NOW + 60 + 40 * DAY, 160.0)
+    assert NOW + 3650 == believed.now(NOW + 3650 + 40 * DAY, 3750.0)
+    assert NOW + 3660 + 40 * DAY == believed.now(NOW + 3660 + 40 * DAY, 3760.0)
+
+
+def test_each_further_step_of_the_clock_is_doubted_anew():
+    believed = retention.BelievedTime(NOW, 0.0)
+    assert NOW + 30 == believed.now(NOW + 30 + DAY, 30.0)
+    assert NOW + 3000 == believed.now(NOW + 3000 + 2 * DAY, 3000.0)
+    assert NOW + 4000 == believed.now(NOW + 4000 + 2 * DAY, 4000.0)
+    assert NOW + 6600 + 2 * DAY == believed.now(NOW + 6600 + 2 * DAY, 6600.0)
+
+
+def test_clock_that_steps_back_is_believed_at_once():
+    believed = retention.BelievedTime(NOW, 0.0)
+    assert NOW + 30 == believed.now(NOW + 30 + DAY, 30.0)
+    assert NOW + 60 - DAY == believed.now(NOW + 60 - DAY, 60.0)
+
+
+def test_history_stays_when_the_clock_steps_forty_days_forward(book, monkeypatch):
+    job = new_id()
+    book.record(submit(job), end(job, now=NOW - 600))
+    dropping = retention.Retention(book.settings, Unclaimed(), book.journal)
+    monkeypatch.setattr(retention, "wall", lambda: time.time() + 40 * DAY)
+    assert not book.drop(dropping)
     assert "succeeded" == book.row(job, "state")
 
 

@@ -40,7 +40,7 @@ from procjobs.shared.config import MAX_SLOTS
 MAGIC: Final = b"procjobs table 1"
 
 PART_HEAD: Final = struct.Struct("=II")  # crc, count
-IDENTITY: Final = struct.Struct("=16sIIIIQd")  # magic, version, supervisor pid, buckets, rows, rows_offset, started at
+IDENTITY: Final = struct.Struct("=16sIIIIQd")  # magic, version, supervisor pid, buckets, rows, rows_offset, boot time
 COUNTERS: Final = struct.Struct("=IIIIIQQQQIId")  # see table.Counters
 PROBLEM: Final = struct.Struct("=255p")
 STORE: Final = struct.Struct("=255p")
