@@ -211,7 +211,7 @@ class Chapter:
     def _use_points(self):
         """Arm some fault points, wait until one acts, and let stopped processes go on, or kill them."""
         has_store = self._engine is not None
-        weights = {role: weight for role, weight in WEIGHTS_OF_ROLES.items() if has_store or role != "recorder"}
+        weights = {role: n for role, n in WEIGHTS_OF_ROLES.items() if has_store or role != "recorder"}
         roles = self._chance.choices(list(weights), weights.values(), k=self._chance.randint(2, 5))
         numbers = [self._pick_point(role) for role in roles]
         before = {number: self._faults.acted(number)[0] for number in numbers}

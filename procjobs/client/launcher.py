@@ -14,6 +14,7 @@ from procjobs.clock import monotonic, sleep
 from procjobs.errors import SupervisorError
 from procjobs.host import cpus, observe, payload, process, rundir
 from procjobs.shared.config import PoolSettings
+from procjobs.supervisor.durable import started_attempts
 
 START_TIMEOUT: Final = 30.0
 _START: Final = (
@@ -192,6 +193,7 @@ def wait_for_end(directory: rundir.RunDir, timeout: float) -> bool:
         if fd is not None:
             if (mark := rundir.read_mark(directory)) is not None:  # it was killed: its processes may still be there
                 process.kill_marked(mark)
+                started_attempts.keep(directory)
             rundir.remove(directory)
             os.close(fd)
             return True

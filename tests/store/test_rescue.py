@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 import procjobs
+from procjobs.client import launcher
 from procjobs.client.connection.submission import Terms
+from procjobs.host import rundir
 from procjobs.host.process import wait_for_pidfd
 from procjobs.shared.ids import from_text
 from tests.process import jobs
@@ -50,6 +52,30 @@ def kill_supervisor(pool):
 
 def kill_recorder(pool):
     kill(recorder_of(pool))
+
+
+def test_a_run_that_the_store_does_not_know_is_counted_after_a_stop_that_finds_the_supervisor_killed(
+    started, store, tmp_path, pool_name
+):
+    trace, go = tmp_path / "trace", tmp_path / "go"
+    pool = started()
+    supervisor, recorder = pool.stats().supervisor_pid, recorder_of(pool)
+    job = pool.options(delay=1.0).submit(jobs.append_line_and_wait, str(trace), "running", str(go))
+    job.wait_accepted(30)
+    os.kill(recorder, signal.SIGSTOP)  # it hears nothing of the run
+    wait_until(lambda: lines(trace))
+    pool.shutdown(wait=False)  # or it would start a successor
+    descriptor = os.pidfd_open(supervisor)
+    kill(supervisor)
+    kill(recorder)
+    assert wait_for_pidfd(descriptor, 30)
+    os.close(descriptor)
+    directory = rundir.RunDir(rundir.find_base(), pool_name)
+    assert launcher.wait_for_end(directory, 30)  # as the end of a stop() does
+    assert not os.path.exists(directory.table)
+    go.touch()
+    assert "running" == started().job(job.id).result(60)
+    assert [(2, 1)] == store.rows("SELECT attempt, cut_off FROM procjobs_jobs WHERE id = :id", id=job.id)
 
 
 @pytest.mark.parametrize("strike", [kill_supervisor, kill_all], ids=["supervisor", "all"])
