@@ -14,7 +14,7 @@ from procjobs.clock import monotonic, sleep
 from procjobs.errors import SupervisorError
 from procjobs.host import cpus, observe, payload, process, rundir
 from procjobs.shared.config import PoolSettings
-from procjobs.supervisor.durable import started_attempts
+from procjobs.store import started_attempts
 
 START_TIMEOUT: Final = 30.0
 _START: Final = (

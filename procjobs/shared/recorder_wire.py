@@ -89,9 +89,9 @@ class Op(IntEnum):
 class Open(NamedTuple):
     """The first event of a recorder; it has the number 0. For SQLite the locked file comes with it, once there is one.
 
-    `owner` is the id of the supervisor; `holder` is JSON, its Identity and the `mark` of its pool's processes. `epoch` is
-    that of its claim, 0 before there is one; `known_jobs` are the jobs that it has in memory since then. `started_attempts`
-    are attempts, by job id, that the table of a killed supervisor shows as started.
+    `owner` is the id of the supervisor; `holder` is JSON, its Identity with the `mark` and the `directory` of its pool.
+    `epoch` is that of its claim, 0 before there is one; `known_jobs` are the jobs that it has in memory since then.
+    `started_attempts` are attempts, by job id, that the table of a killed supervisor shows as started.
     """
 
     url: str

@@ -21,8 +21,10 @@ from procjobs.clock import boottime, monotonic
 from procjobs.errors import StoreUnavailable
 from procjobs.host import process
 from procjobs.host.identity import Identity
+from procjobs.host.rundir import RunDir
 from procjobs.shared.recorder_wire import LEASE
 from procjobs.shared.store_address import split_options, sqlite_path
+from procjobs.store import started_attempts
 from procjobs.store.schema import claims
 from procjobs.store.sqlite_file import StoreFile
 from procjobs.store.statements import prepare
@@ -46,7 +48,10 @@ class ClaimLost(Exception):
 
 
 class Claim:
-    """The right of the supervisor `owner` to the jobs of a pool; `epoch` is 0 until it was taken for the first time."""
+    """The right of the supervisor `owner` to the jobs of a pool; `epoch` is 0 until it was taken for the first time.
+
+    `started_attempts` are those that the supervisor from which it was taken has left in a directory of its own.
+    """
 
     def __init__(self, settings: Open, fd: int | None) -> None:
         """`fd` is the locked file of an SQLite store that an earlier recorder of this supervisor has opened."""
@@ -55,6 +60,7 @@ class Claim:
         self.owner = settings.owner
         self.epoch = settings.epoch
         self.file = None if path is None else StoreFile(path, fd)
+        self.started_attempts: dict[str, int] = {}
         self._holder = settings.holder
         self._may_be_elsewhere = path is None and "procjobs_host" in split_options(settings.url)[1]
         self._waits_until: float | None = None
@@ -94,10 +100,11 @@ class Claim:
     def _check_that_it_is_free(self, row: Any) -> None:
         """Return if the holder has ended, and its workers too; raise StoreUnavailable if that is not certain."""
         values = json.loads(row.holder)
-        mark = values.pop("mark")
+        mark, directory = values.pop("mark"), RunDir(*values.pop("directory"))
         holder = Identity(**values)
         if holder.has_ended():
             process.kill_marked(mark)
+            self.started_attempts = started_attempts.read(directory)
             return
         if self.file is not None:
             return

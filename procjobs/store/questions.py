@@ -49,7 +49,8 @@ class Questions:
         """Return the frames that answer one of QUESTIONS."""
         match question:
             case Find():
-                return [self._find(connection, question.job_id)]
+                swept = [] if self._knows(connection, question.job_id) else self.sweep_outbox(connection)
+                return [*swept, self._find(connection, question.job_id)]
             case Cancel():
                 known, cancelled = cancel(connection, self._claim, to_text(question.job_id))
                 return [_told({"token": question.token, "known": known, "cancelled": cancelled})]
@@ -78,6 +79,9 @@ class Questions:
     def sweep_outbox(self, connection: Connection) -> list[Answer]:
         """Make jobs of the outbox; return the frame that has the supervisor load them, if there are any."""
         return [Answer(RecorderFrame.WINDOW, WINDOW.pack(0.0))] if self._journal.sweep_outbox(connection) else []
+
+    def _knows(self, connection: Connection, job_id: bytes) -> bool:
+        return connection.scalar(select(jobs.c.id).where(jobs.c.id == to_text(job_id))) is not None
 
     def _find(self, connection: Connection, job_id: bytes) -> Answer:
         columns = jobs.c.state, jobs.c.finished_at, jobs.c.answer, jobs.c.answer_data

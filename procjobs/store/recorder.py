@@ -33,7 +33,7 @@ from procjobs.host import process
 from procjobs.shared.ids import from_text
 from procjobs.shared.recorder_wire import EventWithFd, Forget, Kind, Open, RecorderFrame, Release, Submit
 from procjobs.shared.wire import F64, U64
-from procjobs.store import rescue
+from procjobs.store import rescue, started_attempts
 from procjobs.store.changes import Changes
 from procjobs.store.claim import Claim, ClaimLost
 from procjobs.store.database import explain, open_engine
@@ -270,7 +270,8 @@ class Recorder:
         return connection
 
     def _take_over(self, connection: Connection) -> None:
-        count = rescue.take_over(connection, self._claim, self._settings.started_attempts)
+        started = started_attempts.merge(self._settings.started_attempts, self._claim.started_attempts)
+        count = rescue.take_over(connection, self._claim, started)
         if count:
             _log(f"{count} attempts were interrupted when the pool went down")
 

@@ -24,8 +24,8 @@ from procjobs.host import process, rundir
 from procjobs.host.loop import Loop
 from procjobs.host.notify import notify_manager
 from procjobs.shared.config import PoolSettings
+from procjobs.store import started_attempts
 from procjobs.supervisor.composition import Ground, compose
-from procjobs.supervisor.durable import started_attempts
 from procjobs.supervisor.log import Log
 from procjobs.supervisor.supervisor import SIGNALS, Supervisor
 from procjobs.supervisor.workers.output import Console

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from procjobs.host.loop import Loop
     from procjobs.host.rundir import RunDir
     from procjobs.shared.config import PoolSettings
-    from procjobs.supervisor.durable.started_attempts import StartedAttempts
+    from procjobs.store.started_attempts import StartedAttempts
     from procjobs.supervisor.log import Log
 
 
@@ -125,5 +125,5 @@ def _make_durability(ground: Ground, registry: Registry, started: StartedAttempt
 
     return DurableJobs(
         registry, ground.loop, ground.log, ground.settings, pool=ground.directory.name,
-        claimant=Claimant.of_this_process(ground.name_in_store, mark), started_attempts=started,
+        claimant=Claimant.of_this_process(ground.name_in_store, mark, ground.directory), started_attempts=started,
     )  # fmt: skip

@@ -24,7 +24,8 @@ class Claimant:
     """A recorder's view of the claim of one pool; `identity` is that of its supervisor, by default this process."""
 
     def __init__(self, store, owner, identity=None, options=""):
-        holder = json.dumps({**(identity or identify(os.getpid()))._asdict(), "mark": MARK})
+        identity = identity or identify(os.getpid())
+        holder = json.dumps({**identity._asdict(), "mark": MARK, "directory": ["/nonexistent", "pool"]})
         url = store.url + (f"&{options}" if options else "")
         self.claim = Claim(Open(url, "pool", owner, 1.0, 1.0, 1, holder, 0, [], {}), None)
         self._connection = None

@@ -86,6 +86,30 @@ def test_second_supervisor_takes_over_when_the_first_one_has_ended(started, else
     assert ["job", "job"] == lines(trace)
 
 
+def test_run_that_the_store_has_not_heard_of_is_counted_by_a_second_supervisor(started, elsewhere, store, tmp_path):
+    """Its START died with the recorder; the table in the directory of the first supervisor shows that it had begun."""
+    trace, go = tmp_path / "trace", tmp_path / "go"
+    first = started(workers=1)
+    first.pause()
+    job = first.submit(jobs.append_line_and_wait, str(trace), "job", str(go))
+    job.wait_accepted(30)
+    second = elsewhere()
+    wait_until(lambda: refused(second))
+    os.kill(recorder_of(first), signal.SIGSTOP)
+    first.resume()
+    wait_until(lambda: lines(trace))
+    kill_all(first)
+    wait_until(lambda: len(lines(trace)) == 2, timeout=60)
+    go.touch()
+    wait_until(lambda: store.states() == {"succeeded": 1})
+    assert [(1, "cut off"), (2, "succeeded")] == store.attempts(job)
+    assert [(1,)] == store.rows("SELECT cut_off FROM procjobs_jobs")
+    wait_until(lambda: refused(first) or refused(second))
+    if refused(first):
+        second.stop()
+    assert "job" == job.result(60)
+
+
 def test_supervisor_that_has_lost_its_claim_kills_its_runs_and_ends(started, store, tmp_path):
     trace, go = tmp_path / "trace", tmp_path / "go"
     pool = started(workers=1)

@@ -207,7 +207,7 @@ def test_first_transaction_of_all_leaves_no_tables_when_it_is_rolled_back(store,
         recorder = psutil.Process(recorder_of(pool))
         recorder.suspend()  # else it would make the tables again as soon as it misses them
         try:
-            for table in ("outbox", "jobs", "kinds", "attempts", "schema"):
+            for table in ("outbox", "jobs", "kinds", "attempts", "claims", "schema"):
                 store.write(f"DROP TABLE procjobs_{table}")
             session.execute(text("INSERT INTO films VALUES ('one')"))  # with which sqlite3 begins its transaction
             pool.submit_on_commit(session, jobs.add, 1, 2)

@@ -29,6 +29,7 @@ from procjobs.shared.recorder_wire import (
     Submit,
     pack_batch,
 )
+from procjobs.shared.states import JobState
 from procjobs.store.database import open_engine
 from procjobs.store.recorder import Recorder
 from procjobs.store.supervisor_link import Batch, SupervisorLink
@@ -38,7 +39,8 @@ KIND = json.dumps({"name": "work", "options": {"priority": JobOptions().priority
 
 def opening(store, owner="me", epoch=0, known=(), pool="pool", holder=None):
     """Return the event that a supervisor begins with, one that has ended since unless another `holder` is given."""
-    holder = holder or {**identify(os.getpid())._asdict(), "started": 1, "mark": "0" * 32}
+    ended = {**identify(os.getpid())._asdict(), "started": 1}
+    holder = holder or {**ended, "mark": "0" * 32, "directory": ["/nonexistent", "pool"]}
     return Open(store.url, pool, owner, 3600.0, 86_400.0, 1000, json.dumps(holder), epoch, list(known), {})
 
 
@@ -258,3 +260,16 @@ def test_job_is_found_with_its_answer_where_that_is_whole_and_of_this_pool(store
     assert (5, succeeded(ended).frame) == answers[ended]
     assert b"result_ttl" in answers[lost][1]
     assert (None, b"") == answers[foreign]
+
+
+def test_job_that_is_still_in_the_outbox_is_found(store):
+    """The client that has committed it asks a successor of the pool before that has looked into the outbox."""
+    record(store)
+    job_id = new_id()
+    columns = "id, pool, description, function, call, submitted_at"
+    values = {"i": to_text(job_id), "p": "pool", "d": KIND}
+    store.write(f"INSERT INTO procjobs_outbox ({columns}) VALUES (:i, :p, :d, :d, :d, 0)", **values)
+    sent = record(store, Find(job_id), owner="next")
+    (body,) = [body for kind, body in sent if kind == RecorderFrame.FOUND]
+    assert (job_id, JobState.QUEUED, b"") == found(body)
+    assert RecorderFrame.WINDOW in [kind for kind, _ in sent]

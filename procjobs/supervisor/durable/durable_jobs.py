@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from procjobs.host import process
     from procjobs.host.loop import Loop
     from procjobs.shared.config import PoolSettings
-    from procjobs.supervisor.durable.started_attempts import StartedAttempts
+    from procjobs.store.started_attempts import StartedAttempts
     from procjobs.supervisor.job import SupervisedJob, Watcher
     from procjobs.supervisor.log import Log
     from procjobs.supervisor.registry import Registry

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from procjobs.clock import NEVER, boottime
 from procjobs.host.identity import identify
+from procjobs.host.rundir import RunDir
 
 _MARGIN: Final = 5.0
 """How long before others may take the jobs over this supervisor ends: its workers have to be killed by then. Seconds."""
@@ -20,9 +21,9 @@ class Claimant(NamedTuple):
     holder: str
 
     @classmethod
-    def of_this_process(cls, pool: str, mark: str) -> Claimant:
+    def of_this_process(cls, pool: str, mark: str, directory: RunDir) -> Claimant:
         """Return the claimant that this process is; `mark` is in the environment of its pool's processes."""
-        return cls(pool, json.dumps({**identify(os.getpid())._asdict(), "mark": mark}))
+        return cls(pool, json.dumps({**identify(os.getpid())._asdict(), "mark": mark, "directory": directory}))
 
 
 class HeldClaim:

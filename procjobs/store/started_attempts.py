@@ -1,7 +1,8 @@
 """The attempts that workers of a killed supervisor had started: in a file until the store has counted them.
 
 The table of that supervisor tells them, and goes with the next supervisor, or with one of another pool that sweeps up. Until
-the recorder has reached the database, which may be away, that next one may be killed as well.
+the recorder has reached the database, which may be away, that next one may be killed as well. A supervisor with another
+directory, which takes the jobs over, reads them where they are.
 """
 
 from __future__ import annotations
@@ -28,14 +29,24 @@ class StartedAttempts:
             os.unlink(self._path)
 
 
-def look_back(directory: RunDir) -> StartedAttempts:
-    """Return the attempts that were started, and keep them in the file; none where there is no readable table."""
-    attempts = _read(directory.begun)
+def read(directory: RunDir) -> dict[str, int]:
+    """Return the attempts that were started, by job id; none where there is neither file nor readable table."""
+    attempts: dict[str, int] = {}
     with contextlib.suppress(OSError, ValueError):
         table = PostMortemTable(directory.table, loads=bytes)
-        for job_id, attempt in table.begun_attempts().items():
-            attempts[job_id] = max(attempt, attempts.get(job_id, 0))
+        attempts = table.begun_attempts()
         table.close()
+    return merge(attempts, _read(directory.begun))  # the file last: it is written before a successor removes the table
+
+
+def merge(attempts: dict[str, int], others: dict[str, int]) -> dict[str, int]:
+    """Return the last attempts of each job."""
+    return {job_id: max(attempts.get(job_id, 0), others.get(job_id, 0)) for job_id in attempts.keys() | others.keys()}
+
+
+def look_back(directory: RunDir) -> StartedAttempts:
+    """Return the attempts that were started, and keep them in the file."""
+    attempts = read(directory)
     if attempts:
         _write(directory.begun, attempts)
     return StartedAttempts(directory, attempts)
