@@ -12,8 +12,8 @@ _DURABLE = "supervisor/durable"
 
 SUPERVISOR = (
     Point("supervisor.starts", "supervisor/boot.py", "os.close(READY_FD)\n    # A job"),
-    Point("supervisor.has-looked-back", f"{_DURABLE}/started_attempts.py", "if attempts:\n        _write("),
-    Point("supervisor.forgets-started", f"{_DURABLE}/started_attempts.py", "self.attempts = {}"),
+    Point("supervisor.has-looked-back", "store/started_attempts.py", "if attempts:\n        _write("),
+    Point("supervisor.forgets-started", "store/started_attempts.py", "self.attempts = {}"),
     Point("supervisor.submission-read", f"{_CLIENTS}/requests.py", "job = SupervisedJob(job_id, kind,"),
     Point("supervisor.submission-entered", f"{_CLIENTS}/admission.py", "if self._durability.submitted(job, client,"),
     Point("supervisor.sends-events", f"{_DURABLE}/recorder_process.py", "link.send(*batch)"),

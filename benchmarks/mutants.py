@@ -61,7 +61,7 @@ MUTANTS = {
     ),
     "begun-not-counted": Mutant(
         "runs that the table of a killed supervisor shows are not counted",
-        (Edit(f"{_DURABLE}/started_attempts.py", "in table.begun_attempts().items():", "in ():"),),
+        (Edit("store/started_attempts.py", "attempts = table.begun_attempts()", "attempts = {}"),),
     ),
     "answered-before-commit": Mutant(
         "an answer goes out before its commit",
