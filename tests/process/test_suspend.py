@@ -170,7 +170,6 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
     allowed = {
         "client/connection/submission.py",  # at=
         "client/job.py",  # shown as submitted_at until the table has it
-        "client/monitor.py",  # uptime
         "cli/bars.py",  # how long a job has been running, beside the time at which it began
         "cli/history.py",  # --since
         "cli/listing.py",
@@ -180,12 +179,12 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "shared/ids.py",
         "shared/records.py",
         "shared/table/progress_writer.py",  # when a job was begun, and has reported
-        "store/questions.py",  # times that a database keeps across reboots: not before, unique until
+        "store/journal.py",  # times that a database keeps across reboots: unique until, not before
+        "store/questions.py",
         "store/rescue.py",
         "store/retention.py",  # kept until
         "supervisor/clients/admission.py",  # shown as submitted_at; not before, of a job of another boot
         "supervisor/clients/unique_keys.py",  # unique for so long, also across restarts
-        "supervisor/composition.py",  # shown as started_at of the pool
         "supervisor/durable/durable_jobs.py",  # what the database is told of
         "supervisor/durable/store_health.py",  # shown as "unavailable since"
         "supervisor/publisher.py",  # shown as started_at, scaled_at

@@ -9,6 +9,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 import procjobs
+from procjobs.client.connection.submission import Terms, submission_of
+from procjobs.shared.ids import from_text
 from tests.databases import postgres_server, postgres_url, sqlite_url  # noqa: F401
 
 from ..conftest import wait_until
@@ -58,6 +60,16 @@ def started(pool_name, store):
     yield start
     for pool in reversed(pools):
         pool.stop()
+
+
+def submit_again(pool, known, fn, *args):
+    """Send a job again, as a client that has not heard of its acknowledgement does; return another handle of it."""
+    connection = pool._link.connect()
+    again = procjobs.Job(pool, from_text(known.id), known.name)
+    options = pool._link.plan.job_defaults
+    kind = connection.register(fn, options)
+    connection.submit(submission_of(again, kind, options, (fn, args, {}), Terms()))
+    return again
 
 
 def recorder_of(pool):

@@ -14,14 +14,12 @@ import pytest
 
 import procjobs
 from procjobs.client import launcher
-from procjobs.client.connection.submission import Terms
 from procjobs.host import rundir
 from procjobs.host.process import wait_for_pidfd
-from procjobs.shared.ids import from_text
 from tests.process import jobs
 
 from ..conftest import wait_until
-from .conftest import recorder_of
+from .conftest import recorder_of, submit_again
 
 
 def kill(pid):
@@ -206,9 +204,7 @@ def test_job_that_has_ended_and_is_sent_again_does_not_run_again(started, store,
     pool.stop()
     pool = started(workers=1)
     for job, fn, args, result in ((done, jobs.append_line, (trace, "ran"), "ran"), (large, jobs.echo, (b"",), data)):
-        again = procjobs.Job(pool, from_text(job.id), job.name)
-        pool._producer.submit(pool, (fn, args, {}), Terms(), again)
-        assert result == again.result(30)
+        assert result == submit_again(pool, job, fn, *args).result(30)
         assert result == pool.job(job.id).result(30)
     assert 1 == pool.submit(jobs.add, 1).result(30)
     wait_until(lambda: 0 == pool.stats().queued)

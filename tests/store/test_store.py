@@ -10,12 +10,10 @@ import psutil
 import pytest
 
 import procjobs
-from procjobs.client.connection.submission import Terms
-from procjobs.shared.ids import from_text
 from tests.process import jobs
 
 from ..conftest import wait_until
-from .conftest import recorder_of
+from .conftest import recorder_of, submit_again
 
 
 def test_job_is_in_the_database_when_it_is_acknowledged(started, store, tmp_path):
@@ -40,8 +38,7 @@ def test_submission_is_not_acknowledged_with_a_later_one_that_was_known(started)
     recorder.suspend()
     try:
         job = pool.submit(jobs.add, 2)
-        again = procjobs.Job(pool, from_text(known.id), known.name)
-        assert 1 == pool._producer.submit(pool, (jobs.add, (1,), {}), Terms(), again).result(30)
+        assert 1 == submit_again(pool, known, jobs.add, 1).result(30)
         with pytest.raises(TimeoutError):
             job.wait_accepted(0.2)
     finally:

@@ -9,7 +9,7 @@ from procjobs.dispatch.model import Generation
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id
-from procjobs.shared.recorder_wire import LOADED, Key, RecorderFrame
+from procjobs.shared.recorder_wire import LOADED, Cancel, RecorderFrame
 from procjobs.shared.states import JobState
 from procjobs.supervisor.durable.stored_jobs import StoredJobs
 from procjobs.supervisor.job import DurableState, SupervisedJob, SupervisedKind
@@ -46,10 +46,10 @@ def submitted():
 
 
 def test_answer_to_a_question_counts_once():
-    world, told = World(), []
-    world.stored.ask_key(b"key", told.append)
-    assert [Key(b"key", world.asked[0].token)] == world.asked
-    answer = json.dumps({"token": world.asked[0].token, "id": None}).encode()
+    world, told, job_id = World(), [], new_id()
+    world.stored.cancel(job_id, told.append)
+    assert [Cancel(job_id, world.asked[0].token)] == world.asked
+    answer = json.dumps({"token": world.asked[0].token, "known": False, "cancelled": False}).encode()
     world.say(RecorderFrame.TOLD, answer)
     world.say(RecorderFrame.TOLD, answer)
     assert 1 == len(told)
