@@ -87,10 +87,13 @@ CLIENT = (
     Point("client.starts-supervisor", "client/launcher.py", "pid = process.spawn("),
     Point("client.cancels", "client/job.py", "route[0].cancel_job(self.raw_id)"),
     Point("client.answer-read", "client/connection/connection.py",
-          "handle = self._handles.get(job_id)\n        if handle is None"),
-    Point("client.acknowledged", "client/connection/connection.py",
-          "with self.lifecycle.changed:\n                self._accepted ="),
+          "handle = self._entries.handles.get(job_id)\n        if handle is None"),
+    Point("client.acknowledged", "client/connection/entries.py", "self.unacknowledged.drop_until("),
+    Point("client.submits", "client/connection/sender.py", "self._entries.enter(submission, route)"),
+    Point("client.has-submitted", "client/connection/sender.py", "self._entries.note_sent(submission)"),
+    Point("client.has-cancelled", "client/job.py", "route[0].cancel_job(self.raw_id)", is_after=True),
+    Point("client.asks-again", "client/connection/connection.py", "self._entries.handles[handle.raw_id] = handle"),
     Point("client.moves", "client/connection/connection.py", "problem = self._failover().move_to_successor("),
-    Point("client.sends-again", "client/connection/connection.py", "kind, frames = self._kinds.adopt("),
+    Point("client.sends-again", "client/connection/connection.py", "kind = self._adopt(submission.kind)"),
 )  # fmt: skip
 POINTS = (*SUPERVISOR, *RECORDER, *WORKER, *TEMPLATE, *CLIENT)

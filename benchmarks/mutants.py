@@ -45,10 +45,10 @@ MUTANTS = {
         waiting.keep(find_unbegun(waiting.job_ids(), self._table))
 """, ""),
          Edit("client/connection/failover.py", """\
-        waiting.keep({job_id for job_id in waiting.resendable(oldest) if job_id in self._handles})
+        waiting.keep({job_id for job_id in waiting.resendable(oldest) if self._is_wanted(job_id)})
         self._abandon_others(None)
 """, """\
-        waiting.keep({job_id for job_id in waiting.resendable(oldest) if job_id in self._handles})
+        waiting.keep({job_id for job_id in waiting.resendable(oldest) if self._is_wanted(job_id)})
         waiting.keep(find_unbegun(waiting.job_ids(), self._table)) if False else None
 """)),
         store="none",
@@ -82,8 +82,8 @@ MUTANTS = {
     ),
     "client-drops-one-more": Mutant(
         "a client forgets one submission more than was acknowledged",
-        (Edit("client/connection/connection.py", "self._unacknowledged.drop(accepted - self._accepted)",
-              "self._unacknowledged.drop(accepted - self._accepted + 1)"),),
+        (Edit("client/connection/entries.py", "self.unacknowledged.drop_until(accepted)",
+              "self.unacknowledged.drop_until(accepted + 1)"),),
     ),
     "held-not-taken-over": Mutant(
         "a job that is sent again begins with its first attempt, whatever the store knows",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from procjobs import errors
+from procjobs.client.connection.interruptible import came_from_outside
 from procjobs.errors import Attempt, JobError, PayloadError, ProcjobsError, RemoteTraceback
 from procjobs.host.payload import Received
 from procjobs.shared.ids import ID_BYTES, to_text
@@ -22,7 +23,9 @@ def decode(raw: bytes, received: Received | None, name: str) -> tuple[Any, BaseE
     if raw[OUTCOME_AT] == RETURNED:
         try:
             return received.load(), None
-        except Exception as error:  # noqa: BLE001 - the edge around the user's unpickling
+        except Exception as error:
+            if came_from_outside(error):
+                raise
             who = f"job {to_text(raw[BODY : BODY + ID_BYTES])} {name}"
             text = f"the result of {who} could not be unpickled here: {type(error).__name__}: {error}"
             return None, _with_cause(PayloadError(text), error)
@@ -44,7 +47,9 @@ def _raised(details: dict[str, Any], received: Received, who: str) -> BaseExcept
         return PayloadError(f"{described} pickled: {details['unpicklable']}")
     try:
         error = received.load()
-    except Exception as problem:  # noqa: BLE001 - the edge around the user's unpickling
+    except Exception as problem:
+        if came_from_outside(problem):
+            raise
         return PayloadError(f"{described} unpickled here: {problem!r}")
     if not isinstance(error, BaseException):
         return PayloadError(f"{described} unpickled here: it became {type(error).__name__}")

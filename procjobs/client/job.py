@@ -5,13 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Generator
-from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
-from typing import Any, Final, Generic, Protocol, TypeVar
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 from procjobs.client.answers import OUTCOME_AT, RETURNED, decode
-from procjobs.clock import monotonic, sleep, wall
+from procjobs.client.connection.interruptible import Exclusive
+from procjobs.client.listeners import FuturesWaiters, Listeners
+from procjobs.clock import monotonic, wall
 from procjobs.errors import JobCancelled, PoolClosed, ProcjobsError, SupervisorLost, UnknownJob
 from procjobs.host.payload import Received
 from procjobs.shared.ids import to_text
@@ -19,8 +20,6 @@ from procjobs.shared.records import JobStatus, Progress
 from procjobs.shared.wire import Outcome, parse_finished, parse_json
 
 T = TypeVar("T")
-
-_DONE: Final = frozenset({CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED})
 
 
 class StatusSource(Protocol):
@@ -47,21 +46,22 @@ class Route(Protocol):
         """
 
 
-class _Undecoded(Exception):
-    """Stands in the Future for a failure whose exception has not been unpickled."""
+class _Mark:
+    """Stands for an end without an answer that is kept."""
 
 
-_births = threading.RLock()
-"""Held while a job gets its condition, and while a job that has none is finished. Under it there are only assignments: what
-allocates or calls may run a finalizer or a signal handler, and that may ask for another job's condition."""
+_CANCELLED: Final = _Mark()
+_DECODED: Final = _Mark()
+_listening = Exclusive(nests=True)
+"""Held while a job gets its listeners. A finalizer or a signal handler may ask for those of another job meanwhile."""
 
 
-def _renew_births() -> None:
-    global _births
-    _births = threading.RLock()
+def _renew_listening() -> None:
+    global _listening
+    _listening = Exclusive(nests=True)
 
 
-os.register_at_fork(after_in_child=_renew_births)  # another thread may hold it while this process forks
+os.register_at_fork(after_in_child=_renew_listening)  # another thread may hold it while this process forks
 
 
 class Job(concurrent.futures.Future[T], Generic[T]):
@@ -70,39 +70,21 @@ class Job(concurrent.futures.Future[T], Generic[T]):
     `result()` and `exception()` unpickle what has arrived in the thread that calls them. They raise what the job raised,
     or a `JobError` that says how it ended, or `PayloadError` if the answer cannot be unpickled here.
 
-    The condition, through which a Future is waited for, called back and cancelled, is made when it is first asked for: of
-    many jobs submitted together, most have their answer by the time somebody looks. That saves 3 us a job, and three of five
-    objects that the garbage collector would look at.
+    Unlike a Future, a job has no lock: the first of its `_ends` is how it ended, whoever added it. So no thread that was
+    interrupted can keep another one from ending it. Nor has it listeners before somebody asks for them: of many jobs
+    submitted together, most have their answer by the time somebody looks.
     """
 
-    def __init__(self, source: StatusSource, job_id: bytes, name: str) -> None:
-        # As Future.__init__, without the condition and the two lists that it guards.
-        self._born_condition: threading.Condition | None = None
-        self._state = PENDING
-        self._result = self._exception = None
+    def __init__(self, source: StatusSource, job_id: bytes, name: str) -> None:  # not that of Future
+        self._ends: list[tuple[bytes, Received | None] | ProcjobsError | _Mark] = []
+        self._listeners: Listeners | None = None
         self.raw_id = job_id
         self._source = source
         self._name = name
         self._submitted_at = wall()
         self.holder: bytes | None = None
         self._route: tuple[Route, int] | None = None
-        self._answer: tuple[bytes, Received | None] | None = None
         self._decoded: tuple[Any, BaseException | None] | None = None
-
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        condition = self._born_condition
-        if condition is not None:
-            return condition
-        born = threading.Condition()
-        waiters: list[Any] = []
-        callbacks: list[Callable[[Any], Any]] = []
-        with _births:
-            condition = self._born_condition
-            if condition is None:
-                self._waiters, self._done_callbacks = waiters, callbacks
-                condition = self._born_condition = born
-        return condition
 
     @property
     def id(self) -> str:
@@ -141,30 +123,61 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
     def _await_answer(self, timeout: float | None) -> tuple[Any, BaseException | None]:
         """Wait for the answer and unpickle it; return (result, None) or (None, exception)."""
-        if self._state != FINISHED or self._exception is not None:
-            try:
-                error = super().exception(timeout)
-            except concurrent.futures.CancelledError:
-                raise JobCancelled(f"job {self.id} {self._name} was cancelled", job_id=self.id) from None
-            if error is not None and not isinstance(error, _Undecoded):
-                return None, error
-        answer = self._answer
-        if self._decoded is None and answer is not None:
-            self._decoded = decode(*answer, self._name)
-            self._answer = None
-        while self._decoded is None:  # another thread is between the two lines above
-            sleep(0)
+        if not self._ends and not self._listen().news.wait_for(self.done, timeout):
+            raise TimeoutError
+        end = self._ends[0]
+        if end is _CANCELLED:
+            raise JobCancelled(f"job {self.id} {self._name} was cancelled", job_id=self.id)
+        if isinstance(end, tuple):
+            self._decoded = self._decoded or decode(*end, self._name)
+            self._ends[0] = _DECODED  # the frame is not needed any more
+        elif isinstance(end, ProcjobsError):
+            return None, end
+        assert self._decoded is not None, "it is set before the mark"
         return self._decoded
+
+    def _listen(self) -> Listeners:
+        return self._listeners or _listening.run(self._make_listeners, Listeners())
+
+    def _make_listeners(self, new: Listeners) -> Listeners:
+        if self._listeners is None:
+            self._listeners = new
+        return self._listeners
+
+    def _futures_waiters(self) -> FuturesWaiters:
+        return self._listen().futures or _listening.run(self._make_futures_waiters, FuturesWaiters(self))
+
+    def _make_futures_waiters(self, new: FuturesWaiters) -> FuturesWaiters:
+        listeners = self._listen()
+        if listeners.futures is None:
+            listeners.futures = new
+        return listeners.futures
 
     def done(self) -> bool:
         """Return whether the job has ended: its answer is here, or it was cancelled. Does not block."""
-        return self._state in _DONE
+        return bool(self._ends)
 
-    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
-        """Return (done, cancelled, result, exception), which newer versions of asyncio ask for."""
-        if not self.done() or self.cancelled():
-            return self.done(), self.cancelled(), None, None
-        return True, False, *self._await_answer(0)
+    def cancelled(self) -> bool:
+        """Return whether the job was cancelled. Does not block."""
+        return bool(self._ends) and self._ends[0] is _CANCELLED
+
+    def has_failed(self) -> bool:
+        """Return whether it is known without unpickling that the job did not return. Does not block."""
+        end = self._ends[0] if self._ends else _CANCELLED
+        return isinstance(end, ProcjobsError) or (isinstance(end, tuple) and end[0][OUTCOME_AT] != RETURNED)
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Have `fn` called with this job when it has ended, at once if it has; what it raises is logged.
+
+        It runs in the thread that receives the answers of the pool, and holds them all up as long as it takes.
+        """
+        self._listen().callbacks.append(fn)
+        if self._ends:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._listeners is not None:
+            self._listeners.tell(self)
 
     def running(self) -> bool:
         """Return whether a worker runs the job now, as the shared table shows it. Does not block."""
@@ -196,10 +209,11 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
         A running job's processes get SIGTERM, and after the grace period SIGKILL. Waiters see JobCancelled at once.
         """
-        if self.cancelled():
-            return True
-        if not self._mark_cancelled():
+        if not self._ends:
+            self._ends.append(_CANCELLED)
+        if self._ends[0] is not _CANCELLED:
             return False
+        self._tell()
         route = self._route  # read after the mark was set: whoever sends the job again looks at the mark after writing it
         if route is not None and route[0].pid == os.getpid():
             route[0].cancel_job(self.raw_id)
@@ -219,9 +233,10 @@ class Job(concurrent.futures.Future[T], Generic[T]):
             way, sequence = route
             if way.wait_accepted(sequence, None if deadline is None else max(deadline - monotonic(), 0.0)):
                 return
-            if isinstance(self._exception, PoolClosed):
-                raise PoolClosed(str(self._exception))
-            if self._route is route or isinstance(self._exception, SupervisorLost):
+            end = self._ends[0] if self._ends else None
+            if isinstance(end, PoolClosed):
+                raise PoolClosed(str(end))
+            if self._route is route or isinstance(end, SupervisorLost):
                 raise SupervisorLost("the supervisor went away before it acknowledged the job")
             route = self._route  # it was sent again over another connection
 
@@ -248,44 +263,58 @@ class Job(concurrent.futures.Future[T], Generic[T]):
                 return
             await asyncio.sleep(interval)
 
-    def _mark_cancelled(self) -> bool:
-        with self._condition:  # the receiver and a caller may do this at the same time
-            if self.done():
-                return self.cancelled()
-            super().cancel()
-            return not self.set_running_or_notify_cancel()
+    # What concurrent.futures and asyncio ask for --------------------------------------------------------------
+
+    def present_state(self) -> str:
+        """Return the state in the words of concurrent.futures."""
+        if not self._ends:
+            return PENDING
+        return CANCELLED_AND_NOTIFIED if self._ends[0] is _CANCELLED else FINISHED
+
+    @property
+    def _state(self) -> str:  # type: ignore[override]
+        futures = None if self._listeners is None else self._listeners.futures
+        return (None if futures is None else futures.seen_state()) or self.present_state()
+
+    @property
+    def _condition(self) -> FuturesWaiters:  # type: ignore[override]
+        return self._futures_waiters()
+
+    @property
+    def _waiters(self) -> FuturesWaiters:  # type: ignore[override]
+        return self._futures_waiters()
+
+    def _get_snapshot(self) -> tuple[bool, bool, Any, BaseException | None]:
+        if not self.done() or self.cancelled():
+            return self.done(), self.cancelled(), None, None
+        return True, False, *self._await_answer(0)
+
+    def set_running_or_notify_cancel(self) -> NoReturn:
+        """Raise InvalidStateError: the pool alone says what becomes of a job."""
+        raise concurrent.futures.InvalidStateError(f"the pool says what becomes of {self!r}, and nobody else")
+
+    def set_result(self, result: T) -> NoReturn:
+        """Raise InvalidStateError, as `set_running_or_notify_cancel` does."""
+        self.set_running_or_notify_cancel()
+
+    def set_exception(self, exception: BaseException | None) -> NoReturn:
+        """Raise InvalidStateError, as `set_running_or_notify_cancel` does."""
+        self.set_running_or_notify_cancel()
 
     # What the connection calls ------------------------------------------------------------------------------
 
     def settle(self, raw: bytes, received: Received | None) -> None:
         """Take the answer that has arrived, a FINISHED frame; runs no code of the job's."""
-        if raw[OUTCOME_AT] == RETURNED:
-            answer = raw, received
-            with _births:
-                if self._born_condition is None:  # nobody has waited for it, wants to be called back, or cancels it
-                    self._answer = answer
-                    self._state = FINISHED
-        if not self.done():
-            self._settle_before_others(raw, received)
+        self._ends.append((raw, received) if raw[OUTCOME_AT] == RETURNED or not _says_cancelled(raw) else _CANCELLED)
+        if self._listeners is not None:
+            self._listeners.tell(self)
         self._route = None
-
-    def _settle_before_others(self, raw: bytes, received: Received | None) -> None:
-        finished = parse_finished(raw)
-        with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled in this very moment
-            if finished.outcome == Outcome.VERDICT and parse_json(finished.details)["error"] == "JobCancelled":
-                self._mark_cancelled()
-                return
-            self._answer = raw, received
-            if finished.outcome == Outcome.RETURNED:
-                self.set_result(None)  # type: ignore[arg-type]
-            else:
-                self.set_exception(_Undecoded())
 
     def abandon(self, error: ProcjobsError) -> None:
         """End without an answer."""
+        self._ends.append(error)
+        self._tell()
         self._route = None
-        with contextlib.suppress(concurrent.futures.InvalidStateError):
-            self.set_exception(error)
 
     def refer_to(self, holder: bytes) -> None:
         """Take note that there is no such job, since the one with this id has its key."""
@@ -299,3 +328,8 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         """Return whether the answer is to come over this way."""
         present = self._route
         return present is not None and present[0] is route
+
+
+def _says_cancelled(raw: bytes) -> bool:
+    finished = parse_finished(raw)
+    return finished.outcome == Outcome.VERDICT and parse_json(finished.details)["error"] == "JobCancelled"

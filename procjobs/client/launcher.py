@@ -8,11 +8,12 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from procjobs.clock import monotonic, sleep
 from procjobs.errors import SupervisorError
 from procjobs.host import cpus, observe, payload, process, rundir
+from procjobs.host.descriptors import Descriptor
 from procjobs.shared.config import PoolSettings
 from procjobs.store import started_attempts
 
@@ -24,15 +25,8 @@ _START: Final = (
 )
 
 
-class Reached(NamedTuple):
-    """A connected socket, and the pid of the supervisor if it is this process's own child."""
-
-    sock: socket.socket
-    child_pid: int | None
-
-
-def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, private: bool) -> Reached:
-    """Connect to the pool's supervisor, starting it if there is none; `settings` is called only then.
+def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, private: bool) -> socket.socket:
+    """Return a socket to the pool's supervisor, started if there is none; `settings` is called only then.
 
     Blocks until that is done. Raise SupervisorError if it cannot be started, or not within START_TIMEOUT, and
     ConfigurationError if the settings ask for CPUs that the host does not have.
@@ -43,19 +37,17 @@ def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, pri
     while True:
         sock = try_connect(directory)
         if sock is not None:
-            return Reached(sock, None)
+            return sock
         chosen = chosen or settings()
         _check_startable(chosen)
         lock = _try_lock(directory)
         if lock is not None:
-            try:
-                child = _start(directory, chosen, lock, private=private)
-            finally:
-                os.close(lock)
+            with lock:
+                _start(directory, chosen, lock, private=private)
             sock = try_connect(directory)
             if sock is None:
                 raise SupervisorError(f"the supervisor of pool {directory.name!r} ended as soon as it was ready")
-            return Reached(sock, child)
+            return sock
         # Another process holds the lock: it is starting a supervisor, or it is one that is just about to end.
         if monotonic() > deadline:
             raise SupervisorError(
@@ -82,10 +74,11 @@ def become_supervisor(directory: rundir.RunDir, settings: PoolSettings, key: str
     if lock is None:
         raise SupervisorError(f"pool {directory.name!r} is running already")
     code = {"key": key, "executable": interpreter()}
-    boot_fd = memory_file(json.dumps(_describe_boot(directory, settings, None, code)).encode(), directory.base)
-    spec_fd = memory_file(json.dumps(spec).encode(), directory.base)
+    boot = memory_file(json.dumps(_describe_boot(directory, settings, None, code)).encode(), directory.base)
+    code_spec = memory_file(json.dumps(spec).encode(), directory.base)
     # An interpreter that runs a command line has nothing open under these numbers that would be missed.
-    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in (boot_fd, lock, 2, spec_fd)]
+    opened = boot.fileno(), lock.fileno(), 2, code_spec.fileno()
+    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in opened]
     for fd, number in zip(safe, (0, 3, 4, 5), strict=True):
         os.dup2(fd, number)
     sys.stdout.flush()
@@ -110,41 +103,36 @@ def try_connect(directory: rundir.RunDir) -> socket.socket | None:
     return sock
 
 
-def _try_lock(directory: rundir.RunDir) -> int | None:
+def _try_lock(directory: rundir.RunDir) -> Descriptor | None:
     try:
         return rundir.try_lock(directory.lock)
     except OSError as error:
         raise SupervisorError(f"the lock {directory.lock} cannot be used: {error}") from error
 
 
-def _start(directory: rundir.RunDir, settings: PoolSettings, lock: int, *, private: bool) -> int | None:
-    """Start a supervisor and wait until clients can connect to it; return its pid if it is to be reaped here."""
-    boot = _describe_boot(directory, settings, os.getpid() if private else None)
-    ready_read, ready_write = os.pipe()
-    boot_fd = memory_file(json.dumps(boot).encode(), directory.base)
-    try:
-        pid = process.spawn(
-            _arguments("child" if private else "daemon"),
-            env=_environment(private=private),
-            stdin=boot_fd,
-            passed=[lock, ready_write],
-            own_session=True,
-        )
-    except OSError as error:
-        os.close(ready_read)
-        raise SupervisorError(f"{interpreter()} could not be started as a supervisor: {error}") from error
-    finally:
-        os.close(ready_write)
-        os.close(boot_fd)
-    with open(ready_read, "rb") as pipe:
-        problem = pipe.read()
+def _start(directory: rundir.RunDir, settings: PoolSettings, lock: Descriptor, *, private: bool) -> None:
+    """Start a supervisor and wait until clients can connect to it. That of a private pool is a child of this process."""
+    boot = memory_file(
+        json.dumps(_describe_boot(directory, settings, os.getpid() if private else None)).encode(), directory.base
+    )
+    ready_read, ready_write = (Descriptor(fd) for fd in os.pipe())
+    with boot, ready_write:
+        try:
+            pid = process.spawn(
+                _arguments("child" if private else "daemon"),
+                env=_environment(private=private),
+                stdin=boot.fileno(),
+                passed=[lock.fileno(), ready_write.fileno()],
+                own_session=True,
+            )
+        except OSError as error:
+            raise SupervisorError(f"{interpreter()} could not be started as a supervisor: {error}") from error
+    problem = ready_read.readall()
     if not private or problem:
         process.wait_for_child(pid, START_TIMEOUT)
     if problem:
         text = problem.decode(errors="replace")
         raise SupervisorError(f"the supervisor of pool {directory.name!r} could not start:\n{text}")
-    return pid if private else None
-
 
 def _describe_boot(
     directory: rundir.RunDir, settings: PoolSettings, owner_pid: int | None, code: Mapping[str, Any] | None = None
@@ -176,26 +164,26 @@ def interpreter() -> str:
     raise SupervisorError(f"no Python interpreter was found to run the supervisor with (sys.executable={sys.executable!r})")
 
 
-def memory_file(content: bytes, directory: str) -> int:
-    """Return a descriptor of an unnamed file with this content, at its beginning."""
-    fd = payload.open_memory_file(directory)
-    with open(fd, "wb", closefd=False) as file:
+def memory_file(content: bytes, directory: str) -> Descriptor:
+    """Return an unnamed file with this content, at its beginning."""
+    memory = payload.open_memory_file(directory)
+    with open(memory.fileno(), "wb", closefd=False) as file:
         file.write(content)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
+    os.lseek(memory.fileno(), 0, os.SEEK_SET)
+    return memory
 
 
 def wait_for_end(directory: rundir.RunDir, timeout: float) -> bool:
     """Wait until no supervisor holds the pool's lock; return whether that came within the timeout."""
     deadline = monotonic() + timeout
     while os.path.exists(directory.lock):
-        fd = _try_lock(directory)
-        if fd is not None:
+        lock = _try_lock(directory)
+        if lock is not None:
             if (mark := rundir.read_mark(directory)) is not None:  # it was killed: its processes may still be there
                 process.kill_marked(mark)
                 started_attempts.keep(directory)
             rundir.remove(directory)
-            os.close(fd)
+            lock.close()
             return True
         if monotonic() > deadline:
             return False

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
 import warnings
 import weakref
 from abc import ABC, abstractmethod
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from procjobs.client import launcher
 from procjobs.client.connection.connection import Connection
 from procjobs.client.connection.handshake import say_hello
+from procjobs.client.connection.interruptible import Exclusive
 from procjobs.clock import monotonic
 from procjobs.errors import ConfigurationError, PoolClosed, PoolDegraded, SettingsDiffer, SupervisorLost
 from procjobs.host import payload, process
@@ -52,7 +52,7 @@ class Link(ABC):
         self.name = name
         self.label = label
         self.directory = directory
-        self.lock = threading.RLock()
+        self.exclusive = Exclusive(nests=True)
         self.closed = False
         self.connection: Connection | None = None
         self.table = table
@@ -70,10 +70,12 @@ class Link(ABC):
 
     def renew_table(self, table: PostMortemTable) -> PostMortemTable:
         """Return the table of the supervisor that runs now, where another one has begun since `table` was mapped."""
-        with self.lock:
-            if self._was_replaced(table):
-                self.table = PostMortemTable(self.directory.table, loads=payload.loads)
-            return self.read_table()
+        return self.exclusive.run(self._renew_table, table)
+
+    def _renew_table(self, table: PostMortemTable) -> PostMortemTable:
+        if self._was_replaced(table):
+            self.table = PostMortemTable(self.directory.table, loads=payload.loads)
+        return self.read_table()
 
     def _was_replaced(self, table: PostMortemTable) -> bool:
         try:
@@ -91,11 +93,8 @@ class Linked:
 
 def greet(sock: socket.socket, code: Code, directory: RunDir) -> Greeting:
     """Say hello for a process with this code; raise SupervisorRefused or SupervisorLost."""
-    spec_fd = launcher.memory_file(json.dumps(code.spec).encode(), directory.base)
-    try:
-        return say_hello(sock, code.key, spec_fd, launcher.interpreter())
-    finally:
-        os.close(spec_fd)
+    spec = launcher.memory_file(json.dumps(code.spec).encode(), directory.base)
+    return say_hello(sock, code.key, spec.fileno(), launcher.interpreter())
 
 
 def map_table(directory: RunDir, supervisor_pid: int) -> PostMortemTable:
@@ -118,7 +117,6 @@ class PoolLink(Link):
         self.plan = plan
         self.code = code
         self._owner_pid = os.getpid()
-        self._child_pid: int | None = None
         self._retired: list[Connection] = []
         self._finalizer: weakref.finalize[..., PoolLink] = weakref.finalize(self, _nothing)
         _links.add(self)
@@ -137,26 +135,29 @@ class PoolLink(Link):
 
     def connect(self) -> Connection:
         """Return the connection to the supervisor, made if there is none; start the supervisor if need be."""
-        with self.lock:
-            if self.closed:
-                raise PoolClosed(f"{self.label} was shut down; make a new Pool")
-            connection = self.connection
-            if connection is not None and not connection.lost:
-                return connection
-            if connection is not None:
-                connection.retire()  # not waited for: its receiver may be waiting for this very lock
-                self._retired = [former for former in self._retired if former.is_receiving()] + [connection]
-                self._reap_child()
-            connection, greeting, table = self._reach_supervisor()
-            self._finalizer.detach()
-            self._finalizer = weakref.finalize(self, _let_go, connection, self._child_pid, self.is_owner)
-            self._finalizer.atexit = False
-            # The table before is not closed: another thread may be reading it. It goes with its last reader.
-            self.table = table
-            self.connection = connection
-            self._compare_settings(greeting.welcome["settings"])
-            _warn_of(self.label, greeting.problem)
+        return self.exclusive.run(self._connect)
+
+    def _connect(self) -> Connection:
+        if self.closed:
+            raise PoolClosed(f"{self.label} was shut down; make a new Pool")
+        connection = self.connection
+        if connection is not None and not connection.lost:
             return connection
+        if connection is not None:
+            connection.retire()  # not waited for: its receiver may be waiting for this very lock
+            if connection not in self._retired:
+                self._retired = [former for former in self._retired if former.is_receiving()] + [connection]
+            self._reap_child(connection)
+        connection, greeting, table = self._reach_supervisor()
+        self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, _let_go, connection, self.is_owner)
+        self._finalizer.atexit = False
+        # The table before is not closed: another thread may be reading it. It goes with its last reader.
+        self.table = table
+        self.connection = connection
+        self._compare_settings(greeting.welcome["settings"])
+        _warn_of(self.label, greeting.problem)
+        return connection
 
     def _reach_supervisor(self) -> tuple[Connection, Greeting, PostMortemTable]:
         """Return a connection that has said hello; one to a supervisor that was just ending is tried again."""
@@ -168,7 +169,6 @@ class PoolLink(Link):
                 table = map_table(self.directory, greeting.welcome["pid"])
             except BaseException as error:
                 sock.close()
-                self._reap_child()
                 if not isinstance(error, SupervisorLost) or monotonic() > deadline:
                     raise
             else:
@@ -180,9 +180,7 @@ class PoolLink(Link):
             if sock is None:
                 raise PoolClosed("the process that made this private pool has ended it")
         else:
-            sock, self._child_pid = launcher.reach(
-                self.directory, self.plan.for_supervisor, private=self.is_private
-            )
+            sock = launcher.reach(self.directory, self.plan.for_supervisor, private=self.is_private)
         return sock
 
     def _make_connection(self, sock: socket.socket, greeting: Greeting, table: PostMortemTable) -> Connection:
@@ -201,7 +199,7 @@ class PoolLink(Link):
             if self.plan.client.strict:
                 self.leave()
                 raise ConfigurationError(message)
-            warnings.warn(message, SettingsDiffer, stacklevel=4)
+            warnings.warn(message, SettingsDiffer, stacklevel=6)
 
     def _here(self, setting: str) -> str:
         origin = self.plan.origin(setting)
@@ -218,8 +216,8 @@ class PoolLink(Link):
         with contextlib.suppress(Warning):
             self.connect()
             waiting.end_expired()
-            with self.lock:  # so a shutdown finds the jobs with the one connection or with the other
-                self.connect().take_over(waiting, kept)
+            # Together, so that a shutdown finds the jobs with the one connection or with the other.
+            self.exclusive.run(lambda: self.connect().take_over(waiting, kept))
 
     def worker_count(self) -> int:
         """Return how many workers the pool has at the most, as it was when this process connected."""
@@ -230,19 +228,20 @@ class PoolLink(Link):
 
     def mark_closed(self) -> bool:
         """Let nobody connect any more; return whether that was so before."""
-        with self.lock:
-            was_closed, self.closed = self.closed, True
-            return was_closed
+        was_closed, self.closed = self.closed, True
+        return was_closed
 
     def connect_last(self) -> Connection | None:
         """Return the connection for the end of the pool, None if there never was one, and let nobody connect after this."""
-        with self.lock:
-            connection = self.connection if self.closed else self.connect()
-            for former in [*self._retired, connection]:
-                if former is not None:
-                    former.lifecycle.is_stop_asked = True
-            self.closed = True
-            return connection
+        return self.exclusive.run(self._connect_last)
+
+    def _connect_last(self) -> Connection | None:
+        connection = self.connection if self.closed else self.connect()
+        for former in [*self._retired, connection]:
+            if former is not None:
+                former.lifecycle.is_stop_asked = True
+        self.closed = True
+        return connection
 
     def leave(self) -> None:
         """Let go of a pool that others may use; answers that are awaited here still come."""
@@ -258,20 +257,18 @@ class PoolLink(Link):
         for former in self._retired:
             former.wait_for_end(None)
         self.table = None
-        if self._reap_child():
+        if self.is_owner:
+            self._reap_child(connection)
             launcher.wait_for_end(self.directory, STOP_TIMEOUT)
 
-    def _reap_child(self) -> bool:
-        """Reap the supervisor of a private pool, if it is a child of this process; return whether it was."""
-        child, self._child_pid = self._child_pid, None
-        if child is not None:
-            process.wait_for_child(child, STOP_TIMEOUT)
-        return child is not None
+    def _reap_child(self, connection: Connection) -> None:
+        """Reap the supervisor if it is a child of this process: that of a private pool is."""
+        if self.is_owner:
+            process.wait_for_child(connection.welcome["pid"], STOP_TIMEOUT)
 
     def forget_parent(self) -> None:
         """Forget the parent's connection after a fork; this process makes its own when it needs one."""
-        self.lock = threading.RLock()
-        self._child_pid = None
+        self.exclusive = Exclusive(nests=True)
         self._finalizer.detach()
         for connection in [*self._retired, self.connection]:
             if connection is not None:
@@ -309,13 +306,13 @@ def _warn_of(label: str, problem: str | None) -> None:
         warnings.warn(f"{label} cannot run jobs at the moment: {problem}", PoolDegraded, stacklevel=2)
 
 
-def _let_go(connection: Connection, child_pid: int | None, is_owner: bool) -> None:
+def _let_go(connection: Connection, is_owner: bool) -> None:
     """Let go of a pool that was forgotten without a shutdown; nobody holds a handle of its jobs either."""
     if is_owner:
         connection.requests.post_stop()
     connection.close()
-    if child_pid is not None:
-        process.wait_for_child(child_pid, STOP_TIMEOUT)
+    if is_owner:
+        process.wait_for_child(connection.welcome["pid"], STOP_TIMEOUT)
 
 
 def _after_fork() -> None:

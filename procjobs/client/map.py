@@ -225,7 +225,7 @@ def results_as_ready(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline:
     ready: queue.SimpleQueue[Job[Any]] = queue.SimpleQueue()
     waiting = set(ahead)
     for job in ahead:
-        job.add_done_callback(ready.put)  # type: ignore[arg-type]
+        job.add_done_callback(ready.put)
     ahead.clear()
     try:
         while waiting:
@@ -236,7 +236,7 @@ def results_as_ready(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline:
             waiting.discard(job)
             for following in itertools.islice(jobs, 1):
                 waiting.add(following)
-                following.add_done_callback(ready.put)  # type: ignore[arg-type]
+                following.add_done_callback(ready.put)
             yield job.result()
     finally:
         for job in waiting:

@@ -26,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError, UnboundExecutionError
 from sqlalchemy.orm import Session, registry
 
 from procjobs.client import orm_arguments
+from procjobs.client.connection.interruptible import came_from_outside
 from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE
 from procjobs.client.connection.submission import submission_of
 from procjobs.client.job import Job
@@ -136,15 +137,12 @@ def _sync_session(given: Any) -> Session:
 
 def _dump(job: Job[Any], call: tuple[Any, ...], args: tuple[Any, ...]) -> tuple[bytes, bytes | None]:
     try:
-        inline, fd = payload.dump(call, "/tmp", args)  # noqa: S108 - an unnamed file, where there is no memfd
+        inline, file = payload.dump(call, "/tmp", args)  # noqa: S108 - an unnamed file, where there is no memfd
     except Exception as error:
+        if came_from_outside(error):
+            raise
         raise PayloadError(payload.explain(call, job.name, error)) from error
-    if fd is None:
-        return inline, None
-    try:
-        return inline, read_whole(fd)
-    finally:
-        os.close(fd)
+    return inline, None if file is None else read_whole(file.fileno())
 
 
 def _check_database(label: str, store: str | None, session: Session) -> None:

@@ -40,12 +40,14 @@ class RunningLink(Link):
 
     def connect(self) -> Connection:
         """Return the connection to the supervisor, made if there is none; raise PoolNotRunning if nobody answers."""
-        with self.lock:
-            connection = self.connection
-            if connection is None or connection.lost:
-                self.disconnect()
-                connection = self.connection = self._reach()
-            return connection
+        return self.exclusive.run(self._connect)
+
+    def _connect(self) -> Connection:
+        connection = self.connection
+        if connection is None or connection.lost:
+            self.disconnect()
+            connection = self.connection = self._reach()
+        return connection
 
     def _reach(self) -> Connection:
         state, pid = self.supervisor_state(), self.read_table().supervisor_pid

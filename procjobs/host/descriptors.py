@@ -1,5 +1,6 @@
-"""Descriptors that arrive over a Unix socket (unix(7), SCM_RIGHTS): the one module that receives them.
+"""Descriptors: their owner in this process, and those that arrive over a Unix socket (unix(7), SCM_RIGHTS).
 
+This is the one module that receives them.
 The kernel gives a process new descriptors the moment it reads a message, whether it wants them or not. So the receiver
 says how many it has room for, and closes those that it has no use for.
 """
@@ -7,11 +8,12 @@ says how many it has room for, and closes those that it has no use for.
 from __future__ import annotations
 
 import array
+import io
 import os
 import socket
 import stat
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 ROOM_FOR_ALL: Final = socket.CMSG_LEN(253 * 4)
 """Room for the most descriptors that one message can carry (SCM_MAX_FD of the kernel)."""
@@ -21,6 +23,29 @@ ROOM_FOR_ONE: Final = socket.CMSG_LEN(4)
 CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 NO_WAIT: Final = int(socket.MSG_DONTWAIT) | CLOEXEC
 _TRUNCATED: Final = int(socket.MSG_CTRUNC)
+
+
+class Descriptor(io.FileIO):
+    """A descriptor that is closed once, with its last reference at the latest.
+
+    A number that is kept in a variable is lost, or closed twice, when an exception from outside (Ctrl-C, a signal handler)
+    comes between two lines. This is not, if it is made by `open_descriptor`.
+    """
+
+    # Without the ResourceWarning of io.FileIO. A function of C, too: what a signal handler raises in one of Python here
+    # would be lost.
+    __del__ = io.FileIO.close
+
+
+def open_descriptor(function: Callable[..., int], *arguments: Any) -> Descriptor:
+    """Return the owner of a descriptor that a built-in function returns; raise as that does."""
+    # One call of C from beginning to end: no exception from outside can come between the two steps.
+    return next(map(Descriptor, map(function, *([argument] for argument in arguments))))
+
+
+def pack_descriptor(file: Descriptor) -> list[tuple[int, int, array.array[int]]]:
+    """Return what `socket.sendmsg` takes to send a descriptor along."""
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file.fileno()]))]
 
 
 def room_for(count: int) -> int:

@@ -30,6 +30,7 @@ from typing import Any, Final
 
 import cloudpickle
 
+from procjobs.host.descriptors import Descriptor, open_descriptor
 from procjobs.shared.wire import MAX_INLINE_BYTES
 
 OUT_OF_BAND_BYTES: Final = 32 * 1024
@@ -41,10 +42,13 @@ _ALIGN: Final = 64
 _STREAM_BYTES: Final = 1024 * 1024
 """A bytes or str argument from this size on is pickled straight into the memory file: one copy instead of two."""
 _TEXTS: Final = frozenset({bytes, str})
+_NOT_FOR_C: Final = (pickle.PicklingError, TypeError, AttributeError, RecursionError)
+"""The errors after which cloudpickle is asked: with these the C pickler says that it cannot. Any other comes from a pickling
+method of the value, which would raise it again, or from outside: from a signal handler, say."""
 
 
-Payload = tuple[bytes, int | None]
-"""The part in a frame, and the descriptor that goes with it. The holder of the payload closes the descriptor."""
+Payload = tuple[bytes, Descriptor | None]
+"""The part in a frame, and the descriptor that goes with it, which is closed with its last reference."""
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -65,7 +69,7 @@ def _as_memoryview(buffer: Any, code: Any, shape: tuple[int, ...]) -> memoryview
 class _FileSink:
     """A file for a pickler: writes go straight to a descriptor, however large."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: Descriptor) -> None:
         self._fd = fd
         self.written = 0
 
@@ -76,27 +80,27 @@ class _FileSink:
         return len(view)
 
 
-def _write_all(fd: int, data: bytes | memoryview) -> None:
+def _write_all(fd: Descriptor, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
+        view = view[os.write(fd.fileno(), view) :]
 
 
-def open_memory_file(directory: str) -> int:
-    """Return a descriptor of an empty file in memory that has no name.
+def open_memory_file(directory: str) -> Descriptor:
+    """Return an empty file in memory that has no name.
 
     Where the kernel has no memfd_create (or forbids it), an unlinked file in `directory` serves as well.
     """
     if hasattr(os, "memfd_create"):
         try:
-            return os.memfd_create("procjobs", os.MFD_CLOEXEC)
+            return open_descriptor(os.memfd_create, "procjobs", os.MFD_CLOEXEC)
         except OSError:
             pass  # ENOSYS or a seccomp filter's EPERM: the file below works everywhere
     import tempfile
 
     fd, path = tempfile.mkstemp(dir=directory)
     os.unlink(path)
-    return fd
+    return Descriptor(fd, "r+")
 
 
 def dump(value: Any, directory: str, parts: Sequence[Any] = ()) -> Payload:
@@ -119,7 +123,7 @@ def dump_inline(value: Any, buffers: list[pickle.PickleBuffer] | None = None) ->
     callback = None if buffers is None else _aside(buffers)
     try:
         data = pickle.dumps(value, 5, buffer_callback=callback)
-    except Exception:  # noqa: BLE001 - after any error of the C pickler, cloudpickle is asked
+    except _NOT_FOR_C:
         data = b""
     if data and b"__main__" not in data and not cloudpickle.list_registry_pickle_by_value():
         return data
@@ -145,36 +149,26 @@ def _aside(buffers: list[pickle.PickleBuffer]) -> Any:
 
 def _dump_streaming(value: Any, directory: str) -> Payload:
     fd = open_memory_file(directory)
+    buffers: list[pickle.PickleBuffer] = []
+    sink = _FileSink(fd)
     try:
-        buffers: list[pickle.PickleBuffer] = []
-        sink = _FileSink(fd)
-        try:
-            pickle.Pickler(sink, 5, buffer_callback=_aside(buffers)).dump(value)
-        except Exception:  # noqa: BLE001 - cloudpickle is asked next, as in dump_inline
-            os.close(fd)
-            fd = -1
-            return _into_file([dump_inline(value)], directory)
-        return _append_buffers(fd, sink.written, [buffer.raw() for buffer in buffers]), fd
-    except BaseException:
-        if fd >= 0:
-            os.close(fd)
-        raise
+        pickle.Pickler(sink, 5, buffer_callback=_aside(buffers)).dump(value)
+    except _NOT_FOR_C:
+        fd.close()
+        return _into_file([dump_inline(value)], directory)
+    return _append_buffers(fd, sink.written, [buffer.raw() for buffer in buffers]), fd
 
 
 def _into_file(parts: Sequence[bytes | memoryview], directory: str) -> Payload:
     fd = open_memory_file(directory)
-    try:
-        _write_all(fd, parts[0])
-        return _append_buffers(fd, len(parts[0]), parts[1:]), fd
-    except BaseException:
-        os.close(fd)
-        raise
+    _write_all(fd, parts[0])
+    return _append_buffers(fd, len(parts[0]), parts[1:]), fd
 
 
-def _append_buffers(fd: int, written: int, buffers: Sequence[bytes | memoryview]) -> bytes:
+def _append_buffers(fd: Descriptor, written: int, buffers: Sequence[bytes | memoryview]) -> bytes:
     lengths = [written]
     for buffer in buffers:
-        os.lseek(fd, -(-written // _ALIGN) * _ALIGN, os.SEEK_SET)
+        os.lseek(fd.fileno(), -(-written // _ALIGN) * _ALIGN, os.SEEK_SET)
         view = memoryview(buffer).cast("B")
         _write_all(fd, view)
         written = -(-written // _ALIGN) * _ALIGN + len(view)

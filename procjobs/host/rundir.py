@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 
 from procjobs.errors import ConfigurationError, SupervisorError
 from procjobs.host import ownership
+from procjobs.host.descriptors import Descriptor, open_descriptor
 
 SOCKET: Final = "socket"
 TABLE: Final = "table"
@@ -162,22 +163,21 @@ def check_socket_path(rundir: RunDir) -> None:
         )
 
 
-def try_lock(path: str) -> int | None:
-    """Return a descriptor that holds the pool's lock, None if another process holds it. Does not block."""
+def try_lock(path: str) -> Descriptor | None:
+    """Return the open file that holds the pool's lock until it is closed, None if another holds it. Does not block."""
     for _ in range(_LOCK_TRIES):
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            file = open_descriptor(os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:  # the last pool to end has just removed the empty base
             _claim(os.path.dirname(path))
             continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(fd)
             return None
-        if _is_still(fd, path):
-            return fd
-        os.close(fd)  # its owner removed it between open and flock: others will find another file than the locked one
+        if _is_still(file.fileno(), path):
+            return file
+        file.close()  # its owner removed it between open and flock: others will find another file than the locked one
     raise FileNotFoundError(errno.ENOENT, "no file can be made there, though its directory is there", path)
 
 
@@ -222,8 +222,10 @@ def remove_own(rundir: RunDir, lock: int) -> None:
     That is possible if the lock file, or all of the base directory, was removed while the pool was running.
     """
     with contextlib.suppress(OSError):
-        if not _is_still(lock, rundir.lock) and (not os.path.exists(rundir.base) or try_lock(rundir.lock) is None):
-            return
+        if not _is_still(lock, rundir.lock):
+            retaken = try_lock(rundir.lock) if os.path.exists(rundir.base) else None
+            if retaken is None:
+                return
     remove(rundir)
 
 
@@ -246,11 +248,11 @@ def sweep_stale(base: str, end_processes: Callable[[str], None], keep: Callable[
         if entry.endswith(".lock"):
             rundir = RunDir(base, entry.removesuffix(".lock"))
             with contextlib.suppress(OSError):
-                fd = try_lock(rundir.lock)
-                if fd is not None:
+                lock = try_lock(rundir.lock)
+                if lock is not None:
                     mark = read_mark(rundir)
                     if mark is not None:
                         end_processes(mark)
                     keep(rundir)
                     remove(rundir)
-                    os.close(fd)
+                    lock.close()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 from collections import deque
 from typing import Final, NamedTuple
 
 from procjobs.host import descriptors, payload
+from procjobs.host.descriptors import Descriptor
 from procjobs.shared import wire
 from procjobs.shared.recorder_wire import BatchReader, EventWithFd, RecorderFrame
 
@@ -94,19 +94,17 @@ class SupervisorLink:
 
     def send_data(self, kind: RecorderFrame, body: bytes, data: bytes) -> None:
         """Send a frame, and data in a memory file with it."""
-        fd = _memory_file(data)
-        try:
-            self.send(kind, body, fd)
-        finally:
-            os.close(fd)
+        file = _memory_file(data)
+        self.send(kind, body, file.fileno())
+        file.close()
 
 
 def _milliseconds(timeout: float | None) -> float | None:
     return None if timeout is None else max(timeout, 0.0) * 1000
 
 
-def _memory_file(data: bytes) -> int:
-    fd = payload.open_memory_file("/tmp")  # noqa: S108 - where there is no memfd, an unnamed file
-    with open(fd, "wb", closefd=False) as file:
+def _memory_file(data: bytes) -> Descriptor:
+    memory = payload.open_memory_file("/tmp")  # noqa: S108 - where there is no memfd, an unnamed file
+    with open(memory.fileno(), "wb", closefd=False) as file:
         file.write(data)
-    return fd
+    return memory

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from procjobs.clock import NEVER, monotonic
 from procjobs.errors import JobTimeout
 from procjobs.host import descriptors, observe, payload, process
+from procjobs.host.descriptors import Descriptor
 from procjobs.shared.coroutines import is_coroutine_function
 from procjobs.shared.ids import to_text
 from procjobs.shared.states import Reason
@@ -86,7 +87,7 @@ class _Kind:
         return call  # type: ignore[no-any-return]
 
 
-_Answer = tuple[int, int, float, bytes, bytes, int | None]
+_Answer = tuple[int, int, float, bytes, bytes, Descriptor | None]
 """The end of an attempt: outcome, reason, seconds, JSON (of a failure), inline part of the payload, its descriptor."""
 
 
@@ -216,7 +217,7 @@ class Worker:
         try:
             if fd is not None:
                 self._received = payload.Received(inline, fd)
-            function, args, kwargs = kind.load_call(inline, self._received)
+            function, args, kwargs = self._load(kind, inline)
         except JobTimeout:
             raise
         except Exception as error:
@@ -235,9 +236,19 @@ class Worker:
                     self._may_interrupt_at = NEVER  # the soft limit is for the job's own code, not for the commit
         except BaseException:
             if answer is not None and answer[-1] is not None:
-                os.close(answer[-1])
+                answer[-1].close()
             raise
         return answer
+
+    def _load(self, kind: _Kind, inline: bytes) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        """Unpickle the call. A soft timeout waits until that is done: a module whose import it cut short would stay so."""
+        if kind.soft_timeout is None:
+            return kind.load_call(inline, self._received)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [process.SOFT_SIGNAL])
+        try:
+            return kind.load_call(inline, self._received)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [process.SOFT_SIGNAL])
 
     def _perform(
         self, kind: _Kind, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], started: float
@@ -257,14 +268,14 @@ class Worker:
     def _answer_with(self, kind: _Kind, result: Any, started: float) -> _Answer:
         seconds = monotonic() - started
         try:
-            result_inline, result_fd = payload.dump(result, self._directory, (result,))
+            result_inline, result_file = payload.dump(result, self._directory, (result,))
         except JobTimeout:
             raise
         except Exception as error:
             raise _Unpicklable(
                 f"the result of {kind.name}, of type {type(result).__name__}, could not be pickled: {format_line(error)}"
             ) from error
-        return _RETURNED, _NO_REASON, seconds, b"", result_inline, result_fd
+        return _RETURNED, _NO_REASON, seconds, b"", result_inline, result_file
 
     def _describe_exception(self, job_id: bytes, attempt: int, error: BaseException, seconds: float) -> _Answer:
         details = {
@@ -273,27 +284,25 @@ class Worker:
             "traceback": format_traceback(error),
         }
         try:
-            inline, fd = payload.dump(error, self._directory)
+            inline, file = payload.dump(error, self._directory)
         except Exception as pickling:  # noqa: BLE001 - the account of the failure goes without the exception itself
             details["unpicklable"] = format_line(pickling)
-            inline, fd = b"", None
+            inline, file = b"", None
         is_own = isinstance(error, JobTimeout) and (error.job_id, error.attempt) == (to_text(job_id), attempt)
         text = json.dumps(details).encode()
-        return Outcome.RAISED, Reason.TIMEOUT if is_own else Reason.RAISED, seconds, text, inline, fd
+        return Outcome.RAISED, Reason.TIMEOUT if is_own else Reason.RAISED, seconds, text, inline, file
 
     def _send(self, job_id: bytes, attempt: int, kind: _Kind, answer: _Answer) -> None:
-        outcome, reason, seconds, text, inline, fd = answer
+        outcome, reason, seconds, text, inline, file = answer
         rss_bytes = observe.own_rss() if kind.measures else 0
         if kind.records:
             text = _with_usage(text, self._meter.usage(seconds))
         length = FINISHED_FRAME.size + len(text) + len(inline)
-        head = length, Frame.FINISHED, fd is not None, 0, job_id
+        head = length, Frame.FINISHED, file is not None, 0, job_id
         data = FINISHED_FRAME.pack(*head, outcome, reason, attempt, seconds, rss_bytes, len(text)) + text + inline
-        if fd is not None:
-            try:
-                socket.send_fds(self._side, [b"\0"], [fd])
-            finally:
-                os.close(fd)
+        if file is not None:
+            with file:
+                socket.send_fds(self._side, [b"\0"], [file.fileno()])
         write_all(self._answers, data)
 
 

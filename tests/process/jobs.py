@@ -185,6 +185,12 @@ def append_line(path, value, _data=b""):
     return value
 
 
+def submit_for_ever(name, size):
+    with procjobs.Pool(name) as pool:
+        while True:
+            pool.submit(len, b"x" * size).result()
+
+
 def append_line_and_wait(path, value, go):
     append_line(path, value)
     return wait_for_file(go, value)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import procjobs
+from procjobs.client.job import Job
 from procjobs.host import rundir
 from procjobs.supervisor.clients.client_link import ClientLink
 from tests.process import jobs
@@ -188,11 +189,11 @@ def test_submission_that_comes_behind_a_drain_is_refused(pool_name):
     pool.submit(jobs.add, 1).result(30)
     connection, frames = pool._link.connection, []
     sender = connection.sender
-    sender.send = lambda data, _fd=None: frames.append(data)
+    sender._push = lambda outgoing: frames.append(outgoing.frame)
     connection.requests.post("drain")
     job = pool.submit(jobs.add, 2)
-    del sender.send
-    sender.send(b"".join(frames))
+    del sender._push
+    sender.post(b"".join(frames))
     assert procjobs.PoolClosed is type(job.exception(30))
     pool.shutdown()
 
@@ -222,18 +223,18 @@ def test_snapshot_of_a_job_is_its_result_and_not_what_the_future_holds(pool):
     assert (True, False, 3, None) == job._get_snapshot()
 
 
-def test_job_may_be_asked_for_by_a_finalizer_while_another_gets_its_condition(pool):
-    """Making a condition allocates, so that the garbage collector may run a finalizer right there."""
+def test_job_may_be_asked_for_by_a_finalizer_while_another_gets_its_listeners(pool, monkeypatch):
+    """Making them allocates, so that the garbage collector may run a finalizer right there."""
     other = pool.submit(jobs.add, 1)
 
     class Finalized:
         def __del__(self):
             other.add_done_callback(lambda _job: None)
 
+    garbage = [Finalized()]
+    make = Job._make_listeners
+    monkeypatch.setattr(Job, "_make_listeners", lambda job, new: (garbage.clear(), make(job, new))[1])
     handles = pool.submit(jobs.add, 2), pool.submit(jobs.add, 3)
-    make, garbage = threading.Condition, [Finalized()]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading, "Condition", lambda *args: (garbage.clear(), make(*args))[1])
-        for job in handles:
-            job.add_done_callback(lambda _job: None)
+    for job in handles:
+        job.add_done_callback(lambda _job: None)
     assert [2, 3] == [job.result(30) for job in handles]

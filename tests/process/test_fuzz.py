@@ -404,14 +404,13 @@ def test_pool_that_only_a_client_uses_that_takes_no_answers_ends(pool_name):
     with procjobs.Pool(pool_name, workers=2, linger=0.1) as pool:
         assert 3 == pool.submit(jobs.add, 1, 2).result(30)
         crowd = Crowd(pool)
-        fd = payload.open_memory_file(crowd.directory.path)
-        with greet(crowd, fd) as stranger:
+        file = payload.open_memory_file(crowd.directory.path)
+        with greet(crowd, file.fileno()) as stranger:
             assert stranger.recv(1 << 16)
             pool.shutdown()
             stranger.shutdown(socket.SHUT_RD)  # the supervisor learns that nobody is there when it answers, and only then
             stranger.sendall(wire.json_frame(Frame.REQUEST, {"call": "resume"}, prefix=wire.U32.pack(1)))
             wait_until(lambda: not os.path.exists(crowd.directory.lock))
-        os.close(fd)
 
 
 # From a worker -------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ lock, (ready_read, ready_write) = rundir.try_lock(directory.lock), os.pipe()
 fd = os.memfd_create("boot")
 os.write(fd, json.dumps(boot).encode())
 os.lseek(fd, 0, os.SEEK_SET)
-high = [os.dup(fd) for fd in (lock, ready_write)]
+high = [os.dup(fd) for fd in (lock.fileno(), ready_write)]
+lock.close()
 high = [__import__("fcntl").fcntl(fd, 0, 100 + n) for n, fd in enumerate(high)]
 os.dup2(fd, 0)
 os.dup2(high[0], 3)

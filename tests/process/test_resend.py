@@ -78,7 +78,7 @@ def ends(handles):
 def gap(pool, supervisor):
     """Kill the supervisor, and keep the pool from reaching a successor meanwhile."""
     connection = pool._link.connection
-    with pool._link.lock:
+    with pool._link.exclusive.lock:
         kill(supervisor)
         wait_until(lambda: connection.lost)
         yield
@@ -255,7 +255,7 @@ def test_wait_accepted_of_a_pool_that_is_stopped_raises_pool_closed(pool_name):
 
         waiting = threading.Thread(target=wait)
         waiting.start()
-        wait_until(lambda: pool._link.connection.lifecycle.changed._waiters)
+        wait_until(pool._link.connection.lifecycle.news.is_awaited)
         kill_while_stopping(pool, supervisor)
         waiting.join(60)
         assert [procjobs.PoolClosed] == raised
@@ -390,9 +390,11 @@ def test_successor_that_is_killed_in_turn_has_a_successor(any_name, tmp_path, mo
     move = PoolLink.move_to_successor
 
     def move_and_lose(link, waiting, kept):
-        with link.lock:
-            link.connect()
-            next(rounds, keep)(pool, lambda: move(link, waiting, kept))
+        link.exclusive.run(lose, link, waiting, kept)
+
+    def lose(link, waiting, kept):
+        link.connect()
+        next(rounds, keep)(pool, lambda: move(link, waiting, kept))
 
     monkeypatch.setattr(PoolLink, "move_to_successor", move_and_lose)
     with started(any_name, workers=1) as pool:
@@ -422,16 +424,16 @@ def test_successor_that_is_killed_while_it_is_sent_to_has_a_successor(tmp_path, 
         handles = [pool.submit(jobs.append_line, str(trace), n) for n in range(10)]
         lost = set()
 
-        def send(sender, data, fd=None, send=FrameSender.send):
+        def submit(sender, submission, route, submit=FrameSender.submit):
             connection = pool._link.connection
             pid = connection.welcome["pid"]
             if pid != supervisor and not lost and connection.unaccepted() == 4:
                 lost.add(stop_supervisor(pool))
                 kill(pid)
                 wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-            send(sender, data, fd)
+            submit(sender, submission, route)
 
-        monkeypatch.setattr(FrameSender, "send", send)
+        monkeypatch.setattr(FrameSender, "submit", submit)
         kill(supervisor)
         results = ends(handles)
         assert 1 == len(lost)
@@ -451,7 +453,7 @@ def test_thread_that_submits_when_the_supervisor_is_killed_goes_on(tmp_path):
             target=lambda: handles.extend(pool.submit(jobs.append_line, str(trace), n, data) for n in range(100))
         )
         submitter.start()
-        wait_until(lambda: pool._link.connection.unaccepted() and pool._link.connection.sender.lock.locked())
+        wait_until(lambda: pool._link.connection.unaccepted() and pool._link.connection.sender.is_busy)
         kill(supervisor)
         submitter.join(30)
         assert list(range(100)) == ends(handles)

@@ -15,8 +15,8 @@ from procjobs.shared.config import JobOptions
 
 
 def there_and_back(value, directory, parts=()):
-    sent = payload.dump(value, directory, parts)
-    return payload.Received(*sent).load()
+    inline, file = payload.dump(value, directory, parts)
+    return payload.Received(inline, None if file is None else os.dup(file.fileno())).load()
 
 
 @pytest.mark.parametrize("memfd", [True, False], ids=["memfd", "unlinked file"])

@@ -1,6 +1,7 @@
 """One process's connection to a supervisor: frames out from any thread, answers in on one receiver thread.
 
-1. A frame is sent whole under the sender's lock, or its rest is kept and sent before anything else.
+1. A frame is sent whole under the sender's lock, or its rest is kept and sent before anything else. Any thread may be
+   interrupted between any two lines (`interruptible`).
 2. The receiver thread only moves bytes: it unpickles nothing and runs no code of a job.
 3. A job is entered before its frame is sent, so its answer always finds it.
 4. The receiver thread ends the connection: it settles every handle, or sees it go to a successor (`failover`).
@@ -15,15 +16,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from procjobs.client.connection.entries import Entries
 from procjobs.client.connection.failover import NO_TABLE, Failover, NoTable, OnLost
 from procjobs.client.connection.handle import Handle
+from procjobs.client.connection.interruptible import came_from_outside
 from procjobs.client.connection.kinds import Kind, KindRegistry
 from procjobs.client.connection.receiver import FrameReceiver
-from procjobs.client.connection.requests import RequestChannel, request_frame
-from procjobs.client.connection.sender import FrameSender
+from procjobs.client.connection.requests import RequestChannel
+from procjobs.client.connection.sender import FrameSender, request_frame
 from procjobs.client.connection.state import ConnectionState, Lifecycle
 from procjobs.client.connection.submission import SENT
-from procjobs.client.connection.unacknowledged import Unacknowledged, release_fd, retain_fd
+from procjobs.client.connection.unacknowledged import try_retain
 from procjobs.clock import monotonic
 from procjobs.errors import PayloadError, SupervisorLost
 from procjobs.host import payload
@@ -67,15 +70,13 @@ class Connection:
         self.pid = os.getpid()
         self.welcome = greeting.welcome
         self.lifecycle = Lifecycle()
-        self.sender = FrameSender(sock, submit_timeout, self.lifecycle)
+        self._entries = Entries()
+        self.sender = FrameSender(sock, submit_timeout, self.lifecycle, self._entries)
         self.requests = RequestChannel(self.sender, self.lifecycle)
-        self.sent = 0
-        self._accepted = 0
         self._receiver = FrameReceiver(sock, greeting.reader)
-        self._thread: threading.Thread | None = None
+        self._receivers = ["the one"]
+        self._receiving: int | None = None
         self._kinds = KindRegistry()
-        self._handles: dict[bytes, Handle] = {}
-        self._unacknowledged = Unacknowledged()
         self._table: PostMortemTable | NoTable = table
         self._directory = directory
         self._on_lost, self._on_notice = on_lost, on_notice
@@ -92,101 +93,72 @@ class Connection:
         known = self._kinds.by_identity.get((id(function), id(options)))
         if known is not None:
             return known[2]
-        with self.sender.lock:
-            kind, frames = self._kinds.look_up(function, options)
-            if frames:
-                self._describe(frames)
+        return self.sender.exclusive.run(self._describe, function, options)
+
+    def _describe(self, function: Any, options: JobOptions) -> Kind:
+        kinds = self._kinds
+        kinds.begin()
+        kind, frames = kinds.look_up(function, options)
+        if frames:
+            self.sender.send(frames)
+        kinds.end()
         return kind
 
     def submit(self, submission: Submission) -> None:
         """Pickle a call and send it; raise PayloadError, SubmitTimeout or SupervisorLost if that cannot be done."""
-        handle, kind, terms = submission.handle, submission.kind, submission.terms
-        function, args, kwargs = submission.call
-        call = submission.call if kind.carries_function else (args, kwargs)
+        handle, kind, terms, call = submission.handle, submission.kind, submission.terms, submission.call
+        payload_call = call if kind.carries_function else call[1:]
         try:
-            inline, fd = payload.dump(call, self._directory, args)
+            rest, file = payload.dump(payload_call, self._directory, call[1])
         except Exception as error:
-            raise PayloadError(payload.explain(call, handle.name, error)) from error
-        job_id, key, frame_kind, rest = handle.raw_id, terms.key, _SUBMIT, inline
+            if came_from_outside(error):
+                raise
+            raise PayloadError(payload.explain(payload_call, handle.name, error)) from error
+        key, frame_kind = terms.key, _SUBMIT
         if key:
-            rest = key + inline
+            rest = key + rest
             if terms.unique is not None:
                 frame_kind, rest = _SUBMIT_UNIQUE, F64.pack(terms.unique) + rest
         length = SUBMIT_FRAME.size + len(rest)
-        data = SUBMIT_FRAME.pack(
-            length, frame_kind, fd is not None, 0, job_id, kind.number, submission.delay, terms.expires, len(key)
+        submission.frame = SUBMIT_FRAME.pack(
+            length, frame_kind, file is not None, 0, handle.raw_id, kind.number, submission.delay, terms.expires, len(key)
         ) + rest  # fmt: skip
-        submission.frame = data
-        submission.fd = fd if fd is not None and retain_fd(fd) else None
-        is_sent = False
-        try:
-            with self.sender.lock:
-                is_known = kind.number >= self._kinds.first_valid
-                if is_known:
-                    # As in `_send_again`, and in place: this runs for every job.
-                    submission.sent_at = monotonic()
-                    self._handles[job_id] = handle
-                    handle.sent_over(self, self.sent + 1)
-                    self._unacknowledged.append(submission)
-                    try:
-                        self.sender.send(data, fd)
-                    except BaseException:
-                        self._take_out()
-                        raise
-                    self.sent += 1
-                    submission.call = SENT
-                    is_sent = True
-        finally:
-            if fd is not None and (submission.fd is None or not is_sent):
-                release_fd(fd)
-        if not is_known:  # another thread had the supervisor forget all kinds while this one pickled
-            submission.kind = self.register(function, submission.options)
+        submission.file, submission.went = file, []
+        is_kept = file is None or try_retain(file)
+        with self.sender.exclusive.lock: is_known = self._submit(submission)  # noqa: E701 - see Exclusive
+        if is_known:
+            submission.call = SENT
+            if not is_kept:
+                submission.file = None
+            if self._receiving is None:
+                self._start_receiver()
+        else:  # another thread had the supervisor forget all kinds meanwhile, or was interrupted while it described one
+            submission.kind = self.sender.exclusive.run(self._describe, call[0], submission.options)
             self.submit(submission)
-        elif self._thread is None:
-            self._start_receiver()
 
-    def _describe(self, frames: bytes) -> None:
-        try:
-            self.sender.send(frames)
-        except BaseException:
-            self._kinds.forget()
-            raise
-
-    def _take_out(self) -> None:
-        """Undo the entry of the last submission, which could not be sent."""
-        submission = self._unacknowledged.pop()
-        job_id = submission.handle.raw_id
-        self._handles.pop(job_id, None)
-        if self.sender.unsent and not self.lost:
-            # A part is under way and cannot be called back: a cancellation follows it.
-            self.sent += 1
-            self._unacknowledged.append(submission.without_frame())
-            self.sender.unsent += request_frame("cancel", id=job_id.hex())
+    def _submit(self, submission: Submission) -> bool:
+        is_known = submission.kind.number >= self._kinds.first_valid
+        if is_known:
+            self.sender.submit(submission, self)
+        return is_known
 
     def watch(self, handle: H) -> H:
         """Ask for the answer of a job that another process submitted; return the handle that will get it."""
-        job_id = handle.raw_id
-        with self.sender.lock:
-            known = self._handles.setdefault(job_id, handle)
-            if known is handle:
-                handle.sent_over(self, 0)
-                try:
-                    self.sender.send(wire.frame(Frame.WATCH, job_id))
-                except BaseException:
-                    self._handles.pop(job_id, None)
-                    raise
-        if self._thread is None:
+        known = self.sender.exclusive.run(self._watch, handle)
+        if self._receiving is None:
             self._start_receiver()
         return known  # type: ignore[return-value]  # all handles of a process are of one class
 
+    def _watch(self, handle: Handle) -> Handle:
+        return self.sender.watch(handle, self)
+
     def cancel_job(self, job_id: bytes) -> None:
-        """Cancel a job whose handle was cancelled; nothing is waited for."""
-        self._handles.pop(job_id, None)
+        """Cancel a job whose handle was cancelled; nothing is waited for. The handle stays until that is confirmed."""
         self.requests.post_cancel(job_id)
 
     def request(self, call: str, *, timeout: float | None = REQUEST_TIMEOUT, **arguments: Any) -> dict[str, Any]:
         """Ask the supervisor and wait for its reply; raise SupervisorLost if there is none."""
-        if self._thread is None:
+        if self._receiving is None:
             self._start_receiver()
         return self.requests.request(call, timeout, **arguments)
 
@@ -199,58 +171,65 @@ class Connection:
         takes no bytes: then the rest is still in `waiting`. The answers of jobs that are `kept` in the store are asked for,
         and come over this connection.
         """
-        with self.sender.lock:
-            if self.lost:
-                return
-            try:
-                while waiting:
-                    self._send_again(waiting[0])
-                    waiting.popleft()
-                while kept:
-                    self._watch_again(kept[0])
-                    kept.popleft()
-            finally:
-                self._start_receiver()
+        self.sender.exclusive.run(self._take_over, waiting, kept)
+
+    def _take_over(self, waiting: deque[Submission], kept: deque[Handle]) -> None:
+        if self.lost:
+            return
+        try:
+            while waiting:
+                self._send_again(waiting[0])
+                waiting.popleft()
+            while kept:
+                self._watch_again(kept[0])
+                kept.popleft()
+        finally:
+            self._start_receiver()
 
     def _send_again(self, submission: Submission) -> None:
-        kind, frames = self._kinds.adopt(submission.kind)
+        handle = submission.handle
+        handle.sent_over(self, self._entries.sent + 1)
+        if handle.done():  # cancelled before; from here on, a cancellation comes over this connection, behind the job
+            self._watch_again(handle)
+            return
+        kind = self._adopt(submission.kind)
+        renewed = submission.renewed(kind, monotonic())
+        try:
+            self.sender.submit(renewed, self)
+        except SupervisorLost:
+            self._entries.enter(renewed, self)  # this connection's own receiver decides about it
+
+    def _adopt(self, kind: Kind) -> Kind:
+        self._kinds.begin()
+        own, frames = self._kinds.adopt(kind)
         if frames:
             with contextlib.suppress(SupervisorLost):
-                self._describe(frames)
-        handle = submission.handle
-        handle.sent_over(self, self.sent + 1)
-        if handle.done():  # cancelled before; from here on, a cancellation comes over this connection, behind the job
-            if submission.fd is not None:
-                release_fd(submission.fd)
-            return
-        renewed = submission.renewed(kind, monotonic())
-        self._handles[handle.raw_id] = handle
-        self._unacknowledged.append(renewed)
-        try:
-            self.sender.send(renewed.frame, renewed.fd)
-        except SupervisorLost:
-            return  # it stays entered: this connection's own receiver decides about it
-        except BaseException:
-            self._take_out()
-            raise
-        self.sent += 1
+                self.sender.send(frames)
+        self._kinds.end()
+        return own
 
     def _watch_again(self, handle: Handle) -> None:
         handle.sent_over(self, 0)
-        if not handle.done():
-            self._handles[handle.raw_id] = handle
-            with contextlib.suppress(SupervisorLost):  # then this connection's own receiver decides about it
-                self.sender.send(wire.frame(Frame.WATCH, handle.raw_id))
+        self._entries.handles[handle.raw_id] = handle
+        with contextlib.suppress(SupervisorLost):  # then this connection's own receiver decides about it
+            self.sender.send(wire.frame(Frame.WATCH, handle.raw_id))
+            if handle.done():  # cancelled, which the supervisor before may not have heard of
+                self.sender.send_owed(request_frame("cancel", id=handle.raw_id.hex()))
 
     # In -------------------------------------------------------------------------------------------------------
 
     def _start_receiver(self) -> None:
-        with self.lifecycle.changed:
-            if self._thread is None and not (self.lifecycle.is_closing or self.lifecycle.has_ended):
-                self._thread = threading.Thread(target=self._receive, name="procjobs-receiver", daemon=True)
-                self._thread.start()
+        if self._receiving is None and not self.lifecycle.has_ended:
+            thread = threading.Thread(target=self._receive, name="procjobs-receiver", daemon=True)
+            thread.start()
+            self._receiving = thread.ident
 
     def _receive(self) -> None:
+        try:
+            self._receivers.pop()
+        except IndexError:  # the thread that started another one was interrupted before it could note that
+            return
+        self._receiving = threading.get_ident()
         lifecycle = self.lifecycle
         try:
             while (frames := self._receiver.receive()) is not None:
@@ -259,7 +238,7 @@ class Connection:
                         self._take_answer(raw, has_descriptor)
                     else:
                         self._take(kind, raw)
-                if lifecycle.state is ConnectionState.LEAVING and not self._handles:
+                if lifecycle.state is ConnectionState.LEAVING and not self._entries.handles:
                     break
         except (OSError, WireError):
             pass  # the supervisor was killed, this process has closed the connection, or nonsense came: all end here
@@ -269,8 +248,7 @@ class Connection:
     def _end(self) -> None:
         """Settle everything that is awaited; the supervisor has gone, or this process has let go of it."""
         self.lifecycle.move_to(ConnectionState.LOST)
-        with self.sender.lock:
-            pass  # a thread that was sending has noticed by now, and nothing is sent after that
+        self.sender.exclusive.run(self.sender.end)  # a thread that was sending has noticed by now
         problem: Exception | None = None
         try:
             if not self.lifecycle.is_closing:
@@ -282,14 +260,14 @@ class Connection:
             self.lifecycle.move_to(ConnectionState.ENDED)
 
     def _failover(self) -> Failover:
-        return Failover(self, self._handles, self._unacknowledged, self.welcome, self._table, self.lifecycle)
+        return Failover(self, self._entries, self.welcome, self._table, self.lifecycle)
 
     def _take_answer(self, raw: bytes, has_descriptor: bool) -> None:
         if len(raw) < FINISHED_FRAME.size:
             raise WireError("a FINISHED frame is too short")
         fd = self._receiver.take_descriptor() if has_descriptor else None
         job_id = raw[BODY : BODY + ID_BYTES]
-        handle = self._handles.get(job_id)
+        handle = self._entries.handles.get(job_id)
         if handle is None:
             if fd is not None:
                 os.close(fd)
@@ -298,17 +276,14 @@ class Connection:
             handle.settle(raw, None)
         else:
             _settle_mapped(handle, raw, fd)
-        self._handles.pop(job_id, None)  # not before: a job whose answer is nonsense ends with the connection
+        self._entries.handles.pop(job_id, None)  # not before: a job whose answer is nonsense ends with the connection
 
     def _take(self, kind: int, raw: bytes) -> None:
         if kind == Frame.ACCEPTED:
-            accepted = int.from_bytes(raw[BODY:], "little")
-            self._unacknowledged.drop(accepted - self._accepted)
-            with self.lifecycle.changed:
-                self._accepted = accepted
-                self.lifecycle.changed.notify_all()
+            self._entries.take_acknowledgement(int.from_bytes(raw[BODY:], "little"))
+            self.lifecycle.news.spread()
         elif kind == Frame.DUPLICATE:
-            duplicate = self._handles.pop(raw[BODY : BODY + ID_BYTES], None)
+            duplicate = self._entries.handles.pop(raw[BODY : BODY + ID_BYTES], None)
             if duplicate is not None:
                 duplicate.refer_to(raw[BODY + ID_BYTES :])
         elif kind == Frame.REPLY:
@@ -326,52 +301,51 @@ class Connection:
         In that case everything that was awaited here has been settled, or is awaited over another connection.
         """
         self._ask_for_acknowledgement(sequence)
-        with self.lifecycle.changed:
-            has_come = self.lifecycle.changed.wait_for(
-                lambda: self._accepted >= sequence or self.lifecycle.has_ended, timeout
-            )
-            if not has_come:
-                raise TimeoutError("the supervisor has not acknowledged the job yet")
-            return self._accepted >= sequence
+        entries = self._entries
+        if not self.lifecycle.news.wait_for(
+            lambda: entries.accepted >= sequence or self.lifecycle.has_ended, timeout
+        ):
+            raise TimeoutError("the supervisor has not acknowledged the job yet")
+        return entries.accepted >= sequence
 
     def wait_all_accepted(self, timeout: float) -> None:
         """Wait until the supervisor has taken all that was submitted until now, has gone, or time is out."""
-        sent = self.sent
+        entries = self._entries
+        sent = entries.sent
         self._ask_for_acknowledgement(sent)
-        with self.lifecycle.changed:
-            self.lifecycle.changed.wait_for(lambda: self._accepted >= sent or self.lost, timeout)
+        self.lifecycle.news.wait_for(lambda: entries.accepted >= sent or self.lost, timeout)
 
     def _ask_for_acknowledgement(self, sequence: int) -> None:
         self._start_receiver()
-        if self._accepted < sequence:
+        if self._entries.accepted < sequence:
             self.requests.post_acknowledge()
+
+    @property
+    def sent(self) -> int:
+        """How many submissions have gone to the supervisor."""
+        return self._entries.sent
 
     def outstanding(self) -> list[Handle]:
         """Return the handles of the jobs whose answers are awaited."""
-        return list(self._handles.values())
+        return [handle for handle in list(self._entries.handles.values()) if not handle.done()]
 
     def unaccepted(self) -> int:
         """Return how many submissions are under way to the supervisor."""
-        return len(self._unacknowledged)
+        return len(self._entries.unacknowledged)
 
     # The end --------------------------------------------------------------------------------------------------
 
     def close_when_idle(self) -> None:
         """Close the connection when the last awaited answer has arrived, or the supervisor has gone."""
         self.lifecycle.move_to(ConnectionState.LEAVING)
-        if self._thread is None or not self._handles:
+        if self._receiving is None or not self._entries.handles:
             self.close()
 
     def close(self) -> None:
         """Close the connection and wait for the receiver thread to end, which may be in a callback of the user's."""
-        with self.lifecycle.changed:
-            thread = self._thread
-            is_alone = thread is None and not (self.lifecycle.is_closing or self.lifecycle.has_ended)
-            self.lifecycle.move_to(ConnectionState.CLOSING)
+        self.lifecycle.move_to(ConnectionState.CLOSING)
         self._receiver.shut_down()
-        if is_alone:
-            self._end()
-        elif thread is threading.current_thread():
+        if self._receiving == threading.get_ident():
             self._failover().abandon_all(None)
         else:
             self.wait_for_end(None)
@@ -383,13 +357,12 @@ class Connection:
     def wait_for_end(self, timeout: float | None) -> None:
         """Wait until the supervisor has closed the connection, and everything that was awaited is settled."""
         self._start_receiver()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+        if self._receiving != threading.get_ident():
+            self.lifecycle.news.wait_for(lambda: self.lifecycle.has_ended, timeout)
 
     def is_receiving(self) -> bool:
         """Return whether the receiver thread lives."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._receiving is not None and not self.lifecycle.has_ended
 
     def close_inherited(self) -> None:
         """Close this copy of the descriptor in a forked child; the parent's connection is not touched."""

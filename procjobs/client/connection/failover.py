@@ -5,7 +5,7 @@
    ended, and either the job has no row in its table, or its workers have ended too and none has marked that it began.
    A row that the kill has torn, a fact that cannot be known, and a process that has not ended after a second count as begun.
 3. With a store, all that was not acknowledged goes to the successor: a job that the store does not have has not run. The
-   successor is asked for the answers of the others.
+   successor is asked for the answers of the others, and for the end of those that were cancelled.
 4. A handle is entered with the new connection before it leaves the old one, so there is always a receiver that will
    settle it. If the new connection is lost as well, all of this happens again there, and not on top of the first time.
 5. The pool's lock is taken before a connection's, never while one is held.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
@@ -26,6 +26,7 @@ from procjobs.errors import PoolClosed, ProcjobsError, SupervisorLost
 from procjobs.host import process
 
 if TYPE_CHECKING:
+    from procjobs.client.connection.entries import Entries
     from procjobs.client.connection.state import Lifecycle
     from procjobs.shared.table.post_mortem import PostMortemTable
 
@@ -63,15 +64,14 @@ class Failover:
     def __init__(
         self,
         route: object,
-        handles: MutableMapping[bytes, Handle],
-        waiting: Unacknowledged,
+        entries: Entries,
         welcome: dict[str, Any],
         table: PostMortemTable | NoTable,
         lifecycle: Lifecycle,
     ) -> None:
         self._route = route
-        self._handles = handles
-        self._waiting = waiting
+        self._handles = entries.handles
+        self._waiting = entries.unacknowledged
         self._supervisor_pid: int = welcome["pid"]
         self._result_ttl: float = welcome["settings"]["result_ttl"]
         self._has_store = welcome["settings"].get("store") is not None
@@ -85,7 +85,7 @@ class Failover:
     def _move_unbegun(self, on_lost: OnLost) -> Exception | None:
         waiting = self._waiting
         oldest = monotonic() - self._result_ttl  # an older one may have ended and lost its row
-        waiting.keep({job_id for job_id in waiting.resendable(oldest) if job_id in self._handles})
+        waiting.keep({job_id for job_id in waiting.resendable(oldest) if self._is_wanted(job_id)})
         self._abandon_others(None)
         waiting.keep(find_unbegun(waiting.job_ids(), self._table))
         self._abandon_others(None)
@@ -98,7 +98,7 @@ class Failover:
 
     def _move_with_store(self, on_lost: OnLost) -> Exception | None:
         waiting = self._waiting
-        waiting.keep({job_id for job_id in waiting.resendable(0.0) if job_id in self._handles})
+        waiting.keep({job_id for job_id in waiting.resendable(0.0) if self._is_wanted(job_id)})
         sent_again = waiting.job_ids()
         acknowledged = [handle for job_id, handle in list(self._handles.items()) if job_id not in sent_again]
         kept = deque(handle for handle in acknowledged if handle.is_awaited_from(self._route))
@@ -113,15 +113,20 @@ class Failover:
 
     def abandon_all(self, problem: Exception | None) -> None:
         """End everything that is still awaited; `problem` is the reason why a successor could not have it."""
+        left = self._waiting.job_ids()
         self._waiting.keep(set())
-        self._abandon_others(problem)
+        self._abandon_others(problem, left)
 
-    def _abandon_others(self, problem: Exception | None) -> None:
-        """End every job that does not wait for a successor."""
+    def _is_wanted(self, job_id: bytes) -> bool:
+        handle = self._handles.get(job_id)
+        return handle is not None and not handle.done()
+
+    def _abandon_others(self, problem: Exception | None, left: AbstractSet[bytes] = frozenset()) -> None:
+        """End every job that does not wait for a successor. Those `left` were to be sent to one that did not take them."""
         waiting = self._waiting.job_ids()
         for job_id in [job_id for job_id in list(self._handles) if job_id not in waiting]:
             handle = self._handles.pop(job_id, None)
-            if handle is None or not handle.is_awaited_from(self._route):
+            if handle is None or not (job_id in left or handle.is_awaited_from(self._route)):
                 continue
             if self._lifecycle.is_closing:
                 handle.abandon(PoolClosed(f"the pool was shut down while job {handle.id} was awaited"))

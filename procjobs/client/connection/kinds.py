@@ -12,6 +12,8 @@ import types
 from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
+from procjobs.client.connection.interruptible import came_from_outside
+from procjobs.clock import NEVER
 from procjobs.errors import PayloadError
 from procjobs.host import payload
 from procjobs.shared import wire
@@ -42,7 +44,8 @@ class KindRegistry:
 
     `by_identity` has (function, options, kind) under the identities of the former two, which cannot be taken over by others
     as long as the entry holds them; it is read without the lock. The supervisor still has the kinds from the number
-    `first_valid` on: another thread may have made it forget those before.
+    `first_valid` on: another thread may have made it forget those before. Between `begin` and `end` none is valid: a thread
+    that is interrupted there leaves it so, and the next one begins anew.
     """
 
     def __init__(self) -> None:
@@ -50,8 +53,19 @@ class KindRegistry:
         self._by_value: dict[Any, Kind] = {}
         self._functions: dict[int, Any] = {}
         self._count = 0
-        self.first_valid = 1
+        self.first_valid: float = 1
+        self._first_sent = 1
         self._forget_first = False
+
+    def begin(self) -> None:
+        """Note that a kind is about to be entered and sent."""
+        if self.first_valid == NEVER:
+            self.forget()
+        self.first_valid = NEVER
+
+    def end(self) -> None:
+        """Note that it was sent."""
+        self.first_valid = self._first_sent
 
     def look_up(self, function: Any, options: JobOptions) -> tuple[Kind, bytes]:
         """Return the kind of this call, and the frames that describe it if the supervisor has not seen it yet."""
@@ -75,7 +89,7 @@ class KindRegistry:
         self.by_identity.clear()
         self._by_value.clear()
         self._functions.clear()
-        self.first_valid = self._count + 1
+        self._first_sent = self._count + 1
         self._forget_first = True
 
     def adopt(self, other: Kind) -> tuple[Kind, bytes]:
@@ -109,6 +123,8 @@ def _dump(function: Any, name: str) -> bytes:
     try:
         return payload.dump_function(function)
     except Exception as error:
+        if came_from_outside(error):
+            raise
         raise PayloadError(f"the function {name} cannot be pickled: {error}") from error
 
 

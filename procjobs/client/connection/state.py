@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from enum import Enum
 from typing import Final
+
+from procjobs.client.connection.interruptible import Exclusive, News
 
 
 class ConnectionState(Enum):
@@ -46,17 +47,16 @@ _FOLLOWING: Final = {
 
 
 class Lifecycle:
-    """The state of one connection, shared by its parts, and the condition on which threads wait for news of it.
+    """The state of one connection, shared by its parts, and where threads wait for news of it.
 
     `is_stop_asked` says that this process has asked for the end of the pool: then the end of the supervisor is no loss.
-
-    The condition may be acquired while the sender's lock is held, never the other way round.
     """
 
     def __init__(self) -> None:
         self.state = OPEN
         self.is_stop_asked = False
-        self.changed = threading.Condition()
+        self.news = News()
+        self._moving = Exclusive()
 
     @property
     def is_lost(self) -> bool:
@@ -75,7 +75,9 @@ class Lifecycle:
 
     def move_to(self, state: ConnectionState) -> None:
         """Enter a state if it may follow the present one, and wake all threads that wait."""
-        with self.changed:
-            if state in _FOLLOWING[self.state]:
-                self.state = state
-            self.changed.notify_all()
+        self._moving.run(self._move, state)
+        self.news.spread()
+
+    def _move(self, state: ConnectionState) -> None:
+        if state in _FOLLOWING[self.state]:
+            self.state = state

@@ -14,6 +14,7 @@ from procjobs.shared.wire import HEADER, SUBMIT
 if TYPE_CHECKING:
     from procjobs.client.connection.handle import Handle
     from procjobs.client.connection.kinds import Kind
+    from procjobs.host.descriptors import Descriptor
     from procjobs.shared.config import JobOptions
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -87,10 +88,11 @@ SENT: Final[Call] = (_sent, (), {})
 
 @dataclass(init=False, eq=False, slots=True)
 class Submission:
-    """A call with its handle and kind; once it is sent, its frame and a descriptor, kept until it is acknowledged.
+    """A call with its handle and kind; once it is sent, its frame and a file, kept until it is acknowledged.
 
     `submission_of` makes one for every job; a constructor would take 0.15 us longer. The connection that sends it adds
-    `frame`, `fd` and `sent_at`. `call` becomes SENT then, so that arguments live no longer than the caller wants.
+    `frame`, `file`, `sent_at`, `sequence` and `went`, which has how many bytes each call of the kernel took.
+    `call` becomes SENT then, so that arguments live no longer than the caller wants.
     """
 
     handle: Handle
@@ -100,14 +102,10 @@ class Submission:
     terms: Terms
     delay: float
     frame: bytes
-    fd: int | None
+    file: Descriptor | None
     sent_at: float
-
-    def without_frame(self) -> Submission:
-        """Return the record that stands for a submission whose frame was sent in part and then given up."""
-        rest = submission_of(self.handle, self.kind, self.options, SENT, self.terms)
-        rest.frame, rest.fd, rest.sent_at = b"", None, self.sent_at
-        return rest
+    sequence: int
+    went: list[int]
 
     def renewed(self, kind: Kind, now: float) -> Submission:
         """Return the submission for another connection: the kind's number there, times shorter by what has passed."""
@@ -117,12 +115,12 @@ class Submission:
         head = SUBMIT.pack(job_id, kind.number, max(delay - elapsed, 0.0), rest, key_length)
         renewed = submission_of(self.handle, kind, self.options, SENT, self.terms)
         renewed.frame = self.frame[: HEADER.size] + head + self.frame[HEADER.size + SUBMIT.size :]
-        renewed.fd, renewed.sent_at = self.fd, now
+        renewed.file, renewed.sent_at, renewed.went = self.file, now, []
         return renewed
 
     def can_be_sent_again(self) -> bool:
         """Return whether all of it is still here: the frame, and the descriptor if it has one."""
-        return self.fd is not None or bool(self.frame and not HEADER.unpack_from(self.frame)[2])
+        return self.file is not None or not HEADER.unpack_from(self.frame)[2]
 
     def has_expired(self, now: float) -> bool:
         """Return whether the job is not to be started any more."""

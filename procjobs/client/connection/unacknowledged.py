@@ -1,44 +1,44 @@
-"""The submissions that no supervisor has acknowledged, and the descriptors that are retained for them.
+"""The submissions that no supervisor has acknowledged, and the files that are retained for them.
 
-A submission is kept, its descriptor with it, from before its frame is sent until it is acknowledged.
+A submission is kept, its file with it, from before its frame is sent until it is acknowledged.
 """
 
 from __future__ import annotations
 
 import os
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from procjobs.client.connection.submission import Submission
 from procjobs.clock import monotonic
 from procjobs.errors import JobExpired
 
+if TYPE_CHECKING:
+    from procjobs.host.descriptors import Descriptor
+
 _MAX_RETAINED: Final = 256
-"""The most descriptors that this process retains. A job that brings one more is not sent again."""
+"""The most files that this process retains. A job that brings one more is not sent again."""
 
-_retained: set[int] = set()
+_retained: set[weakref.ref[Descriptor]] = set()
+"""The files that are alive: each takes itself out when its last reference goes."""
 
 
-def retain_fd(fd: int) -> bool:
-    """Retain a descriptor until it is released; return False if there are too many already."""
+def try_retain(file: Descriptor) -> bool:
+    """Count a file among the retained ones as long as somebody holds it; return False if there are too many already."""
     if len(_retained) >= _MAX_RETAINED:
         return False
-    _retained.add(fd)
+    _retained.add(weakref.ref(file, _retained.discard))
     return True
 
 
-def release_fd(fd: int) -> None:
-    """Close a descriptor, retained or not."""
-    # Forgotten before it is closed: the number may be another's a moment later, and a fork closes all retained ones.
-    _retained.discard(fd)
-    os.close(fd)
-
-
 def _close_retained() -> None:
-    while _retained:
-        os.close(_retained.pop())
+    for reference in list(_retained):
+        file = reference()
+        if file is not None:
+            file.close()
 
 
 os.register_at_fork(after_in_child=_close_retained)
@@ -55,20 +55,23 @@ class Unacknowledged(deque[Submission]):
         """Return the ids of the jobs."""
         return {submission.handle.raw_id for submission in self}
 
-    def drop(self, count: int) -> None:
-        """Forget the oldest; the supervisor has them."""
-        for _ in range(min(count, len(self))):
-            fd = self.popleft().fd
-            if fd is not None:
-                release_fd(fd)
+    def drop_until(self, sequence: int) -> None:
+        """Forget the submissions up to this one of the connection; the supervisor has them."""
+        while self:
+            try:
+                first = self.popleft()
+            except IndexError:  # the thread that submitted it has given it up in this very moment
+                return
+            if first.sequence > sequence:
+                self.appendleft(first)
+                return
 
     def keep(self, job_ids: AbstractSet[bytes]) -> None:
         """Forget all but these."""
         for _ in range(len(self)):
-            if self[0].handle.raw_id in job_ids:
-                self.rotate(-1)
-            else:
-                self.drop(1)
+            submission = self.popleft()
+            if submission.handle.raw_id in job_ids:
+                self.append(submission)
 
     def resendable(self, oldest: float) -> Iterator[bytes]:
         """Yield the ids of the jobs that can be sent again and were sent after `oldest`."""
