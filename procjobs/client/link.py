@@ -11,7 +11,7 @@ import os
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from procjobs.client import launcher
 from procjobs.client.connection.connection import Connection
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from procjobs.host.rundir import RunDir
     from procjobs.settings.plan import Plan
 
+H = TypeVar("H", bound="Handle")
 STOP_TIMEOUT: Final = 30.0
 """How long the end of a supervisor is waited for, beyond the grace period of its jobs."""
 
@@ -218,6 +219,13 @@ class PoolLink(Link):
             waiting.end_expired()
             # Together, so that a shutdown finds the jobs with the one connection or with the other.
             self.exclusive.run(lambda: self.connect().take_over(waiting, kept))
+
+    def watch(self, handle: H) -> H:
+        """Ask for the answer of a job that another process submitted; return the handle that will get it."""
+        try:
+            return self.connect().watch(handle)
+        except SupervisorLost:  # it has just gone, and has a successor
+            return self.connect().watch(handle)
 
     def worker_count(self) -> int:
         """Return how many workers the pool has at the most, as it was when this process connected."""

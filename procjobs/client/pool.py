@@ -157,7 +157,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         """
         status = self.status(job_id)
         job: Job[Any] = Job(self, from_text(job_id), status.name)
-        return self._link.connect().watch(job)
+        return self._producer.link.watch(job)
 
     # The end ----------------------------------------------------------------------------------------------------
 

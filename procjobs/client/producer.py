@@ -87,7 +87,7 @@ class Producer:
         except BaseException:
             job.cancel()  # nobody has its handle
             raise
-        return job if job.holder is None else self.link.connect().watch(Job(source, job.holder, job.name))
+        return job if job.holder is None else self.link.watch(Job(source, job.holder, job.name))
 
     # Options ----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -319,6 +320,68 @@ def test_running_job_that_was_cancelled_is_not_started_again_after_a_kill(starte
     with pytest.raises(procjobs.JobCancelled):
         pool.job(job.id).result(60)
     assert [("cancelled", "cancelled", 1)] == store.rows("SELECT state, reason, attempt FROM procjobs_jobs")
+
+
+def hold_up(pool):
+    """Stop the supervisor before it reads what comes now."""
+    supervisor = pool.stats().supervisor_pid
+    os.kill(supervisor, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(supervisor).status() == psutil.STATUS_STOPPED)
+    return supervisor
+
+
+def cancel_handle(pool, trace):
+    job = pool.submit(jobs.append_line, trace, "cancelled")
+    job.wait_accepted(30)
+    supervisor = hold_up(pool)
+    assert job.cancel()
+    return supervisor, job.id
+
+
+def cancel_handle_before_it_was_read(pool, trace):
+    supervisor = hold_up(pool)
+    job = pool.submit(jobs.append_line, trace, "cancelled")
+    assert job.cancel()
+    return supervisor, None
+
+
+def cancel_task(pool, trace):
+    """As `await pool.run()` that is cancelled."""
+
+    async def run():
+        task = asyncio.create_task(pool.run(jobs.append_line, trace, "cancelled"))
+        while not store_has_all(pool):
+            await asyncio.sleep(0.01)
+        supervisor = hold_up(pool)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return supervisor, None
+
+    return asyncio.run(run())
+
+
+def store_has_all(pool):
+    return pool._link.connection.unaccepted() == 0 and pool.stats().queued == 1
+
+
+@pytest.mark.parametrize("cancel", [cancel_handle, cancel_handle_before_it_was_read, cancel_task])
+def test_cancellation_that_the_supervisor_has_not_read_goes_to_its_successor(started, store, tmp_path, cancel):
+    trace, go = tmp_path / "trace", tmp_path / "go"
+    pool = started(workers=1)
+    blocker = pool.submit(jobs.wait_for_file, str(go), "blocker")
+    blocker.wait_accepted(30)
+    wait_until(lambda: pool.stats().busy == 1)
+    supervisor, job_id = cancel(pool, str(trace))
+    os.kill(supervisor, signal.SIGKILL)
+    go.touch()
+    assert "blocker" == blocker.result(60)
+    assert 3 == pool.submit(jobs.add, 1, 2).result(60)
+    if job_id is not None:
+        wait_until(lambda: [("cancelled",)] == store.rows("SELECT state FROM procjobs_jobs WHERE id = :id", id=job_id))
+    wait_until(lambda: not pool._link.connection._entries.handles)  # it was confirmed, and nothing waits
+    assert [] == lines(trace)
+    assert not set(store.states()) - {"succeeded", "cancelled"}
 
 
 # The lease ---------------------------------------------------------------------------------------------------

@@ -102,8 +102,10 @@ class FrameSender:
         self._begin()
         frame = wire.frame(Frame.WATCH, handle.raw_id)
         known = self._entries.handles.get(handle.raw_id)
-        if known is not None:  # the thread that entered it may have been interrupted: it is asked for once more
-            self._send(frame)
+        if known is not None:
+            # Asked for once more: the thread that entered it may have been interrupted. It has a receiver, come what may.
+            with contextlib.suppress(SupervisorLost):
+                self._send(frame)
             return known
         self._under_way = outgoing = _Frames(frame, handle)
         try:
