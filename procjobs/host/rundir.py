@@ -74,26 +74,37 @@ class RunDir(NamedTuple):
         return f"{self.path}/{LOG}"
 
 
+def _runtime_directory() -> str:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{runtime}/procjobs" if runtime else ""
+
+
 def _candidates() -> list[str]:
     import tempfile
 
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    named = [f"{runtime}/procjobs"] if runtime else []
+    runtime = _runtime_directory()
     parents = [p for p in ("/dev/shm", tempfile.gettempdir()) if os.path.isdir(p)]  # noqa: S108 - checked by _claim
-    return named + [f"{parent}/procjobs-{os.geteuid()}" for parent in parents]
+    return [runtime] * bool(runtime) + [f"{parent}/procjobs-{os.geteuid()}" for parent in parents]
 
 
 def find_base(explicit: str | None = None) -> str:
     """Return the directory that holds the pools' directories, made if need be.
 
-    Raise SupervisorError when none can be used, and say why for each.
+    Raise SupervisorError when none can be used, and say why for each. An XDG_RUNTIME_DIR in which another user may have a
+    hand is an error too: the pool that is meant is not in any other directory.
     """
+    runtime = _runtime_directory()
     reasons = []
     for path in [os.path.abspath(explicit)] if explicit else _candidates():
         try:
             _claim(path)
         except OSError as error:
             reasons.append(f"{path}: {error.strerror or error}")
+            if isinstance(error, ownership.UntrustedError) and not explicit and path == runtime:
+                raise SupervisorError(
+                    f"XDG_RUNTIME_DIR cannot be used: {reasons[-1]}. `su -` and `sudo -i` set the one of the new user; "
+                    "or unset it, or set it to a directory of yours"
+                ) from error
         else:
             return path
     raise SupervisorError(
@@ -106,18 +117,20 @@ def existing_bases(explicit: str | None = None) -> list[str]:
     """Return the directories of this user that may have pools, the one for new pools first; makes none.
 
     Often a service has no $XDG_RUNTIME_DIR and its administrator's shell has one: pools are in several directories.
+    Raise SupervisorError for an explicit directory in which another user may have a hand; others of that kind are left out.
     """
     usual = f"/run/user/{os.geteuid()}/procjobs"
     candidates = [os.path.abspath(explicit)] if explicit else [*_candidates(), usual]
-    return [path for path in dict.fromkeys(candidates) if _is_own(path)]
-
-
-def _is_own(path: str) -> bool:
-    try:
-        ownership.check_private_directory(path)
-    except OSError:
-        return False
-    return True
+    found = []
+    for path in dict.fromkeys(candidates):
+        try:
+            ownership.check_private_directory(path)
+        except OSError as error:
+            if explicit and isinstance(error, ownership.UntrustedError):
+                raise SupervisorError(f"{path} is not read: {error.strerror or error}") from error
+        else:
+            found.append(path)
+    return found
 
 
 def list_pools(base: str) -> list[RunDir]:
