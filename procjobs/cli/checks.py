@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from procjobs.cli import text
 from procjobs.client.running_pool import RunningPool, find_pools
 from procjobs.errors import ProcjobsError
-from procjobs.host import hostinfo, process, rundir, sizing
+from procjobs.host import hostinfo, process, rundir, signature, sizing
 from procjobs.settings.file import find_file
 from procjobs.settings.plan import make_plan
 from procjobs.shared.config import NICE
@@ -95,7 +95,7 @@ def check_directory(directory: str | None) -> Iterator[Finding]:
     yield Finding("directory", OK, f"pools are in {base}")
     yield _check_room(base)
     if is_made:
-        os.rmdir(base)
+        signature.remove_if_empty(base)
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and directory is None and not base.startswith(runtime):
         advice = f"it needs a directory with mode 700 and your uid {os.getuid()} as its owner; does it exist?"

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from procjobs.clock import monotonic, sleep
 from procjobs.errors import SupervisorError
-from procjobs.host import cpus, observe, ownership, payload, process, rundir
+from procjobs.host import cpus, observe, ownership, payload, process, rundir, signature
 from procjobs.shared.config import PoolSettings
 from procjobs.store import started_attempts
 
@@ -136,6 +136,8 @@ def _try_lock(directory: rundir.RunDir) -> int | None:
     check_place(directory)
     try:
         return rundir.try_lock(directory.lock)
+    except signature.ForeignFileError as error:
+        raise SupervisorError(f"pool {directory.name!r} cannot be in {directory.base}: {error}") from None
     except OSError as error:
         raise SupervisorError(f"the lock {directory.lock} cannot be used: {error}") from error
 

@@ -3,6 +3,7 @@
     BASE/NAME.lock    held (flock) by the supervisor as long as it lives, and before that by the client that starts it
     BASE/NAME.begun   the attempts that a killed supervisor's workers had begun, until the pool's store has counted them
     BASE/NAME/        mode 0700
+        .procjobs     the signature: procjobs has made the directory, and may remove it with everything in it
         socket        where clients connect
         table         the shared table
         log           messages of the pool, and the output of its jobs
@@ -12,6 +13,8 @@
 
 BASE is the first that exists or can be made of $XDG_RUNTIME_DIR/procjobs, /dev/shm/procjobs-UID and
 TMPDIR/procjobs-UID. The holder of the lock may remove all files of an earlier owner: that one is dead.
+Nothing is removed that procjobs has not signed (procjobs.host.signature): a BASE that is given may have files of others,
+with the names of pools. A BASE that procjobs has made is signed too, and goes with its last pool.
 A BASE that is given may be readable by others, as /run/NAME of a service is; nobody else may write to it or rename it.
 """
 
@@ -21,12 +24,12 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from procjobs.errors import ConfigurationError, SupervisorError
-from procjobs.host import ownership
+from procjobs.host import ownership, signature
+from procjobs.host.signature import ForeignFileError
 
 SOCKET: Final = "socket"
 TABLE: Final = "table"
@@ -137,7 +140,7 @@ def list_pools(base: str) -> list[RunDir]:
     """Return the pools in a base directory, by name: those that run, and those whose supervisor was killed."""
     with contextlib.suppress(FileNotFoundError):
         names = sorted(entry.removesuffix(".lock") for entry in os.listdir(base) if entry.endswith(".lock"))
-        return [RunDir(base, name) for name in names]
+        return [pool for pool in (RunDir(base, name) for name in names) if signature.is_signed_file(pool.lock)]
     return []
 
 
@@ -161,6 +164,7 @@ def _claim(path: str) -> None:
     ownership.check_way(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
+        signature.sign_directory(path)
     ownership.check_private_directory(path)
     if not os.access(path, os.W_OK | os.X_OK):
         raise OSError("it cannot be written")
@@ -176,22 +180,51 @@ def check_socket_path(rundir: RunDir) -> None:
 
 
 def try_lock(path: str) -> int | None:
-    """Return a descriptor that holds the pool's lock, None if another process holds it. Does not block."""
+    """Return a descriptor that holds the pool's lock, None if another process holds it. Does not block.
+
+    Raise ForeignFileError where there are files or directories with the pool's name that procjobs did not make.
+    """
     for _ in range(_LOCK_TRIES):
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except FileNotFoundError:  # the last pool to end has just removed the empty base
-            _claim(os.path.dirname(path))
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            _make_lock(path)
             continue
         try:
+            if not signature.is_signed(fd):
+                raise _foreign(path)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
             return None
+        except BaseException:
+            os.close(fd)
+            raise
         if _is_still(fd, path):
             return fd
         os.close(fd)  # its owner removed it between open and flock: others will find another file than the locked one
     raise FileNotFoundError(errno.ENOENT, "no file can be made there, though its directory is there", path)
+
+
+def _make_lock(path: str) -> None:
+    """Make the lock's file, if nobody else is quicker, and its directory if the last pool to end has just removed it."""
+    directory = path.removesuffix(".lock")
+    if os.path.lexists(directory) and not signature.is_signed_directory(directory):
+        raise _foreign(directory)
+    try:
+        signature.make_signed_file(path)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _claim(os.path.dirname(path))
+
+
+def _foreign(path: str) -> ForeignFileError:
+    kind = "a link" if os.path.islink(path) else "a directory" if os.path.isdir(path) else "a file"
+    return ForeignFileError(
+        f"{path} is {kind} that procjobs did not make, and does not touch: give the pool another name or directory=, or "
+        "remove it if nobody needs it"
+    )
 
 
 def _is_still(fd: int, path: str) -> bool:
@@ -201,11 +234,21 @@ def _is_still(fd: int, path: str) -> bool:
 
 
 def make_fresh(rundir: RunDir) -> None:
-    """Remove the files of a dead owner and make the directory anew. Only for the holder of the lock."""
-    if os.path.islink(rundir.path) or os.path.isfile(rundir.path):
-        os.unlink(rundir.path)
-    shutil.rmtree(rundir.path, ignore_errors=True)
+    """Remove the files of a dead owner and make the directory anew. Only for the holder of the lock.
+
+    Raise ForeignFileError if there is anything with the directory's name that procjobs did not make.
+    """
+    if not _remove_directory(rundir):
+        raise _foreign(rundir.path)
     os.mkdir(rundir.path, 0o700)
+    signature.sign_directory(rundir.path)
+
+
+def _remove_directory(rundir: RunDir) -> bool:
+    """Remove the pool's directory, if it is ours; return whether it is gone. Only for the holder of the lock."""
+    with contextlib.suppress(OSError):  # empty and not signed: its owner was killed when it had just made it
+        os.rmdir(rundir.path)
+    return signature.remove_signed_directory(rundir.path)
 
 
 def write_mark(rundir: RunDir, mark: str) -> None:
@@ -216,6 +259,8 @@ def write_mark(rundir: RunDir, mark: str) -> None:
 
 def read_mark(rundir: RunDir) -> str | None:
     """Return the mark that a dead owner has left, None if there is none."""
+    if not signature.is_signed_directory(rundir.path):
+        return None
     try:
         with open(f"{rundir.path}/{MARK}") as file:
             return file.read(64) or None
@@ -241,13 +286,12 @@ def remove_own(rundir: RunDir, lock: int) -> None:
 
 
 def remove(rundir: RunDir) -> None:
-    """Remove everything of the pool, the lock file last. Only for the holder of the lock."""
-    shutil.rmtree(rundir.path, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-        os.unlink(rundir.lock)
-    if os.path.basename(rundir.base).startswith("procjobs"):  # one of ours, not a directory that the user gave
-        with contextlib.suppress(OSError):  # there are other pools
-            os.rmdir(rundir.base)
+    """Remove everything of the pool that procjobs has made, the lock file last. Only for the holder of the lock."""
+    _remove_directory(rundir)
+    if signature.is_signed_file(rundir.lock):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(rundir.lock)
+    signature.remove_if_empty(rundir.base)
 
 
 def sweep_stale(base: str, end_processes: Callable[[str], None], keep: Callable[[RunDir], None]) -> None:
@@ -255,15 +299,14 @@ def sweep_stale(base: str, end_processes: Callable[[str], None], keep: Callable[
 
     `end_processes(mark)` is called for pools that left a mark, `keep(rundir)` before anything is removed.
     """
-    for entry in os.listdir(base):
-        if entry.endswith(".lock"):
-            rundir = RunDir(base, entry.removesuffix(".lock"))
-            with contextlib.suppress(OSError):
-                fd = try_lock(rundir.lock)
-                if fd is not None:
-                    mark = read_mark(rundir)
-                    if mark is not None:
-                        end_processes(mark)
-                    keep(rundir)
-                    remove(rundir)
-                    os.close(fd)
+    signature.sweep_parts(base)
+    for rundir in list_pools(base):
+        with contextlib.suppress(OSError):
+            fd = try_lock(rundir.lock)
+            if fd is not None:
+                mark = read_mark(rundir)
+                if mark is not None:
+                    end_processes(mark)
+                keep(rundir)
+                remove(rundir)
+                os.close(fd)
