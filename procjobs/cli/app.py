@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from procjobs.cli import problems
+from procjobs.cli import problems, screen
 from procjobs.version import __version__
 
 COMMANDS: Final = {
@@ -137,4 +137,4 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    sys.stderr.write(f"procjobs: warning: {message}\n")
+    screen.remark(f"procjobs: warning: {message}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ def load_function(target: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module_name)
     except Exception as error:
         if not isinstance(error, ModuleNotFoundError):
-            sys.stderr.write(traceback.format_exc())
+            screen.remark(traceback.format_exc().rstrip())
         hint = "modules of the current directory are found" if isinstance(error, ModuleNotFoundError) else ""
         raise Problem(f"{module_name} cannot be imported: {type(error).__name__}: {error}", hint, USAGE) from error
     for part in path.split("."):
@@ -45,8 +44,8 @@ def _suggest(found: Any, part: str) -> str:
     return f"there is {', '.join(close)}" if close else ""
 
 
-def show_outcome(job: Job[Any], status: JobStatus, pool: str, *, as_json: bool) -> int:
-    """Write the result or the failure of a job that has ended; return the exit code."""
+def show_outcome(job: Job[Any], status: JobStatus, pool: str, *, as_json: bool, is_raw: bool) -> int:
+    """Write the result or the failure of a job that has ended; return the exit code. `is_raw` is as in `screen.writer`."""
     error: BaseException | None
     try:
         error = job.exception()
@@ -56,27 +55,27 @@ def show_outcome(job: Job[Any], status: JobStatus, pool: str, *, as_json: bool) 
     if as_json:
         screen.write_json({**screen.job_document(status, pool), "result": value, "exception": _describe(error)})
     elif error is None:
-        show_value(value)
+        show_value(value, is_raw=is_raw)
     else:
-        show_failure(error, status)
+        show_failure(error, status, is_raw=is_raw)
     return OK if error is None else FAILED
 
 
-def show_value(value: Any) -> None:
+def show_value(value: Any, *, is_raw: bool) -> None:
     """Write a result: text as it is, nothing for None, any other object pretty-printed."""
     if isinstance(value, str):
-        screen.write(value)
+        screen.write(value, is_raw=is_raw)
     elif value is not None:
         import pprint
 
-        screen.write(pprint.pformat(value, width=100, sort_dicts=False))
+        screen.write(pprint.pformat(value, width=100, sort_dicts=False), is_raw=is_raw)
 
 
-def show_failure(error: BaseException, status: JobStatus) -> None:
+def show_failure(error: BaseException, status: JobStatus, *, is_raw: bool) -> None:
     """Write the failure of a job to standard error: its traceback or stack if there is one, and one line."""
     trace = _trace_of(error)
     if trace:
-        screen.remark(trace.rstrip())
+        screen.remark(trace.rstrip(), is_raw=is_raw)
     message = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
     ended = text.state(status) if status.done else "is lost"
     screen.remark(f"procjobs: job {status.id} {text.one_line(status.name)} {ended}: {text.one_line(message)}")

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from procjobs.cli import text
 from procjobs.client.running_pool import RunningPool, find_pools
 from procjobs.errors import ProcjobsError
-from procjobs.host import hostinfo, process, rundir, sizing
+from procjobs.host import hostinfo, process, rundir, signature, sizing
 from procjobs.settings.file import find_file
 from procjobs.settings.plan import make_plan
 from procjobs.shared.config import NICE
@@ -79,7 +79,7 @@ def check_kernel(_directory: str | None) -> Iterator[Finding]:
 
 def check_directory(directory: str | None) -> Iterator[Finding]:
     """The directory of new pools: its owner, its mode, its free space."""
-    found = rundir.existing_bases(directory)
+    found = _existing_bases(directory)
     for base in found:
         mode = stat.S_IMODE(os.lstat(base).st_mode)
         if mode & 0o077:
@@ -95,11 +95,18 @@ def check_directory(directory: str | None) -> Iterator[Finding]:
     yield Finding("directory", OK, f"pools are in {base}")
     yield _check_room(base)
     if is_made:
-        os.rmdir(base)
+        signature.remove_if_empty(base)
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and directory is None and not base.startswith(runtime):
         advice = f"it needs a directory with mode 700 and your uid {os.getuid()} as its owner; does it exist?"
         yield Finding("directory", WARN, f"XDG_RUNTIME_DIR={runtime} cannot be used", advice)
+
+
+def _existing_bases(directory: str | None) -> list[str]:
+    try:
+        return rundir.existing_bases(directory)
+    except ProcjobsError:  # `find_base` refuses it too, and says why
+        return []
 
 
 def _check_room(base: str) -> Finding:
@@ -153,7 +160,7 @@ def check_settings(_directory: str | None) -> Iterator[Finding]:
 
 def check_pools(directory: str | None) -> Iterator[Finding]:
     """Each pool of this user: whether its supervisor lives, answers, and runs this release."""
-    pools = find_pools(directory)
+    pools = find_pools(directory) if _existing_bases(directory) else []
     if not pools:
         yield Finding("pools", OK, "no pool is running")
     names = [pool.name for pool in pools]

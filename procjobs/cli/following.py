@@ -21,9 +21,10 @@ _INTERVAL: Final = 0.1
 
 @click.command(short_help="Follow a job to its end; print its result.")
 @parameters.job_argument
+@parameters.raw_option
 @parameters.pool_option
 @parameters.common
-def watch(job: str, pool: str | None, directory: str | None, as_json: bool) -> int:
+def watch(job: str, is_raw: bool, pool: str | None, directory: str | None, as_json: bool) -> int:
     """Follow JOB to its end: with a bar on a terminal, with a line for each change in a pipe. Then print its result.
 
     Exit code 1 if the job failed. Ctrl-C ends this command only, not the job.
@@ -43,7 +44,7 @@ def watch(job: str, pool: str | None, directory: str | None, as_json: bool) -> i
         except (SupervisorError, UnknownJob):  # the result was evicted, or the pool has ended: only the table has the status
             screen.remark(f"job {status.id} {text_of(status)}; its result is no longer kept")
             return OK if status.state == "succeeded" else FAILED
-        return calls.show_outcome(handle, status, found.pool.name, as_json=False)
+        return calls.show_outcome(handle, status, found.pool.name, as_json=False, is_raw=is_raw)
 
 
 def text_of(status: JobStatus) -> str:
@@ -68,9 +69,10 @@ def _follow(found: Found, follow: bars.Follower) -> JobStatus:
 @click.command(short_help="Print the output of a job.")
 @parameters.job_argument
 @click.option("--follow", "-f", is_flag=True, help="Continue until the job ends.")
+@parameters.raw_option
 @parameters.pool_option
 @parameters.common
-def logs(job: str, follow: bool, pool: str | None, directory: str | None, as_json: bool) -> int:
+def logs(job: str, follow: bool, is_raw: bool, pool: str | None, directory: str | None, as_json: bool) -> int:
     """Print the output of JOB and of all processes that it started: the last 16 KiB, while it runs or after.
 
     With --follow continue until it ends.
@@ -80,9 +82,7 @@ def logs(job: str, follow: bool, pool: str | None, directory: str | None, as_jso
         if as_json and not follow:
             screen.write_json({"id": job_id, "pool": found.pool.name, "text": found.pool.logs(job_id)})
             return OK
-        write = output.write_to(sys.stdout)
-        if as_json:
-            write = _write_json_line
+        write = _write_json_line if as_json else screen.writer(sys.stdout, is_raw=is_raw)
         follower = output.LogFollower(lambda: found.pool.logs(job_id), write)
         follower.advance()
         while follow and not found.pool.status(job_id).done:

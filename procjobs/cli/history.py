@@ -71,5 +71,5 @@ def _describe(record: JobRecord, run: Run | None) -> list[Any]:
     took = run.ended_at - run.started_at if run.ended_at is not None and run.started_at is not None else None
     cpu = "" if run.cpu_seconds is None else f"{run.cpu_seconds:.2f}s"
     memory = "" if run.peak_bytes is None else text.size(run.peak_bytes)
-    detail = text.one_line(run.error) or (run.progress or "")
+    detail = text.one_line(run.error) or text.one_line(run.progress)
     return [run.attempt, screen.styled(run.outcome), text.duration(took), cpu, memory, detail]

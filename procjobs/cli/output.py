@@ -8,8 +8,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final
 
+from procjobs.cli import screen
 from procjobs.errors import SupervisorLost, UnknownJob
 
 if TYPE_CHECKING:
@@ -98,14 +99,4 @@ def passed_on(console: Console) -> Iterator[Callable[[], AbstractContextManager[
 def _copy(fd: int, console: Console) -> None:
     with open(fd, errors="replace") as pipe:
         for line in pipe:
-            console.print(line.rstrip("\n"), markup=False, highlight=False, soft_wrap=True)
-
-
-def write_to(stream: TextIO) -> Callable[[str], object]:
-    """Return a function that writes text to a stream, and flushes it."""
-
-    def write(text: str) -> None:
-        stream.write(text)
-        stream.flush()
-
-    return write
+            screen.pass_on(console, line.rstrip("\n") + "\n")

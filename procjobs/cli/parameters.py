@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+from procjobs.cli.text import one_line
 from procjobs.client.running_pool import RunningPool, find_pools
 from procjobs.errors import ConfigurationError, ProcjobsError
 from procjobs.settings import keys
 from procjobs.shared.config import NICE, Affinity, Threads, Workers
+
+if TYPE_CHECKING:
+    from procjobs.host.rundir import RunDir
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,24 +39,31 @@ def common(command: F) -> F:
 
 def complete_pools(context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the names of this user's pools."""
-    pools = find_pools(context.params.get("directory"))
+    pools = _find_pools(context)
     return [CompletionItem(pool.name) for pool in pools if pool.name.startswith(begun)]
 
 
 def complete_jobs(context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """Return the ids of the jobs in this user's pools, with their names and states, the newest first."""
     items: list[CompletionItem] = []
-    for directory in find_pools(context.params.get("directory")):
+    for directory in _find_pools(context):
         try:
             with RunningPool(directory) as pool:
                 items += [
-                    CompletionItem(job.id, help=f"{job.name} {job.state}")
+                    CompletionItem(job.id, help=f"{one_line(job.name)} {job.state}")
                     for job in pool.jobs()
                     if job.id.startswith(begun)
                 ]
         except ProcjobsError:
             continue
     return items
+
+
+def _find_pools(context: click.Context) -> list[RunDir]:
+    try:
+        return find_pools(context.params.get("directory"))
+    except ProcjobsError:  # the command itself says why
+        return []
 
 
 def complete_both(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
@@ -65,6 +76,9 @@ optional_name_argument = click.argument("name", required=False, shell_complete=c
 job_argument = click.argument("job", shell_complete=complete_jobs)
 pool_option = click.option(
     "--pool", "-p", metavar="NAME", shell_complete=complete_pools, help="The pool; by default all pools are searched."
+)
+raw_option = click.option(
+    "--raw", "is_raw", is_flag=True, help="Pass control characters of the job to the terminal too."
 )
 
 

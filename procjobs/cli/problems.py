@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Final
 
 import click
 
 from procjobs import errors
+from procjobs.cli import screen
 
 OK: Final = 0
 FAILED: Final = 1
@@ -71,4 +71,4 @@ def show(problem: Problem, *, as_json: bool) -> None:
         text = json.dumps({"error": message, "hint": problem.hint or None})
     else:
         text = f"procjobs: {message}" + (f"\n  hint: {problem.hint}" if problem.hint else "")
-    sys.stderr.write(text + "\n")
+    screen.remark(text)

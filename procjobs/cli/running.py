@@ -52,27 +52,28 @@ def _named_pool(name: str, directory: str | None) -> Pool:
 @parameters.call
 @parameters.target_pool("Run the job in this pool, not in a pool of its own; start the pool if necessary.")
 @parameters.job_options
+@parameters.raw_option
 @parameters.common
-def run(pool: str | None, directory: str | None, as_json: bool, **options: Any) -> int:
+def run(pool: str | None, is_raw: bool, directory: str | None, as_json: bool, **options: Any) -> int:
     """Run MODULE:FUNCTION as a job, show its progress, and print its result.
 
     The result goes to standard output, the output of the job to standard error. Exit code 1 if the job fails. Ctrl-C
     cancels the job: it gets SIGTERM and, after the grace period, SIGKILL. A second Ctrl-C kills it at once.
     """
     call = _Call(**options)
-    console = screen.standard_error()
+    console = screen.standard_error(is_raw=is_raw)
     with bars.progress_bars(console) as follow, output.passed_on(console) as redirected:
         with redirected() if pool is None else contextlib.nullcontext():
             target = Pool(workers=1, directory=directory) if pool is None else _named_pool(pool, directory)
         job: Job[Any] | None = None
         try:
             job = call.submit_to(target)
-            status = _wait(target, job, follow, write=partial(console.print, end="", markup=False))
+            status = _wait(target, job, follow, write=partial(screen.pass_on, console))
             target.shutdown(wait=True)  # after this all output of a private pool has been passed on
         except KeyboardInterrupt:
             _cancel(target, job, follow)
             return INTERRUPTED
-    return calls.show_outcome(job, status, pool or "private", as_json=as_json)
+    return calls.show_outcome(job, status, pool or "private", as_json=as_json, is_raw=is_raw)
 
 
 def _wait(pool: Pool, job: Job[Any], follow: bars.Follower, *, write: Any) -> JobStatus:

@@ -1,17 +1,26 @@
-"""Writes output: text or JSON, to a terminal or a pipe."""
+"""Writes output: text or JSON, to a terminal or a pipe.
+
+A terminal gets no control characters but those of rich: what jobs have put into a name, a message or their output is made
+visible. A pipe gets every text as it is.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from procjobs.cli import colours
 from procjobs.shared.records import JobStatus, PoolStats, WorkerInfo
+from procjobs.shared.visible import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TextIO
+
     from rich.console import Console
+    from rich.segment import Segment
     from rich.table import Table
 
 
@@ -23,36 +32,58 @@ def standard_output() -> Console:
     return _console(to_errors=False)
 
 
-def standard_error() -> Console:
-    """Return the console for everything except the answer: progress bars, the output of jobs."""
-    return _console(to_errors=True)
+def standard_error(*, is_raw: bool = False) -> Console:
+    """Return the console for everything except the answer: progress bars, the output of jobs (`is_raw`: as it is)."""
+    return _console(to_errors=True, is_raw=is_raw)
 
 
-def _console(*, to_errors: bool) -> Console:
+def _console(*, to_errors: bool, is_raw: bool = False) -> Console:
     from rich.console import Console
+    from rich.segment import Segment
     from rich.theme import Theme
 
     class PipedConsole(Console):
         def on_broken_pipe(self) -> None:
             raise  # noqa: PLE0704 - called while the error is handled; the base class would exit with 1
 
+        def render(self, *args: Any, **options: Any) -> Iterator[Segment]:
+            for text, style, control in super().render(*args, **options):
+                yield Segment(text if control or is_raw else visible(text), style, control)
+
     theme = Theme(colours.BARS)
     stream = sys.stderr if to_errors else sys.stdout
     if stream.isatty():
         return PipedConsole(stderr=to_errors, highlight=False, theme=theme)
+    is_raw = True
     return PipedConsole(stderr=to_errors, highlight=False, width=1000, force_terminal=False, color_system=None)
 
 
-def write(text: str = "") -> None:
+def pass_on(console: Console, text: str) -> None:
+    """Write the output of a job on a console, above its bars."""
+    from rich.segment import Segment, Segments
+
+    console.print(Segments([Segment(text)]), end="", soft_wrap=True)  # as plain text rich would drop some characters
+
+
+def write(text: str = "", *, is_raw: bool = False) -> None:
     """Write a line of the answer at once: a reader of the pipe may be waiting for it."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    writer(sys.stdout, is_raw=is_raw)(text + "\n")
 
 
-def remark(text: str) -> None:
+def remark(text: str, *, is_raw: bool = False) -> None:
     """Write a line that is not part of the answer."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    writer(sys.stderr, is_raw=is_raw)(text + "\n")
+
+
+def writer(stream: TextIO, *, is_raw: bool = False) -> Callable[[str], None]:
+    """Return a function that writes text to a stream at once. `is_raw` passes control characters to a terminal too."""
+    is_visible = stream.isatty() and not is_raw
+
+    def write_to_stream(text: str) -> None:
+        stream.write(visible(text) if is_visible else text)
+        stream.flush()
+
+    return write_to_stream
 
 
 def write_json(document: Any, *, is_line: bool = False) -> None:

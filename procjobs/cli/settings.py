@@ -18,7 +18,7 @@ from procjobs.settings.file import VARIABLE, SettingsFile, find_file, load_file
 from procjobs.settings.keys import SETTINGS
 from procjobs.settings.plan import Plan, host_names, is_unused, make_plan
 from procjobs.shared.config import check_pool_name
-from procjobs.shared.store_address import hide_password
+from procjobs.shared.passwords import hide
 
 _COLUMNS = ("SETTING", "VALUE", "FROM")
 
@@ -182,7 +182,7 @@ def _settings_documents(plan: Plan, *, show_all: bool = False) -> list[dict[str,
 
 
 def _shown(value: Any) -> Any:
-    return hide_password(value) if isinstance(value, str) else value
+    return hide(value) if isinstance(value, str) else value
 
 
 def _write_settings(plan: Plan, *, show_all: bool = False, path: str | None = None) -> None:

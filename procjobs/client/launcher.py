@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from procjobs.clock import monotonic, sleep
 from procjobs.errors import SupervisorError
-from procjobs.host import cpus, observe, payload, process, rundir
+from procjobs.host import cpus, observe, ownership, payload, process, rundir, signature
 from procjobs.host.descriptors import Descriptor
 from procjobs.shared.config import PoolSettings
 from procjobs.store import started_attempts
@@ -90,22 +90,47 @@ def become_supervisor(directory: rundir.RunDir, settings: PoolSettings, key: str
 
 
 def try_connect(directory: rundir.RunDir) -> socket.socket | None:
-    """Return a socket connected to the pool's supervisor, None if none listens."""
+    """Return a socket connected to the pool's supervisor, None if none listens.
+
+    Raise SupervisorError, before anything is sent or read, if another user may be behind the directory or the socket.
+    """
+    check_place(directory)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(directory.socket)
+        ownership.check_peer(sock)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         sock.close()
         return None
     except OSError as error:
         sock.close()
-        raise SupervisorError(f"the socket {directory.socket} cannot be used: {error}") from error
+        raise SupervisorError(f"the socket {directory.socket} cannot be used: {error.strerror or error}") from error
     return sock
 
 
+def check_place(directory: rundir.RunDir) -> None:
+    """Raise SupervisorError if another user may have put the pool's directory there, or may put another in its place.
+
+    For each connection anew: whoever may rename a directory does so while nobody looks.
+    """
+    for path in (directory.base, directory.path):
+        try:
+            ownership.check_private_directory(path)
+        except ownership.UntrustedError as error:
+            raise SupervisorError(
+                f"pool {directory.name!r} is not connected to, because another user may be behind it: {path}: {error}. "
+                "Set XDG_RUNTIME_DIR or Pool(directory=...) to a directory that nobody else can write or rename"
+            ) from error
+        except OSError:  # it is not there, or is no directory: the caller finds that out
+            return
+
+
 def _try_lock(directory: rundir.RunDir) -> Descriptor | None:
+    check_place(directory)
     try:
         return rundir.try_lock(directory.lock)
+    except signature.ForeignFileError as error:
+        raise SupervisorError(f"pool {directory.name!r} cannot be in {directory.base}: {error}") from None
     except OSError as error:
         raise SupervisorError(f"the lock {directory.lock} cannot be used: {error}") from error
 

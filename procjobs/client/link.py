@@ -21,7 +21,7 @@ from procjobs.clock import monotonic
 from procjobs.errors import ConfigurationError, PoolClosed, PoolDegraded, SettingsDiffer, SupervisorLost
 from procjobs.host import payload, process
 from procjobs.shared.config import PoolSettings
-from procjobs.shared.store_address import hide_password
+from procjobs.shared.passwords import hide
 from procjobs.shared.table.post_mortem import PostMortemTable
 
 if TYPE_CHECKING:
@@ -195,8 +195,10 @@ class PoolLink(Link):
         there = PoolSettings.from_json(running)
         different = there.differences(self.plan.asked_of(there))
         if different:
-            text = ", ".join(f"{n}={theirs!r} ({self._here(n)}{asked!r})" for n, (theirs, asked) in different.items())
-            message = f"pool {self.name!r} is running with other settings, which hold: {hide_password(text)}"
+            text = ", ".join(
+                f"{n}={_show(theirs)} ({self._here(n)}{_show(asked)})" for n, (theirs, asked) in different.items()
+            )
+            message = f"pool {self.name!r} is running with other settings, which hold: {text}"
             if self.plan.client.strict:
                 self.leave()
                 raise ConfigurationError(message)
@@ -283,6 +285,10 @@ class PoolLink(Link):
                 connection.close_inherited()
         self._retired = []
         self.connection = None
+
+
+def _show(value: object) -> str:
+    return repr(hide(value) if isinstance(value, str) else value)
 
 
 def _nothing() -> None:

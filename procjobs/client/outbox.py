@@ -34,7 +34,8 @@ from procjobs.clock import wall
 from procjobs.errors import ConfigurationError, PayloadError, ProcjobsError, StoreUnavailable, SupervisorLost
 from procjobs.host import payload
 from procjobs.shared.ids import new_id
-from procjobs.shared.store_address import hide_password, split_options, sqlite_path
+from procjobs.shared.passwords import hide
+from procjobs.shared.store_address import split_options, sqlite_path
 from procjobs.shared.wire import U32
 from procjobs.store.database import explain
 from procjobs.store.journal import read_whole
@@ -163,9 +164,9 @@ def _check_database(label: str, store: str | None, session: Session) -> None:
         own = make_url(split_options(store)[0])
         is_same = url.get_backend_name() == own.get_backend_name() and url.database == own.database
     if not is_same:
-        shown = url.render_as_string(hide_password=True)
+        shown = hide(url.render_as_string(hide_password=False))
         raise ConfigurationError(
-            f"the session is one of {shown}, and the store of {label} is {hide_password(store)}: submit_on_commit needs "
+            f"the session is one of {shown}, and the store of {label} is {hide(store)}: submit_on_commit needs "
             "them to be the same database, so that one commit makes both"
         )
 

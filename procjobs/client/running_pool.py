@@ -90,6 +90,7 @@ class RunningLink(Link):
 
 
 def _wait_for_table(directory: RunDir) -> PostMortemTable:
+    launcher.check_place(directory)
     deadline = monotonic() + _APPEAR_TIMEOUT
     while True:
         try:

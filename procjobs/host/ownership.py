@@ -9,43 +9,62 @@ import errno
 import grp
 import os
 import pwd
+import socket
 import stat
+import struct
 from collections.abc import Iterator
 from typing import Final
 
 _MAX_LINKS: Final = 40  # as the kernel: path_resolution(7)
+_PEER: Final = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
+
+
+class UntrustedError(OSError):
+    """Another user owns it, or may put something else in its place."""
 
 
 def check_private_directory(path: str) -> None:
-    """Raise OSError unless the path is a directory of this user that nobody else may write, rename or replace."""
+    """Raise OSError unless the path is a directory of this user that nobody else may write, rename or replace.
+
+    The error is an UntrustedError where another user is the reason.
+    """
     check_way(os.path.dirname(path))
     info = os.lstat(path)
     if not stat.S_ISDIR(info.st_mode):
         raise OSError("it is not a directory")
     if info.st_uid != os.geteuid():
-        raise OSError(f"it belongs to user {info.st_uid}, not to {os.geteuid()}")
+        raise UntrustedError(f"it belongs to user {info.st_uid}, not to {os.geteuid()}")
     if _is_open_to_others(info):
         advice = "take a directory of your own in it" if info.st_mode & stat.S_ISVTX else "chmod go-w, if it is yours alone"
-        raise OSError(f"other users may write to it (mode {stat.S_IMODE(info.st_mode):o}): {advice}")
+        raise UntrustedError(f"other users may write to it (mode {stat.S_IMODE(info.st_mode):o}): {advice}")
 
 
 def check_way(path: str) -> None:
-    """Raise OSError if another user may rename or replace a directory or a symbolic link on the way to this one."""
+    """Raise UntrustedError if another user may rename or replace a directory or a symbolic link on the way to this one."""
     for step in _steps(path):
         info = os.lstat(step)
         if info.st_uid not in _trusted():
-            raise OSError(f"{step}, on the way to it, belongs to user {info.st_uid}, who may replace it")
+            raise UntrustedError(f"{step}, on the way to it, belongs to user {info.st_uid}, who may replace it")
         if stat.S_ISDIR(info.st_mode) and not info.st_mode & stat.S_ISVTX and _is_open_to_others(info):
-            raise OSError(
+            raise UntrustedError(
                 f"other users may replace it: {step} has mode {stat.S_IMODE(info.st_mode):o} (chmod go-w or chmod +t)"
             )
 
 
-def check_owner(fd: int, path: str) -> None:
-    """Raise PermissionError if an open file belongs to another user."""
-    owner = os.fstat(fd).st_uid
-    if owner != os.geteuid():
-        raise PermissionError(errno.EPERM, f"it belongs to user {owner}, not to {os.geteuid()}", path)
+def check_peer(sock: socket.socket) -> None:
+    """Raise UntrustedError unless the process at the other end of a Unix socket is of this user.
+
+    For a client that is the process that listens, as it was at its listen(2).
+    """
+    uid = peer_uid(sock)
+    if uid != os.geteuid():
+        raise UntrustedError(errno.EPERM, f"the process that listens there is of user {uid}, not of {os.geteuid()}")
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Return the effective user of the process at the other end of a Unix socket."""
+    _, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(uid)
 
 
 def _trusted() -> set[int]:

@@ -3,6 +3,7 @@
     BASE/NAME.lock    held (flock) by the supervisor as long as it lives, and before that by the client that starts it
     BASE/NAME.begun   the attempts that a killed supervisor's workers had begun, until the pool's store has counted them
     BASE/NAME/        mode 0700
+        .procjobs     the signature: procjobs has made the directory, and may remove it with everything in it
         socket        where clients connect
         table         the shared table
         log           messages of the pool, and the output of its jobs
@@ -12,6 +13,8 @@
 
 BASE is the first that exists or can be made of $XDG_RUNTIME_DIR/procjobs, /dev/shm/procjobs-UID and
 TMPDIR/procjobs-UID. The holder of the lock may remove all files of an earlier owner: that one is dead.
+Nothing is removed that procjobs has not signed (procjobs.host.signature): a BASE that is given may have files of others,
+with the names of pools. A BASE that procjobs has made is signed too, and goes with its last pool.
 A BASE that is given may be readable by others, as /run/NAME of a service is; nobody else may write to it or rename it.
 """
 
@@ -21,13 +24,13 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from procjobs.errors import ConfigurationError, SupervisorError
-from procjobs.host import ownership
+from procjobs.host import ownership, signature
 from procjobs.host.descriptors import Descriptor, open_descriptor
+from procjobs.host.signature import ForeignFileError
 
 SOCKET: Final = "socket"
 TABLE: Final = "table"
@@ -75,26 +78,37 @@ class RunDir(NamedTuple):
         return f"{self.path}/{LOG}"
 
 
+def _runtime_directory() -> str:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{runtime}/procjobs" if runtime else ""
+
+
 def _candidates() -> list[str]:
     import tempfile
 
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    named = [f"{runtime}/procjobs"] if runtime else []
+    runtime = _runtime_directory()
     parents = [p for p in ("/dev/shm", tempfile.gettempdir()) if os.path.isdir(p)]  # noqa: S108 - checked by _claim
-    return named + [f"{parent}/procjobs-{os.geteuid()}" for parent in parents]
+    return [runtime] * bool(runtime) + [f"{parent}/procjobs-{os.geteuid()}" for parent in parents]
 
 
 def find_base(explicit: str | None = None) -> str:
     """Return the directory that holds the pools' directories, made if need be.
 
-    Raise SupervisorError when none can be used, and say why for each.
+    Raise SupervisorError when none can be used, and say why for each. An XDG_RUNTIME_DIR in which another user may have a
+    hand is an error too: the pool that is meant is not in any other directory.
     """
+    runtime = _runtime_directory()
     reasons = []
     for path in [os.path.abspath(explicit)] if explicit else _candidates():
         try:
             _claim(path)
         except OSError as error:
             reasons.append(f"{path}: {error.strerror or error}")
+            if isinstance(error, ownership.UntrustedError) and not explicit and path == runtime:
+                raise SupervisorError(
+                    f"XDG_RUNTIME_DIR cannot be used: {reasons[-1]}. `su -` and `sudo -i` set the one of the new user; "
+                    "or unset it, or set it to a directory of yours"
+                ) from error
         else:
             return path
     raise SupervisorError(
@@ -107,25 +121,27 @@ def existing_bases(explicit: str | None = None) -> list[str]:
     """Return the directories of this user that may have pools, the one for new pools first; makes none.
 
     Often a service has no $XDG_RUNTIME_DIR and its administrator's shell has one: pools are in several directories.
+    Raise SupervisorError for an explicit directory in which another user may have a hand; others of that kind are left out.
     """
     usual = f"/run/user/{os.geteuid()}/procjobs"
     candidates = [os.path.abspath(explicit)] if explicit else [*_candidates(), usual]
-    return [path for path in dict.fromkeys(candidates) if _is_own(path)]
-
-
-def _is_own(path: str) -> bool:
-    try:
-        ownership.check_private_directory(path)
-    except OSError:
-        return False
-    return True
+    found = []
+    for path in dict.fromkeys(candidates):
+        try:
+            ownership.check_private_directory(path)
+        except OSError as error:
+            if explicit and isinstance(error, ownership.UntrustedError):
+                raise SupervisorError(f"{path} is not read: {error.strerror or error}") from error
+        else:
+            found.append(path)
+    return found
 
 
 def list_pools(base: str) -> list[RunDir]:
     """Return the pools in a base directory, by name: those that run, and those whose supervisor was killed."""
     with contextlib.suppress(FileNotFoundError):
         names = sorted(entry.removesuffix(".lock") for entry in os.listdir(base) if entry.endswith(".lock"))
-        return [RunDir(base, name) for name in names]
+        return [pool for pool in (RunDir(base, name) for name in names) if signature.is_signed_file(pool.lock)]
     return []
 
 
@@ -149,6 +165,7 @@ def _claim(path: str) -> None:
     ownership.check_way(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
+        signature.sign_directory(path)
     ownership.check_private_directory(path)
     if not os.access(path, os.W_OK | os.X_OK):
         raise OSError("it cannot be written")
@@ -164,13 +181,18 @@ def check_socket_path(rundir: RunDir) -> None:
 
 
 def try_lock(path: str) -> Descriptor | None:
-    """Return the open file that holds the pool's lock until it is closed, None if another holds it. Does not block."""
+    """Return the open file that holds the pool's lock until it is closed, None if another holds it. Does not block.
+
+    Raise ForeignFileError where there are files or directories with the pool's name that procjobs did not make.
+    """
     for _ in range(_LOCK_TRIES):
         try:
-            file = open_descriptor(os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except FileNotFoundError:  # the last pool to end has just removed the empty base
-            _claim(os.path.dirname(path))
+            file = open_descriptor(os.open, path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            _make_lock(path)
             continue
+        if not signature.is_signed(file.fileno()):
+            raise _foreign(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -181,6 +203,27 @@ def try_lock(path: str) -> Descriptor | None:
     raise FileNotFoundError(errno.ENOENT, "no file can be made there, though its directory is there", path)
 
 
+def _make_lock(path: str) -> None:
+    """Make the lock's file, if nobody else is quicker, and its directory if the last pool to end has just removed it."""
+    directory = path.removesuffix(".lock")
+    if os.path.lexists(directory) and not signature.is_signed_directory(directory):
+        raise _foreign(directory)
+    try:
+        signature.make_signed_file(path)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _claim(os.path.dirname(path))
+
+
+def _foreign(path: str) -> ForeignFileError:
+    kind = "a link" if os.path.islink(path) else "a directory" if os.path.isdir(path) else "a file"
+    return ForeignFileError(
+        f"{path} is {kind} that procjobs did not make, and does not touch: give the pool another name or directory=, or "
+        "remove it if nobody needs it"
+    )
+
+
 def _is_still(fd: int, path: str) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(fd), os.stat(path))
@@ -188,11 +231,21 @@ def _is_still(fd: int, path: str) -> bool:
 
 
 def make_fresh(rundir: RunDir) -> None:
-    """Remove the files of a dead owner and make the directory anew. Only for the holder of the lock."""
-    if os.path.islink(rundir.path) or os.path.isfile(rundir.path):
-        os.unlink(rundir.path)
-    shutil.rmtree(rundir.path, ignore_errors=True)
+    """Remove the files of a dead owner and make the directory anew. Only for the holder of the lock.
+
+    Raise ForeignFileError if there is anything with the directory's name that procjobs did not make.
+    """
+    if not _remove_directory(rundir):
+        raise _foreign(rundir.path)
     os.mkdir(rundir.path, 0o700)
+    signature.sign_directory(rundir.path)
+
+
+def _remove_directory(rundir: RunDir) -> bool:
+    """Remove the pool's directory, if it is ours; return whether it is gone. Only for the holder of the lock."""
+    with contextlib.suppress(OSError):  # empty and not signed: its owner was killed when it had just made it
+        os.rmdir(rundir.path)
+    return signature.remove_signed_directory(rundir.path)
 
 
 def write_mark(rundir: RunDir, mark: str) -> None:
@@ -203,6 +256,8 @@ def write_mark(rundir: RunDir, mark: str) -> None:
 
 def read_mark(rundir: RunDir) -> str | None:
     """Return the mark that a dead owner has left, None if there is none."""
+    if not signature.is_signed_directory(rundir.path):
+        return None
     try:
         with open(f"{rundir.path}/{MARK}") as file:
             return file.read(64) or None
@@ -230,13 +285,12 @@ def remove_own(rundir: RunDir, lock: int) -> None:
 
 
 def remove(rundir: RunDir) -> None:
-    """Remove everything of the pool, the lock file last. Only for the holder of the lock."""
-    shutil.rmtree(rundir.path, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-        os.unlink(rundir.lock)
-    if os.path.basename(rundir.base).startswith("procjobs"):  # one of ours, not a directory that the user gave
-        with contextlib.suppress(OSError):  # there are other pools
-            os.rmdir(rundir.base)
+    """Remove everything of the pool that procjobs has made, the lock file last. Only for the holder of the lock."""
+    _remove_directory(rundir)
+    if signature.is_signed_file(rundir.lock):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(rundir.lock)
+    signature.remove_if_empty(rundir.base)
 
 
 def sweep_stale(base: str, end_processes: Callable[[str], None], keep: Callable[[RunDir], None]) -> None:
@@ -244,15 +298,14 @@ def sweep_stale(base: str, end_processes: Callable[[str], None], keep: Callable[
 
     `end_processes(mark)` is called for pools that left a mark, `keep(rundir)` before anything is removed.
     """
-    for entry in os.listdir(base):
-        if entry.endswith(".lock"):
-            rundir = RunDir(base, entry.removesuffix(".lock"))
-            with contextlib.suppress(OSError):
-                lock = try_lock(rundir.lock)
-                if lock is not None:
-                    mark = read_mark(rundir)
-                    if mark is not None:
-                        end_processes(mark)
-                    keep(rundir)
-                    remove(rundir)
-                    lock.close()
+    signature.sweep_parts(base)
+    for rundir in list_pools(base):
+        with contextlib.suppress(OSError):
+            lock = try_lock(rundir.lock)
+            if lock is not None:
+                mark = read_mark(rundir)
+                if mark is not None:
+                    end_processes(mark)
+                keep(rundir)
+                remove(rundir)
+                lock.close()

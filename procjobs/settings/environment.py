@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from procjobs.errors import ConfigurationError
 from procjobs.settings.keys import SETTINGS, check_written, parse_setting
+from procjobs.shared.passwords import hide
 
 PREFIX: Final = "PROCJOBS_"
 _GENERAL: Final = {name.upper(): name for name in SETTINGS}
@@ -27,6 +28,9 @@ class Variable(NamedTuple):
     variable: str
     setting: str
     value: Any
+
+    def __repr__(self) -> str:
+        return f"Variable({self.variable})"  # the value of a store may have a password
 
 
 def read_variables(pool: str | None, environment: Mapping[str, str]) -> dict[str, Variable]:
@@ -55,7 +59,7 @@ def _value(variable: str, name: str, text: str) -> Any:
     try:
         return check_written(name, parse_setting(name, text))
     except ConfigurationError as error:
-        raise ConfigurationError(f"environment variable {variable}={text}: {error}") from None
+        raise ConfigurationError(f"environment variable {variable}={hide(text)}: {error}") from None
 
 
 def _refuse_misspelt(rest: str, pool: str | None) -> None:

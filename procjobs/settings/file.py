@@ -49,6 +49,9 @@ class Table(NamedTuple):
     host: str | None
     values: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"Table({self.header})"  # the value of a store may have a password
+
 
 class SettingsFile(NamedTuple):
     """The contents of a file, and its problems, in sentences."""

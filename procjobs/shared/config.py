@@ -223,7 +223,7 @@ class PoolSettings:
     linger: float = 10.0
     worker_idle: float = 10.0
     start_timeout: float = 120.0
-    store: str | bool | None = None
+    store: str | bool | None = field(default=None, repr=False)  # it may have a password
     history_ttl: float = 30 * 86_400.0
     history_limit: int = 1_000_000
     threads: Threads = "auto"
@@ -239,7 +239,9 @@ class PoolSettings:
         if self.max_jobs_per_worker is not None:
             check_count("max_jobs_per_worker", self.max_jobs_per_worker, minimum=1)
         if not isinstance(self.store, str | bool | None):
-            raise ConfigurationError(f"store={self.store!r}: expected a URL such as 'sqlite:///jobs.db', True, or None")
+            raise ConfigurationError(  # without the value, which may be a URL in some other form
+                f"store=<{type(self.store).__name__}>: expected a URL such as 'sqlite:///jobs.db', True, or None"
+            )
         check_count("history_limit", self.history_limit, minimum=0)
         check_count("nice", self.nice, minimum=0, maximum=19)
         check_count("max_queued", self.max_queued, minimum=1, maximum=16_000_000)

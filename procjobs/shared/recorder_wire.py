@@ -105,6 +105,9 @@ class Open(NamedTuple):
     known_jobs: list[bytes]
     started_attempts: dict[str, int]
 
+    def __repr__(self) -> str:
+        return f"Open(pool={self.pool!r}, owner={self.owner!r}, epoch={self.epoch})"  # the URL may have a password
+
 
 class Kind(NamedTuple):
     """The meaning of kind `number` in later events. It has the number of the next event."""

@@ -10,11 +10,13 @@ from urllib.parse import parse_qsl, urlencode
 
 from procjobs.errors import ConfigurationError
 from procjobs.shared.config import suggest
+from procjobs.shared.passwords import hide
 
 _OPTIONS: Final = {"procjobs_synchronous", "procjobs_host"}
 _SYNCHRONOUS: Final = {"normal", "full"}
 _SQLITE: Final = "sqlite:///"
-_PASSWORD: Final = re.compile(r"(://[^:/@]*):[^@/]*@")
+_USERINFO: Final = r"[\w+]+://(?:[^:/]*(?::[^@]*)?@)?"
+"""The beginning of a URL as SQLAlchemy reads it: a password may have a question mark."""
 
 
 def resolve(store: object, pool: str | None) -> str | None:
@@ -31,16 +33,19 @@ def resolve(store: object, pool: str | None) -> str | None:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         return f"{_SQLITE}{directory}/{pool}.db"
     if not isinstance(store, str):
-        raise ConfigurationError(f"store={store!r}: expected a URL such as 'sqlite:///jobs.db', True, or None")
-    base, _, query = store.partition("?")
+        raise ConfigurationError(  # without the value, which may be a URL in some other form
+            f"store=<{type(store).__name__}>: expected a URL such as 'sqlite:///jobs.db', True, or None"
+        )
+    base, query = _split_query(store)
     _check_options(query, is_sqlite=base.startswith("sqlite:"))
     if base.startswith("sqlite:"):
         path = base.removeprefix(_SQLITE)
         if path == base or path in {"", ":memory:"}:
-            raise ConfigurationError(f"store={store!r}: expected 'sqlite:///' and the path of a file, which is to last")
+            shown = hide(store)
+            raise ConfigurationError(f"store={shown!r}: expected 'sqlite:///' and the path of a file, which is to last")
         return _SQLITE + os.path.abspath(path) + (f"?{query}" if query else "")
     if not base.startswith(("postgresql://", "postgresql+")):
-        raise ConfigurationError(f"store={hide_password(store)!r}: expected sqlite:///... or postgresql+psycopg://...")
+        raise ConfigurationError(f"store={hide(store)!r}: expected sqlite:///... or postgresql+psycopg://...")
     return store
 
 
@@ -56,7 +61,7 @@ def _check_options(query: str, *, is_sqlite: bool) -> None:
 
 def split_options(url: str) -> tuple[str, dict[str, str]]:
     """Return the URL as the driver of the database takes it, and the options that are procjobs' own."""
-    base, _, query = url.partition("?")
+    base, query = _split_query(url)
     pairs = parse_qsl(query, keep_blank_values=True)
     others = urlencode([(name, value) for name, value in pairs if name not in _OPTIONS])
     return base + (f"?{others}" if others else ""), {name: value for name, value in pairs if name in _OPTIONS}
@@ -64,13 +69,14 @@ def split_options(url: str) -> tuple[str, dict[str, str]]:
 
 def sqlite_path(url: str) -> str | None:
     """Return the path of an SQLite store, None for a store of another kind."""
-    base = url.partition("?")[0]
+    base, _ = _split_query(url)
     return base.removeprefix(_SQLITE) if base.startswith(_SQLITE) else None
 
 
-def hide_password(url: str) -> str:
-    """Return a URL that may be shown and logged."""
-    return _PASSWORD.sub(r"\1:***@", url)
+def _split_query(url: str) -> tuple[str, str]:
+    userinfo = re.match(_USERINFO, url)
+    begin = url.find("?", userinfo.end() if userinfo is not None else 0)
+    return (url, "") if begin < 0 else (url[:begin], url[begin + 1 :])
 
 
 def _state_directory() -> str:

@@ -6,6 +6,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from procjobs.errors import ConfigurationError
+from procjobs.shared.passwords import hide
 
 _KNOWN = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
 _SQLITE_IN_MEMORY = frozenset({None, "", ":memory:"})
@@ -31,8 +32,8 @@ def check_url(text: str | URL) -> URL:
 
 
 def show(url: URL) -> str:
-    """Return the URL without its password."""
-    return url.render_as_string(hide_password=True)
+    """Return the URL without its passwords."""
+    return hide(url.render_as_string(hide_password=False))
 
 
 def has_sync_driver(url: URL) -> bool:

@@ -12,7 +12,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from procjobs.errors import StoreUnavailable
-from procjobs.shared.store_address import hide_password, split_options, sqlite_path
+from procjobs.shared.passwords import hide, hide_in
+from procjobs.shared.store_address import split_options, sqlite_path
 from procjobs.shared.wire import limit_text
 
 SLICE: Final = 500
@@ -34,11 +35,16 @@ _SOCKET: Final = {
 """Settings of libpq: a server that went away without a word is noticed within some ten seconds."""
 
 
-def explain(error: Exception) -> str:
-    """Return an error of a database as one line, in the words of its driver."""
+def explain(error: Exception, url: str = "") -> str:
+    """Return an error of a database as one line, in the words of its driver, without the passwords of its URL."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    text = " ".join(clean(str(cause)).split())
+    text = " ".join(hide_in(clean(str(cause)), url).split())
     return limit_text(text if isinstance(error, StoreUnavailable) else f"{type(cause).__name__}: {text}", 1000)
+
+
+def may_be_shown(error: Exception, url: str) -> Exception | None:
+    """Return an error as the cause of one of ours, None if its text has a password: a traceback would show it."""
+    return error if hide_in(str(error), url) == str(error) else None
 
 
 def clean(text: str) -> str:
@@ -60,11 +66,11 @@ def open_engine(url: str, *, read_only: bool = False) -> Engine:
         if path is None:
             return _postgresql_engine(plain, read_only=read_only)
         return _sqlite_engine(path, options.get("procjobs_synchronous", "normal"), read_only=read_only)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+    except (ArgumentError, NoSuchModuleError, ImportError, ValueError, TypeError) as error:
         raise StoreUnavailable(
-            f"the store {hide_password(url)} cannot be opened: {error}. Is its driver installed, such as psycopg for "
-            "postgresql+psycopg://?"
-        ) from error
+            f"the store {hide(url)} cannot be opened: {explain(error, url)}. Is its driver installed, such as psycopg for "
+            "postgresql+psycopg://? In a password, @ is written as %40, / as %2F, and ? as %3F."
+        ) from may_be_shown(error, url)
 
 
 def _sqlite_engine(path: str, synchronous: str, *, read_only: bool) -> Engine:

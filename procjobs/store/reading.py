@@ -14,9 +14,9 @@ from sqlalchemy import inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from procjobs.errors import StoreUnavailable, UnknownJob
+from procjobs.shared.passwords import hide
 from procjobs.shared.records import JobRecord, JobStatus, Run
-from procjobs.shared.store_address import hide_password
-from procjobs.store.database import explain, open_engine, slices
+from procjobs.store.database import explain, may_be_shown, open_engine, slices
 from procjobs.store.schema import attempts, jobs
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def _reading(url: str) -> Iterator[Connection]:
         with open_engine(url, read_only=True).connect() as connection:
             yield connection
     except SQLAlchemyError as error:
-        why = "no pool has used it yet: it has no tables of procjobs" if _is_unused(url) else explain(error)
-        raise StoreUnavailable(f"the store {hide_password(url)} cannot be read: {why}") from error
+        why = "no pool has used it yet: it has no tables of procjobs" if _is_unused(url) else explain(error, url)
+        raise StoreUnavailable(f"the store {hide(url)} cannot be read: {why}") from may_be_shown(error, url)
 
 
 def _is_unused(url: str) -> bool:

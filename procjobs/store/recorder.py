@@ -201,7 +201,7 @@ class Recorder:
                 self._sweeps_at = now  # events that have arrived are written in between
         except _UNAVAILABLE as error:
             self._disconnect()
-            self._report(explain(error))
+            self._report(explain(error, self._settings.url))
 
     def _send_lease(self, lease: float | None) -> None:
         if lease is not None:
@@ -221,7 +221,7 @@ class Recorder:
             except _UNAVAILABLE as error:
                 self._disconnect()
                 self._claim.note_failure(error)
-                self._report(explain(error))
+                self._report(explain(error, self._settings.url))
                 if self._is_to_give_up(pause):
                     return False
                 pause = min(pause * 2, _MAX_PAUSE)

@@ -10,9 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from typing import Final
 
 from procjobs.host.rundir import PRIVATE_PREFIX, RunDir
+from procjobs.host.signature import ForeignFileError
 from procjobs.shared.table.post_mortem import PostMortemTable
+
+_KEY: Final = "attempts begun under a killed supervisor of procjobs"
+"""It says in the file what the file is; one without it is not ours."""
 
 
 class StartedAttempts:
@@ -26,7 +31,8 @@ class StartedAttempts:
         """Drop them and the file: the store has counted them."""
         self.attempts = {}
         with contextlib.suppress(OSError):
-            os.unlink(self._path)
+            if _read_own(self._path) is not None:
+                os.unlink(self._path)
 
 
 def read(directory: RunDir) -> dict[str, int]:
@@ -63,15 +69,22 @@ def keep(directory: RunDir) -> None:
 
 
 def _read(path: str) -> dict[str, int]:
+    return _read_own(path) or {}
+
+
+def _read_own(path: str) -> dict[str, int] | None:
+    """Return the attempts in a file; None if there is no file that was made here."""
     try:
         with open(path) as file:
             found = json.load(file)
-        return {str(job_id): int(attempt) for job_id, attempt in found.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}
+        return {str(job_id): int(attempt) for job_id, attempt in found[_KEY].items()}
+    except (OSError, ValueError, AttributeError, TypeError, LookupError):
+        return None
 
 
 def _write(path: str, attempts: dict[str, int]) -> None:
+    if os.path.lexists(path) and _read_own(path) is None:
+        raise ForeignFileError(f"{path} is a file that procjobs did not make: give the pool another name, or remove it")
     with open(f"{path}.new", "w") as file:
-        json.dump(attempts, file)
+        json.dump({_KEY: attempts}, file)
     os.replace(f"{path}.new", path)

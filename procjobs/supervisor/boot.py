@@ -17,6 +17,7 @@ import json
 import os
 import socket
 import traceback
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from procjobs.host import process, rundir
 from procjobs.host.loop import Loop
 from procjobs.host.notify import notify_manager
 from procjobs.shared.config import PoolSettings
+from procjobs.shared.visible import visible
 from procjobs.store import started_attempts
 from procjobs.supervisor.composition import Ground, compose
 from procjobs.supervisor.log import Log
@@ -110,8 +112,14 @@ def _lay_ground(directory: rundir.RunDir, boot: dict[str, Any]) -> Ground:
     in_foreground, owner_pid = bool(boot.get("code")), boot["owner_pid"]
     loop = Loop(signals=SIGNALS)
     console = Console(loop) if in_foreground or owner_pid is not None else None
-    log = Log(directory.log, echo=partial(console.write, 2) if console is not None and in_foreground else None)
+    log = Log(directory.log, echo=_echo(console) if console is not None and in_foreground else None)
     return Ground(loop, directory, settings, log, console, owner_pid, in_foreground)
+
+
+def _echo(console: Console) -> Callable[[bytes], None]:
+    """Return how the log goes to standard error: without the control characters of jobs, if that is a terminal."""
+    write = partial(console.write, 2)
+    return (lambda lines: write(visible(lines.decode(errors="replace")).encode())) if os.isatty(2) else write
 
 
 def _bind(path: str) -> socket.socket:

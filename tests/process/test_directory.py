@@ -13,6 +13,7 @@ import tempfile
 import pytest
 
 import procjobs
+from procjobs.client.running_pool import find_pools
 from tests.process import jobs
 
 from ..conftest import wait_until
@@ -244,13 +245,82 @@ def test_directory_that_a_service_manager_has_made_keeps_its_mode_and_the_pool_i
     assert "755" == f"{os.stat(base).st_mode & 0o777:o}"
 
 
-def test_directory_that_is_there_before_the_pool_is_replaced(base):
-    os.mkdir(base + "/d")
-    for name in ("socket", "table", "log"):
-        os.mkdir(f"{base}/d/{name}")
+def test_nothing_of_others_in_the_directory_is_touched(base):
+    """As where `directory=` is a project's: what ends in .lock is no pool, and a killed pool is swept up all the same."""
+    for name in ("poetry.lock", ".lock", "empty.lock"):
+        with open(f"{base}/{name}", "w") as file:
+            file.write("" if name == "empty.lock" else "[[package]]\n")
+    for name in ("poetry", "empty"):
+        os.mkdir(f"{base}/{name}")
+        with open(f"{base}/{name}/module.py", "w"):
+            pass
+    before = tree(base)
+    killed = procjobs.Pool("killed", directory=base, workers=1, linger=60)
+    os.kill(killed.stats().supervisor_pid, signal.SIGKILL)
     with procjobs.Pool("d", directory=base, workers=1) as pool:
         assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+        assert ["d"] == [place.name for place in find_pools(base)]
         pool.stop()
-    assert [] == left(base)
+    killed.shutdown()
+    assert before == tree(base)
+
+
+def tree(base):
+    return sorted(os.path.join(place, name) for place, folders, files in os.walk(base) for name in folders + files)
+
+
+def with_file(path):
+    os.mkdir(path)
+    with open(path + "/precious", "w") as file:
+        file.write("thesis")
+
+
+def with_copied_signature(path):
+    with_file(path)
+    os.symlink("mine", path + "/.procjobs")
+
+
+FOREIGN = {
+    "a directory with files": ("d", with_file), "an empty directory": ("d", os.mkdir),
+    "one with another .procjobs": ("d", with_copied_signature), "a file": ("d", lambda path: open(path, "w").close()),
+    "a link": ("d", lambda path: os.symlink("/none", path)),
+    "a lock file": ("d.lock", lambda path: open(path, "w").close()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_directory_of_the_pools_name_is_refused_in_words(base, kind):
+    name, make = FOREIGN[kind]
+    make(f"{base}/{name}")
+    before = tree(base)
+    with pytest.raises(procjobs.SupervisorError) as caught:
+        procjobs.Pool("d", directory=base, workers=1)
+    assert f"pool 'd' cannot be in {base}: {base}/{name} is a" in str(caught.value)
+    assert "that procjobs did not make, and does not touch: give the pool another name" in str(caught.value)
+    assert before == tree(base)
+    assert [] == find_pools(base)
+
+
+def test_directory_that_lost_its_signature_is_left_by_its_pool_and_refused_to_the_next(base):
+    pool = procjobs.Pool("d", directory=base, workers=1)
+    os.unlink(base + "/d/.procjobs")
+    assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+    pool.stop()
+    assert ["d"] == left(base)
+    with pytest.raises(procjobs.SupervisorError, match="/d is a directory that procjobs did not make"):
+        procjobs.Pool("d", directory=base, workers=1)
+
+
+@pytest.mark.parametrize("name", ["procjobs", "procjobs-me", "other"])
+def test_base_goes_with_the_last_pool_if_procjobs_has_made_it(base, name):
+    theirs, ours = f"{base}/theirs/{name}", f"{base}/ours/{name}"
+    os.makedirs(theirs, mode=0o700)
+    os.mkdir(base + "/ours", mode=0o700)
+    for directory in (theirs, ours):
+        with procjobs.Pool("d", directory=directory, workers=1) as pool:
+            assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+            pool.stop()
+    assert (True, False) == (os.path.isdir(theirs), os.path.isdir(ours))
+    assert [] == os.listdir(theirs)
 
 

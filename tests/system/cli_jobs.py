@@ -62,3 +62,21 @@ def hang_stubbornly(begun):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     touch(begun)
     time.sleep(600)  # job
+
+
+EVIL = "\x1b]0;title\x07\x1b[2J\x9b31m\u202eevil"
+
+
+class Evil(Exception):
+    """An error of a job that takes aim at the terminal of its reader."""
+
+
+def attack(path=None, how="return"):
+    """Put control characters into everything that is shown of a job; how it ends is chosen."""
+    procjobs.progress(1, 4, EVIL)
+    print(EVIL, flush=True)
+    while path is not None and not os.path.exists(path):
+        time.sleep(0.005)  # job
+    if how == "raise":
+        raise Evil(EVIL)
+    return EVIL

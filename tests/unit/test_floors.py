@@ -47,7 +47,7 @@ OWNERS = {
     r"import psutil": {"host/observe.py"},
     r"import termios|import tty": {"cli/keyboard.py"},
     r"(from|import) (sqlalchemy|sqlite3|psycopg)\b": {
-        "store/", "sql/", "client/outbox.py", "client/submitter.py", "compat/"
+        "store/", "sql/", "client/outbox.py", "client/submitter.py", "compat/", "shared/passwords.py"
     },
     r"\brecvmsg\b|\bSCM_RIGHTS\b|\brecv_fds\b": {"host/descriptors.py"},
     r"Outcome\.VERDICT, ": {"shared/wire.py"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 
 import pytest
@@ -38,9 +39,9 @@ def test_directory_that_others_may_only_read_is_taken_as_it_is(tmp_path, mode):
 )
 def test_directory_that_others_may_write_to_is_refused_and_not_changed(tmp_path, mode, advice):
     base = make(tmp_path / "run", mode)
-    with pytest.raises(SupervisorError, match=f"other users may write to it .mode {mode:o}.: {advice}"):
-        rundir.find_base(str(base))
-    assert [] == rundir.existing_bases(str(base))
+    for find in (rundir.find_base, rundir.existing_bases):
+        with pytest.raises(SupervisorError, match=f"other users may write to it .mode {mode:o}.: {advice}"):
+            find(str(base))
     assert (mode, []) == (mode_of(base), os.listdir(base))
 
 
@@ -100,16 +101,39 @@ def test_directory_of_another_user_or_below_one_is_refused(tmp_path):
     theirs = make(tmp_path / "theirs", 0o755)
     make(theirs / "run", 0o700)
     os.chown(theirs, STRANGER, STRANGER)
-    with pytest.raises(SupervisorError, match=rf"/theirs: it belongs to user {STRANGER}, not to 0"):
-        rundir.find_base(str(theirs))
-    with pytest.raises(SupervisorError, match=rf"/theirs, on the way to it, belongs to user {STRANGER}, who may replace it"):
-        rundir.find_base(str(theirs / "run"))
-    assert [] == [base for path in (theirs, theirs / "run") for base in rundir.existing_bases(str(path))]
+    for find in (rundir.find_base, rundir.existing_bases):
+        with pytest.raises(SupervisorError, match=rf"/theirs.*: it belongs to user {STRANGER}, not to 0"):
+            find(str(theirs))
+        with pytest.raises(SupervisorError, match=f"/theirs, on the way to it, belongs to user {STRANGER}, who may repl"):
+            find(str(theirs / "run"))
 
 
 @needs_root
-def test_runtime_directory_of_another_user_is_left_alone(tmp_path, monkeypatch):
+def test_runtime_directory_of_another_user_is_refused_in_words_and_left_alone(tmp_path, monkeypatch):
     os.chown(make(tmp_path / "theirs", 0o700), STRANGER, STRANGER)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "theirs"))
-    assert not rundir.find_base().startswith(str(tmp_path))
+    with pytest.raises(SupervisorError, match=rf"XDG_RUNTIME_DIR cannot be used: .* belongs to user {STRANGER}.*`su -`"):
+        rundir.find_base()
     assert [] == os.listdir(tmp_path / "theirs")
+    assert str(tmp_path / "theirs" / "procjobs") not in rundir.existing_bases()
+
+
+def test_runtime_directory_that_others_may_rename_is_refused(tmp_path, monkeypatch):
+    make(make(tmp_path / "shared", 0o777) / "run", 0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "shared" / "run"))
+    with pytest.raises(SupervisorError, match=r"XDG_RUNTIME_DIR cannot be used: .*/shared has mode 777 .chmod"):
+        rundir.find_base()
+
+
+def test_runtime_directory_that_is_not_there_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
+    assert not rundir.find_base().startswith(str(tmp_path))
+
+
+def test_peer_of_a_socket_is_of_this_user(monkeypatch):
+    one, other = socket.socketpair()
+    with one, other:
+        ownership.check_peer(one)
+        monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
+        with pytest.raises(ownership.UntrustedError, match=f"not of {STRANGER}"):
+            ownership.check_peer(one)

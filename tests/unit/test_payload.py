@@ -63,7 +63,10 @@ def test_failed_pickling_leaves_no_descriptor(tmp_path):
 
 
 def frames_of(registry, function, options=JobOptions()):  # noqa: B008 - frozen
-    return registry.look_up(function, options)
+    registry.begin()
+    described = registry.look_up(function, options)
+    registry.end()
+    return described
 
 
 def test_function_is_described_once_and_a_changed_one_again():

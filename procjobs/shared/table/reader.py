@@ -5,6 +5,7 @@ The table can be read while the supervisor is busy, stopped or dead. Bytes and p
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -36,17 +37,27 @@ _STATE_TEXT = {int(state): state.text for state in JobState}
 _REASON_TEXT = {int(reason): reason.text for reason in Reason}
 
 
+def _check_owner(info: os.stat_result, path: str) -> None:
+    if info.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, f"it belongs to user {info.st_uid}, not to {os.geteuid()}", path)
+
+
 class ProgressTable:
     """Any process's view of the table. Nothing here blocks, locks, or asks the supervisor."""
 
     def __init__(self, path: str, *, loads: Callable[[bytes], Any]) -> None:
-        """Map the table at `path` (OSError if it is not there); `loads` unpickles the data of reports."""
+        """Map the table at `path`; `loads` unpickles the data of reports.
+
+        Raise OSError if it is not there, or belongs to another user.
+        """
         self._directory = os.path.dirname(path)
         self._loads = loads
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
+            info = os.fstat(fd)
+            _check_owner(info, path)
             self._map = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
-            self.file_id = os.fstat(fd).st_ino
+            self.file_id = info.st_ino
         finally:
             os.close(fd)
         identity = try_read_part(self._map, 0, layout.IDENTITY.size)
@@ -129,6 +140,7 @@ class ProgressTable:
         if flags & layout.IN_FILE:
             try:
                 with open(data_file(self._directory, job_id), "rb") as file:
+                    _check_owner(os.fstat(file.fileno()), file.name)  # it is about to be unpickled
                     content = file.read()
                 length = int.from_bytes(content[:4], "little")
                 text, data = content[4 : 4 + length], content[4 + length :]

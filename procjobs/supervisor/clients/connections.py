@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import traceback
 from typing import TYPE_CHECKING, Final
 
 from procjobs.clock import NEVER
 from procjobs.host.loop import READ, WRITE, Loop
+from procjobs.host.ownership import peer_uid
 from procjobs.shared.wire import Frame, WireError, json_frame
 from procjobs.supervisor.clients.client_link import ClientLink
 
@@ -69,8 +69,8 @@ class Connections:
             self._loop.remove(self._listener.fileno())
             self._accepts_again_at = self._loop.now + _ACCEPT_PAUSE
             return
-        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if uid != os.getuid():
+        uid = peer_uid(sock)
+        if uid != os.geteuid():
             self._log.write(f"a process of user {uid} was refused")
             sock.close()
             return
