@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 
 from procjobs.errors import ConfigurationError, SupervisorError
 from procjobs.host import ownership
+from procjobs.shared import private_files
 
 SOCKET: Final = "socket"
 TABLE: Final = "table"
@@ -147,7 +148,7 @@ def _claim(path: str) -> None:
     """Make the directory, or check that the existing one may hold a pool. The mode of an existing one is never changed."""
     ownership.check_way(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o700)
+        private_files.make_directory(path)
     ownership.check_private_directory(path)
     if not os.access(path, os.W_OK | os.X_OK):
         raise OSError("it cannot be written")
@@ -166,7 +167,7 @@ def try_lock(path: str) -> int | None:
     """Return a descriptor that holds the pool's lock, None if another process holds it. Does not block."""
     for _ in range(_LOCK_TRIES):
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = private_files.open_or_create(path, os.O_NOFOLLOW)
         except FileNotFoundError:  # the last pool to end has just removed the empty base
             _claim(os.path.dirname(path))
             continue
@@ -192,12 +193,12 @@ def make_fresh(rundir: RunDir) -> None:
     if os.path.islink(rundir.path) or os.path.isfile(rundir.path):
         os.unlink(rundir.path)
     shutil.rmtree(rundir.path, ignore_errors=True)
-    os.mkdir(rundir.path, 0o700)
+    private_files.make_directory(rundir.path)
 
 
 def write_mark(rundir: RunDir, mark: str) -> None:
     """Leave the mark of the pool's processes for the supervisor that takes over after a kill."""
-    with open(f"{rundir.path}/{MARK}", "w") as file:
+    with open(private_files.create(f"{rundir.path}/{MARK}"), "w") as file:
         file.write(mark)
 
 

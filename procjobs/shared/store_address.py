@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from procjobs.errors import ConfigurationError
+from procjobs.shared import private_files
 from procjobs.shared.config import suggest
 
 _OPTIONS: Final = {"procjobs_synchronous", "procjobs_host"}
@@ -28,7 +29,7 @@ def resolve(store: object, pool: str | None) -> str | None:
         if pool is None:
             raise ConfigurationError("store=True needs a named pool, whose name the file gets; or give store= a URL")
         directory = _state_directory()
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        private_files.make_directories(directory)
         return f"{_SQLITE}{directory}/{pool}.db"
     if not isinstance(store, str):
         raise ConfigurationError(f"store={store!r}: expected a URL such as 'sqlite:///jobs.db', True, or None")

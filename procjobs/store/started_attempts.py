@@ -12,6 +12,7 @@ import json
 import os
 
 from procjobs.host.rundir import PRIVATE_PREFIX, RunDir
+from procjobs.shared import private_files
 from procjobs.shared.table.post_mortem import PostMortemTable
 
 
@@ -72,6 +73,6 @@ def _read(path: str) -> dict[str, int]:
 
 
 def _write(path: str, attempts: dict[str, int]) -> None:
-    with open(f"{path}.new", "w") as file:
+    with open(private_files.create(f"{path}.new", replace=True), "w") as file:
         json.dump(attempts, file)
     os.replace(f"{path}.new", path)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from procjobs.clock import NEVER
+from procjobs.shared import private_files
 from procjobs.supervisor.answers import Answer, EvictedAnswer, SpilledAnswer
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class ResultStore:
             return 0
         self._files += 1
         path = f"{self._directory}/results-{self._files}"
-        out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        out = private_files.create(path)
         if answer.fd is not None:
             self._moving = (job, out, path, 0)
             return 0
