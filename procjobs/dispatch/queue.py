@@ -12,7 +12,7 @@ from procjobs.clock import NEVER
 from procjobs.shared.states import JobState
 
 _QUEUED: Final = JobState.QUEUED
-_MAX_LEFT_OVER: Final = 1000
+_MAX_LEFT_OVER: Final = 100
 """How many jobs a queue may hold that do not wait in it any more, beyond as many as do."""
 
 
