@@ -29,6 +29,8 @@ _UNDECLARED: Final = Queue(limit=1)
 """Holds for a queue that is not declared any more, of which the store still has jobs."""
 _NO_STARTS: Final[deque[float]] = deque(maxlen=0)
 """For limiters without a rate: there may be one for each waiting job, and an empty deque takes 0.6 kB."""
+_MAX_STALE: Final = 100
+"""How many entries a limiter may hold of jobs that it does not throttle any more, beyond twice as many as it does."""
 
 
 class Turn(IntEnum):
@@ -67,7 +69,7 @@ class Limiter:
         self.members = self.running = self.throttled = 0
         self.woken: Counter[Generation] = Counter()
         self.starts: deque[float] = _NO_STARTS if rate is None else deque()
-        self.waiting: dict[Generation, list[tuple[float, int, Membership]]] = {}  # heaps; stale entries are dropped on top
+        self.waiting: dict[Generation, list[tuple[float, int, Membership]]] = {}  # heaps, with stale entries
         self.wakes_at = NEVER
 
     def capacity(self, now: float) -> float:
@@ -85,11 +87,21 @@ class Limiter:
         waiting = self.waiting.get(generation, ())
         while waiting:
             member = waiting[0][2]
-            if member.limiter is self and member.turn is Turn.THROTTLED and member.generation is generation:
+            if self._throttles(member, generation):
                 return member
             heapq.heappop(waiting)
         self.waiting.pop(generation, None)
         return None
+
+    def _throttles(self, member: Membership, generation: Generation) -> bool:
+        return member.limiter is self and member.turn is Turn.THROTTLED and member.generation is generation
+
+    def drop_stale(self, generation: Generation) -> None:
+        """Drop the entries of jobs that are not throttled any more, if they are the most by far."""
+        waiting = self.waiting.get(generation, [])
+        if len(waiting) > 2 * self.throttled + _MAX_STALE:
+            waiting[:] = [entry for entry in waiting if self._throttles(entry[2], generation)]
+            heapq.heapify(waiting)
 
 
 class Membership:
@@ -260,6 +272,8 @@ class Limiters:
         if limiter is None:
             return
         if member.turn is Turn.THROTTLED:
+            if member.generation is not None:
+                limiter.drop_stale(member.generation)
             limiter.throttled -= 1
             self._throttled.discard(member)
             self._throttled_of[member.job.kind.options.queue] -= 1

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from procjobs.clock import NEVER
+from procjobs.dispatch import limiters
 from procjobs.dispatch import queue as dispatch_queue
 from procjobs.dispatch.assigner import TINY_SECONDS
 from procjobs.dispatch.dispatcher import Dispatcher
@@ -40,6 +41,7 @@ CAPACITY = 6
 @pytest.fixture(autouse=True)
 def _queues_drop_what_they_hold_in_vain_as_early_as_they_can(monkeypatch):
     monkeypatch.setattr(dispatch_queue, "_MAX_LEFT_OVER", 0)
+    monkeypatch.setattr(limiters, "_MAX_STALE", 0)
 
 
 class FakeWorker:

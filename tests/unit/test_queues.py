@@ -229,6 +229,21 @@ def test_key_whose_throttled_job_was_cancelled_keeps_nothing_but_its_starts():
     assert submit(world, 1, key=b"a")[0].state is JobState.RUNNING
 
 
+def test_throttled_jobs_that_are_cancelled_are_let_go():
+    world = bench((1, 1), limit=1)
+    running, *jobs = submit(world, 2000)
+    kept = jobs[::100]
+    for job in set(jobs) - set(kept):
+        assert world.dispatcher.cancel(job, world.now)
+    limiter = world.dispatcher._pending.limiters._of_queue["q"]
+    assert len(kept) <= sum(map(len, limiter.waiting.values())) <= 3 * len(kept) + 100
+    world.finish(running)
+    for job in kept:
+        assert job.state is JobState.RUNNING
+        world.finish(job)
+    assert sum(map(len, limiter.waiting.values())) <= 100
+
+
 def test_a_hundred_thousand_keys_of_a_rate_take_little_memory_and_give_it_back():
     keys = [b"%032d" % n for n in range(100_000)]
     tracemalloc.start()
