@@ -3,8 +3,8 @@
     python benchmarks/memory.py [--jobs 1000000] [--store URL] [--limit 20]
 
 A table row for each process at intervals: when all jobs have ended and their results have been dropped. A leak is growth
-from row to row: the median slope of the bytes that a process has for itself (USS), in bytes per job, in the second half. In the
-first one heaps get their pages and caches are filled: a client and the pool remember 4096 functions, which takes 25,000 jobs.
+from row to row: the median slope of the bytes that a process has for itself (USS), in bytes per job, in the second half.
+In the first one heaps get their pages and caches are filled: 4096 functions are remembered, which takes 25,000 jobs.
 The exit status is 0 if no process grows by more than --limit bytes per job, and no descriptors or files are left.
 """
 
