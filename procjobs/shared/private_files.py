@@ -54,11 +54,14 @@ def make_directory(path: str) -> None:
 
 
 def make_directories(path: str) -> None:
-    """Make a directory, and those above it, where there are none."""
+    """Make a directory, and those above it, where there are none; raise FileExistsError if something else is there."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
     if parent != path:
         make_directories(parent)
-    with contextlib.suppress(FileExistsError):
+    try:
         make_directory(path)
+    except FileExistsError:
+        if not os.path.isdir(path):  # as it is where another process was faster
+            raise

@@ -38,6 +38,9 @@ def test_new_files_are_for_this_user_alone(tmp_path):
 def test_new_directories_are_for_this_user_alone(tmp_path):
     private_files.make_directories(str(tmp_path / "a/b/c"))
     private_files.make_directories(str(tmp_path / "a/b/c"))
+    (tmp_path / "a/file").touch()
+    with pytest.raises(FileExistsError):
+        private_files.make_directories(str(tmp_path / "a/file"))
     assert [0o700] * 3 == [mode_of(tmp_path / path) for path in ("a", "a/b", "a/b/c")]
 
 
