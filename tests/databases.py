@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from procjobs.store.sqlite_file import create_private
+from procjobs.shared import private_files
 
 _USER = "postgres"  # the server refuses to run as root
 _SETTINGS = ["listen_addresses=", "shared_buffers=16MB", "max_connections=60", "fsync=off", "full_page_writes=off"]
@@ -161,7 +161,7 @@ def postgres_url(postgres_server):
 @pytest.fixture
 def sqlite_url(tmp_path):
     """The URL of an empty SQLite file: procjobs itself makes one only where the pool of a store is started."""
-    os.close(create_private(f"{tmp_path}/database.sqlite"))
+    os.close(private_files.open_or_create(f"{tmp_path}/database.sqlite"))
     return f"sqlite:///{tmp_path}/database.sqlite"
 
 

@@ -136,8 +136,8 @@ class Completion:
 
     def _settle(self, job: Job) -> None:
         job.slot = None
-        if job.shares_limits:
-            self._pending.limiters.leave(job)
+        if job.shares_limits or job.expires_at:
+            self._pending.settle(job)
         job.generation.unfinished -= 1
         self.finished += 1
 

@@ -7,7 +7,7 @@
    workers just now. A job counts when it is started, not when it is woken, so that a job of higher priority can still come
    first.
 3. In any stretch of a rate's period no more than its count are started. A start that is reclaimed does not count.
-4. The limiter of a key lives as long as a job is a member of it, and while its rate remembers a start.
+4. The limiter of a key lives as long as a job is a member of it. The starts that its rate still counts are kept apart.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Final
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from procjobs.clock import NEVER
 from procjobs.dispatch.model import Generation, Job
+from procjobs.dispatch.past_starts import PastStarts
 from procjobs.shared.queues import Queue, Rate, parse_rate
 
 _NO_QUEUE: Final = Queue()
 _UNDECLARED: Final = Queue(limit=1)
 """Holds for a queue that is not declared any more, of which the store still has jobs."""
+_NO_STARTS: Final[deque[float]] = deque(maxlen=0)
+"""For limiters without a rate: there may be one for each waiting job, and an empty deque takes 0.6 kB."""
+_MAX_STALE: Final = 100
+"""How many entries a limiter may hold of jobs that it does not throttle any more, beyond twice as many as it does."""
 
 
 class Turn(IntEnum):
@@ -38,17 +43,33 @@ class Turn(IntEnum):
 
 
 class Limiter:
-    """One limit: how many jobs run and may run, when they were started; the throttled and the woken ones by generation."""
+    """One limit: how many jobs run and may run, when they were started; the throttled and the woken ones by generation.
 
-    __slots__ = ("__weakref__", "limit", "rate", "running", "starts", "throttled", "waiting", "wakes_at", "woken")
+    `key` is empty for that of a queue; `members` are its jobs, whatever their turn.
+    """
 
-    def __init__(self, limit: int | None, rate: Rate | None) -> None:
+    __slots__ = (
+        "__weakref__",
+        "key",
+        "limit",
+        "members",
+        "rate",
+        "running",
+        "starts",
+        "throttled",
+        "waiting",
+        "wakes_at",
+        "woken",
+    )
+
+    def __init__(self, limit: int | None, rate: Rate | None, key: bytes = b"") -> None:
         self.limit = NEVER if limit is None else limit
         self.rate = rate
-        self.running = self.throttled = 0
+        self.key = key
+        self.members = self.running = self.throttled = 0
         self.woken: Counter[Generation] = Counter()
-        self.starts: deque[float] = deque()
-        self.waiting: dict[Generation, list[tuple[float, int, Membership]]] = {}  # heaps; stale entries are dropped on top
+        self.starts: deque[float] = _NO_STARTS if rate is None else deque()
+        self.waiting: dict[Generation, list[tuple[float, int, Membership]]] = {}  # heaps, with stale entries
         self.wakes_at = NEVER
 
     def capacity(self, now: float) -> float:
@@ -66,11 +87,21 @@ class Limiter:
         waiting = self.waiting.get(generation, ())
         while waiting:
             member = waiting[0][2]
-            if member.limiter is self and member.turn is Turn.THROTTLED and member.generation is generation:
+            if self._throttles(member, generation):
                 return member
             heapq.heappop(waiting)
         self.waiting.pop(generation, None)
         return None
+
+    def _throttles(self, member: Membership, generation: Generation) -> bool:
+        return member.limiter is self and member.turn is Turn.THROTTLED and member.generation is generation
+
+    def drop_stale(self, generation: Generation) -> None:
+        """Drop the entries of jobs that are not throttled any more, if they are the most by far."""
+        waiting = self.waiting.get(generation, [])
+        if len(waiting) > 2 * self.throttled + _MAX_STALE:
+            waiting[:] = [entry for entry in waiting if self._throttles(entry[2], generation)]
+            heapq.heapify(waiting)
 
 
 class Membership:
@@ -94,12 +125,14 @@ class Limiters:
     def __init__(self, queues: Mapping[str, Queue]) -> None:
         self._queues = dict(queues)
         self._of_queue = {name: Limiter(queue.limit, parse_rate(queue.rate)) for name, queue in queues.items()}
-        self._of_key: WeakValueDictionary[tuple[str | None, bytes], Limiter] = WeakValueDictionary()
+        self._of_key: dict[tuple[str | None, bytes], Limiter] = {}
+        self._past_starts: dict[str | None, PastStarts] = {}  # by queue, where there are any
+        self._forgets_at = NEVER
         self._members: dict[Job, Membership] = {}
         self._throttled: set[Membership] = set()
         self._throttled_of: Counter[str | None] = Counter()
         self._changed: dict[Limiter, None] = {}  # limiters that may have capacity for some of their throttled jobs
-        self._clock: list[tuple[float, int, Limiter]] = []
+        self._clock: list[tuple[float, int, ref[Limiter]]] = []
         self._sequence = 0
 
     # Membership -------------------------------------------------------------------------------------------------
@@ -116,6 +149,8 @@ class Limiters:
         if job.key:
             limiters.append(self._limiter_of_key(queue, job.key))
         if limiters:
+            for limiter in limiters:
+                limiter.members += 1
             self._sequence += 1
             self._members[job] = Membership(job, tuple(limiters), self._sequence)
             job.shares_limits = True
@@ -124,14 +159,32 @@ class Limiters:
         limiter = self._of_key.get((queue, key))
         if limiter is None:
             limits = _NO_QUEUE if queue is None else self._queues[queue]
-            limiter = self._of_key[queue, key] = Limiter(limits.key_limit, parse_rate(limits.key_rate))
+            limiter = self._of_key[queue, key] = Limiter(limits.key_limit, parse_rate(limits.key_rate), key)
+            past_starts = self._past_starts.get(queue)
+            if past_starts is not None:
+                limiter.starts.extend(past_starts.take(key))
         return limiter
 
     def leave(self, job: Job) -> None:
         """End the membership of a job that has ended."""
         self.release(job)
         job.shares_limits = False
-        self._members.pop(job).limiters = ()  # a stale entry in the heap of a limiter would keep that one alive
+        member = self._members.pop(job)
+        for limiter in member.limiters:
+            limiter.members -= 1
+            if limiter.key and not limiter.members:
+                self._drop(limiter, job.kind.options.queue)
+        member.limiters = ()  # a stale entry in the heap of a limiter would keep that one alive
+
+    def _drop(self, limiter: Limiter, queue: str | None) -> None:
+        """Forget the limiter of a key that has no more jobs, except for the starts that its rate counts."""
+        del self._of_key[queue, limiter.key]
+        if limiter.starts and limiter.rate is not None:
+            past_starts = self._past_starts.get(queue)
+            if past_starts is None:
+                past_starts = self._past_starts[queue] = PastStarts(limiter.rate.period)
+            past_starts.keep(limiter.key, limiter.starts)
+            self._forgets_at = min(self._forgets_at, past_starts.next_time())
 
     # Throttling -------------------------------------------------------------------------------------------------
 
@@ -219,6 +272,8 @@ class Limiters:
         if limiter is None:
             return
         if member.turn is Turn.THROTTLED:
+            if member.generation is not None:
+                limiter.drop_stale(member.generation)
             limiter.throttled -= 1
             self._throttled.discard(member)
             self._throttled_of[member.job.kind.options.queue] -= 1
@@ -268,29 +323,44 @@ class Limiters:
 
     def next_time(self) -> float:
         """Return when a rate lets a throttled job start, or forgets its last start."""
-        return self._clock[0][0] if self._clock else NEVER
+        return min(self._clock[0][0], self._forgets_at) if self._clock else self._forgets_at
 
     def advance(self, now: float) -> None:
         """Take note of the rates whose time has come."""
         while self._clock and self._clock[0][0] <= now:
-            when, _, limiter = heapq.heappop(self._clock)
-            if when == limiter.wakes_at:
+            when, _, reference = heapq.heappop(self._clock)
+            limiter = reference()
+            if limiter is not None and when == limiter.wakes_at:
                 limiter.wakes_at = NEVER
                 limiter.capacity(now)  # forgets the starts that are over
                 self._note_capacity(limiter)
                 if not limiter.throttled:
                     self._arm(limiter)
+        if self._forgets_at <= now:
+            self._forget_past_starts(now)
+
+    def _forget_past_starts(self, now: float) -> None:
+        for queue, past_starts in list(self._past_starts.items()):
+            past_starts.advance(now)
+            if past_starts.next_time() == NEVER:
+                del self._past_starts[queue]
+        self._forgets_at = min((past_starts.next_time() for past_starts in self._past_starts.values()), default=NEVER)
 
     def _arm(self, limiter: Limiter) -> None:
-        """Set when to look at a limiter again: when its rate lets the next job start, or forgets the last start."""
+        """Set when to look at a limiter again: when its rate lets the next job start, or forgets the last start.
+
+        That of a key has nothing to forget in time: it goes with its last job.
+        """
         if limiter.rate is None or not limiter.starts:
             return
         is_awaited = limiter.throttled and len(limiter.starts) >= limiter.rate.starts
+        if limiter.key and not is_awaited:
+            return
         when = limiter.starts[0 if is_awaited else -1] + limiter.rate.period
         if when < limiter.wakes_at:
             self._sequence += 1
             limiter.wakes_at = when
-            heapq.heappush(self._clock, (when, self._sequence, limiter))
+            heapq.heappush(self._clock, (when, self._sequence, ref(limiter)))
 
     # For users --------------------------------------------------------------------------------------------------
 

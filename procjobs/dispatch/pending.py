@@ -20,8 +20,8 @@ class PendingJobs:
 
     def __init__(self, generations: list[Generation], queues: Mapping[str, Queue]) -> None:
         self._generations = generations
-        self._delayed: DelayQueue[Job] = DelayQueue()
-        self._expiring: DelayQueue[Job] = DelayQueue()
+        self._delayed: DelayQueue[Job] = DelayQueue(_is_delayed)
+        self._expiring: DelayQueue[Job] = DelayQueue(_is_unfinished)
         self.limiters = Limiters(queues)
         self.scheduled = self.wakes = 0
 
@@ -92,7 +92,7 @@ class PendingJobs:
     def queue_due(self, now: float) -> Iterable[Job]:
         """Queue the jobs whose time has come, and yield them."""
         while (job := self._delayed.pop_due(now)) is not None:
-            if job.state in {JobState.SCHEDULED, JobState.RETRYING}:
+            if _is_delayed(job):
                 self.scheduled -= 1
                 job.advance(Event.DUE)
                 self._queue(job, now)
@@ -108,11 +108,19 @@ class PendingJobs:
     # Out --------------------------------------------------------------------------------------------------------
 
     def remove(self, job: Job) -> None:
-        """Count out a job that is about to end while it waits; a queue drops it when its turn comes."""
+        """Count out a job that is about to end while it waits; a queue drops it in time."""
         if job.state is not JobState.QUEUED:
             self.scheduled -= 1
+            self._delayed.forget()
         elif not self.limiters.is_throttled(job):
             job.generation.queue.forget()
+
+    def settle(self, job: Job) -> None:
+        """Forget a job that has ended, in its limiters and among those that may expire."""
+        if job.shares_limits:
+            self.limiters.leave(job)
+        if job.expires_at:
+            self._expiring.forget()
 
     def wake_throttled(self, now: float) -> None:
         """Put the throttled jobs that may be started to the front of their queues."""
@@ -125,11 +133,19 @@ class PendingJobs:
         jobs = [job for generation in self._generations for job in _drain(generation)]
         jobs += self.limiters.drain()
         while (delayed := self._delayed.pop_due(NEVER)) is not None:
-            if delayed.state in {JobState.SCHEDULED, JobState.RETRYING}:
+            if _is_delayed(delayed):
                 self.scheduled -= 1
                 delayed.advance(Event.DUE)
                 jobs.append(delayed)
         return jobs
+
+
+def _is_delayed(job: Job) -> bool:
+    return job.state in {JobState.SCHEDULED, JobState.RETRYING}
+
+
+def _is_unfinished(job: Job) -> bool:
+    return job.state not in FINAL
 
 
 def move_to_successor(job: Job) -> None:

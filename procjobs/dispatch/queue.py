@@ -5,12 +5,15 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
 from procjobs.clock import NEVER
 from procjobs.shared.states import JobState
 
 _QUEUED: Final = JobState.QUEUED
+_MAX_LEFT_OVER: Final = 100
+"""How many jobs a queue may hold that do not wait in it any more, beyond as many as do."""
 
 
 class Queued(Protocol):
@@ -29,7 +32,8 @@ class JobQueue(Generic[J]):
     """Jobs that could run now: higher priority first, first in first out within one priority.
 
     A job that stops waiting for another reason (cancelled, expired) is left in place and counted out with `forget`; it is
-    dropped when it comes to the front. So everything takes constant time, however long the queue is.
+    dropped when it comes to the front, or with all others of its kind once they are more than those that wait. So everything
+    takes constant time on average, however long the queue is.
     """
 
     def __init__(self) -> None:
@@ -37,6 +41,7 @@ class JobQueue(Generic[J]):
         self._order: list[tuple[float, deque[J]]] = []  # the levels by negated priority, ascending
         self._front: deque[J] = deque()  # the level of the job that `first` returned
         self._waiting = 0
+        self._left_over = 0
 
     def __len__(self) -> int:
         return self._waiting
@@ -92,16 +97,32 @@ class JobQueue(Generic[J]):
         self._waiting -= 1
 
     def forget(self) -> None:
-        """Count out one job that no longer waits."""
+        """Count out one job that is about to wait no longer."""
+        if self._left_over > self._waiting + _MAX_LEFT_OVER:
+            self._left_over = 0
+            for level in self._levels.values():
+                waiting = [job for job in level if job.state is _QUEUED]
+                level.clear()
+                level.extend(waiting)
         self._waiting -= 1
+        self._left_over += 1
 
 
 class DelayQueue(Generic[T]):
-    """Jobs by the monotonic time at which something is to be done about them."""
+    """Jobs by the monotonic time at which something is to be done about them.
 
-    def __init__(self) -> None:
+    One whose time does not matter any more is left in place and counted out with `forget`, as in a JobQueue.
+    """
+
+    def __init__(self, matters: Callable[[T], bool]) -> None:
+        """`matters(job)` tells whether its time still does."""
+        self._matters = matters
         self._heap: list[tuple[float, int, T]] = []
         self._sequence = 0
+        self._left_over = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     def add(self, when: float, job: T) -> None:
         """Enter a job; jobs with the same time come out in the order in which they went in."""
@@ -121,3 +142,11 @@ class DelayQueue(Generic[T]):
         if self._heap and self._heap[0][0] <= now:
             return heapq.heappop(self._heap)[2]
         return None
+
+    def forget(self) -> None:
+        """Count out one job whose time is about to matter no longer; it may have been taken out already."""
+        if 2 * self._left_over > len(self._heap) + _MAX_LEFT_OVER:
+            self._left_over = 0
+            self._heap = [entry for entry in self._heap if self._matters(entry[2])]
+            heapq.heapify(self._heap)
+        self._left_over += 1

@@ -20,6 +20,7 @@ from typing import Any, Final
 from procjobs.clock import wall
 from procjobs.host.observe import WorkerPeaks
 from procjobs.host.sizing import Footprint
+from procjobs.shared import private_files
 
 MAX_RUNS: Final = 10
 """A job that once took very much is forgotten after this number of runs without one."""
@@ -55,9 +56,9 @@ def remember(pool: str, peaks: WorkerPeaks) -> None:
     }
     document = {"version": 1, "runs": [*_read_runs(path), run][-MAX_RUNS:]}
     with contextlib.suppress(OSError):
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        private_files.make_directories(os.path.dirname(path))
         part = f"{path}.{os.getpid()}"
-        with open(part, "w") as file:
+        with open(private_files.create(part, replace=True), "w") as file:
             json.dump(document, file)
         os.replace(part, path)  # readers see the old file or the new one
         _forget_oldest(os.path.dirname(path))

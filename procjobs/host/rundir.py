@@ -31,6 +31,7 @@ from procjobs.errors import ConfigurationError, SupervisorError
 from procjobs.host import ownership, signature
 from procjobs.host.descriptors import Descriptor, open_descriptor
 from procjobs.host.signature import ForeignFileError
+from procjobs.shared import private_files
 
 SOCKET: Final = "socket"
 TABLE: Final = "table"
@@ -164,7 +165,7 @@ def _claim(path: str) -> None:
     """Make the directory, or check that the existing one may hold a pool. The mode of an existing one is never changed."""
     ownership.check_way(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o700)
+        private_files.make_directory(path)
         signature.sign_directory(path)
     ownership.check_private_directory(path)
     if not os.access(path, os.W_OK | os.X_OK):
@@ -237,7 +238,7 @@ def make_fresh(rundir: RunDir) -> None:
     """
     if not _remove_directory(rundir):
         raise _foreign(rundir.path)
-    os.mkdir(rundir.path, 0o700)
+    private_files.make_directory(rundir.path)
     signature.sign_directory(rundir.path)
 
 
@@ -250,7 +251,7 @@ def _remove_directory(rundir: RunDir) -> bool:
 
 def write_mark(rundir: RunDir, mark: str) -> None:
     """Leave the mark of the pool's processes for the supervisor that takes over after a kill."""
-    with open(f"{rundir.path}/{MARK}", "w") as file:
+    with open(private_files.create(f"{rundir.path}/{MARK}"), "w") as file:
         file.write(mark)
 
 

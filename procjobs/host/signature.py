@@ -11,6 +11,8 @@ import os
 import stat
 from typing import Final
 
+from procjobs.shared import private_files
+
 FILE: Final = ".procjobs"
 """The name of the signature of a directory, and the beginning of the names of files that are about to get another name."""
 _TEXT: Final = "made by procjobs, which removes it when it is no longer needed"
@@ -39,7 +41,7 @@ def is_signed_directory(path: str) -> bool:
 def make_signed_file(path: str) -> None:
     """Make a file that is signed from its first moment on; FileExistsError if there is any file."""
     part = f"{os.path.dirname(path)}/{FILE}-{os.getpid()}-{os.urandom(6).hex()}"
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = private_files.create(part)
     try:
         os.write(fd, _CONTENT)
         os.link(part, path)

@@ -4,7 +4,7 @@
     workers = 4
 
 1. It is written to the file that holds the settings (procjobs.settings.file). Where there is none, `procjobs.toml`
-   is made here.
+   is made here, for this user alone.
 2. Nothing else in it changes: comments, order and formatting are kept. The new text is parsed and compared before it is
    written.
 3. The file is replaced whole (rename(2)): readers see the old file or the new one.
@@ -25,6 +25,7 @@ from procjobs.errors import ConfigurationError
 from procjobs.settings.file import OWN_NAME, PROJECT_NAME, VARIABLE, find_file, in_quotes, quoted
 from procjobs.settings.plan import host_names
 from procjobs.shared.config import check_pool_name
+from procjobs.shared.private_files import FILE_MODE
 
 _IN_PROJECT: Final = ("tool", "procjobs")
 
@@ -195,7 +196,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all; a link to it stays a link, and its mode is kept."""
+    """Write a file whole or not at all; a link to it stays a link, and its mode is kept. A new one is this user's alone."""
     path = path.resolve()
     descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -215,6 +216,4 @@ def _mode_of(path: Path) -> int:
     try:
         return path.stat().st_mode & 0o7777
     except FileNotFoundError:
-        umask = os.umask(0)
-        os.umask(umask)
-        return 0o666 & ~umask
+        return FILE_MODE  # it may get a password, and whoever could write it could run code

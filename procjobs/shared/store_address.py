@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from procjobs.errors import ConfigurationError
+from procjobs.shared import private_files
 from procjobs.shared.config import suggest
 from procjobs.shared.passwords import hide
 
@@ -30,7 +31,7 @@ def resolve(store: object, pool: str | None) -> str | None:
         if pool is None:
             raise ConfigurationError("store=True needs a named pool, whose name the file gets; or give store= a URL")
         directory = _state_directory()
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        private_files.make_directories(directory)
         return f"{_SQLITE}{directory}/{pool}.db"
     if not isinstance(store, str):
         raise ConfigurationError(  # without the value, which may be a URL in some other form

@@ -19,13 +19,9 @@ from typing import Final
 from urllib.parse import quote
 
 from procjobs.errors import StoreUnavailable
+from procjobs.shared import private_files
 
 _MAGIC: Final = b"SQLite format 3\0"
-
-
-def create_private(path: str) -> int:
-    """Return a descriptor of the file, made for this user alone if there is none; what SQLite adds gets its mode."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 class StoreFile:
@@ -44,7 +40,7 @@ class StoreFile:
         self._check_identity()
 
     def _create_and_lock(self) -> int:
-        fd = create_private(self._path)
+        fd = private_files.open_or_create(self._path)  # what SQLite adds gets the mode of this one
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

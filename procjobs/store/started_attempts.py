@@ -14,6 +14,7 @@ from typing import Final
 
 from procjobs.host.rundir import PRIVATE_PREFIX, RunDir
 from procjobs.host.signature import ForeignFileError
+from procjobs.shared import private_files
 from procjobs.shared.table.post_mortem import PostMortemTable
 
 _KEY: Final = "attempts begun under a killed supervisor of procjobs"
@@ -85,6 +86,6 @@ def _read_own(path: str) -> dict[str, int] | None:
 def _write(path: str, attempts: dict[str, int]) -> None:
     if os.path.lexists(path) and _read_own(path) is None:
         raise ForeignFileError(f"{path} is a file that procjobs did not make: give the pool another name, or remove it")
-    with open(f"{path}.new", "w") as file:
+    with open(private_files.create(f"{path}.new", replace=True), "w") as file:
         json.dump({_KEY: attempts}, file)
     os.replace(f"{path}.new", path)

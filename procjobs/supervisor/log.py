@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from procjobs.shared import private_files
+
 MAX_BYTES: Final = 1024 * 1024
 _MAX_LABELLED: Final = 1000
 """Where more lines come at once, only the first has a label: 32,000 labels for a pipe full of `yes` are some megabytes."""
@@ -25,7 +27,7 @@ class Log:
         self._open()
 
     def _open(self) -> None:
-        self.fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.fd = private_files.open_or_create(self._path, os.O_APPEND)
 
     def write(self, text: str) -> None:
         """Write a line; lines of a longer text are indented."""

@@ -189,6 +189,8 @@ class Registry:
 
     def _forget(self, job: SupervisedJob) -> None:
         del self.jobs[job.id]
+        if job.transcript is not None:
+            self._transcripts.drop(job)
         if job.row:
             self.table.release(job.row)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from procjobs.clock import NEVER
+from procjobs.shared import private_files
 from procjobs.supervisor.answers import Answer, EvictedAnswer, SpilledAnswer
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ MAX_KEPT: Final = 32_768
 _SLICE_BYTES: Final = 1024 * 1024
 _MAX_TRANSCRIPT_BYTES: Final = 16 * 2**20
 """The most bytes that the transcripts of all finished jobs take together; beyond it the oldest are dropped."""
+_TRANSCRIPT_OVERHEAD_BYTES: Final = 512
+"""The memory that a transcript costs besides its text, about: most jobs print a line or two."""
 
 
 class ResultStore:
@@ -124,7 +127,7 @@ class ResultStore:
             return 0
         self._files += 1
         path = f"{self._directory}/results-{self._files}"
-        out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        out = private_files.create(path)
         if answer.fd is not None:
             self._moving = (job, out, path, 0)
             return 0
@@ -164,21 +167,27 @@ class ResultStore:
 
 
 class KeptTranscripts:
-    """The transcripts of jobs that have ended, the oldest first to go."""
+    """The transcripts of jobs that have ended, the oldest first to go. Each goes with its job at the latest."""
 
     def __init__(self, max_bytes: int = _MAX_TRANSCRIPT_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._jobs: deque[SupervisedJob] = deque()
+        self._sizes: OrderedDict[SupervisedJob, int] = OrderedDict()
         self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._sizes)
 
     def keep(self, job: SupervisedJob) -> None:
         """Keep the transcript of a job that has ended, for as long as there is room."""
-        if job.transcript is None:
+        if job.transcript is None or job in self._sizes:
             return
-        self._jobs.append(job)
-        self._bytes += len(job.transcript)
+        self._sizes[job] = size = len(job.transcript) + _TRANSCRIPT_OVERHEAD_BYTES
+        self._bytes += size
         while self._bytes > self._max_bytes:
-            oldest = self._jobs.popleft()
-            if oldest.transcript is not None:
-                self._bytes -= len(oldest.transcript)
-                oldest.transcript = None
+            oldest, size = self._sizes.popitem(last=False)
+            self._bytes -= size
+            oldest.transcript = None
+
+    def drop(self, job: SupervisedJob) -> None:
+        """Let go of a job that is forgotten; do nothing if it has none here."""
+        self._bytes -= self._sizes.pop(job, 0)

@@ -279,19 +279,6 @@ def test_file_that_was_removed_is_noticed_while_nothing_happens(started, store):
     wait_until(lambda: "was removed or replaced" in pool.stats().store)
 
 
-@pytest.mark.parametrize("store", ["sqlite_url"], indirect=True)
-def test_file_is_for_this_user_alone(started, store, tmp_path):
-    os.unlink(path_of(store))
-    mask = os.umask(0)
-    try:
-        started(workers=1).submit(jobs.add, 1).result(30)
-    finally:
-        os.umask(mask)
-    names = [name for name in os.listdir(tmp_path) if name.startswith(os.path.basename(path_of(store)))]
-    assert dict.fromkeys(names, 0o600) == {name: (tmp_path / name).stat().st_mode & 0o777 for name in names}
-    assert 3 == len(names)
-
-
 # Cancellations -----------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import threading
 
 import psutil
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.exc import OperationalError, PendingRollbackError, ProgrammingError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
@@ -55,6 +55,25 @@ def test_job_of_a_transaction_that_is_rolled_back_has_never_been(started, store,
     with pytest.raises(procjobs.UnknownJob):
         job.result(30)
     assert {} == store.states()
+
+
+@pytest.mark.parametrize("store", ["postgres_url"], indirect=True)
+def test_role_of_the_application_needs_no_right_but_to_insert(started, store, postgres_server):
+    pool = started(workers=1)
+    database = make_url(store.url).database
+    postgres_server.execute("CREATE ROLE application LOGIN")
+    postgres_server.execute("GRANT INSERT ON procjobs_outbox TO application", database)
+    engine = create_engine(make_url(store.url).set(username="application"), poolclass=NullPool)
+    try:
+        with Session(engine) as session:
+            job = pool.submit_on_commit(session, jobs.add, 1, 2)
+            session.commit()
+        assert 3 == job.result(30)
+        with Session(engine) as session, pytest.raises(ProgrammingError, match="permission denied"):
+            session.execute(text("SELECT * FROM procjobs_jobs"))
+    finally:
+        postgres_server.execute("REVOKE ALL ON procjobs_outbox FROM application", database)
+        postgres_server.execute("DROP ROLE application")
 
 
 def test_savepoints_decide_about_the_jobs_submitted_in_them(started, store, session, tmp_path):

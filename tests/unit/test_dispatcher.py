@@ -66,6 +66,33 @@ def test_job_whose_time_came_while_it_lay_before_a_worker_expires_when_it_is_tak
     assert JobState.EXPIRED is job.state
 
 
+def test_job_that_has_ended_is_not_kept_until_it_would_have_expired(bench):
+    pending = bench.dispatcher._pending
+    for _ in range(2500):
+        bench.finish(bench.submit(expires=86_400.0))
+        assert len(pending._expiring) <= 102
+
+
+def test_jobs_that_are_cancelled_while_they_wait_are_let_go(bench):
+    dispatcher, queue = bench.dispatcher, bench.generation.queue
+    running = bench.submit()
+    jobs = [bench.submit(priority=n % 3, delay=86_400.0 * (n % 2)) for n in range(4000)]
+    kept = jobs[::97]
+    for job in set(jobs) - set(kept):
+        assert dispatcher.cancel(job, bench.now)
+    assert len(dispatcher._pending._delayed) <= 150
+    assert sum(map(len, queue._levels.values())) <= 150
+    assert (21, 21) == (dispatcher.queued, dispatcher.scheduled)
+    bench.finish(running)
+    while bench.slots[0].jobs:
+        bench.finish_all()
+    bench.turn(86_400.0)
+    while bench.slots[0].jobs:
+        bench.finish_all()
+    in_order = sorted(range(0, 4000, 97), key=lambda n: (n % 2, -(n % 3), n))
+    assert [jobs[n] for n in in_order] == bench.started()[1:]
+
+
 # Failures
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from procjobs.clock import NEVER
+from procjobs.dispatch import limiters
+from procjobs.dispatch import queue as dispatch_queue
 from procjobs.dispatch.assigner import TINY_SECONDS
 from procjobs.dispatch.dispatcher import Dispatcher
 from procjobs.dispatch.limiters import Turn
@@ -33,6 +36,12 @@ QUEUES = {
 }
 CAPACITY = 6
 """How many unread messages a worker's socket holds."""
+
+
+@pytest.fixture(autouse=True)
+def _queues_drop_what_they_hold_in_vain_as_early_as_they_can(monkeypatch):
+    monkeypatch.setattr(dispatch_queue, "_MAX_LEFT_OVER", 0)
+    monkeypatch.setattr(limiters, "_MAX_STALE", 0)
 
 
 class FakeWorker:

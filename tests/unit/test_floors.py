@@ -56,6 +56,7 @@ OWNERS = {
     r"(from|import) click\b": {"cli/"},
     r"(from|import) matplotlib\b": {"tuning/charts.py"},
     r"(from|import) tomlkit\b": {"settings/editor.py"},
+    r"O_CREAT|os\.mkdir|makedirs|\.mkdir\(|\.touch\(|\.write_(text|bytes)\(": {"shared/private_files.py"},
 }
 
 

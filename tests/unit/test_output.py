@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import weakref
 
 import pytest
 
 from procjobs.dispatch.model import Generation, Slot
 from procjobs.host.loop import Loop
-from procjobs.shared.config import JobOptions
+from procjobs.shared.config import JobOptions, PoolSettings
 from procjobs.shared.ids import to_text
+from procjobs.shared.states import Event, Reason
+from procjobs.shared.table.state_writer import TableWriter
 from procjobs.supervisor.job import NO_CLIENT, SupervisedJob, SupervisedKind
-from procjobs.supervisor.results import KeptTranscripts
+from procjobs.supervisor.registry import Kinds, Registry
+from procjobs.supervisor.results import KeptTranscripts, ResultStore
 from procjobs.supervisor.stack_text import MAX_STACK_BYTES, for_readers
 from procjobs.supervisor.transcripts import Tail
 from procjobs.supervisor.workers.output import Console, Outputs, OutputSource
@@ -145,13 +149,39 @@ def test_worker_with_several_jobs_is_in_the_last_one_that_it_has_begun(world, mo
 
 
 def test_tails_of_finished_jobs_are_bounded_together(world):
-    kept = KeptTranscripts(max_bytes=1000)
+    kept = KeptTranscripts(max_bytes=2500)  # each counts with 512 bytes for its objects
     jobs = [world.new_job(n) for n in range(10)]
     for job in jobs:
         world.job = job
         world.say(b"x" * 300)
         kept.keep(job)
     assert [False] * 7 + [True] * 3 == [job.transcript is not None for job in jobs]
+
+
+@pytest.fixture
+def registry(tmp_path):
+    settings = PoolSettings(workers=(1, 1), result_ttl=1.0)
+    kinds = Kinds("pool", settings, are_recorded=False)
+    table = TableWriter(str(tmp_path / "table"), rows=100, started_at=1.0)
+    registry = Registry(table, ResultStore(str(tmp_path), settings, max_fds=16), kinds)
+    yield registry
+    registry.close()
+
+
+def test_job_that_printed_is_given_back_when_its_answer_is(world, registry):
+    job = world.job = world.new_job(1)
+    registry.jobs[job.id] = job
+    kind = weakref.ref(job.kind)
+    world.say(b"hello\n")
+    world.slot.jobs.clear()
+    job.advance(Event.START)
+    job.advance(Event.RETURN)
+    registry.release_payload(job)
+    registry.finish(job, Reason.NONE, b"frame", None, "", now=1.0)
+    del job
+    registry.advance(2.0)
+    assert kind() is None
+    assert (0, {}) == (len(registry._transcripts), registry.jobs)
 
 
 def test_console_keeps_what_a_pipe_that_does_not_block_does_not_take():

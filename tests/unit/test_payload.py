@@ -98,6 +98,17 @@ def test_registry_is_bounded():
     assert frames_of(registry, os.getpid)[0].number >= registry.first_valid
 
 
+def test_registry_is_bounded_in_bytes():
+    """The supervisor keeps the same, and each worker a part of it."""
+    registry = KindRegistry()
+    sizes = []
+    for n in range(1000):
+        text = f"{n}" * 10_000
+        frames_of(registry, lambda text=text: text)
+        sizes.append(sum(len(kind.description) for kind in registry._by_value.values()))
+    assert 7 * 2**20 < max(sizes) < 9 * 2**20
+
+
 def test_other_platforms_are_refused_in_words(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(procjobs.UnsupportedPlatform, match="needs Linux, and this is win32"):

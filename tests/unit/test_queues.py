@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
+import weakref
 
 import pytest
 
+from procjobs.dispatch.past_starts import PastStarts
 from procjobs.errors import ConfigurationError
 from procjobs.shared.config import PoolSettings
 from procjobs.shared.queues import Queue, Rate, check_queues, parse_rate, refuse_queue
+from procjobs.shared.states import JobState
 from procjobs.shared.wire import Outcome
 
 from .bench import Bench
@@ -190,12 +194,87 @@ def test_key_is_limited_in_its_queue_and_forgotten_when_its_rate_is_over():
     world.turn(1.0)
     assert [0, 2, 1] == sent(world, jobs)
     world.finish_all()
-    assert [("q", b"a")] == list(world.dispatcher._pending.limiters._of_key)
-    world.workers.sent.clear()
-    world.outcomes.answers.clear()
-    jobs.clear()
-    world.turn(1.0)
-    assert [] == list(world.dispatcher._pending.limiters._of_key)
+    limiters = world.dispatcher._pending.limiters
+    assert ({}, 2) == (limiters._of_key, len(limiters._past_starts["q"]))
+    world.turn(limiters.next_time() - world.now)
+    assert (101.0625, 1) == (world.now, len(limiters._past_starts["q"]))
+    world.turn(limiters.next_time() - world.now)
+    assert (102.0625, {}, float("inf")) == (world.now, limiters._past_starts, limiters.next_time())
+
+
+def test_rate_of_a_key_holds_for_a_job_that_comes_when_the_key_had_none():
+    world = bench(key_limit=None, key_rate="2/s")
+    jobs = submit(world, 2, key=b"a")
+    world.finish_all()
+    world.turn(0.9)
+    jobs += submit(world, 1, key=b"a")
+    assert [0, 1] == sent(world, jobs)
+    world.turn(0.1)
+    assert [0, 1, 2] == sent(world, jobs)
+
+
+def test_key_whose_throttled_job_was_cancelled_keeps_nothing_but_its_starts():
+    world = bench(key_limit=None, key_rate="1/h")
+    _, second = submit(world, 2, key=b"a")
+    limiters = world.dispatcher._pending.limiters
+    limiter = weakref.ref(limiters._of_key["q", b"a"])
+    gc.disable()  # its limiter must not wait for that
+    try:
+        assert world.dispatcher.cancel(second, world.now)
+        world.finish_all()
+        assert (None, {}) == (limiter(), limiters._of_key)
+    finally:
+        gc.enable()
+    world.turn(3600.0)  # the alarm of the limiter that has gone
+    assert submit(world, 1, key=b"a")[0].state is JobState.RUNNING
+
+
+def test_throttled_jobs_that_are_cancelled_are_let_go():
+    world = bench((1, 1), limit=1)
+    running, *jobs = submit(world, 2000)
+    kept = jobs[::100]
+    for job in set(jobs) - set(kept):
+        assert world.dispatcher.cancel(job, world.now)
+    limiter = world.dispatcher._pending.limiters._of_queue["q"]
+    assert len(kept) <= sum(map(len, limiter.waiting.values())) <= 3 * len(kept) + 100
+    world.finish(running)
+    for job in kept:
+        assert job.state is JobState.RUNNING
+        world.finish(job)
+    assert sum(map(len, limiter.waiting.values())) <= 100
+
+
+def test_a_hundred_thousand_keys_of_a_rate_take_little_memory_and_give_it_back():
+    keys = [b"%032d" % n for n in range(100_000)]
+    tracemalloc.start()
+    try:
+        past_starts = PastStarts(3600.0)
+        for n, key in enumerate(keys):
+            past_starts.keep(key, [n / 100])
+        each = tracemalloc.get_traced_memory()[0] / len(keys)
+        now, turns = 999.99 + 3600 / 16 + 3600.0, 0
+        while past_starts.next_time() <= now:
+            past_starts.advance(now)
+            turns += 1
+        rest = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert (0, True) == (len(past_starts), turns >= 50), "a turn that drops all keys at once stops the pool"
+    assert each < 160, "bytes for each key beside its text"
+    assert rest < 50_000
+
+
+def test_starts_of_a_key_are_kept_until_none_of_them_counts():
+    past_starts = PastStarts(16.0)
+    past_starts.keep(b"a", [1.0, 3.0])
+    past_starts.keep(b"b", [3.5])
+    past_starts.keep(b"c", [2.0])  # its job ran longer
+    past_starts.keep(b"d", [4.0])
+    past_starts.advance(19.0)
+    assert [1.0, 3.0] == list(past_starts.take(b"a"))
+    assert [] == list(past_starts.take(b"a"))
+    past_starts.advance(20.0)
+    assert [[], [], [4.0]] == [list(past_starts.take(key)) for key in (b"b", b"c", b"d")]
 
 
 def test_key_is_forgotten_although_one_of_its_throttled_jobs_was_cancelled():

@@ -59,9 +59,8 @@ def test_kill_at_any_step_leaves_what_the_next_one_may_use_and_remove(place, mon
                 pass
             rundir.remove(place)
         finally:
-            original_close(lock)
+            lock.close()
 
-    original_close = os.close
     number = 0
     while killed_at(monkeypatch, name, number, live):
         number += 1
@@ -69,7 +68,7 @@ def test_kill_at_any_step_leaves_what_the_next_one_may_use_and_remove(place, mon
         lock = take(place)
         rundir.make_fresh(place)
         rundir.remove(place)
-        os.close(lock)
+        lock.close()
         assert [] == os.listdir(place.base), (name, number)
     assert [] == os.listdir(place.base)
 
@@ -90,7 +89,7 @@ def test_lock_is_made_once_by_many_at_the_same_time(place):
         (held,) = [lock for lock in locks if lock is not None]
         assert ["d.lock"] == os.listdir(place.base)
         rundir.remove(place)
-        os.close(held)
+        held.close()
 
 
 def test_base_that_another_process_uses_again_while_it_is_removed_keeps_its_signature(tmp_path, monkeypatch):
@@ -98,7 +97,7 @@ def test_base_that_another_process_uses_again_while_it_is_removed_keeps_its_sign
     rmdir = os.rmdir
 
     def too_late(path):
-        os.close(take(rundir.RunDir(base, "d")))
+        take(rundir.RunDir(base, "d")).close()
         rmdir(path)
 
     monkeypatch.setattr(os, "rmdir", too_late)
@@ -115,7 +114,7 @@ def test_signature_of_another_user_is_none(place):
     rundir.make_fresh(place)
     os.chown(f"{place.path}/.procjobs", 65534, 65534, follow_symlinks=False)
     assert not signature.is_signed_directory(place.path)
-    os.close(lock)
+    lock.close()
     os.chown(place.lock, 65534, 65534)
     with pytest.raises(ForeignFileError):
         rundir.try_lock(place.lock)

@@ -21,6 +21,9 @@ from procjobs.shared.config import JobOptions
 from procjobs.shared.wire import Frame
 
 MAX_KINDS: Final = 4096
+_MAX_BYTES: Final = 8 * 2**20
+"""Beyond this number of kinds, or these bytes of their descriptions, a connection begins anew. The supervisor and its
+workers keep them as well."""
 _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 _DEPTH: Final = 4
 OPTIONS_ATTRIBUTE: Final = "__procjobs_options__"
@@ -52,7 +55,7 @@ class KindRegistry:
         self.by_identity: dict[tuple[int, int], tuple[Any, JobOptions, Kind]] = {}
         self._by_value: dict[Any, Kind] = {}
         self._functions: dict[int, Any] = {}
-        self._count = 0
+        self._count = self._bytes = 0
         self.first_valid: float = 1
         self._first_sent = 1
         self._forget_first = False
@@ -89,6 +92,7 @@ class KindRegistry:
         self.by_identity.clear()
         self._by_value.clear()
         self._functions.clear()
+        self._bytes = 0
         self._first_sent = self._count + 1
         self._forget_first = True
 
@@ -109,8 +113,9 @@ class KindRegistry:
 
     def _enter(self, key: Any, kind: Kind) -> tuple[Kind, bytes]:
         frames = b""
-        if len(self._by_value) >= MAX_KINDS:
+        if len(self._by_value) >= MAX_KINDS or self._bytes > _MAX_BYTES:
             self.forget()
+        self._bytes += len(kind.description)
         if self._forget_first:
             self._forget_first = False
             frames = wire.frame(Frame.FORGET, b"")

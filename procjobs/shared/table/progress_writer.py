@@ -8,6 +8,7 @@ import os
 from zlib import crc32
 
 from procjobs.clock import wall
+from procjobs.shared import private_files
 from procjobs.shared.table import layout
 from procjobs.shared.table.layout import (
     PROGRESS,
@@ -96,8 +97,7 @@ class ProgressWriter:
     def _try_write_file(self, text: bytes, data: bytes) -> bool:
         path = data_file(self._directory, self._job_id())
         try:
-            fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:
+            with open(private_files.create(path + ".new", replace=True), "wb") as file:
                 file.write(len(text).to_bytes(4, "little") + text + data)
             os.replace(path + ".new", path)
         except OSError:

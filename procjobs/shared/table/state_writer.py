@@ -9,6 +9,7 @@ import contextlib
 import mmap
 import os
 
+from procjobs.shared import private_files
 from procjobs.shared.states import JobState
 from procjobs.shared.table import layout
 from procjobs.shared.table.layout import (
@@ -52,7 +53,7 @@ class TableWriter:
         self._free: list[int] = []
         self._count = 0
         self._directory = os.path.dirname(path)
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self.fd = private_files.create(path)
         os.ftruncate(self.fd, self._rows_offset + rows * ROW_BYTES)
         os.posix_fallocate(self.fd, 0, self._rows_offset)
         self._grow()

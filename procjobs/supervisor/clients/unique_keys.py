@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.job import SupervisedJob
     from procjobs.supervisor.registry import Registry
 
-_MAX_HOLDERS: Final = 10_000
+_MIN_SWEPT: Final = 1000
 """From this number of keys on, the keys that nobody holds any more are looked for and forgotten."""
 
 
@@ -28,27 +28,39 @@ class UniqueKeys:
         self._registry = registry
         self._holders: dict[bytes, tuple[bytes, float]] = {}
         self._undecided: dict[bytes, list[tuple[ClientLink, bytes]]] = {}
+        self._sweep_at = _MIN_SWEPT
+
+    def __len__(self) -> int:
+        return len(self._holders)
 
     def holder(self, key: bytes) -> bytes | None:
         """Return the id of the job that holds a key; None if no job here does."""
         held = self._holders.get(key)
         if held is None:
             return None
-        job_id, until = held
-        job = self._registry.jobs.get(job_id)
-        if (job is not None and job.state not in FINAL) or until > wall():
-            return job_id
+        if self._holds(held, wall()):
+            return held[0]
         del self._holders[key]
         return None
+
+    def _holds(self, held: tuple[bytes, float], moment: float) -> bool:
+        job_id, until = held
+        job = self._registry.jobs.get(job_id)
+        return (job is not None and job.state not in FINAL) or until > moment
+
+    def _sweep(self) -> None:
+        """Forget the keys that nobody holds any more. So rarely that it is no part of the cost of a key."""
+        moment = wall()
+        self._holders = {key: held for key, held in self._holders.items() if self._holds(held, moment)}
+        self._sweep_at = max(_MIN_SWEPT, 2 * len(self._holders))
 
     def give(self, job: SupervisedJob, seconds: float, now: float) -> float:
         """Give a job its key, for these seconds at least; return until when (Unix time).
 
         Without a time of its own, it holds the key until it has ended, also where the clock is set back meanwhile.
         """
-        if len(self._holders) >= _MAX_HOLDERS:
-            for key in list(self._holders):
-                self.holder(key)
+        if len(self._holders) >= self._sweep_at:
+            self._sweep()
         until = now + seconds if seconds else 0.0
         self._holders[job.key] = job.id, until
         return until

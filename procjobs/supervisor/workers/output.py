@@ -29,15 +29,20 @@ _LONGEST_LINE: Final = 4096
 
 
 class OutputSource:
-    """One stream of a worker: 1 is standard output, 2 standard error. `rest` is a line without its end."""
+    """One stream of a worker: 1 is standard output, 2 standard error.
 
-    __slots__ = ("fd", "job", "paused", "rest", "slot", "stream")
+    `label` and `owner`, the id of a job, tell whose text came last: the job itself may be forgotten before more comes.
+    `rest` is a line without its end.
+    """
+
+    __slots__ = ("fd", "label", "owner", "paused", "rest", "slot", "stream")
 
     def __init__(self, slot: Slot, fd: int, stream: int) -> None:
         self.slot = slot
         self.fd = fd
         self.stream = stream
-        self.job: SupervisedJob | None = None
+        self.label = _label(slot, None)
+        self.owner = b""
         self.rest = b""
         self.paused = False
 
@@ -135,9 +140,10 @@ class Outputs:
 
     def _take(self, source: OutputSource, data: bytes) -> None:
         job = self._current_job(source.slot)
-        if job is not source.job:
+        owner = b"" if job is None else job.id
+        if owner != source.owner:
             self._end_line(source)
-            source.job = job
+            source.owner, source.label = owner, _label(source.slot, job)
         if job is not None:
             job.kind.prints = True
             if job.transcript is None:
@@ -152,7 +158,7 @@ class Outputs:
             lines, rest = lines + end + rest, b""
         source.rest = rest
         if lines:
-            self._log.write_output(_label(source), lines)
+            self._log.write_output(source.label, lines)
 
     def _current_job(self, slot: Slot) -> SupervisedJob | None:
         """Return the job that a worker is in: the last of its jobs that it has begun."""
@@ -163,7 +169,7 @@ class Outputs:
 
     def _end_line(self, source: OutputSource) -> None:
         if source.rest:
-            self._log.write_output(_label(source), source.rest)
+            self._log.write_output(source.label, source.rest)
             source.rest = b""
 
     @property
@@ -211,8 +217,7 @@ class Outputs:
             self._read_rest(source)
 
 
-def _label(source: OutputSource) -> str:
-    job = source.job
+def _label(slot: Slot, job: SupervisedJob | None) -> str:
     if job is None:
-        return f"worker {source.slot.number}"
+        return f"worker {slot.number}"
     return f"{to_text(job.id)} {job.kind.name.decode(errors='replace')}"

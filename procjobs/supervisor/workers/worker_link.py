@@ -38,6 +38,8 @@ _PIPE_BYTES: Final = 64 * 4096
 _READ_BYTES: Final = 64 * 1024
 _KINDS_KNOWN: Final = 1024
 """The number of kinds that a worker remembers. Beyond it, the worker gets the order to forget all of them."""
+_FUNCTION_BYTES_KNOWN: Final = 4 * 2**20
+"""The same for the bytes of their functions."""
 
 
 class AnswerStream:
@@ -97,8 +99,9 @@ class WorkerLink:
         self._fds: list[int] = []
         self._sockets: list[socket.socket] = []
         self._worker_side: list[int] = []
-        self._kinds: dict[int, SupervisedKind] = {}
-        self._unconfirmed: dict[bytes, SupervisedKind] = {}
+        self._kinds: set[int] = set()  # numbers, which are never used again: a kind may be forgotten before its workers are
+        self._unconfirmed: dict[bytes, int] = {}
+        self._function_bytes = 0
         self._read_unread: Callable[[], bytes]
         try:
             try:
@@ -177,7 +180,8 @@ class WorkerLink:
         except OSError:  # it has gone, its queue is full, or the host is out of buffers or of descriptors on their way
             return False
         if is_new:
-            self._unconfirmed[job.id] = kind
+            self._unconfirmed[job.id] = kind.number
+            self._function_bytes += len(function)
         return True
 
     def _send_aside(self, message: bytes, fd: int | None) -> bool:
@@ -198,8 +202,8 @@ class WorkerLink:
 
         Until then every job of the kind brings the description: the first one to do so may be taken back.
         """
-        if self._unconfirmed and (kind := self._unconfirmed.pop(job_id, None)) is not None:
-            self._kinds[kind.number] = kind
+        if self._unconfirmed and (number := self._unconfirmed.pop(job_id, None)) is not None:
+            self._kinds.add(number)
 
     def _describe(self, kind: SupervisedKind) -> bytes:
         options = kind.options
@@ -207,8 +211,9 @@ class WorkerLink:
         text |= {"soft_timeout": options.soft_timeout, "keep_children": options.keep_children}
         text["measures"] = options.max_rss is not None
         text["records"] = kind.is_recorded
-        if len(self._kinds) >= _KINDS_KNOWN:
+        if len(self._kinds) >= _KINDS_KNOWN or self._function_bytes > _FUNCTION_BYTES_KNOWN:
             text["forget"] = True
+            self._function_bytes = 0
             self._kinds.clear()
             self._unconfirmed.clear()  # or answers to earlier jobs would make these kinds known again
         return json.dumps(text).encode()
