@@ -158,6 +158,19 @@ def test_every_line_of_the_first_call_can_be_interrupted(pool_name):
 
 
 @pytest.mark.timeout(300)
+def test_pool_can_be_let_go_of_after_an_interrupted_submission(pool_name):
+    lines, is_interrupted = 1, True
+    with procjobs.Pool(pool_name, workers=1) as owner:
+        while is_interrupted:
+            with procjobs.Pool(pool_name) as pool:
+                pool.submit(jobs.add, 1, 2).result(20)
+                is_interrupted = interrupted_at(lines, functools.partial(pool.submit, jobs.add, 1, 2))
+            lines += 1
+        owner.stop()
+    assert lines > 20
+
+
+@pytest.mark.timeout(300)
 def test_job_that_was_submitted_after_an_interruption_is_not_lost_with_the_supervisor(pool_name, tmp_path):
     """If acknowledgements were counted wrongly from then on, one of the jobs would be forgotten before its time."""
     lines, is_interrupted = 1, True

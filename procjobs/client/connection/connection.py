@@ -327,6 +327,7 @@ class Connection:
 
     def outstanding(self) -> list[Handle]:
         """Return the handles of the jobs whose answers are awaited."""
+        self.sender.exclusive.run(self.sender.settle)  # or there may be one whose submission was interrupted
         return [handle for handle in list(self._entries.handles.values()) if not handle.done()]
 
     def unaccepted(self) -> int:
@@ -337,6 +338,7 @@ class Connection:
 
     def close_when_idle(self) -> None:
         """Close the connection when the last awaited answer has arrived, or the supervisor has gone."""
+        self.sender.exclusive.run(self.sender.settle)
         self.lifecycle.move_to(ConnectionState.LEAVING)
         if self._receiving is None or not self._entries.handles:
             self.close()

@@ -141,6 +141,11 @@ class FrameSender:
             if sum(outgoing.went) in {0, len(frame)}:
                 self._under_way = None
 
+    def settle(self) -> None:
+        """Finish or undo what an interrupted thread has left, as far as the other side takes bytes now."""
+        with contextlib.suppress(SubmitTimeout, SupervisorLost):
+            self._begin()
+
     def end(self) -> None:
         """Note that nothing is sent any more. A submission whose thread was interrupted is not sent elsewhere."""
         self._give_up()
