@@ -74,6 +74,10 @@ class Dispatcher:
         """How many jobs wait for a worker, or for a limit that they share with others."""
         return self._pending.queued
 
+    def reschedule(self, time_of: Callable[[Job], float | None]) -> None:
+        """Let delayed jobs wait for other times (monotonic), where `time_of(job)` returns one."""
+        self._pending.reschedule(time_of)
+
     @property
     def scheduled(self) -> int:
         """How many jobs wait for a time: of a delay, or of a retry."""

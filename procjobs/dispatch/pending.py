@@ -5,7 +5,7 @@ A job that waits is in one place: the queue of its generation, the queue of dela
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from procjobs.clock import NEVER
 from procjobs.dispatch.limiters import Limiters
@@ -88,6 +88,10 @@ class PendingJobs:
     def next_time(self) -> float:
         """Return when a job is to be queued, or expires, or a rate lets others start."""
         return min(self._delayed.next_time(), self._expiring.next_time(), self.limiters.next_time())
+
+    def reschedule(self, time_of: Callable[[Job], float | None]) -> None:
+        """Let delayed jobs wait for other times, where `time_of(job)` returns one."""
+        self._delayed.reschedule(time_of)
 
     def queue_due(self, now: float) -> Iterable[Job]:
         """Queue the jobs whose time has come, and yield them."""

@@ -137,6 +137,12 @@ class DelayQueue(Generic[T]):
         """Return all jobs entered, also those whose time does not matter any more."""
         return [job for _, _, job in self._heap]
 
+    def reschedule(self, time_of: Callable[[T], float | None]) -> None:
+        """Enter the jobs at other times: at what `time_of(job)` returns, unless that is None."""
+        moved = [(time_of(job), when, sequence, job) for when, sequence, job in self._heap]
+        self._heap = [(when if new is None else new, sequence, job) for new, when, sequence, job in moved]
+        heapq.heapify(self._heap)
+
     def pop_due(self, now: float) -> T | None:
         """Take out a job whose time has come, None when there is none."""
         if self._heap and self._heap[0][0] <= now:

@@ -91,16 +91,18 @@ class DurableState:
     """The part of a job that only a store needs.
 
     `delay`, `expires` and `submitted_at` (monotonic) are those of a submission that waits for its commit; `is_cancelled`
-    says that it was cancelled meanwhile. `is_counted` says that the job was loaded from the store and not started yet,
+    says that it was cancelled meanwhile. `not_before` is the wall time before which a job from the store may not start, 0.0
+    if there is none. `is_counted` says that the job was loaded from the store and not started yet,
     `is_fenced` that the store has it as another supervisor's: nothing of it is recorded or told any more.
     """
 
-    __slots__ = ("delay", "expires", "is_cancelled", "is_committed", "is_counted", "is_fenced", "submitted_at")
+    __slots__ = ("delay", "expires", "is_cancelled", "is_committed", "is_counted", "is_fenced", "not_before", "submitted_at")
 
     def __init__(self, *, delay: float = 0.0, expires: float = 0.0, submitted_at: float = 0.0) -> None:
         self.delay = delay
         self.expires = expires
         self.submitted_at = submitted_at
+        self.not_before = 0.0
         self.is_committed = self.is_cancelled = self.is_counted = self.is_fenced = False
 
 

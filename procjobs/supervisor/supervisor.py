@@ -158,6 +158,7 @@ class Supervisor:
     def _advance(self) -> None:
         """Do what is due, and give jobs to workers."""
         now = self._loop.now
+        self._admission.follow_clock()
         self._children.advance(now)
         self._dispatcher.advance(now)
         self._children.start_templates(now)

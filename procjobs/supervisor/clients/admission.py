@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from procjobs.clock import wall
 from procjobs.dispatch.failures import job_name
@@ -15,6 +15,7 @@ from procjobs.supervisor.job import NO_CLIENT, DurableState, SupervisedJob, Supe
 
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher
+    from procjobs.dispatch.model import Job
     from procjobs.host.loop import Loop
     from procjobs.shared.config import PoolSettings
     from procjobs.supervisor.clients.client_link import ClientLink
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from procjobs.supervisor.durable.durability import Durability, LoadedJob, Rejection
     from procjobs.supervisor.lifecycle import Lifecycle
     from procjobs.supervisor.registry import Registry
+
+
+_MAX_DRIFT: Final = 1.0
+"""A clock that has moved on by this many seconds more, or less, than the time that has passed was set."""
 
 
 class Admission:
@@ -42,6 +47,7 @@ class Admission:
         self._unique_keys = unique_keys
         self._lifecycle = lifecycle
         self._began_at = wall()
+        self._clock_offset = self._began_at - loop.now
         self._capacity = 0  # how many more jobs may wait; counted down within a turn, since to look costs 1 us
 
     # Submissions ------------------------------------------------------------------------------------------------
@@ -175,7 +181,7 @@ class Admission:
         job = SupervisedJob(loaded.job_id, kind, generation, NO_CLIENT, loaded.inline, loaded.fd)
         self._registry.jobs[job.id] = job
         job.durable = DurableState()
-        job.durable.is_committed = True
+        job.durable.is_committed, job.durable.not_before = True, loaded.not_before
         job.attempt, job.interrupted, job.crashes, job.key = loaded.attempt, loaded.interrupted, loaded.crashes, loaded.key
         delay = max(loaded.not_before - moment, 0.0) if loaded.not_before else 0.0
         try:
@@ -191,6 +197,13 @@ class Admission:
             job.effective_priority += 0.5
         expires = (loaded.expires_at - moment or -1.0) if loaded.expires_at and not loaded.attempt else 0.0
         self._dispatcher.submit(job, self._loop.now, delay=delay, expires=expires)
+
+    def follow_clock(self) -> None:
+        """Let the delayed jobs of the store wait for their wall times as they are now, if somebody has set the clock."""
+        offset = wall() - self._loop.now
+        if abs(offset - self._clock_offset) > _MAX_DRIFT:
+            self._dispatcher.reschedule(lambda job: _due_at(job, offset))
+            self._clock_offset = offset
 
     def drop_fenced(self, job: SupervisedJob) -> None:
         """Kill the run of a job that the store has as another supervisor's, or let it wait no longer."""
@@ -211,6 +224,13 @@ class Admission:
         """Cancel the jobs of a client that do not run yet; return how many there were."""
         jobs = [job for job in self._registry.jobs.values() if job.client is client and job.state not in FINAL]
         return sum(self.cancel(job) for job in jobs if job.state is not JobState.RUNNING)
+
+
+def _due_at(job: Job, clock_offset: float) -> float | None:
+    """Return the monotonic time at which a job from the store may start, None for one that has no such wall time."""
+    if not isinstance(job, SupervisedJob) or job.durable is None or job.state is not JobState.SCHEDULED:
+        return None
+    return job.durable.not_before - clock_offset if job.durable.not_before else None
 
 
 def _row_missing(error: TableFull) -> Rejection:
