@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import io
 import os
+import resource
 import socket
 import stat
 from collections.abc import Callable, Iterable
@@ -69,6 +70,12 @@ def receive(
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds += array.array("i", content[: len(content) // 4 * 4])
     return data, fds, received & _TRUNCATED != 0
+
+
+def out_of_descriptors(who: str) -> str:
+    """Return what to say where a descriptor was lost because this process, `who` in words, may open no more."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return f"the {who} (pid {os.getpid()}) has as many files open as it may ({limit}): raise the limit (ulimit -n)"
 
 
 def is_regular(fd: int) -> bool:

@@ -44,6 +44,7 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 from procjobs.clock import NEVER
+from procjobs.shared.states import Reason
 
 WIRE_VERSION: Final = 1
 MAGIC: Final = b"procjobs"
@@ -218,6 +219,20 @@ class Finished(NamedTuple):
     seconds: float
     rss_bytes: int
     details: bytes
+
+
+def without_payload(raw: bytes, why: str) -> bytes:
+    """Return a FINISHED frame whose payload is lost as one that says why; raise WireError if the frame makes no sense."""
+    job_id, outcome, reason, attempt, seconds, rss_bytes, details = parse_finished(raw)
+    values = parse_json(details) if details else {}
+    if outcome == Outcome.RETURNED:
+        outcome, reason = int(Outcome.UNPICKLABLE), int(Reason.PAYLOAD)
+        values |= {"message": f"the result was lost: {why}", "traceback": ""}
+    else:
+        values["unpicklable"] = why
+    text = json.dumps(values).encode()
+    head = FINISHED_FRAME.size + len(text), Frame.FINISHED, False, 0, job_id
+    return FINISHED_FRAME.pack(*head, outcome, reason, attempt, seconds, rss_bytes, len(text)) + text
 
 
 def parse_finished(raw: bytes) -> Finished:

@@ -75,13 +75,16 @@ class Template:
         """Fork workers until the supervisor is gone."""
         while True:
             try:
-                message, fds, _ = descriptors.receive(self._control, _MAX_MESSAGE_BYTES, _WORKER_FDS_ROOM)
+                message, fds, is_lost = descriptors.receive(self._control, _MAX_MESSAGE_BYTES, _WORKER_FDS_ROOM)
             except ConnectionResetError:  # it was killed with a message of ours unread
                 break
             if not message:
                 break
             request = json.loads(message)
-            if "spawn" in request:
+            if "spawn" in request and is_lost:
+                descriptors.close_all(fds)
+                self._tell({"refused": request["spawn"], "why": descriptors.out_of_descriptors("template of the workers")})
+            elif "spawn" in request:
                 self._spawn(request["spawn"], request["cpus"], fds)
             else:
                 self._workers.discard(request["gone"])

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -91,6 +92,10 @@ _Answer = tuple[int, int, float, bytes, bytes, Descriptor | None]
 """The end of an attempt: outcome, reason, seconds, JSON (of a failure), inline part of the payload, its descriptor."""
 
 
+_LOST: Final = -1
+"""In the place of a descriptor that this process had no room for: earlier jobs have left files open."""
+
+
 class _Unpicklable(Exception):
     """Something could not be pickled or unpickled; its cause is the error of that."""
 
@@ -124,8 +129,8 @@ class Worker:
             if message != JOB_ASIDE:
                 self._run_job(message, None)
                 continue
-            message, fds, _ = descriptors.receive(self._side, MAX_JOB_BYTES, descriptors.ROOM_FOR_ONE)
-            self._run_job(message, fds[0] if fds else None)
+            message, fds, is_lost = descriptors.receive(self._side, MAX_JOB_BYTES, descriptors.ROOM_FOR_ONE)
+            self._run_job(message, fds[0] if fds else _LOST if is_lost else None)
 
     def _run_job(self, message: bytes, fd: int | None) -> None:
         job_id, number, row, attempt, json_length, function_length = JOB.unpack_from(message)
@@ -215,6 +220,8 @@ class Worker:
 
     def _call(self, kind: _Kind, inline: bytes, fd: int | None, started: float) -> _Answer:
         try:
+            if fd == _LOST:
+                raise OSError(errno.EMFILE, descriptors.out_of_descriptors("worker"))
             if fd is not None:
                 self._received = payload.Received(inline, fd)
             function, args, kwargs = self._load(kind, inline)

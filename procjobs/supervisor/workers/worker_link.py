@@ -28,8 +28,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.host import descriptors
+from procjobs.host.descriptors import out_of_descriptors
 from procjobs.shared.ids import ID_BYTES
-from procjobs.shared.wire import JOB, JOB_ASIDE, MAX_JOB_BYTES, MAX_PACKET_BYTES, FrameReader, WireError
+from procjobs.shared.wire import (
+    JOB,
+    JOB_ASIDE,
+    MAX_JOB_BYTES,
+    MAX_PACKET_BYTES,
+    FrameReader,
+    WireError,
+    without_payload,
+)
 
 if TYPE_CHECKING:
     from procjobs.supervisor.job import SupervisedJob, SupervisedKind
@@ -71,18 +80,25 @@ class AnswerStream:
             return
         self.drained = False
         for kind, raw, has_descriptor in self._reader.feed(data):
-            yield kind, raw, self._take_descriptor() if has_descriptor else None
+            if has_descriptor:
+                fd = self._take_descriptor()
+                yield kind, raw if fd is not None else without_payload(raw, out_of_descriptors("supervisor")), fd
+            else:
+                yield kind, raw, None
 
     @property
     def has_part(self) -> bool:
         """Whether a frame has begun to arrive that is not whole yet."""
         return self._reader.has_part
 
-    def _take_descriptor(self) -> int:
+    def _take_descriptor(self) -> int | None:
+        """Return the descriptor, None if this process may open no more; raise WireError if none came."""
         try:
-            _, fds, _ = descriptors.receive(self._side, 1, descriptors.ROOM_FOR_ONE, descriptors.NO_WAIT)
+            _, fds, is_lost = descriptors.receive(self._side, 1, descriptors.ROOM_FOR_ONE, descriptors.NO_WAIT)
         except OSError:
-            fds = []
+            fds, is_lost = [], False
+        if is_lost and not fds:
+            return None
         if len(fds) != 1:
             raise WireError("a frame claims a descriptor that did not come before it")
         if not descriptors.is_regular(fds[0]):
