@@ -61,7 +61,8 @@ def look(pool, directory, jobs):
     for process in [supervisor, *supervisor.children(recursive=True)]:
         role = ROLES.get(process.name(), "workers")
         uses[role] = Use(*map(sum, zip(uses.get(role, Use(0, 0, 0, 0)), use_of(process), strict=True)))
-    files = sum(entry.stat().st_blocks * 512 for entry in os.scandir(directory) if not entry.name.startswith("log"))
+    entries = [entry for entry in os.scandir(directory) if not entry.name.startswith("log")]
+    files = sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
     return Row(jobs, uses, files)
 
 

@@ -67,7 +67,7 @@ class Chaos:
         self.passed += chapter.passed
         if faults and self._keep:
             kept = f"{self._keep}/{os.path.basename(self._directory)}-{self.number}"
-            shutil.copytree(place, kept, ignore=shutil.ignore_patterns("socket", "table"))
+            shutil.copytree(place, kept, ignore=shutil.ignore_patterns("socket", "table", ".procjobs"))
         shutil.rmtree(place, ignore_errors=True)
         return faults
 

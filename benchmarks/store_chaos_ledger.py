@@ -157,12 +157,17 @@ class Ledger:
                         yield "run after its answer", job, f"attempt {run.attempt}"
 
     def _find_uncancelled(self):
-        troubled = [(fields[-2], fields[-1]) for event in ("killed", "fault") for fields in self.events[event]]
+        troubles = ("killed", "fault", "stopped", "left")
+        troubled = [(fields[-2], fields[-1]) for event in troubles for fields in self.events[event]]
         for job, pid, at in self.events["cancelled"]:
-            if any(other == pid and at - 0.1 <= then <= at + CANCEL_GRACE for other, then in troubled):
-                continue  # its client was killed or stopped, and nobody else knows of it
             for run in self.runs[job]:
-                if max(run.began, run.ended or 0.0) > at + CANCEL_GRACE:
+                if max(run.began, run.ended or 0.0) <= at + CANCEL_GRACE:
+                    continue
+                # Until the store has it, its client alone knows of it, and tells one supervisor after the other. One that it
+                # has not started itself after a stop may give the job out before.
+                is_alone = any(other == pid and at - 0.1 <= then <= run.began for other, then in troubled)
+                is_stopped = any(at - CANCEL_GRACE <= then <= run.began for _, then in self.events["stops"])
+                if not (is_alone or is_stopped):
                     yield "run after cancel()", job, f"attempt {run.attempt}"
         for job, at in self.events["cancelled-by-id"]:
             for run in self.runs[job]:

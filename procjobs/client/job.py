@@ -17,7 +17,7 @@ from procjobs.errors import JobCancelled, PoolClosed, ProcjobsError, SupervisorL
 from procjobs.host.payload import Received
 from procjobs.shared.ids import to_text
 from procjobs.shared.records import JobStatus, Progress
-from procjobs.shared.wire import Outcome, parse_finished, parse_json
+from procjobs.shared.wire import verdict_of
 
 T = TypeVar("T")
 
@@ -305,7 +305,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
     def settle(self, raw: bytes, received: Received | None) -> None:
         """Take the answer that has arrived, a FINISHED frame; runs no code of the job's."""
-        self._ends.append((raw, received) if raw[OUTCOME_AT] == RETURNED or not _says_cancelled(raw) else _CANCELLED)
+        self._ends.append((raw, received) if raw[OUTCOME_AT] == RETURNED or verdict_of(raw) != "JobCancelled" else _CANCELLED)
         if self._listeners is not None:
             self._listeners.tell(self)
         self._route = None
@@ -328,8 +328,3 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         """Return whether the answer is to come over this way."""
         present = self._route
         return present is not None and present[0] is route
-
-
-def _says_cancelled(raw: bytes) -> bool:
-    finished = parse_finished(raw)
-    return finished.outcome == Outcome.VERDICT and parse_json(finished.details)["error"] == "JobCancelled"

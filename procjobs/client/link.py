@@ -149,7 +149,10 @@ class PoolLink(Link):
             if connection not in self._retired:
                 self._retired = [former for former in self._retired if former.is_receiving()] + [connection]
             self._reap_child(connection)
+        former = connection
         connection, greeting, table = self._reach_supervisor()
+        if former is not None and greeting.welcome["settings"].get("store") is not None:
+            connection.cancel_again(former)
         self._finalizer.detach()
         self._finalizer = weakref.finalize(self, _let_go, connection, self.is_owner)
         self._finalizer.atexit = False

@@ -235,6 +235,12 @@ def without_payload(raw: bytes, why: str) -> bytes:
     return FINISHED_FRAME.pack(*head, outcome, reason, attempt, seconds, rss_bytes, len(text)) + text
 
 
+def verdict_of(raw: bytes) -> str | None:
+    """Return the error that the supervisor itself says in a FINISHED frame, None if the worker has said how the job ended."""
+    finished = parse_finished(raw)
+    return str(parse_json(finished.details)["error"]) if finished.outcome == Outcome.VERDICT else None
+
+
 def parse_finished(raw: bytes) -> Finished:
     """Return the contents of a FINISHED frame, except the payload; raise WireError unless all is as described above.
 

@@ -93,17 +93,20 @@ class DurableState:
     `delay`, `expires` and `submitted_at` (monotonic) are those of a submission that waits for its commit; `is_cancelled`
     says that it was cancelled meanwhile. `not_before` is the wall time before which a job from the store may not start, 0.0
     if there is none. `is_counted` says that the job was loaded from the store and not started yet,
-    `is_fenced` that the store has it as another supervisor's: nothing of it is recorded or told any more.
+    `is_fenced` that the store has it as another supervisor's: nothing of it is recorded or told any more. `is_freed` says
+    that it has ended here because the pool stops, and that the store keeps it for the next start.
     """
 
-    __slots__ = ("delay", "expires", "is_cancelled", "is_committed", "is_counted", "is_fenced", "not_before", "submitted_at")
+    __slots__ = (
+        "delay", "expires", "is_cancelled", "is_committed", "is_counted", "is_fenced", "is_freed", "not_before", "submitted_at",
+    )  # fmt: skip
 
     def __init__(self, *, delay: float = 0.0, expires: float = 0.0, submitted_at: float = 0.0) -> None:
         self.delay = delay
         self.expires = expires
         self.submitted_at = submitted_at
         self.not_before = 0.0
-        self.is_committed = self.is_cancelled = self.is_counted = self.is_fenced = False
+        self.is_committed = self.is_cancelled = self.is_counted = self.is_fenced = self.is_freed = False
 
 
 class SupervisedJob(Job):

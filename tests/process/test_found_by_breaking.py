@@ -189,10 +189,11 @@ def test_submission_that_comes_behind_a_drain_is_refused(pool_name):
     pool.submit(jobs.add, 1).result(30)
     connection, frames = pool._link.connection, []
     sender = connection.sender
-    sender._push = lambda outgoing: frames.append(outgoing.frame)
+    send = sender._send_bytes
+    sender._send_bytes = lambda data, _flags: (frames.append(data), len(data))[1]
     connection.requests.post("drain")
     job = pool.submit(jobs.add, 2)
-    del sender._push
+    sender._send_bytes = send
     sender.post(b"".join(frames))
     assert procjobs.PoolClosed is type(job.exception(30))
     pool.shutdown()

@@ -441,4 +441,5 @@ def _niceness():
 @pytest.mark.skipif(not os.path.exists("/proc/self/autogroup"), reason="this kernel does not share CPUs out by session")
 def test_nice_holds_among_sessions_too():
     with procjobs.Pool(workers=2, nice=7) as pool:
-        wait_until(lambda: (7, 7) == pool.submit(_niceness).result(30))  # the kernel takes ten such changes a second
+        expected = min(os.nice(0) + 7, 19), 7
+        wait_until(lambda: expected == pool.submit(_niceness).result(30))  # the kernel takes ten such changes a second

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 import procjobs
+from procjobs.host.process import wait_for_pidfd
 from procjobs.supervisor.durable import held_claim
 from procjobs.supervisor.durable.held_claim import Claimant, HeldClaim
 from tests.process import jobs
@@ -369,6 +370,49 @@ def test_cancellation_that_the_supervisor_has_not_read_goes_to_its_successor(sta
     wait_until(lambda: not pool._link.connection._entries.handles)  # it was confirmed, and nothing waits
     assert [] == lines(trace)
     assert not set(store.states()) - {"succeeded", "cancelled"}
+
+
+def test_job_that_was_stopped_with_its_pool_and_cancelled_does_not_run_with_the_next(started, store, tmp_path):
+    """The supervisor reads the cancellation behind the end of the job: it was about to keep it for the next start."""
+    trace, go = tmp_path / "trace", tmp_path / "go"
+    pool = started(workers=1)
+    blocker = pool.submit(jobs.wait_for_file, str(go), "blocker")
+    waiting = pool.submit(jobs.append_line, str(trace), "cancelled")
+    waiting.wait_accepted(30)
+    wait_until(lambda: pool.stats().busy == 1)
+    supervisor = hold_up(pool)
+    pool._link.connection.requests.post("stop")
+    assert waiting.cancel()
+    assert blocker.cancel()
+    os.kill(supervisor, signal.SIGCONT)
+    pool._link.connection.wait_for_end(60)
+    go.touch()
+    assert 3 == started(workers=1).submit(jobs.add, 1, 2).result(60)
+    wait_until(lambda: store.states() == {"cancelled": 2, "succeeded": 1})
+    assert [] == lines(trace)
+
+
+def test_job_that_a_stop_has_ended_is_cancelled_in_the_next_pool(started, store, tmp_path):
+    """The stop has ended the job before the process cancels it, which has not read that yet."""
+    trace, go = tmp_path / "trace", tmp_path / "go"
+    pool = started(workers=1)
+    pool.submit(jobs.wait_for_file, str(go), "blocker")
+    waiting = pool.submit(jobs.append_line, str(trace), "cancelled")
+    waiting.wait_accepted(30)
+    connection, held = pool._link.connection, []
+    take = connection._take_answer
+    connection._take_answer = lambda *answer: held.append(answer)
+    supervisor = os.pidfd_open(pool.stats().supervisor_pid)
+    connection.requests.post("stop")
+    assert wait_for_pidfd(supervisor, 30)
+    os.close(supervisor)
+    assert waiting.cancel()
+    for answer in held:
+        take(*answer)
+    go.touch()
+    assert 3 == pool.submit(jobs.add, 1, 2).result(60)
+    wait_until(lambda: [("cancelled",)] == store.rows("SELECT state FROM procjobs_jobs WHERE id = :id", id=waiting.id))
+    assert [] == lines(trace)
 
 
 # The lease ---------------------------------------------------------------------------------------------------

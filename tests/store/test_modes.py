@@ -72,5 +72,7 @@ def modes_below(directory):
     for path in [state, *state.rglob("*"), *(directory / "run").rglob("*")]:
         with contextlib.suppress(FileNotFoundError):
             mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):  # links have no modes
+                continue
             found[str(path.relative_to(directory))] = f"{stat.S_IMODE(mode):o}", stat.S_ISDIR(mode)
     return found

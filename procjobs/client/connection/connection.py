@@ -272,6 +272,8 @@ class Connection:
             if fd is not None:
                 os.close(fd)
             return
+        if handle.done():
+            self._entries.note_end_of_cancelled(job_id, raw)
         if fd is None:
             handle.settle(raw, None)
         else:
@@ -324,6 +326,11 @@ class Connection:
     def sent(self) -> int:
         """How many submissions have gone to the supervisor."""
         return self._entries.sent
+
+    def cancel_again(self, former: Connection) -> None:
+        """Cancel what was cancelled over a former connection and ended there because the pool was stopped."""
+        while former._entries.stopped:
+            self.requests.post_cancel(former._entries.stopped.popleft())
 
     def outstanding(self) -> list[Handle]:
         """Return the handles of the jobs whose answers are awaited."""

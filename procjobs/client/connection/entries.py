@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from typing import TYPE_CHECKING
 
 from procjobs.client.connection.unacknowledged import Unacknowledged
+from procjobs.shared.wire import verdict_of
 
 if TYPE_CHECKING:
     from procjobs.client.connection.handle import Handle
@@ -19,7 +21,8 @@ class Entries:
     place among the submissions of the connection, by which the supervisor acknowledges: `sent` have gone out whole, and
     `accepted` of these were taken. Nothing is counted up or down, so nothing is counted twice.
 
-    A handle that is done and still here was cancelled, and the supervisor has not confirmed that yet.
+    A handle that is done and still here was cancelled, and the supervisor has not confirmed that yet. Those of `stopped` were
+    cancelled too, and ended because the pool was stopped before the supervisor had read that.
     """
 
     def __init__(self) -> None:
@@ -27,6 +30,7 @@ class Entries:
         self.unacknowledged = Unacknowledged()
         self.sent = 0
         self.accepted = 0
+        self.stopped: deque[bytes] = deque()
 
     def enter(self, submission: Submission, route: object) -> None:
         """Enter a submission that is about to be sent."""
@@ -46,6 +50,11 @@ class Entries:
         with contextlib.suppress(IndexError):  # acknowledged in this very moment
             if self.unacknowledged[-1] is submission:
                 self.unacknowledged.pop()
+
+    def note_end_of_cancelled(self, job_id: bytes, raw: bytes) -> None:
+        """Note the end of a job that was cancelled here. If it was stopped with its pool, a store keeps it: see `stopped`."""
+        if verdict_of(raw) == "PoolClosed":
+            self.stopped.append(job_id)
 
     def take_acknowledgement(self, accepted: int) -> None:
         """Forget the submissions that the supervisor has; it has taken `accepted` since the connection began."""

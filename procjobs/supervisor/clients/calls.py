@@ -87,7 +87,8 @@ class Calls:
                 is_cancelled = self._admission.cancel(loaded)
             _send(client, number, {"known": bool(told["known"]), "cancelled": is_cancelled})
 
-        if job is not None and not was_cancelled:
+        is_freed = job is not None and job.durable is not None and job.durable.is_freed
+        if job is not None and not was_cancelled and not is_freed:
             return {"known": True, "cancelled": False}
         if len(job_id) != ID_BYTES or not self._durability.cancel(job_id, reply):
             return {"known": job is not None, "cancelled": was_cancelled}

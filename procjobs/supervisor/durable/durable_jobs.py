@@ -150,6 +150,7 @@ class DurableJobs:
         if reason is Reason.STOPPED:
             account = self._account(job) if _was_interrupted(job) else None
             free = Free(job.id, job.attempt, account)
+            job.durable.is_freed = True
             self._events.append(Entry(free, wait=Wait.ANSWER, subject=ended, size=len(frame)))
             return
         size = os.fstat(fd).st_size if fd is not None else 0
