@@ -9,6 +9,7 @@
     20     4    pid of the process in which it acted last
 """
 
+import faulthandler
 import mmap
 import os
 import signal
@@ -52,6 +53,16 @@ def _map_file():
 
 
 _memory = _map_file()
+if _memory is not None:  # on this signal, each process shows its stacks: what hangs is to be seen
+    _stacks = os.open(f"{os.environ[DIRECTORY]}/stacks-{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    faulthandler.register(signal.SIGRTMAX, _stacks, chain=False)
+
+
+def show_stacks(pids):
+    """Have processes of the faulty build write the stacks of all their threads into files of the chapter."""
+    for pid in pids:
+        if os.path.exists(f"{os.environ[DIRECTORY]}/stacks-{pid}"):
+            os.kill(pid, signal.SIGRTMAX)
 
 
 def reach(number):

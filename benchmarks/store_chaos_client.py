@@ -16,8 +16,9 @@ import sys
 import time
 import warnings
 
+import psutil
 import store_chaos_jobs
-from procjobs._faults import DIRECTORY, note
+from procjobs._faults import DIRECTORY, note, show_stacks
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -38,6 +39,7 @@ class Client:
         self._outstanding = {}
         self._known = []
         self._count = 0
+        self._has_shown = False
         self._pool = self._open()
 
     def _open(self):
@@ -168,10 +170,18 @@ class Client:
             while not job.done():
                 if time.monotonic() > deadline:
                     note("hung", job_id)
+                    self._show_stacks()
                     break
                 time.sleep(0.005)
         note("left", os.getpid())
         os._exit(0)
+
+    def _show_stacks(self):
+        if not self._has_shown:
+            self._has_shown = True
+            supervisor = self._pool.stats().supervisor_pid
+            show_stacks([os.getpid(), supervisor, *(child.pid for child in psutil.Process(supervisor).children())])
+            time.sleep(0.5)
 
     def finish(self):
         """Let the pool run everything that is left in the store, and stop it."""

@@ -305,7 +305,8 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
     def settle(self, raw: bytes, received: Received | None) -> None:
         """Take the answer that has arrived, a FINISHED frame; runs no code of the job's."""
-        self._ends.append((raw, received) if raw[OUTCOME_AT] == RETURNED or verdict_of(raw) != "JobCancelled" else _CANCELLED)
+        was_cancelled = raw[OUTCOME_AT] != RETURNED and verdict_of(raw) == "JobCancelled"
+        self._ends.append(_CANCELLED if was_cancelled else (raw, received))
         if self._listeners is not None:
             self._listeners.tell(self)
         self._route = None

@@ -236,7 +236,7 @@ def without_payload(raw: bytes, why: str) -> bytes:
 
 
 def verdict_of(raw: bytes) -> str | None:
-    """Return the error that the supervisor itself says in a FINISHED frame, None if the worker has said how the job ended."""
+    """Return the error that the supervisor itself tells in a FINISHED frame, None if a worker has told how the job ended."""
     finished = parse_finished(raw)
     return str(parse_json(finished.details)["error"]) if finished.outcome == Outcome.VERDICT else None
 

@@ -98,7 +98,8 @@ class DurableState:
     """
 
     __slots__ = (
-        "delay", "expires", "is_cancelled", "is_committed", "is_counted", "is_fenced", "is_freed", "not_before", "submitted_at",
+        "delay", "expires", "is_cancelled", "is_committed", "is_counted", "is_fenced", "is_freed", "not_before",
+        "submitted_at",
     )  # fmt: skip
 
     def __init__(self, *, delay: float = 0.0, expires: float = 0.0, submitted_at: float = 0.0) -> None:

@@ -55,6 +55,20 @@ def test_answer_to_a_question_counts_once():
     assert 1 == len(told)
 
 
+def test_job_that_is_loaded_between_its_cancellation_and_the_answer_is_cancelled():
+    world, first, second = World(), new_id(), new_id()
+    world.stored.cancel(first, lambda _told: None)
+
+    def is_cancelled(job_id):
+        (loaded,) = world.say(RecorderFrame.LOADED, LOADED.pack(job_id, 0, 0, 0, 0.0, 0.0, 0.0, 0, 2, 0) + b"{}")
+        return loaded.is_cancelled
+
+    assert [True, False] == [is_cancelled(first), is_cancelled(second)]
+    answer = {"token": world.asked[0].token, "known": True, "cancelled": False}
+    world.say(RecorderFrame.TOLD, json.dumps(answer).encode())
+    assert not is_cancelled(first)
+
+
 def test_submission_is_refused_once():
     job = submitted()
     world = World(job)

@@ -21,8 +21,8 @@ class Entries:
     place among the submissions of the connection, by which the supervisor acknowledges: `sent` have gone out whole, and
     `accepted` of these were taken. Nothing is counted up or down, so nothing is counted twice.
 
-    A handle that is done and still here was cancelled, and the supervisor has not confirmed that yet. Those of `stopped` were
-    cancelled too, and ended because the pool was stopped before the supervisor had read that.
+    A handle that is done and still here was cancelled, and the supervisor has not confirmed that yet. The jobs in `stopped`
+    were cancelled too, and ended because the pool was stopped before the supervisor had read that.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Entries:
                 self.unacknowledged.pop()
 
     def note_end_of_cancelled(self, job_id: bytes, raw: bytes) -> None:
-        """Note the end of a job that was cancelled here. If it was stopped with its pool, a store keeps it: see `stopped`."""
+        """Note the end of a job that was cancelled here. One that was stopped with its pool may be kept in a store."""
         if verdict_of(raw) == "PoolClosed":
             self.stopped.append(job_id)
 

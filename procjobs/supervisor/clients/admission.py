@@ -197,6 +197,8 @@ class Admission:
             job.effective_priority += 0.5
         expires = (loaded.expires_at - moment or -1.0) if loaded.expires_at and not loaded.attempt else 0.0
         self._dispatcher.submit(job, self._loop.now, delay=delay, expires=expires)
+        if loaded.is_cancelled:
+            self._dispatcher.cancel(job, self._loop.now)
 
     def follow_clock(self) -> None:
         """Let the delayed jobs of the store wait for their wall times as they are now, if somebody has set the clock."""

@@ -45,6 +45,8 @@ class LoadedJob(NamedTuple):
     function: bytes
     inline: bytes
     fd: int | None
+    is_cancelled: bool
+    """Whether it was asked to be cancelled after the store was asked for jobs, and not told yet."""
 
 
 class Committed(NamedTuple):

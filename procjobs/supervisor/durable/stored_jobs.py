@@ -47,6 +47,7 @@ class StoredJobs:
         self._ask = ask
         self._awaited: dict[bytes, list[Watcher]] = {}
         self._questions: dict[int, Callable[[Told], None]] = {}
+        self._cancelling: set[bytes] = set()
         self._tokens = 0
         self._waiting: Counter[str | None] = Counter()  # by queue: loaded, and not started yet
         self._is_loading = False
@@ -62,10 +63,12 @@ class StoredJobs:
         """Cancel a job that may wait in the store; `then` gets the outcome. Clients that wait for it get their answer."""
 
         def on_told(told: Told) -> None:
+            self._cancelling.discard(job_id)
             if told["cancelled"] and job_id in self._awaited:
                 self._ask(Find(job_id))
             then(told)
 
+        self._cancelling.add(job_id)
         self._tokens += 1
         self._questions[self._tokens] = on_told
         self._ask(Cancel(job_id, self._tokens))
@@ -198,7 +201,7 @@ class StoredJobs:
             return []
         loaded = LoadedJob(
             job_id, attempt, interrupted, crashes, submitted_at, not_before, expires_at,
-            key, description, function, inline, fd,
+            key, description, function, inline, fd, job_id in self._cancelling,
         )  # fmt: skip
         return [loaded]
 
