@@ -74,7 +74,8 @@ class Connection:
         self.sender = FrameSender(sock, submit_timeout, self.lifecycle, self._entries)
         self.requests = RequestChannel(self.sender, self.lifecycle)
         self._receiver = FrameReceiver(sock, greeting.reader)
-        self._receivers = ["the one"]
+        self._is_received = False
+        self._receivers = ["the one"]  # a thread that takes it out receives, any other one ends
         self._receiving: int | None = None
         self._kinds = KindRegistry()
         self._table: PostMortemTable | NoTable = table
@@ -130,7 +131,7 @@ class Connection:
             submission.call = SENT
             if not is_kept:
                 submission.file = None
-            if self._receiving is None:
+            if not self._is_received:
                 self._start_receiver()
         else:  # another thread had the supervisor forget all kinds meanwhile, or was interrupted while it described one
             submission.kind = self.sender.exclusive.run(self._describe, call[0], submission.options)
@@ -145,7 +146,7 @@ class Connection:
     def watch(self, handle: H) -> H:
         """Ask for the answer of a job that another process submitted; return the handle that will get it."""
         known = self.sender.exclusive.run(self._watch, handle)
-        if self._receiving is None:
+        if not self._is_received:
             self._start_receiver()
         return known  # type: ignore[return-value]  # all handles of a process are of one class
 
@@ -158,7 +159,7 @@ class Connection:
 
     def request(self, call: str, *, timeout: float | None = REQUEST_TIMEOUT, **arguments: Any) -> dict[str, Any]:
         """Ask the supervisor and wait for its reply; raise SupervisorLost if there is none."""
-        if self._receiving is None:
+        if not self._is_received:
             self._start_receiver()
         return self.requests.request(call, timeout, **arguments)
 
@@ -197,6 +198,7 @@ class Connection:
         try:
             self.sender.submit(renewed, self)
         except SupervisorLost:
+            self.sender.end()
             self._entries.enter(renewed, self)  # this connection's own receiver decides about it
 
     def _adopt(self, kind: Kind) -> Kind:
@@ -219,17 +221,17 @@ class Connection:
     # In -------------------------------------------------------------------------------------------------------
 
     def _start_receiver(self) -> None:
-        if self._receiving is None and not self.lifecycle.has_ended:
+        if not self._is_received and not self.lifecycle.has_ended:
             thread = threading.Thread(target=self._receive, name="procjobs-receiver", daemon=True)
             thread.start()
-            self._receiving = thread.ident
+            self._is_received = True
 
     def _receive(self) -> None:
         try:
             self._receivers.pop()
         except IndexError:  # the thread that started another one was interrupted before it could note that
             return
-        self._receiving = threading.get_ident()
+        self._is_received, self._receiving = True, threading.get_ident()
         lifecycle = self.lifecycle
         try:
             while (frames := self._receiver.receive()) is not None:
@@ -347,7 +349,7 @@ class Connection:
         """Close the connection when the last awaited answer has arrived, or the supervisor has gone."""
         self.sender.exclusive.run(self.sender.settle)
         self.lifecycle.move_to(ConnectionState.LEAVING)
-        if self._receiving is None or not self._entries.handles:
+        if not self._is_received or not self._entries.handles:
             self.close()
 
     def close(self) -> None:
@@ -357,6 +359,10 @@ class Connection:
         if self._receiving == threading.get_ident():
             self._failover().abandon_all(None)
         else:
+            try:
+                self._start_receiver()
+            except RuntimeError:  # the interpreter is ending, and starts no more threads
+                self._receive()
             self.wait_for_end(None)
 
     def retire(self) -> None:
@@ -371,7 +377,7 @@ class Connection:
 
     def is_receiving(self) -> bool:
         """Return whether the receiver thread lives."""
-        return self._receiving is not None and not self.lifecycle.has_ended
+        return self._is_received and not self.lifecycle.has_ended
 
     def close_inherited(self) -> None:
         """Close this copy of the descriptor in a forked child; the parent's connection is not touched."""
