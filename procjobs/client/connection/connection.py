@@ -76,7 +76,7 @@ class Connection:
         self._receiver = FrameReceiver(sock, greeting.reader)
         self._is_received = False
         self._receivers = ["the one"]  # a thread that takes it out receives, any other one ends
-        self._receiving: int | None = None
+        self._thread: threading.Thread | None = None
         self._kinds = KindRegistry()
         self._table: PostMortemTable | NoTable = table
         self._directory = directory
@@ -231,7 +231,7 @@ class Connection:
             self._receivers.pop()
         except IndexError:  # the thread that started another one was interrupted before it could note that
             return
-        self._is_received, self._receiving = True, threading.get_ident()
+        self._is_received, self._thread = True, threading.current_thread()
         lifecycle = self.lifecycle
         try:
             while (frames := self._receiver.receive()) is not None:
@@ -356,7 +356,7 @@ class Connection:
         """Close the connection and wait for the receiver thread to end, which may be in a callback of the user's."""
         self.lifecycle.move_to(ConnectionState.CLOSING)
         self._receiver.shut_down()
-        if self._receiving == threading.get_ident():
+        if self._thread is threading.current_thread():
             self._failover().abandon_all(None)
         else:
             try:
@@ -372,8 +372,10 @@ class Connection:
     def wait_for_end(self, timeout: float | None) -> None:
         """Wait until the supervisor has closed the connection, and everything that was awaited is settled."""
         self._start_receiver()
-        if self._receiving != threading.get_ident():
-            self.lifecycle.news.wait_for(lambda: self.lifecycle.has_ended, timeout)
+        if self._thread is threading.current_thread():
+            return
+        if self.lifecycle.news.wait_for(lambda: self.lifecycle.has_ended, timeout) and self._thread is not None:
+            self._thread.join()  # it has nothing left to do, but it holds what it has done it with
 
     def is_receiving(self) -> bool:
         """Return whether the receiver thread lives."""

@@ -52,14 +52,11 @@ class ProgressTable:
         """
         self._directory = os.path.dirname(path)
         self._loads = loads
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            info = os.fstat(fd)
+        with open(path, "rb", buffering=0) as file:
+            info = os.fstat(file.fileno())
             _check_owner(info, path)
-            self._map = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self.file_id = info.st_ino
-        finally:
-            os.close(fd)
         identity = try_read_part(self._map, 0, layout.IDENTITY.size)
         fields = layout.IDENTITY.unpack(identity) if identity else (b"",)
         if fields[0] != layout.MAGIC:
