@@ -167,7 +167,7 @@ class Ledger:
                 # has not started itself after a stop may give the job out before.
                 is_alone = any(other == pid and at - 0.1 <= then <= run.began for other, then in troubled)
                 is_stopped = any(at - CANCEL_GRACE <= then <= run.began for _, then in self.events["stops"])
-                if not (is_alone or is_stopped):
+                if not (is_alone or is_stopped or self._had_second(at, run.began)):
                     yield "run after cancel()", job, f"attempt {run.attempt}"
         for job, at in self.events["cancelled-by-id"]:
             for run in self.runs[job]:
@@ -175,6 +175,12 @@ class Ledger:
                     yield "run after cancel(id)", job, f"attempt {run.attempt}"
             if job in self.rows and self.rows[job].state != "cancelled":
                 yield "cancelled and not cancelled", job, self.rows[job].state
+
+    def _had_second(self, begin, end):
+        """Return whether there was a second supervisor, which a client of the first cannot reach, at some time."""
+        before = [event for event, at in self.events["second"] if at <= begin]
+        between = [event for event, at in self.events["second"] if begin < at <= end]
+        return before[-1:] == ["begins"] or "begins" in between
 
     def _find_doubled(self):
         for job, runs in self.runs.items():

@@ -195,6 +195,7 @@ class Chapter:
         if self._second is None or self._second.poll() is not None:
             if self._chance.random() > 0.12:
                 return
+            note("second", "begins")
             self._second = self._start_client(self._bases[1], [a for a in self._client_actions() if a != "restart"])
         elif self._chance.random() < 0.35:
             self._end_second()
@@ -203,6 +204,7 @@ class Chapter:
         if self._second is not None:
             self._kill(self._second.pid)
             self._second.wait()
+            note("second", "ends")
         for pid in self._find("supervisor", self._bases[1]):
             self._kill(pid)
 
