@@ -207,7 +207,9 @@ class Job(concurrent.futures.Future[T], Generic[T]):
     def cancel(self) -> bool:
         """Cancel the job, waiting or running; return False if it had ended. Does not block.
 
-        A running job's processes get SIGTERM, and after the grace period SIGKILL. Waiters see JobCancelled at once.
+        A running job's processes get SIGTERM, and after the grace period SIGKILL. Waiters see JobCancelled at once. Should
+        the supervisor end before it has read this, this process tells its successor; `Pool.cancel(id)` of a pool with a
+        store returns when that is recorded, and holds whatever becomes of this process.
         """
         if not self._ends:
             self._ends.append(_CANCELLED)
