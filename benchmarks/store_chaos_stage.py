@@ -27,6 +27,8 @@ ACTIONS = ("submit", "cancel", "cancel_id", "commit", "unique", "restart", "leav
 CLIENTS = 2
 ROUND_TIMEOUT = 0.6
 """How long a round waits for a fault point to be passed as often as it is to be. Seconds."""
+START_TIME = 2.0
+"""Within this a supervisor is ready, on a host with enough to do. Seconds."""
 WORK_TIMEOUT = 4.0
 """How long a round waits for jobs that are answered; none are where another supervisor has the claim, for instance."""
 SETTLE_TIMEOUT = 45.0
@@ -347,10 +349,12 @@ class Chapter:
             pass
         for pid in self._find_stopped():
             _send(pid, signal.SIGCONT)
+        # The second client may have been killed while it started a supervisor, which then holds the store and has no code.
+        time.sleep(START_TIME)
+        self._end_second()
         deadline = time.monotonic() + SETTLE_TIMEOUT
         for client in self._clients:
             self._end_client(client, deadline)
-        self._end_second()  # its client may have been killed while it started a supervisor
         self._end_client(self._start_client(self._bases[0], ["finish"]), time.monotonic() + SETTLE_TIMEOUT)
         self._wait(lambda: not self._processes(), 10.0)
         for pid, name in self._processes().items():
