@@ -52,16 +52,30 @@ class Tracer:
 
 
 def interrupted_at(lines, call):
-    """Run a call, interrupted at that line; return whether it was."""
-    before = sys.gettrace()
-    sys.settrace(Tracer(lines))
-    try:
-        call()
-    except Interruption:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
+    """Run a call, interrupted at that line; return whether it was.
+
+    In a thread of its own: what a tracer raises in a handler of exceptions stays the exception that its thread handles.
+    """
+    outcome = []
+
+    def run():
+        sys.settrace(Tracer(lines))
+        try:
+            call()
+        except Interruption:
+            outcome.append(True)
+        except BaseException as error:  # noqa: BLE001 - it is raised below
+            outcome.append(error)
+        finally:
+            sys.settrace(None)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(120)
+    assert not thread.is_alive(), f"line {lines} hangs"
+    if outcome and outcome[0] is not True:
+        raise outcome[0]
+    return bool(outcome)
 
 
 def open_descriptors():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from procjobs.shared import wire
 from procjobs.shared.config import MAX_SLOTS
 from procjobs.shared.ids import ID_BYTES
+from procjobs.shared.states import JobState
 from procjobs.shared.wire import Frame, WireError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Calls:
             loaded = self._registry.jobs.get(job_id)
             is_cancelled = was_cancelled or bool(told["cancelled"])
             if not is_cancelled and loaded is not None:  # it was loaded in the meantime
-                is_cancelled = self._admission.cancel(loaded)
+                is_cancelled = self._admission.cancel(loaded) or loaded.state is JobState.CANCELLED
             _send(client, number, {"known": bool(told["known"]), "cancelled": is_cancelled})
 
         is_freed = job is not None and job.durable is not None and job.durable.is_freed
