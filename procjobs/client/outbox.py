@@ -12,6 +12,7 @@ flush.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -217,27 +218,21 @@ class _CommitNotifier:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._waiting: deque[tuple[Link, Job[Any]]] = deque()
         self._is_running = False
 
     def notify(self, link: Link, job: Job[Any]) -> None:
-        with self._lock:
-            self._waiting.append((link, job))
-            begins, self._is_running = not self._is_running, True
-        if begins:
+        self._waiting.append((link, job))
+        if not self._is_running:
             threading.Thread(target=self._notify_all, name="procjobs-outbox").start()
 
     def _notify_all(self) -> None:
-        while (entry := self._next()) is not None:
-            _ask_for_answer(*entry)
-
-    def _next(self) -> tuple[Link, Job[Any]] | None:
-        with self._lock:
-            if self._waiting:
-                return self._waiting.popleft()
+        while self._waiting:  # asked again once it is said that nobody runs: one may have come in between
+            self._is_running = True
+            with contextlib.suppress(IndexError):  # there may be two of these threads for a moment
+                while True:
+                    _ask_for_answer(*self._waiting.popleft())
             self._is_running = False
-            return None
 
 
 _notifier = _CommitNotifier()

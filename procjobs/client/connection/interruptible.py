@@ -81,13 +81,11 @@ class News:
 
     def spread(self) -> None:
         """Wake all threads that wait."""
-        bells = self._bells
-        for _ in range(len(bells)):
-            try:
-                bell = bells.popleft()
-            except IndexError:  # its thread has just given up
-                return
-            bell.release()
+        try:  # noqa: SIM105 - for many jobs, and 0.5 us cheaper
+            # Each bell is taken out and rung, all in one call of C: no exception can come between.
+            deque(map(LockType.release, iter(self._bells.popleft, None)), maxlen=0)
+        except IndexError:
+            pass
 
 
 def came_from_outside(error: BaseException) -> bool:
