@@ -7,7 +7,6 @@ import gc
 import os
 import tempfile
 import threading
-import time
 import uuid
 
 import psutil
@@ -15,7 +14,9 @@ import pytest
 from hypothesis import settings
 
 import procjobs
-from procjobs.host import rundir
+from procjobs.host import rundir, signature
+
+from .waiting import wait_until
 
 _side = os.environ.get("PYTEST_XDIST_WORKER")
 if _side is not None and os.environ.get("PROCJOBS_TEST_SIDE") != _side:  # not in a program that a test starts
@@ -33,17 +34,7 @@ os.environ["XDG_STATE_HOME"] = _state.name
 settings.register_profile("procjobs", settings.get_profile("default"), deadline=None)
 settings.load_profile("procjobs")
 
-DEADLINE = 30.0
 RUN = os.environ["PROCJOBS_TEST_RUN"] = uuid.uuid4().hex
-
-
-def wait_until(condition, *, timeout=DEADLINE, dump=lambda: ""):
-    """Wait for a condition, and fail loudly if it does not come true."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout:g} s in vain for {condition}\n{dump()}"
-        time.sleep(0.002)  # job
-    return value
 
 
 def _descriptors():
@@ -86,6 +77,13 @@ def _pool_processes():
             if other.pid != os.getpid() and other.environ().get("PROCJOBS_TEST_RUN") == RUN:
                 found.add(other.pid)
     return found
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_base_is_left_behind():
+    """Remove the base directory at the end: tests ask for it, which makes it, after the last pool has taken it along."""
+    yield
+    signature.remove_if_empty(rundir.find_base())
 
 
 @pytest.fixture(autouse=True)

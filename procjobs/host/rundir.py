@@ -111,6 +111,8 @@ def find_base(explicit: str | None = None) -> str:
                     "or unset it, or set it to a directory of yours"
                 ) from error
         else:
+            if not explicit:
+                signature.adopt_if_empty(path)
             return path
     raise SupervisorError(
         "no directory for the pool's socket and table can be used: " + "; ".join(reasons) + ". Set XDG_RUNTIME_DIR or "

@@ -28,6 +28,13 @@ def sign_directory(path: str) -> None:
     os.symlink(_TEXT, f"{path}/{FILE}")
 
 
+def adopt_if_empty(path: str) -> None:
+    """Sign a directory with a name that only procjobs uses, if it is empty: its maker was killed before it had signed it."""
+    with contextlib.suppress(OSError):  # another process is removing it, or has just signed it
+        if not os.listdir(path):
+            sign_directory(path)
+
+
 def is_signed_directory(path: str) -> bool:
     """Return whether this is a directory, not a link to one, that procjobs has made for this user."""
     try:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-import procjobs
+from ..builds import make_build
 
 WALL = "from time import time as wall\n"
 SET_WALL = '''
@@ -24,6 +21,7 @@ def wall():
 CLIENT = """
 import os, sys, time
 import procjobs
+from tests.waiting import wait_until
 
 name, store = sys.argv[1:]
 
@@ -38,10 +36,7 @@ job.wait_accepted(30)
 pool.stop()
 set_clock(-7200)
 pool = procjobs.Pool(name, store=store, workers=1)
-deadline = time.monotonic() + 30
-while not pool.stats().scheduled:  # it is loaded, and waits for two hours
-    assert time.monotonic() < deadline
-    time.sleep(0.01)
+wait_until(lambda: pool.stats().scheduled)  # it is loaded, and waits for two hours
 set_clock(0)
 print("ran", pool.job(job.id).result(60) > 0)
 pool.stop()
@@ -50,13 +45,9 @@ pool.stop()
 
 @pytest.mark.timeout(150)
 def test_job_that_was_loaded_while_the_clock_was_behind_comes_when_the_clock_is_right(tmp_path, pool_name):
-    build = tmp_path / "build"
-    shutil.copytree(Path(procjobs.__file__).parent, build / "procjobs", ignore=shutil.ignore_patterns("__pycache__"))
-    clock = build / "procjobs/clock.py"
-    assert 1 == clock.read_text().count(WALL)
-    clock.write_text(clock.read_text().replace(WALL, SET_WALL))
+    environment = make_build(tmp_path / "build", "clock.py", WALL, SET_WALL)
     (tmp_path / "offset").write_text("0")
-    environment = {**os.environ, "PYTHONPATH": str(build), "CLOCK_OFFSET": str(tmp_path / "offset")}
+    environment["CLOCK_OFFSET"] = str(tmp_path / "offset")
     command = [sys.executable, "-c", CLIENT, pool_name, f"sqlite:///{tmp_path}/jobs.db"]
     done = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False

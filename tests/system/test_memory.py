@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import procjobs
+from ..builds import make_build
 
 PROGRAMS = Path(__file__).parents[2] / "benchmarks"
 if not PROGRAMS.is_dir():  # where the built wheel is tested
@@ -29,14 +28,10 @@ def count(*_):
 signal.signal(signal.SIGUSR1, count)
 '''
 CLIENT = """
-import json, os, signal, sys, time
+import json, os, signal, sys
 import procjobs
 from memory_jobs import QUEUES, Mix, fetch
-
-def wait_until(condition):
-    deadline = time.monotonic() + 30
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
+from tests.waiting import wait_until
 
 def count(supervisor):
     if os.path.exists(os.environ["CENSUS"]):
@@ -67,14 +62,10 @@ MAX_LEFT_OVER = 300
 
 @pytest.mark.timeout(120)
 def test_supervisor_keeps_nothing_of_jobs_that_print_report_fail_and_carry_keys_and_closures(tmp_path, pool_name):
-    build = tmp_path / "build"
-    shutil.copytree(Path(procjobs.__file__).parent, build / "procjobs", ignore=shutil.ignore_patterns("__pycache__"))
-    boot = build / "procjobs/supervisor/boot.py"
-    text = boot.read_text()
-    assert 1 == text.count(ANCHOR)
-    boot.write_text(text.replace(ANCHOR, f"    from procjobs import _census  # noqa\n{ANCHOR}"))
+    build, imported = tmp_path / "build", f"    from procjobs import _census  # noqa\n{ANCHOR}"
+    environment = make_build(build, "supervisor/boot.py", ANCHOR, imported)
     (build / "procjobs/_census.py").write_text(CENSUS)
-    environment = {**os.environ, "PYTHONPATH": f"{build}:{PROGRAMS}", "CENSUS": str(tmp_path / "census")}
+    environment |= {"PYTHONPATH": f"{environment['PYTHONPATH']}:{PROGRAMS}", "CENSUS": str(tmp_path / "census")}
     command = [sys.executable, "-c", CLIENT, pool_name]
     done = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False

@@ -150,3 +150,23 @@ def test_begun_attempts_replace_and_remove_no_foreign_file(place, tmp_path):
     assert {"job": 2} == started_attempts.read(place)
     started_attempts.StartedAttempts(place, {}).forget()
     assert [] == os.listdir(tmp_path)
+
+
+def test_empty_base_of_a_process_that_was_killed_before_it_signed_it_goes_with_the_next_pool(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "procjobs").mkdir(mode=0o700)
+    base = rundir.find_base()
+    assert str(tmp_path / "procjobs") == base
+    lock = take(rundir.RunDir(base, "d"))
+    rundir.remove(rundir.RunDir(base, "d"))
+    lock.close()
+    assert not os.path.exists(base)
+
+
+def test_empty_directory_of_the_user_stays_when_its_last_pool_goes(tmp_path):
+    (tmp_path / "procjobs").mkdir(mode=0o700)
+    base = rundir.find_base(str(tmp_path / "procjobs"))
+    lock = take(rundir.RunDir(base, "d"))
+    rundir.remove(rundir.RunDir(base, "d"))
+    lock.close()
+    assert [] == os.listdir(base)
