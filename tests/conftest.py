@@ -18,9 +18,9 @@ from procjobs.host import rundir, signature
 
 from .waiting import wait_until
 
-_side = os.environ.get("PYTEST_XDIST_WORKER")
-if _side is not None and os.environ.get("PROCJOBS_TEST_SIDE") != _side:  # not in a program that a test starts
-    # Tests run side by side: no pool of one may sweep up what another one looks at.
+_side = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+if os.environ.get("PROCJOBS_TEST_SIDE") != _side:  # not in a program that a test starts
+    # Whatever the shell has set. Tests run side by side: no pool of one may sweep up what another one looks at.
     os.environ["PROCJOBS_TEST_SIDE"] = _side
     _directory = tempfile.TemporaryDirectory(prefix="procjobs-tests-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     os.chmod(_directory.name, 0o755)  # another user's process must get as far as the socket, to be refused there
@@ -81,9 +81,10 @@ def _pool_processes():
 
 @pytest.fixture(autouse=True, scope="session")
 def no_base_is_left_behind():
-    """Remove the base directory at the end: tests ask for it, which makes it, after the last pool has taken it along."""
+    """Remove empty base directories at the end: tests ask for one, which makes it, when the last pool has taken it along."""
     yield
-    signature.remove_if_empty(rundir.find_base())
+    for base in rundir.existing_bases():
+        signature.remove_if_empty(base)
 
 
 @pytest.fixture(autouse=True)
