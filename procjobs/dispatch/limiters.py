@@ -3,7 +3,8 @@
 1. A job is checked when it comes to the front of its generation's queue. Where one of its limiters has no capacity, the job
    is throttled: it waits in that limiter, so that others go on.
 2. A limiter that has capacity again wakes the best of its throttled jobs (by priority, then by age), as many as it has
-   capacity for, and puts them back to the front of their queues. It does so for each generation, since one may have no
+   capacity for, and puts them back to the front of their queues; and a throttled job of a higher priority than all that
+   are woken, such as one that was reclaimed after they were. It does so for each generation, since one may have no
    workers just now. A job counts when it is started, not when it is woken, so that a job of higher priority can still come
    first.
 3. In any stretch of a rate's period no more than its count are started. A start that is reclaimed does not count.
@@ -67,10 +68,17 @@ class Limiter:
         self.rate = rate
         self.key = key
         self.members = self.running = self.throttled = 0
-        self.woken: Counter[Generation] = Counter()
+        self.woken: dict[Generation, Counter[float]] = {}  # by priority
         self.starts: deque[float] = _NO_STARTS if rate is None else deque()
         self.waiting: dict[Generation, list[tuple[float, int, Membership]]] = {}  # heaps, with stale entries
         self.wakes_at = NEVER
+
+    def may_wake(self, job: Job, generation: Generation, capacity: float) -> bool:
+        """Return whether a throttled job, the best one, is to be woken beside those that are."""
+        woken = self.woken.get(generation)
+        if woken is None or capacity <= 0:
+            return capacity > 0
+        return woken.total() < capacity or max(woken) < job.effective_priority
 
     def capacity(self, now: float) -> float:
         """Return how many more jobs may be started now."""
@@ -214,7 +222,7 @@ class Limiters:
             best = limiter.best(generation) if limiter.throttled else None
             if best is not None and best.job.effective_priority >= job.effective_priority:
                 return limiter
-            if limiter.capacity(now) <= 0 and not limiter.woken[generation]:
+            if limiter.capacity(now) <= 0 and generation not in limiter.woken:
                 return limiter
         return None
 
@@ -278,8 +286,10 @@ class Limiters:
             self._throttled.discard(member)
             self._throttled_of[member.job.kind.options.queue] -= 1
         elif member.turn is Turn.WOKEN and member.generation is not None:
-            limiter.woken[member.generation] -= 1
-            if not limiter.woken[member.generation]:
+            woken = limiter.woken[member.generation] = limiter.woken[member.generation] - Counter(
+                [member.job.effective_priority]
+            )
+            if not woken:
                 del limiter.woken[member.generation]
             self._note_capacity(limiter)
 
@@ -294,11 +304,11 @@ class Limiters:
             limiter, _ = self._changed.popitem()
             capacity = limiter.capacity(now)
             for generation, waiting in list(limiter.waiting.items()):
-                while limiter.woken[generation] < capacity and (member := limiter.best(generation)) is not None:
+                while (member := limiter.best(generation)) and limiter.may_wake(member.job, generation, capacity):
                     heapq.heappop(waiting)
                     self._leave_limiter(member)
                     member.turn = Turn.WOKEN
-                    limiter.woken[generation] += 1
+                    limiter.woken.setdefault(generation, Counter())[member.job.effective_priority] += 1
                     woken.append(member.job)
             self._arm(limiter)
         woken.reverse()

@@ -8,9 +8,11 @@ import pytest
 
 from procjobs.dispatch.assigner import BEGIN_TIMEOUT, MAX_PREFETCH, RECLAIM_TIMEOUT
 from procjobs.dispatch.completion import backoff_pause
+from procjobs.dispatch.limiters import Limiters
 from procjobs.dispatch.limits import Stop
-from procjobs.dispatch.model import Job, Kind, SlotState
+from procjobs.dispatch.model import Generation, Job, Kind, SlotState
 from procjobs.shared.config import JobOptions
+from procjobs.shared.queues import Queue
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import Outcome
 
@@ -640,3 +642,18 @@ def test_worker_that_has_read_its_job_is_left_alone_however_long_it_takes(bench)
     bench.submit()
     bench.turn(BEGIN_TIMEOUT)
     assert ([], JobState.RUNNING) == (bench.take_notes(), job.state)
+
+
+def test_reclaimed_job_of_a_higher_priority_is_woken_beside_the_one_that_was_woken_meanwhile():
+    limiters, generation = Limiters({"one": Queue(limit=1)}), Generation(1, "")
+    low, high = (
+        Job(bytes([n]) * 16, Kind(n, b"work", JobOptions(queue="one", priority=n)), generation) for n in (0, 1)
+    )
+    for job in (low, high):
+        limiters.join(job)
+    limiters.requeue(low)
+    assert [low] == limiters.wake(0.0)
+    limiters.start(high, 0.0)  # it has come before
+    limiters.release(high, was_started=False)
+    limiters.requeue(high)
+    assert [high] == limiters.wake(0.0)

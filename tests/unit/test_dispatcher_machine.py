@@ -642,10 +642,14 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert set(throttled) == self.limiters._throttled
         assert len(throttled) == sum(limiter.throttled for limiter in self.all_limiters())
         for member in throttled if is_assigning else ():
-            limiter, woken = member.limiter, member.limiter.woken[member.job.generation]
-            assert limiter.capacity(world.now) <= woken, "a throttled job is woken when there is capacity"
+            limiter, woken = member.limiter, member.limiter.woken.get(member.job.generation, Counter())
+            assert limiter.capacity(world.now) <= woken.total(), "a throttled job is woken when there is capacity"
         woken = [job for job, member in members if member.turn is Turn.WOKEN]
-        assert sum((x.woken for x in self.all_limiters()), Counter()) == Counter(job.generation for job in woken)
+        counted = Counter((job.generation, job.effective_priority) for job in woken)
+        told = Counter()
+        for generation, priorities in ((g, p) for limiter in self.all_limiters() for g, p in limiter.woken.items()):
+            told.update({(generation, priority): number for priority, number in priorities.items()})
+        assert counted == told
         started = world.started()
         for job in {(j.kind.options.queue, j.key): j for j in world.jobs.values()}.values():
             for limit, rate, others in world.shares(job):
