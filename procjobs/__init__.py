@@ -57,6 +57,7 @@ from typing import TYPE_CHECKING, Any
 
 from procjobs.errors import (
     Attempt,
+    CodeDiffers,
     CommitFailed,
     ConfigurationError,
     JobCancelled,
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attempt",
+    "CodeDiffers",
     "CommitFailed",
     "ConfigurationError",
     "Job",

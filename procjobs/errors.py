@@ -252,6 +252,10 @@ class SettingsDiffer(UserWarning):
     """A running pool was attached to with explicit settings that differ from those it was started with."""
 
 
+class CodeDiffers(UserWarning):
+    """Jobs run with other code, or in another environment, than this process has; the message says what to do."""
+
+
 def describe_signal(number: int) -> str:
     """Return a signal's name with its number, such as `SIGKILL (9)`; a bare number where it has no name."""
     try:

@@ -99,7 +99,8 @@ def serve(name: str, directory: str | None, as_json: bool, **options: Any) -> in
     plan = make_plan(name, {**parameters.given(options), "linger": _FOR_EVER})
     place = rundir.RunDir(rundir.find_base(directory), name)
     rundir.check_socket_path(place)
-    key, spec = describe_code(plan.client.preload, None, (), plan.client.version)
-    launcher.become_supervisor(place, plan.for_supervisor(), key, spec)
+    wishes = plan.client
+    code = describe_code(wishes.preload, None, (), wishes.version, environment=wishes.environment)
+    launcher.become_supervisor(place, plan.for_supervisor(), code.key, code.with_files()[0])
 
 

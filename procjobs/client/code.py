@@ -1,22 +1,23 @@
-"""Which code the jobs of this process run: workers of clients with equal keys are forked from the same template.
+"""Which code the jobs of this process run, and in which environment.
 
-A client describes its code when it says hello. The specification tells a template how to load it; the key is equal
-for two processes if, and only if, they may share workers.
+A client describes both when it says hello. The specification tells a template how to load the code. Two processes may share
+workers if their keys are equal, and if the source files that both have seen (procjobs.host.source_files) were the same.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from procjobs.client.launcher import interpreter
 from procjobs.errors import ConfigurationError, PayloadError
 from procjobs.host import payload
+from procjobs.host.source_files import SOURCES
+from procjobs.shared import environment_variables
 
 if TYPE_CHECKING:
     from procjobs.sql.configuration import Database
@@ -25,10 +26,32 @@ _MAX_KEY: Final = 8192
 
 
 class Code(NamedTuple):
-    """The key and the specification of a client's code; the latter is sent as JSON."""
+    """The key and the specification of a client's code; the latter is sent as JSON.
+
+    With a `version` the user tells one deploy from another, and source files do not count. `counting` are the names and
+    patterns that the user has added to the variables of the environment that count.
+    """
 
     key: str
     spec: dict[str, Any]
+    version: str | None = ""
+    counting: tuple[str, ...] = ()
+
+    def with_files(self) -> tuple[dict[str, Any], int | None]:
+        """Return the specification with the source files seen until now, and how many entries of SOURCES those are.
+
+        None where source files do not count.
+        """
+        if self.version is not None:
+            return self.spec, None
+        position = SOURCES.look(modules=self.spec["preload"])
+        return {**self.spec, "files": SOURCES.since(0)}, position
+
+    def renewed(self) -> Code:
+        """Return the same code in the environment that this process has now, with the source files as they are now."""
+        SOURCES.look_again()
+        spec = {**self.spec, "environment": environment_variables.of_workers(os.environ)}
+        return self._replace(key=_key(spec, self.version, self.counting), spec=spec)
 
 
 def describe_code(
@@ -37,8 +60,9 @@ def describe_code(
     initargs: tuple[Any, ...],
     version: str | None,
     database: Database | None = None,
+    environment: Sequence[str] = (),
 ) -> Code:
-    """Return the code that this process's jobs run.
+    """Return the code that this process's jobs run; `environment` are further variables that count.
 
     Raise PayloadError if the initializer or the database's function cannot be pickled, and ConfigurationError if the
     database cannot be used in another process.
@@ -47,28 +71,49 @@ def describe_code(
         **_search_path(),
         "preload": list(preload),
         "initializer": _dump_initializer(initializer, initargs),
+        "flags": interpreter_flags(),
+        "environment": environment_variables.of_workers(os.environ),
     }
     if database is not None:
         spec["database"] = _dump_database(database)
-    marked = {**spec, "executable": interpreter(), "version": _fingerprint(preload) if version is None else version}
-    return Code(_shorten(json.dumps(marked)), spec)
+    return Code(_key(spec, version, environment), spec, version, tuple(environment))
+
+
+def _key(spec: Mapping[str, Any], version: str | None, counting: Sequence[str]) -> str:
+    """Return text that is equal for two clients that may share workers, as long as their source files are the same."""
+    variables = environment_variables.counting(spec["environment"], counting)
+    text = json.dumps({**spec, "environment": variables, "executable": interpreter(), "version": version})
+    if len(text) <= _MAX_KEY:
+        return text
+    import hashlib  # here, because to load it takes longer than to connect
+
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _search_path() -> dict[str, Any]:
+    """Return where modules are found. Links are followed: a deploy that turns `current` to a new release has other code."""
     try:
         cwd = os.getcwd()
     except FileNotFoundError:
         cwd = "/"
-    return {"sys_path": [os.path.abspath(entry) if entry else cwd for entry in sys.path], "cwd": cwd}
+    return {"sys_path": [os.path.realpath(entry) if entry else cwd for entry in sys.path], "cwd": cwd}
 
 
-def _shorten(text: str) -> str:
-    """Return the text itself, or a digest of a long one. To load hashlib takes longer than to connect."""
-    if len(text) <= _MAX_KEY:
-        return text
-    import hashlib
+_LETTERS: Final = {
+    "debug": "d", "optimize": "O", "dont_write_bytecode": "B", "no_site": "S", "verbose": "v", "bytes_warning": "b",
+    "quiet": "q", "isolated": "I", "ignore_environment": "E", "no_user_site": "s", "safe_path": "P",
+}  # fmt: skip
+_MADE_BY_FLAGS: Final = ("error::BytesWarning", "default::BytesWarning")
 
-    return hashlib.sha256(text.encode()).hexdigest()
+
+def interpreter_flags() -> list[str]:
+    """Return the options of a command line that make an interpreter like this one: -O, -W, -X and others."""
+    levels = {letter: int(getattr(sys.flags, name)) for name, letter in _LETTERS.items()}
+    options = ["-" + letter * level for letter, level in levels.items() if level]
+    for name, value in sys._xoptions.items():  # noqa: SLF001 - documented under this name
+        options += ["-X", name if value is True else f"{name}={value}"]
+    made = {*(_MADE_BY_FLAGS if sys.flags.bytes_warning else ()), *(("default",) if sys.flags.dev_mode else ())}
+    return options + [f"-W{option}" for option in sys.warnoptions if option not in made]
 
 
 # What runs before the first job -----------------------------------------------------------------------------------
@@ -94,42 +139,3 @@ def _dump_database(database: Database) -> str:
         raise
     except Exception as error:
         raise PayloadError(f"the function given as database cannot be pickled: {error}") from error
-
-
-# The state of the files -------------------------------------------------------------------------------------------
-
-
-def _fingerprint(modules: Sequence[str]) -> str:
-    """Return text that changes when the files of these modules' top-level packages change.
-
-    Nothing is imported. For an installed package (in site-packages) its own entry and directory stand for all its files.
-    """
-    import importlib.machinery
-
-    lines = []
-    for top in sorted({name.partition(".")[0] for name in modules}):
-        with contextlib.suppress(ImportError):
-            spec = importlib.machinery.PathFinder.find_spec(top)
-            if spec is not None:
-                lines += _describe_files(spec.origin, list(spec.submodule_search_locations or ()))
-    return "\n".join(lines)
-
-
-def _describe_files(origin: str | None, folders: list[str]) -> list[str]:
-    lines = [_stamp(origin)] if origin else []
-    for folder in folders:
-        if "site-packages" in folder or "dist-packages" in folder:
-            lines.append(_stamp(folder))
-            continue
-        for root, below, files in os.walk(folder):
-            below[:] = sorted(name for name in below if name != "__pycache__")
-            lines += [_stamp(f"{root}/{name}") for name in sorted(files) if name.endswith((".py", ".so"))]
-    return lines
-
-
-def _stamp(path: str) -> str:
-    try:
-        info = os.stat(path)
-    except OSError:
-        return path
-    return f"{path} {info.st_mtime_ns} {info.st_size}"

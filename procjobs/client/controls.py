@@ -90,10 +90,11 @@ class Controls(Linked):
     def reload(self) -> None:
         """Load the code anew, for everybody: new processes import it; running jobs end on what they began with.
 
-        Jobs that wait, and retries, run on the new code. Waits until it is loaded; SIGHUP to the supervisor does the same
-        without waiting. Raise ReloadFailed, with the traceback, if the preload fails: the pool goes on with what it had.
+        Jobs that wait, and retries, run on the new code, those of processes with this one's code in the environment that it
+        has now. Waits until it is loaded; SIGHUP to the supervisor, and `procjobs reload`, do the same and leave the
+        environment. Raise ReloadFailed, with the traceback, if the preload fails: the pool goes on with what it had.
         """
-        problem = self._link.connect().request("reload", timeout=None)["problem"]
+        problem = self._link.connect().request("reload", timeout=None, **self._link.renewal())["problem"]
         if problem:
             raise ReloadFailed(f"{self!r} goes on with the code that it had; it could not be loaded anew: {problem}")
 

@@ -74,8 +74,8 @@ def become_supervisor(directory: rundir.RunDir, settings: PoolSettings, key: str
     if lock is None:
         raise SupervisorError(f"pool {directory.name!r} is running already")
     code = {"key": key, "executable": interpreter()}
-    boot = memory_file(json.dumps(_describe_boot(directory, settings, None, code)).encode(), directory.base)
-    code_spec = memory_file(json.dumps(spec).encode(), directory.base)
+    boot = payload.memory_file(json.dumps(_describe_boot(directory, settings, None, code)).encode(), directory.base)
+    code_spec = payload.memory_file(json.dumps(spec).encode(), directory.base)
     # An interpreter that runs a command line has nothing open under these numbers that would be missed.
     opened = boot.fileno(), lock.fileno(), 2, code_spec.fileno()
     safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in opened]
@@ -137,7 +137,7 @@ def _try_lock(directory: rundir.RunDir) -> Descriptor | None:
 
 def _start(directory: rundir.RunDir, settings: PoolSettings, lock: Descriptor, *, private: bool) -> None:
     """Start a supervisor and wait until clients can connect to it. That of a private pool is a child of this process."""
-    boot = memory_file(
+    boot = payload.memory_file(
         json.dumps(_describe_boot(directory, settings, os.getpid() if private else None)).encode(), directory.base
     )
     ready_read, ready_write = (Descriptor(fd) for fd in os.pipe())
@@ -187,15 +187,6 @@ def interpreter() -> str:
     if os.access(candidate, os.X_OK):
         return candidate
     raise SupervisorError(f"no Python interpreter was found to run the supervisor with (sys.executable={sys.executable!r})")
-
-
-def memory_file(content: bytes, directory: str) -> Descriptor:
-    """Return an unnamed file with this content, at its beginning."""
-    memory = payload.open_memory_file(directory)
-    with open(memory.fileno(), "wb", closefd=False) as file:
-        file.write(content)
-    os.lseek(memory.fileno(), 0, os.SEEK_SET)
-    return memory
 
 
 def wait_for_end(directory: rundir.RunDir, timeout: float) -> bool:

@@ -18,7 +18,7 @@ from procjobs.client.connection.connection import Connection
 from procjobs.client.connection.handshake import say_hello
 from procjobs.client.connection.interruptible import Exclusive
 from procjobs.clock import monotonic
-from procjobs.errors import ConfigurationError, PoolClosed, PoolDegraded, SettingsDiffer, SupervisorLost
+from procjobs.errors import CodeDiffers, ConfigurationError, PoolClosed, PoolDegraded, SettingsDiffer, SupervisorLost
 from procjobs.host import payload, process
 from procjobs.shared.config import PoolSettings
 from procjobs.shared.passwords import hide
@@ -62,6 +62,10 @@ class Link(ABC):
     def connect(self) -> Connection:
         """Return the connection to the supervisor, made if there is none that works."""
 
+    def renewal(self) -> dict[str, Any]:
+        """Return how a reload is to renew this process's generation; nothing for one that submits nothing."""
+        return {}
+
     def read_table(self) -> PostMortemTable:
         """Return the table as it is mapped here; raise PoolClosed once the pool was let go of."""
         table = self.table
@@ -94,8 +98,9 @@ class Linked:
 
 def greet(sock: socket.socket, code: Code, directory: RunDir) -> Greeting:
     """Say hello for a process with this code; raise SupervisorRefused or SupervisorLost."""
-    spec = launcher.memory_file(json.dumps(code.spec).encode(), directory.base)
-    return say_hello(sock, code.key, spec.fileno(), launcher.interpreter())
+    spec, files_sent = code.with_files()
+    file = payload.memory_file(json.dumps(spec).encode(), directory.base)
+    return say_hello(sock, code.key, file.fileno(), launcher.interpreter())._replace(files_sent=files_sent)
 
 
 def map_table(directory: RunDir, supervisor_pid: int) -> PostMortemTable:
@@ -160,7 +165,7 @@ class PoolLink(Link):
         self.table = table
         self.connection = connection
         self._compare_settings(greeting.welcome["settings"])
-        _warn_of(self.label, greeting.problem)
+        _warn_of(self.label, greeting.problem, greeting.warning)
         return connection
 
     def _reach_supervisor(self) -> tuple[Connection, Greeting, PostMortemTable]:
@@ -224,6 +229,11 @@ class PoolLink(Link):
             waiting.end_expired()
             # Together, so that a shutdown finds the jobs with the one connection or with the other.
             self.exclusive.run(lambda: self.connect().take_over(waiting, kept))
+
+    def renewal(self) -> dict[str, Any]:
+        """Return how a reload is to renew this process's generation: in the environment that this process has now."""
+        self.code = self.code.renewed()
+        return {"key": self.code.key, "environment": self.code.spec["environment"]}
 
     def watch(self, handle: H) -> H:
         """Ask for the answer of a job that another process submitted; return the handle that will get it."""
@@ -315,10 +325,12 @@ def _move_weakly(link: PoolLink) -> OnLost:
 
 
 def _warn_about(label: str) -> OnNotice:
-    return lambda problem: _warn_of(label, problem)
+    return lambda problem, difference: _warn_of(label, problem, difference)
 
 
-def _warn_of(label: str, problem: str | None) -> None:
+def _warn_of(label: str, problem: str | None, difference: str) -> None:
+    if difference:
+        warnings.warn(f"{label}: {difference}", CodeDiffers, stacklevel=2)
     if problem:
         warnings.warn(f"{label} cannot run jobs at the moment: {problem}", PoolDegraded, stacklevel=2)
 

@@ -61,7 +61,9 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     store: keep jobs in a database, so that they survive whatever is killed: a URL (sqlite:///jobs.db,
         postgresql+psycopg://...), or True for a file in the user's state directory. See docs/store.md.
     history_ttl, history_limit: how long (seconds), and how many, jobs stay in the store that have ended.
-    version: text that tells the code of one deploy from another; by default the state of the preloaded files.
+    version: text that tells the code of one deploy from another; by default the contents of the application's source files.
+    environment: variables of the environment, as names or patterns ("STRIPE_*"), that tell one deploy from another as well:
+        jobs run with the values that they have here. docs/code.md lists those that always do.
     submit_timeout: how long submit waits for a supervisor that takes no bytes. Seconds.
     strict: raise ConfigurationError, instead of warning, when a running pool has other settings than given here.
     directory: where the pool's socket and table are; by default chosen as in `procjobs.host.rundir`.
@@ -99,6 +101,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         history_ttl: float = UNSET,
         history_limit: int = UNSET,
         version: str | None = UNSET,
+        environment: Sequence[str] = UNSET,
         submit_timeout: float = UNSET,
         strict: bool = UNSET,
         directory: str | None = None,
@@ -197,7 +200,8 @@ def _make_link(
     private_name = f"{rundir.PRIVATE_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
     place = rundir.RunDir(rundir.find_base(directory), name or private_name)
     rundir.check_socket_path(place)
-    code = describe_code(plan.client.preload, initializer, initargs, plan.client.version, database)
+    wishes = plan.client
+    code = describe_code(wishes.preload, initializer, initargs, wishes.version, database, wishes.environment)
     return PoolLink(plan, code, _label(name), place)
 
 

@@ -59,7 +59,7 @@ class RunningLink(Link):
         if sock is None:
             raise PoolNotRunning(f"{self.label} is just ending")
         try:
-            greeting = greet(sock, Code(ANY_CODE, describe_code((), None, (), "").spec), self.directory)
+            greeting = greet(sock, Code(ANY_CODE, describe_code((), None, (), "").spec, ""), self.directory)
         except BaseException:
             sock.close()
             raise
@@ -112,7 +112,7 @@ def _refuse_successor(label: str) -> OnLost:
     return refuse
 
 
-def _ignore(_problem: str | None) -> None:
+def _ignore(_problem: str | None, _warning: str) -> None:
     pass
 
 

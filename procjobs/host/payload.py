@@ -103,6 +103,15 @@ def open_memory_file(directory: str) -> Descriptor:
     return Descriptor(fd, "r+")
 
 
+def memory_file(content: bytes, directory: str) -> Descriptor:
+    """Return an unnamed file with this content, at its beginning."""
+    memory = open_memory_file(directory)
+    with open(memory.fileno(), "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(memory.fileno(), 0, os.SEEK_SET)
+    return memory
+
+
 def dump(value: Any, directory: str, parts: Sequence[Any] = ()) -> Payload:
     """Pickle a value; `parts` are those of its parts that may be very large bytes or text.
 

@@ -288,6 +288,7 @@ class ClientSettings:
     reserve: int | Literal["auto"] = "auto"
     preload: tuple[str, ...] = ()
     version: str | None = None
+    environment: tuple[str, ...] = ()
     submit_timeout: float = 5.0
     strict: bool = False
 
@@ -297,12 +298,19 @@ class ClientSettings:
             raise ConfigurationError(f'reserve={self.reserve!r}: expected a number of CPUs, or "auto"')
         if self.reserve != "auto":
             check_count("reserve", self.reserve, minimum=0, maximum=65_536)
-        preload: Any = self.preload
-        if not isinstance(preload, list | tuple) or not all(isinstance(name, str) and name for name in preload):
-            raise ConfigurationError(f"preload={preload!r}: expected names of modules, such as ['numpy', 'myapp.jobs']")
+        preload = _check_names("preload", self.preload, "names of modules, such as ['numpy', 'myapp.jobs']")
+        environment = _check_names("environment", self.environment, "names of variables, such as ['STRIPE_*']")
         if self.version is not None and not isinstance(self.version, str):
             raise ConfigurationError(f"version={self.version!r}: expected text")
         if not isinstance(self.strict, bool):
             raise ConfigurationError(f"strict={self.strict!r}: expected True or False")
         check_seconds("submit_timeout", self.submit_timeout, optional=False)
-        return replace(self, preload=tuple(preload), submit_timeout=float(self.submit_timeout))
+        return replace(
+            self, preload=preload, environment=environment, submit_timeout=float(self.submit_timeout)
+        )
+
+
+def _check_names(setting: str, value: Any, expected: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
+        raise ConfigurationError(f"{setting}={value!r}: expected {expected}")
+    return tuple(value)

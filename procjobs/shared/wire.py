@@ -24,7 +24,8 @@ All numbers are little-endian.
     REQUEST   client -> supervisor   u32 number of the request, JSON {"call", ...}
     REPLY     supervisor -> client   u32 number of the request, JSON
     WATCH     client -> supervisor   job id: a FINISHED is wanted for it, now or when there is one
-    NOTICE    supervisor -> client   JSON {"problem"}
+    NOTICE    supervisor -> client   JSON {"problem", "warning"}
+    CODE      client -> supervisor   JSON {"files"}: digests of source files that it has seen since HELLO or the last CODE
     READY     worker -> supervisor   u64 resident bytes of the worker, which has initialised
     INIT_FAILED     worker -> supervisor   text: the initializer failed; the worker ends after it
 
@@ -101,6 +102,7 @@ class Frame(IntEnum):
     INIT_FAILED = 14
     SUBMIT_UNIQUE = 15
     DUPLICATE = 16
+    CODE = 17
 
 
 class Outcome(IntEnum):

@@ -103,7 +103,7 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
     rundir.write_mark(directory, parts.mark)
     rundir.sweep_stale(directory.base, process.kill_marked, started_attempts.keep)
     if code is not None:
-        parts.generations.join(code["key"], code["executable"], CODE_FD).clients -= 1
+        parts.generations.join(code["key"], code["executable"], CODE_FD).generation.clients -= 1
     return supervisor, log
 
 

@@ -142,7 +142,7 @@ class Children:
         self._dispatcher.on_stack_dumped(event.slot, event.job, event.stack, self._loop.now)
 
     def _on_template_ready(self, event: TemplateReady) -> None:
-        self._generations.on_ready(event.generation, self._loop.now)
+        self._generations.on_ready(event, self._loop.now)
 
     def _on_template_exited(self, event: TemplateExited) -> None:
         self._act_on(self.workers.on_template_exit(event.generation))

@@ -168,6 +168,8 @@ class Supervisor:
         if not self._durability.is_too_far_behind:
             self._dispatcher.assign(now)
         self._generations.retire_unused(now)
+        while self._generations.notices:
+            self._connections.warn(*self._generations.notices.pop(0))
         if self._publisher.publish_problem():
             self._connections.tell_problems()
         may_load = bool(self._dispatcher.generations) and not self._dispatcher.stopping

@@ -27,11 +27,12 @@ import traceback
 from typing import Any, Final, NoReturn
 
 from procjobs.host import cpus, descriptors, observe, process
+from procjobs.shared import source_digest
 from procjobs.shared.wire import limit_text
 from procjobs.worker.startup import WorkerSetup
 from procjobs.worker.worker import run_worker
 
-CONTROL_FD, SPEC_FD, TABLE_FD = 3, 4, 5
+CONTROL_FD, SPEC_FD, TABLE_FD, FILES_FD = 3, 4, 5, 6
 _WORKER_FDS_ROOM: Final = descriptors.room_for(6)  # see procjobs.supervisor.workers.worker_link
 _MAX_MESSAGE_BYTES: Final = 64 * 1024  # the supervisor reads as much at once
 _MAX_PROBLEM_BYTES: Final = 10_000
@@ -66,6 +67,7 @@ class Template:
         for stream in (sys.stdout, sys.stderr):  # or every worker would print the output of the preload again
             with contextlib.suppress(Exception):
                 stream.flush()
+        _tell_changed_files()
         gc.collect()
         gc.freeze()  # no collection touches these objects again: their pages stay shared with the workers
         self._tell({"ready": True})
@@ -116,6 +118,15 @@ class Template:
             self._control.send(json.dumps(message).encode())
 
 
+def _tell_changed_files() -> None:
+    """Put into the file of digests, in the place of those, the source files that have other contents now."""
+    digests = json.loads(os.pread(FILES_FD, os.fstat(FILES_FD).st_size, 0))
+    data = json.dumps(source_digest.changed(digests.items())).encode()
+    os.ftruncate(FILES_FD, 0)
+    os.pwrite(FILES_FD, data, 0)
+    os.close(FILES_FD)
+
+
 def _describe(error: BaseException) -> str:
     """Return `Type: message`, for places that show only the beginning, and the traceback in the user's own files."""
     trace = error.__traceback__
@@ -136,7 +147,7 @@ def main(arguments: dict[str, Any]) -> None:
     # All templates of the generation share its position, and another one may be reading now.
     spec = json.loads(os.pread(SPEC_FD, os.fstat(SPEC_FD).st_size, 0))
     os.close(SPEC_FD)
-    for fd in (CONTROL_FD, TABLE_FD):
+    for fd in (CONTROL_FD, TABLE_FD, FILES_FD):
         os.set_inheritable(fd, False)
     sys.path[:] = spec["sys_path"]
     sys.argv[:] = [""]

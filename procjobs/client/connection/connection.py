@@ -47,7 +47,7 @@ _SUBMIT: Final = int(Frame.SUBMIT)
 _SUBMIT_UNIQUE: Final = int(Frame.SUBMIT_UNIQUE)
 _FINISHED: Final = int(Frame.FINISHED)
 
-OnNotice: TypeAlias = Callable[[str | None], None]
+OnNotice: TypeAlias = Callable[[str | None, str], None]
 """Takes the problem that keeps the pool from running jobs, None when it is over. For the receiver thread."""
 H = TypeVar("H", bound=Handle)
 
@@ -77,7 +77,7 @@ class Connection:
         self._is_received = False
         self._receivers = ["the one"]  # a thread that takes it out receives, any other one ends
         self._thread: threading.Thread | None = None
-        self._kinds = KindRegistry()
+        self._kinds = KindRegistry(greeting.files_sent)
         self._table: PostMortemTable | NoTable = table
         self._directory = directory
         self._on_lost, self._on_notice = on_lost, on_notice
@@ -99,9 +99,10 @@ class Connection:
     def _describe(self, function: Any, options: JobOptions) -> Kind:
         kinds = self._kinds
         kinds.begin()
+        files = kinds.look_at_files(function)
         kind, frames = kinds.look_up(function, options)
-        if frames:
-            self.sender.send(frames)
+        if files or frames:
+            self.sender.send(files + frames)
         kinds.end()
         return kind
 
@@ -293,9 +294,9 @@ class Connection:
         elif kind == Frame.REPLY:
             self.requests.take_reply(int.from_bytes(raw[BODY : BODY + 4], "little"), wire.parse_json(raw[BODY + 4 :]))
         elif kind == Frame.NOTICE:
-            problem = wire.parse_json(raw[BODY:]).get("problem")
+            notice = wire.parse_json(raw[BODY:])
             with contextlib.suppress(Warning):  # an error in this application, and here is no caller to raise it to
-                self._on_notice(problem)
+                self._on_notice(notice.get("problem"), str(notice.get("warning") or ""))
 
     # Waiting --------------------------------------------------------------------------------------------------
 

@@ -16,11 +16,17 @@ _REPLY_TIMEOUT: Final = 30.0
 
 
 class Greeting(NamedTuple):
-    """What the supervisor said of itself, its newest problem, and the reader with the bytes that came behind that."""
+    """What the supervisor said of itself, its newest problem, and the reader with the bytes that came behind that.
+
+    `warning` says in what its workers differ from this process. `files_sent` is how many entries of SOURCES it knows,
+    None where source files do not count.
+    """
 
     welcome: dict[str, Any]
     problem: str | None
     reader: FrameReader
+    warning: str = ""
+    files_sent: int | None = None
 
 
 def say_hello(sock: socket.socket, generation: str, spec_fd: int, executable: str) -> Greeting:
@@ -45,6 +51,7 @@ def _read_welcome(sock: socket.socket) -> Greeting:
     reader = FrameReader()
     welcome: dict[str, Any] = {}
     problem: str | None = None
+    warning = ""
     while not welcome:
         data = sock.recv(READ_BYTES)
         if not data:
@@ -54,10 +61,11 @@ def _read_welcome(sock: socket.socket) -> Greeting:
                 raise SupervisorRefused(str(wire.parse_json(raw[BODY:]).get("message")))
             if kind == Frame.WELCOME:
                 welcome = _check_welcome(wire.parse_json(raw[BODY:]))
-                problem = welcome["problem"]
+                problem, warning = welcome["problem"], str(welcome.get("warning") or "")
             elif kind == Frame.NOTICE:
-                problem = wire.parse_json(raw[BODY:]).get("problem")
-    return Greeting(welcome, problem, reader)
+                notice = wire.parse_json(raw[BODY:])
+                problem, warning = notice.get("problem"), str(notice.get("warning") or warning)
+    return Greeting(welcome, problem, reader, warning)
 
 
 def _check_welcome(welcome: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from procjobs.client.connection.interruptible import came_from_outside
 from procjobs.clock import NEVER
 from procjobs.errors import PayloadError
 from procjobs.host import payload
+from procjobs.host.source_files import SOURCES
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.wire import Frame
@@ -24,6 +25,7 @@ MAX_KINDS: Final = 4096
 _MAX_BYTES: Final = 8 * 2**20
 """Beyond this number of kinds, or these bytes of their descriptions, a connection begins anew. The supervisor and its
 workers keep them as well."""
+_FILES_OF_A_FRAME: Final = 50  # a path has at most 4,096 bytes
 _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 _DEPTH: Final = 4
 OPTIONS_ATTRIBUTE: Final = "__procjobs_options__"
@@ -51,7 +53,8 @@ class KindRegistry:
     that is interrupted there leaves it so, and the next one begins anew.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files_sent: int | None = None) -> None:
+        """`files_sent` is how many entries of SOURCES the supervisor knows, None where source files do not count."""
         self.by_identity: dict[tuple[int, int], tuple[Any, JobOptions, Kind]] = {}
         self._by_value: dict[Any, Kind] = {}
         self._functions: dict[int, Any] = {}
@@ -59,6 +62,7 @@ class KindRegistry:
         self.first_valid: float = 1
         self._first_sent = 1
         self._forget_first = False
+        self._files_sent = self._files_seen = files_sent
 
     def begin(self) -> None:
         """Note that a kind is about to be entered and sent."""
@@ -69,6 +73,18 @@ class KindRegistry:
     def end(self) -> None:
         """Note that it was sent."""
         self.first_valid = self._first_sent
+        self._files_sent = self._files_seen
+
+    def look_at_files(self, function: Any) -> bytes:
+        """Return frames that tell of source files loaded since the last look, to be sent before `function` is described."""
+        if self._files_sent is None:
+            return b""
+        self._files_seen = SOURCES.look(function)
+        if self._files_seen == self._files_sent:
+            return b""
+        files = list(SOURCES.since(self._files_sent).items())
+        parts = (dict(files[n : n + _FILES_OF_A_FRAME]) for n in range(0, len(files), _FILES_OF_A_FRAME))
+        return b"".join(wire.json_frame(Frame.CODE, {"files": part}) for part in parts)
 
     def look_up(self, function: Any, options: JobOptions) -> tuple[Kind, bytes]:
         """Return the kind of this call, and the frames that describe it if the supervisor has not seen it yet."""

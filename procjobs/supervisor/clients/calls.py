@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from procjobs.shared import wire
+from procjobs.shared.code_spec import check_texts
 from procjobs.shared.config import MAX_SLOTS
 from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.states import JobState
 from procjobs.shared.wire import Frame, WireError
+from procjobs.supervisor.generations import Renewal
 
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher
@@ -129,7 +131,10 @@ class Calls:
 
     def _call_reload(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
         number = int(request["number"])
-        self._generations.reload(lambda problem: _send(client, number, {"problem": problem}))
+        key, environment = request.get("key"), request.get("environment")
+        renewal = Renewal(str(key), check_texts(environment)) if environment is not None else None
+        caller = client.generation.newest() if client.generation is not None else None
+        self._generations.reload(lambda problem: _send(client, number, {"problem": problem}), caller, renewal)
         return None
 
     def _call_drain(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:

@@ -14,6 +14,7 @@ from procjobs.shared.wire import Frame, WireError, json_frame
 from procjobs.supervisor.clients.client_link import ClientLink
 
 if TYPE_CHECKING:
+    from procjobs.dispatch.model import Generation
     from procjobs.supervisor.clients.requests import RequestHandler
     from procjobs.supervisor.log import Log
 
@@ -135,6 +136,12 @@ class Connections:
             if client.generation is not None:
                 client.generation = client.generation.newest()
                 client.queue_frame(json_frame(Frame.NOTICE, {"problem": client.generation.problem}))
+
+    def warn(self, generation: Generation, text: str) -> None:
+        """Tell the clients of a generation in what it differs from what they have."""
+        for client in self._clients:
+            if client.generation is not None and client.generation.newest() is generation:
+                client.queue_frame(json_frame(Frame.NOTICE, {"problem": generation.problem, "warning": text}))
 
     def _drop(self, client: ClientLink) -> None:
         if client in self._clients:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from procjobs.shared import wire
+from procjobs.shared.code_spec import check_texts
 from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.states import FINAL
 from procjobs.shared.wire import BODY, Frame, WireError, failure_frame
@@ -59,6 +60,7 @@ class RequestHandler:
             Frame.WATCH: self._on_watch,
             Frame.REQUEST: self._on_request,
             Frame.HELLO: self._on_hello,
+            Frame.CODE: self._on_code,
         }
 
     def read(self, client: ClientLink) -> None:
@@ -95,12 +97,17 @@ class RequestHandler:
         if not (isinstance(key, str) and isinstance(executable, str) and isinstance(pid, int)):
             _close(fd)
             raise WireError("HELLO lacks the generation, the executable or the pid")
+        try:
+            client.generation, warning = self._generations.join(key, executable, fd)
+        except WireError:
+            _close(fd)
+            raise
         client.pid = pid
-        client.generation = self._generations.join(key, executable, fd)
         welcome = {
             "pid": os.getpid(),
             "settings": self._identity.settings,
             "problem": client.generation.problem,
+            "warning": warning,
             "version": __version__,
             "store_name": self._identity.store_name,
         }
@@ -113,6 +120,14 @@ class RequestHandler:
         )
         client.queue_frame(wire.json_frame(Frame.REFUSED, {"message": message}))
         client.stream.ended = True
+
+    def _on_code(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
+        _close(fd)
+        assert client.generation is not None, "HELLO comes first"
+        files = check_texts(wire.parse_json(raw[BODY:]).get("files"))
+        client.generation, warning = self._generations.declare(client.generation.newest(), files)
+        if warning:
+            client.queue_frame(wire.json_frame(Frame.NOTICE, {"problem": client.generation.problem, "warning": warning}))
 
     def _on_kind(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
         number, length = wire.KIND.unpack_from(raw, BODY)

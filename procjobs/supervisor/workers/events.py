@@ -52,9 +52,13 @@ class StackDumped(NamedTuple):
 
 
 class TemplateReady(NamedTuple):
-    """The template of a generation has imported everything and can fork workers."""
+    """The template of a generation has imported everything and can fork workers.
+
+    `changed` are the source files that are others now than the generation's clients have seen, with their digests.
+    """
 
     generation: Generation
+    changed: dict[str, str]
 
 
 class TemplateFailed(NamedTuple):

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import NEVER
 from procjobs.dispatch.limits import MIN_SECONDS_LEFT
-from procjobs.host import cpus, hostinfo, observe, process
+from procjobs.host import cpus, hostinfo, observe, payload, process
 from procjobs.host.loop import Loop
-from procjobs.shared.wire import WireError
+from procjobs.shared.code_spec import check_texts
+from procjobs.shared.wire import WireError, parse_json
 from procjobs.supervisor.workers.events import (
     ForkRefused,
     TemplateEvent,
@@ -28,9 +30,11 @@ from procjobs.supervisor.workers.template_link import TemplateLink
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Generation
+    from procjobs.host.descriptors import Descriptor
     from procjobs.host.rundir import RunDir
     from procjobs.shared.config import PoolSettings
     from procjobs.shared.table.state_writer import TableWriter
+    from procjobs.supervisor.code_version import CodeVersion
     from procjobs.supervisor.log import Log
 
 _START: Final = (
@@ -44,19 +48,29 @@ _END_TIMEOUT: Final = 5.0
 class TemplateState:
     """How the template of a generation is started, and the process that runs now.
 
+    `files` is shared with it: the digests of the source files, and when it is ready those that have changed.
     `skip` are the modules that it does not preload; with `starts_anew` it is about to end by itself because it has found one
     more of them.
     """
 
-    __slots__ = ("executable", "link", "ready_by", "skip", "spec_fd", "starts_anew")
+    __slots__ = ("files", "link", "ready_by", "skip", "spec_fd", "starts_anew", "version")
 
-    def __init__(self, executable: str, spec_fd: int) -> None:
-        self.executable = executable
+    def __init__(self, version: CodeVersion, spec_fd: int) -> None:
+        self.version = version
         self.spec_fd = spec_fd
+        self.files: Descriptor | None = None
         self.skip: list[str] = []
         self.starts_anew = False
         self.ready_by = NEVER
         self.link: TemplateLink | None = None
+
+    def read_changed(self) -> dict[str, str]:
+        """Return the source files that were others when the template was ready; raise WireError for nonsense."""
+        if self.files is None:
+            return {}
+        with self.files as files:
+            self.files = None
+            return check_texts(parse_json(os.pread(files.fileno(), os.fstat(files.fileno()).st_size, 0)))
 
 
 class Templates:
@@ -76,14 +90,19 @@ class Templates:
 
     # Coming and going -------------------------------------------------------------------------------------------
 
-    def add(self, generation: Generation, executable: str, spec_fd: int) -> None:
+    def add(self, generation: Generation, version: CodeVersion, spec_fd: int) -> None:
         """Expect a template for a new generation; the descriptor of its specification is taken over."""
-        self._states[generation] = TemplateState(executable, spec_fd)
+        self._states[generation] = TemplateState(version, spec_fd)
 
-    def add_successor(self, generation: Generation, old: Generation) -> None:
-        """Expect a template for a new generation, from the specification of an old one."""
-        before = self._states[old]
-        self.add(generation, before.executable, os.dup(before.spec_fd))
+    def duplicate_spec(self, generation: Generation) -> int:
+        """Return another descriptor of a generation's specification, for a generation that is to be like it."""
+        return os.dup(self._states[generation].spec_fd)
+
+    def end(self, generation: Generation) -> None:
+        """End the template of a generation that needs no more workers."""
+        state = self._states[generation]
+        if state.link is not None:
+            process.kill_process(state.link.pid, 9)
 
     def discard(self, generation: Generation) -> None:
         """End the template of a generation that is not used any more."""
@@ -110,7 +129,7 @@ class Templates:
                 except (OSError, ValueError) as error:  # ValueError: a path with a zero or a lone surrogate in it
                     generation.budget.add_failure(now)
                     generation.budget.not_before = max(generation.budget.not_before, now + _RETRY_PAUSE)
-                    text = f"the template {state.executable} could not be started: {error}"
+                    text = f"the template {state.version.executable} could not be started: {error}"
                     events.append(TemplateFailed(generation, text))
             elif state.ready_by <= now and state.link is not None:
                 state.ready_by = NEVER
@@ -144,25 +163,28 @@ class Templates:
             "rows_offset": self._table.rows_offset,
             "skip": state.skip,
         }
-        environment = {**os.environ, **self._thread_variables(max_workers), observe.MARK: self._mark}
-        environment.pop(observe.DETACHED, None)  # it tells about this supervisor, not about its children
+        version = state.version
+        threads = self._thread_variables(version.environment, max_workers)
+        environment = {**version.environment, **threads, observe.MARK: self._mark}
+        environment.pop(observe.DETACHED, None)  # it tells about a supervisor, not about its children
+        state.files = payload.memory_file(json.dumps(version.files).encode(), self._directory.base)
         pid, ours = process.spawn_linked(
-            [state.executable, "-c", _START, json.dumps(arguments)],
+            [version.executable, *version.flags, "-c", _START, json.dumps(arguments)],
             env=environment,
             kind=socket.SOCK_SEQPACKET,
-            passed=[state.spec_fd, self._table.fd],
+            passed=[state.spec_fd, self._table.fd, state.files.fileno()],
         )
         state.link = TemplateLink(ours, pid)
         state.ready_by = self._loop.now + self._settings.start_timeout
         self._loop.add(ours.fileno(), self)
 
-    def _thread_variables(self, max_workers: int) -> dict[str, str]:
+    def _thread_variables(self, environment: Mapping[str, str], max_workers: int) -> dict[str, str]:
         """Return the variables that tell libraries how many threads to start: for as many workers as there may be at once.
 
         They are read once, when a library is imported. So after a resize they hold from the next reload on.
         """
         count = hostinfo.usable_cpus(hostinfo.read_cpu_facts())
-        return cpus.thread_variables(self._settings.threads, workers=max_workers, cpus=count, environment=os.environ)
+        return cpus.thread_variables(self._settings.threads, workers=max_workers, cpus=count, environment=environment)
 
     # Asking -----------------------------------------------------------------------------------------------------
 
@@ -209,7 +231,7 @@ class Templates:
             return []
         if "ready" in message:
             state.ready_by = NEVER
-            return [TemplateReady(generation)]
+            return [TemplateReady(generation, state.read_changed())]
         if "failed" in message:
             return [TemplateFailed(generation, str(message["failed"]))]
         if "spawned" in message:

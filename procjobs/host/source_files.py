@@ -1,0 +1,196 @@
+"""The source files of the application's own modules that this process has seen, each with a digest of its contents.
+
+They tell the code of one deploy from that of the next. The application's own modules are those outside of Python's library
+and of site-packages, however they were found. Beside the files of loaded modules these are looked at, since a job may
+import them: all files of the packages that loaded modules belong to, and the files beside a module that is in no package.
+
+A file is looked at when it is first seen, and once more when its module is loaded, or loaded again: this process has the
+code that was there then, whatever the file says later.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from typing import Any, Final
+
+from procjobs.shared.source_digest import GONE, changed, digest
+
+_MAX_ENTRIES: Final = 20_000
+"""A package with more files and folders than this is known by its loaded modules alone."""
+_PROCJOBS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_LIBRARY: Final = (
+    os.path.dirname(os.__file__) + os.sep, os.path.dirname(os.path.realpath(os.__file__)) + os.sep, _PROCJOBS
+)  # fmt: skip
+_INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_SUFFIXES: Final = (".py", ".so")
+_SKIPPED: Final = frozenset({"__pycache__", "node_modules"})
+
+Change = tuple[str, str]
+"""A file and the digest that it has, or has now."""
+
+
+class SourceFiles:
+    """What this process has seen. Threads may look at the same time: then a file is read twice, and entered twice alike.
+
+    `changes` only grows: a reader remembers how far it has read. The last entry of a file holds.
+    """
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self._digests: dict[str, str] = {}
+        self._specs: dict[str, Any] = {}
+        self._folders: set[str] = set()
+        self._count = 0
+
+    def look(self, function: Any = None, modules: Iterable[str] = ()) -> int:
+        """Look at what was loaded since the last time; return how many changes there are in all.
+
+        `function` is about to be submitted, `modules` are names of modules that will be
+        imported in another process.
+        """
+        name = getattr(function, "__module__", None) or ""
+        loaded = sys.modules
+        if len(loaded) != self._count or (name and self._specs.get(name) is not _spec(loaded.get(name))):
+            count = len(loaded)
+            for each, module in list(loaded.items()):
+                spec = _spec(module)
+                if self._specs.get(each) is not spec:
+                    self._look_at(each, spec)
+                    self._specs[each] = spec
+            self._count = count
+        if name:
+            self._look_at_installed(name)
+        for each in modules:
+            self._look_for(each)
+        return len(self.changes)
+
+    def since(self, position: int) -> dict[str, str]:
+        """Return the files that were seen or have changed since `changes` had this length."""
+        return dict(self.changes[position:])
+
+    def look_again(self) -> int:
+        """Take all files as they are now: jobs run them from now on. Return how many changes there are in all."""
+        self.changes += changed(self._digests.items()).items()
+        self._digests.update(self.changes)
+        return len(self.changes)
+
+    # One module -------------------------------------------------------------------------------------------------
+
+    def _look_at(self, name: str, spec: Any) -> None:
+        if spec is None or name == "__main__" or not spec.has_location:
+            return
+        path = os.path.abspath(str(spec.origin))
+        if _is_library(path):
+            return
+        self._enter(path, digest(path) or _archive_stamp(spec), again=True)
+        top = name.partition(".")[0]
+        package = _spec(sys.modules.get(top))
+        if package is not None and package.submodule_search_locations is not None:
+            self._look_into(package.submodule_search_locations)
+        else:
+            self._look_beside(os.path.dirname(path))
+
+    def _look_at_installed(self, name: str) -> None:
+        """Look at the package of a function in site-packages: an upgrade replaces its folder."""
+        package = _spec(sys.modules.get(name.partition(".")[0]))
+        if package is not None and package.has_location and _is_installed(str(package.origin)):
+            self._look_at_folder(str(package.origin))
+
+    def _look_at_folder(self, origin: str) -> None:
+        folder = os.path.dirname(origin) if os.path.basename(origin).startswith("__init__.") else origin
+        if folder not in self._digests:
+            self._enter(folder, digest(folder))
+
+    def _look_for(self, name: str) -> None:
+        """Look at a module that this process may not have loaded, without importing it."""
+        top = name.partition(".")[0]
+        spec = _spec(sys.modules.get(top)) or _find_spec(top)
+        if spec is None:
+            return
+        if spec.has_location and _is_installed(str(spec.origin)):
+            self._look_at_folder(str(spec.origin))
+        elif spec.submodule_search_locations is not None:
+            self._look_into(spec.submodule_search_locations)
+        elif spec.has_location and not _is_library(str(spec.origin)):
+            self._enter(os.path.abspath(str(spec.origin)), digest(str(spec.origin)))
+            self._look_beside(os.path.dirname(os.path.abspath(str(spec.origin))))
+
+    # Folders ----------------------------------------------------------------------------------------------------
+
+    def _look_into(self, folders: Iterable[str]) -> None:
+        for folder in map(os.path.abspath, folders):
+            if folder in self._folders or _is_library(folder + os.sep):
+                continue
+            self._folders.add(folder)
+            for path in _files_below(folder):
+                self._enter(path, digest(path))
+
+    def _look_beside(self, folder: str) -> None:
+        if folder in self._folders:
+            return
+        self._folders.add(folder)
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(_SUFFIXES))
+        except OSError:
+            return
+        for name in names[:_MAX_ENTRIES]:
+            path = f"{folder}/{name}"
+            self._enter(path, digest(path))
+
+    def _enter(self, path: str, value: str, *, again: bool = False) -> None:
+        before = self._digests.get(path)
+        if value in {before, GONE} or (before is not None and not again):
+            return
+        self._digests[path] = value
+        self.changes.append((path, value))
+
+
+SOURCES: Final = SourceFiles()
+"""Those of this process. After a fork the child goes on with what its parent has seen: it has the same code."""
+
+
+def _spec(module: Any) -> Any:
+    """Return what the import system says of a module, None for one that it did not load."""
+    try:
+        spec = module.__spec__
+        _ = spec.has_location, spec.origin, spec.submodule_search_locations
+    except Exception:  # noqa: BLE001 - anything may lie in sys.modules, lazy modules that fail among it
+        return None
+    return spec
+
+
+def _find_spec(name: str) -> Any:
+    """Return how a top-level module would be found, None if it would not; nothing is imported."""
+    try:
+        return find_spec(name)
+    except Exception:  # noqa: BLE001 - the finders of an application may raise anything
+        return None
+
+
+def _is_installed(path: str) -> bool:
+    return any(part in path for part in _INSTALLED)
+
+
+def _is_library(path: str) -> bool:
+    return path.startswith(_LIBRARY) or _is_installed(path)
+
+
+def _archive_stamp(spec: Any) -> str:
+    """Return the digest of the archive that a module comes from, GONE if it is from none."""
+    archive = getattr(spec.loader, "archive", None)
+    return digest(archive) if isinstance(archive, str) else GONE
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """Yield the source files of a package, in order; none if there is too much."""
+    found, seen = [], 0
+    for root, below, files in os.walk(folder):
+        below[:] = sorted(name for name in below if name.isidentifier() and name not in _SKIPPED)
+        seen += len(below) + len(files)
+        if seen > _MAX_ENTRIES:
+            return
+        found += [f"{root}/{name}" for name in sorted(files) if name.endswith(_SUFFIXES)]
+    yield from found

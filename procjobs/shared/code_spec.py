@@ -1,0 +1,41 @@
+"""The specification of a generation's code, as the supervisor reads it; templates read the rest of it.
+
+It is the JSON object in the memory file that comes with a client's HELLO.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final, NamedTuple
+
+from procjobs.shared.wire import WireError, parse_json
+
+_MAX_BYTES: Final = 64 * 2**20
+
+
+class CodeSpec(NamedTuple):
+    """`flags` are options for the interpreter; `files` has the digest of each source file that the client has seen."""
+
+    flags: list[str]
+    environment: dict[str, str]
+    files: dict[str, str]
+
+
+def read_spec(fd: int) -> CodeSpec:
+    """Return the specification in a memory file, whose position stays; raise WireError if it is none."""
+    try:
+        data = os.pread(fd, min(os.fstat(fd).st_size, _MAX_BYTES), 0)
+    except OSError as error:
+        raise WireError(f"the specification of the code cannot be read: {error}") from None
+    spec = parse_json(data)
+    flags = spec.get("flags", [])
+    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+        raise WireError("flags of an interpreter that are no list of texts")
+    return CodeSpec(flags, check_texts(spec.get("environment", {})), check_texts(spec.get("files", {})))
+
+
+def check_texts(value: Any) -> dict[str, str]:
+    """Return a mapping of texts to texts; raise WireError for anything else."""
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise WireError("expected texts by name")
+    return value
