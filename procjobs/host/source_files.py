@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any, Final
 
-from procjobs.shared.source_digest import GONE, changed, digest
+from procjobs.shared.source_digest import Source, read_source
 
 _MAX_ENTRIES: Final = 20_000
 """A package with more files and folders than this is known by its loaded modules alone."""
@@ -28,10 +28,6 @@ _INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{o
 _SUFFIXES: Final = (".py", ".so")
 _SKIPPED: Final = frozenset({"__pycache__", "node_modules"})
 
-Change = tuple[str, str]
-"""A file and the digest that it has, or has now."""
-
-
 class SourceFiles:
     """What this process has seen. Threads may look at the same time: then a file is read twice, and entered twice alike.
 
@@ -39,8 +35,8 @@ class SourceFiles:
     """
 
     def __init__(self) -> None:
-        self.changes: list[Change] = []
-        self._digests: dict[str, str] = {}
+        self.changes: list[tuple[str, Source]] = []
+        self._sources: dict[str, Source] = {}
         self._specs: dict[str, Any] = {}
         self._folders: set[str] = set()
         self._count = 0
@@ -67,14 +63,17 @@ class SourceFiles:
             self._look_for(each)
         return len(self.changes)
 
-    def since(self, position: int) -> dict[str, str]:
+    def since(self, position: int) -> dict[str, Source]:
         """Return the files that were seen or have changed since `changes` had this length."""
         return dict(self.changes[position:])
 
     def look_again(self) -> int:
         """Take all files as they are now: jobs run them from now on. Return how many changes there are in all."""
-        self.changes += changed(self._digests.items()).items()
-        self._digests.update(self.changes)
+        for path, before in list(self._sources.items()):
+            source = read_source(path)
+            if source is not None and source.digest != before.digest:
+                self._sources[path] = source._replace(is_loaded=before.is_loaded)
+                self.changes.append((path, self._sources[path]))
         return len(self.changes)
 
     # One module -------------------------------------------------------------------------------------------------
@@ -85,7 +84,7 @@ class SourceFiles:
         path = os.path.abspath(str(spec.origin))
         if _is_library(path):
             return
-        self._enter(path, digest(path) or _archive_stamp(spec), again=True)
+        self._enter(path, read_source(path) or _read_archive(spec), is_loaded=True)
         top = name.partition(".")[0]
         package = _spec(sys.modules.get(top))
         if package is not None and package.submodule_search_locations is not None:
@@ -101,8 +100,8 @@ class SourceFiles:
 
     def _look_at_folder(self, origin: str) -> None:
         folder = os.path.dirname(origin) if os.path.basename(origin).startswith("__init__.") else origin
-        if folder not in self._digests:
-            self._enter(folder, digest(folder))
+        if folder not in self._sources:
+            self._enter(folder, read_source(folder))
 
     def _look_for(self, name: str) -> None:
         """Look at a module that this process may not have loaded, without importing it."""
@@ -115,7 +114,6 @@ class SourceFiles:
         elif spec.submodule_search_locations is not None:
             self._look_into(spec.submodule_search_locations)
         elif spec.has_location and not _is_library(str(spec.origin)):
-            self._enter(os.path.abspath(str(spec.origin)), digest(str(spec.origin)))
             self._look_beside(os.path.dirname(os.path.abspath(str(spec.origin))))
 
     # Folders ----------------------------------------------------------------------------------------------------
@@ -126,7 +124,7 @@ class SourceFiles:
                 continue
             self._folders.add(folder)
             for path in _files_below(folder):
-                self._enter(path, digest(path))
+                self._enter(path, read_source(path))
 
     def _look_beside(self, folder: str) -> None:
         if folder in self._folders:
@@ -138,14 +136,16 @@ class SourceFiles:
             return
         for name in names[:_MAX_ENTRIES]:
             path = f"{folder}/{name}"
-            self._enter(path, digest(path))
+            self._enter(path, read_source(path))
 
-    def _enter(self, path: str, value: str, *, again: bool = False) -> None:
-        before = self._digests.get(path)
-        if value in {before, GONE} or (before is not None and not again):
+    def _enter(self, path: str, source: Source | None, *, is_loaded: bool = False) -> None:
+        before = self._sources.get(path)
+        if source is None or (before is not None and not is_loaded):
             return
-        self._digests[path] = value
-        self.changes.append((path, value))
+        source = source._replace(is_loaded=is_loaded)
+        if before is None or (before.digest, before.is_loaded) != (source.digest, source.is_loaded):
+            self._sources[path] = source
+            self.changes.append((path, source))
 
 
 SOURCES: Final = SourceFiles()
@@ -178,10 +178,10 @@ def _is_library(path: str) -> bool:
     return path.startswith(_LIBRARY) or _is_installed(path)
 
 
-def _archive_stamp(spec: Any) -> str:
-    """Return the digest of the archive that a module comes from, GONE if it is from none."""
+def _read_archive(spec: Any) -> Source | None:
+    """Return the state of the archive that a module comes from, None if it is from none."""
     archive = getattr(spec.loader, "archive", None)
-    return digest(archive) if isinstance(archive, str) else GONE
+    return read_source(archive) if isinstance(archive, str) else None
 
 
 def _files_below(folder: str) -> Iterator[str]:

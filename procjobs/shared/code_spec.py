@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 from typing import Any, Final, NamedTuple
 
+from procjobs.shared.source_digest import Source
 from procjobs.shared.wire import WireError, parse_json
 
 _MAX_BYTES: Final = 64 * 2**20
 
 
 class CodeSpec(NamedTuple):
-    """`flags` are options for the interpreter; `files` has the digest of each source file that the client has seen."""
+    """`flags` are options for the interpreter; `files` are the source files that the client has seen."""
 
     flags: list[str]
     environment: dict[str, str]
-    files: dict[str, str]
+    files: dict[str, Source]
 
 
 def read_spec(fd: int) -> CodeSpec:
@@ -31,7 +32,7 @@ def read_spec(fd: int) -> CodeSpec:
     flags = spec.get("flags", [])
     if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
         raise WireError("flags of an interpreter that are no list of texts")
-    return CodeSpec(flags, check_texts(spec.get("environment", {})), check_texts(spec.get("files", {})))
+    return CodeSpec(flags, check_texts(spec.get("environment", {})), check_files(spec.get("files", {})))
 
 
 def check_texts(value: Any) -> dict[str, str]:
@@ -39,3 +40,14 @@ def check_texts(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise WireError("expected texts by name")
     return value
+
+
+def check_files(value: Any) -> dict[str, Source]:
+    """Return source files by path, as JSON has them; raise WireError for anything else."""
+    try:
+        return {
+            path: Source(str(digest), float(changed_at), bool(is_loaded))
+            for path, (digest, changed_at, is_loaded) in value.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        raise WireError("expected digests and times of files") from None

@@ -5,34 +5,51 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from importlib.util import source_hash
-from typing import Final
+from typing import Final, NamedTuple
 
 _MAX_READ_BYTES: Final = 4 * 2**20
-GONE: Final = ""
-"""The digest of a file that cannot be read."""
 
 
-def digest(path: str) -> str:
-    """Return 16 hexadecimal digits for the contents of a source file, GONE if it cannot be read.
+class Source(NamedTuple):
+    """What is known of a file: a digest of its contents, and when it was changed (ctime, which nobody can set back).
 
-    Of compiled files, and of huge ones, time of change and size stand for the contents. Blocks for the read: 20 us for a
-    file that the kernel has in memory.
+    `is_loaded` says that the process has loaded it, and not only seen that it is there.
+    """
+
+    digest: str
+    changed_at: float
+    is_loaded: bool = False
+
+
+def read_source(path: str) -> Source | None:
+    """Return what is known of a source file, None if it cannot be read.
+
+    Of compiled files, and of huge ones, time and size stand for the contents. Blocks for the read: 20 us for a file that the
+    kernel has in memory.
     """
     try:
-        if path.endswith(".py"):
-            with open(path, "rb", buffering=0) as file:
-                data = file.read(_MAX_READ_BYTES + 1)
-            if len(data) <= _MAX_READ_BYTES:
-                return source_hash(data).hex()
-        info = os.stat(path)
+        if not path.endswith(".py"):
+            return _stamp(os.stat(path))
+        with open(path, "rb", buffering=0) as file:
+            data = file.read(_MAX_READ_BYTES + 1)
+            info = os.fstat(file.fileno())
     except (OSError, ValueError):
-        return GONE
-    return f"{info.st_mtime_ns:x}-{info.st_size:x}"
+        return None
+    return _stamp(info) if len(data) > _MAX_READ_BYTES else Source(source_hash(data).hex(), info.st_ctime)
 
 
-def changed(digests: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _stamp(info: os.stat_result) -> Source:
+    return Source(f"{info.st_mtime_ns:x}-{info.st_size:x}", info.st_ctime)
+
+
+def find_changed(digests: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the files, of those whose earlier digests are given, that have other digests now, with these.
 
     Not those that are gone: nobody can load them any more.
     """
-    return {path: now for path, before in digests if (now := digest(path)) not in {before, GONE}}
+    changed = {}
+    for path, before in digests:
+        source = read_source(path)
+        if source is not None and source.digest != before:
+            changed[path] = source.digest
+    return changed

@@ -6,35 +6,61 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from procjobs.clock import wall
 from procjobs.shared import environment_variables
 from procjobs.shared.code_spec import CodeSpec
+from procjobs.shared.source_digest import Source
 
 _MAX_NAMED: Final = 3
+_TICK: Final = 0.02
+"""The kernel's clock for files stands still for so long."""
 
 
 class CodeVersion:
-    """`files` has the digest of every source file that a client of the generation has seen; clients add to it.
+    """`files` has the digest of every source file that a client of the generation has seen, `loaded` those that a client
+    has loaded; clients add to them.
 
-    `executable` is the interpreter, `flags` are its options.
+    A file that no client has spoken of may have been loaded by workers all the same, since `began_at` (a Unix time, as the
+    files have). `executable` is the interpreter, `flags` are its options.
     """
 
-    __slots__ = ("environment", "executable", "files", "flags", "key")
+    __slots__ = ("began_at", "environment", "executable", "files", "flags", "key", "loaded")
 
     def __init__(self, key: str, executable: str, spec: CodeSpec) -> None:
         self.key = key
         self.executable = executable
         self.flags = spec.flags
         self.environment = spec.environment
-        self.files = dict(spec.files)
+        self.files: dict[str, str] = {}
+        self.loaded: set[str] = set()
+        self.add(spec.files)
+        self.began_at = wall()
 
-    def conflicts(self, files: Mapping[str, str]) -> list[str]:
-        """Return the files whose contents differ from those that this code has."""
-        mine = self.files
-        return [path for path, digest in files.items() if mine.get(path, digest) != digest]
+    def add(self, files: Mapping[str, Source]) -> None:
+        """Note the files of one more client."""
+        self.files.update((path, source.digest) for path, source in files.items())
+        self.loaded.update(path for path, source in files.items() if source.is_loaded)
+
+    def conflicts(self, files: Mapping[str, Source]) -> list[str]:
+        """Return the files that are others than this code has, or may be: those that were changed after it began."""
+        mine, began_at = self.files, self.began_at - _TICK
+        return [
+            path for path, source in files.items()
+            if (mine[path] != source.digest if path in mine else source.changed_at >= began_at)
+        ]  # fmt: skip
 
     def differing_variables(self, environment: Mapping[str, str]) -> list[str]:
         """Return the names of the variables that a process has otherwise, of those that do not tell generations apart."""
         return environment_variables.differing(environment, self.environment)
+
+    def describe_difference(self, other: CodeVersion) -> str:
+        """Return why a process with this code cannot have workers of the other."""
+        if self.key == other.key:
+            files = name_files(path for path, digest in self.files.items() if other.files.get(path) != digest)
+            return f"since a process has another {files}"
+        theirs, mine = (environment_variables.counting(version.environment) for version in (other, self))
+        names = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))
+        return f"since a process has another {', '.join([*names, 'search path, preload or version'][:_MAX_NAMED])}"
 
 
 def name_files(paths: Iterable[str]) -> str:

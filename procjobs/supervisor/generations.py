@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from procjobs.dispatch.model import Generation
 from procjobs.shared.code_spec import CodeSpec, read_spec
+from procjobs.shared.source_digest import Source
 from procjobs.shared.wire import ANY_CODE
 from procjobs.supervisor.code_version import CodeVersion, name_files
 from procjobs.supervisor.workers.events import TemplateFailed
@@ -90,13 +91,14 @@ class Generations:
         found.generation.clients += 1
         return found
 
-    def declare(self, generation: Generation, files: Mapping[str, str]) -> Joined:
+    def declare(self, generation: Generation, files: Mapping[str, Source]) -> Joined:
         """Return the generation of a client that has seen more source files; it may have to be another one."""
         version = self._versions[generation]
         if not version.conflicts(files):
-            version.files.update(files)
+            version.add(files)
             return Joined(generation, "")
-        spec = CodeSpec(version.flags, version.environment, {**version.files, **files})
+        known = {path: Source(digest, 0.0, path in version.loaded) for path, digest in version.files.items()}
+        spec = CodeSpec(version.flags, version.environment, {**known, **files})
         found = self._find(version.key, spec)
         if found is None:
             spec_fd = self._templates.duplicate_spec(generation)
@@ -111,7 +113,7 @@ class Generations:
         for generation in same:
             version = self._versions[generation]
             if not version.conflicts(spec.files):
-                version.files.update(spec.files)
+                version.add(spec.files)
                 return Joined(generation, _tell_variables(version.differing_variables(spec.environment)))
         if len(same) < _MAX_OF_A_KEY:
             return None
@@ -123,7 +125,11 @@ class Generations:
         )
 
     def _begin_current(self, version: CodeVersion, spec_fd: int) -> Joined:
+        others = self._dispatcher.current_generations()
         generation = self._begin(version)
+        if others:
+            why = version.describe_difference(self._versions[others[0]])
+            self._log.write(f"generation {generation.number} begins beside {others[0].number}, {why}")
         self._templates.add(generation, version, spec_fd)
         self._dispatcher.generations.append(generation)
         return Joined(generation, "")
@@ -164,8 +170,9 @@ class Generations:
             return
         before = self._versions[old]
         key, environment = renewal or (before.key, before.environment)
-        spec = CodeSpec(before.flags, dict(environment), before.files)
-        generation = self._begin(version := CodeVersion(key, before.executable, spec))
+        version = CodeVersion(key, before.executable, CodeSpec(before.flags, dict(environment), {}))
+        version.files, version.loaded = dict(before.files), set(before.loaded)  # its template tells which are others now
+        generation = self._begin(version)
         self._templates.add(generation, version, self._templates.duplicate_spec(old))
         self._reloads[generation] = _Reload(old, waiter)
 
@@ -191,15 +198,17 @@ class Generations:
         self._end_reload(reload, generation, "")
 
     def _tell_changed(self, generation: Generation, changed: Mapping[str, str], now: float) -> None:
-        """Tell that a template has other files than the client that it was started for; share the workers that have them."""
-        if not changed:
+        """Tell that a template has other files than its clients have loaded; share the workers that have them already."""
+        version = self._versions[generation]
+        differing = changed.keys() & version.loaded
+        version.files.update((path, digest) for path, digest in changed.items() if path not in differing)
+        if not differing:
             return
         text = (
-            f"{name_files(changed)} changed after this process had loaded it: jobs may run the newer code. Restart this "
+            f"{name_files(differing)} changed after this process had loaded it: jobs may run the newer code. Restart this "
             "process; reload() has all jobs run the files as they are now"
         )
         self._log.write(f"generation {generation.number}, to its clients: {text}")
-        version = self._versions[generation]
         found = self._find_ready(version.key, {**version.files, **changed})
         if found is not None:
             found.clients, generation.clients = found.clients + generation.clients, 0
@@ -207,10 +216,10 @@ class Generations:
         self.notices.append((generation.newest(), text))
 
     def _find_ready(self, key: str, files: Mapping[str, str]) -> Generation | None:
-        """Return a generation that runs these files already, and knows all that have changed."""
+        """Return a generation that runs these files already."""
         for generation in self._dispatcher.current_generations():
             version = self._versions[generation]
-            if generation.ready and version.key == key and not version.conflicts(files):
+            if generation.ready and version.key == key and files.items() <= version.files.items():
                 return generation
         return None
 

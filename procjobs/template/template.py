@@ -121,7 +121,7 @@ class Template:
 def _tell_changed_files() -> None:
     """Put into the file of digests, in the place of those, the source files that have other contents now."""
     digests = json.loads(os.pread(FILES_FD, os.fstat(FILES_FD).st_size, 0))
-    data = json.dumps(source_digest.changed(digests.items())).encode()
+    data = json.dumps(source_digest.find_changed(digests.items())).encode()
     os.ftruncate(FILES_FD, 0)
     os.pwrite(FILES_FD, data, 0)
     os.close(FILES_FD)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from procjobs.shared import wire
-from procjobs.shared.code_spec import check_texts
+from procjobs.shared.code_spec import check_files
 from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.states import FINAL
 from procjobs.shared.wire import BODY, Frame, WireError, failure_frame
@@ -124,7 +124,7 @@ class RequestHandler:
     def _on_code(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
         _close(fd)
         assert client.generation is not None, "HELLO comes first"
-        files = check_texts(wire.parse_json(raw[BODY:]).get("files"))
+        files = check_files(wire.parse_json(raw[BODY:]).get("files"))
         client.generation, warning = self._generations.declare(client.generation.newest(), files)
         if warning:
             client.queue_frame(wire.json_frame(Frame.NOTICE, {"problem": client.generation.problem, "warning": warning}))

@@ -87,6 +87,7 @@ class Templates:
         self._mark = mark
         self._log = log
         self._states: dict[Generation, TemplateState] = {}
+        self._ending: set[int] = set()
 
     # Coming and going -------------------------------------------------------------------------------------------
 
@@ -107,12 +108,14 @@ class Templates:
     def discard(self, generation: Generation) -> None:
         """End the template of a generation that is not used any more."""
         state = self._states.pop(generation)
+        if state.link is not None:
+            self._ending.add(state.link.pid)
         self._drop_link(state)
         os.close(state.spec_fd)
 
     def pids(self) -> set[int]:
-        """Return the pids of the templates."""
-        return {state.link.pid for state in self._states.values() if state.link is not None}
+        """Return the pids of the templates, of those that were just killed too."""
+        return {state.link.pid for state in self._states.values() if state.link is not None} | self._ending
 
     # Starting ---------------------------------------------------------------------------------------------------
 
@@ -249,6 +252,7 @@ class Templates:
 
     def on_exit(self, exited: process.Exit) -> list[TemplateEvent]:
         """Note the end of a process; if it was a template, it is started again when its budget allows."""
+        self._ending.discard(exited.pid)
         for generation, state in self._states.items():
             if state.link is not None and state.link.pid == exited.pid:
                 self._drop_link(state)
