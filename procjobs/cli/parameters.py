@@ -199,6 +199,7 @@ def job_options(command: F) -> F:
 _POOL_OPTIONS = (
     click.option("--workers", "-w", type=parse_workers, metavar="N", help="4, or 2-8; auto: as `procjobs host` shows."),
     click.option("--preload", multiple=True, metavar="MODULE", help="Import this module once, before workers are forked."),
+    click.option("--environment", multiple=True, metavar="NAME", help="Processes with another value have other workers."),
     click.option("--nice", type=int, metavar="N", help=f"Add to the workers' niceness.  [default: {NICE}]"),
     click.option("--threads", type=parse_threads, metavar="N", help="Threads of numeric libraries; auto: CPUs per worker."),
     click.option("--affinity", type=parse_cpus, metavar="CPUS", help="spread: a share for each worker; or 0,2-3 for all."),

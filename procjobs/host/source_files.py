@@ -38,30 +38,38 @@ class SourceFiles:
         self.changes: list[tuple[str, Source]] = []
         self._sources: dict[str, Source] = {}
         self._specs: dict[str, Any] = {}
+        self._submitted: set[str] = set()
         self._folders: set[str] = set()
         self._count = 0
 
     def look(self, function: Any = None, modules: Iterable[str] = ()) -> int:
         """Look at what was loaded since the last time; return how many changes there are in all.
 
-        `function` is about to be submitted, `modules` are names of modules that will be
-        imported in another process.
+        `function` is about to be submitted, `modules` will be imported in another process.
         """
-        name = getattr(function, "__module__", None) or ""
-        loaded = sys.modules
-        if len(loaded) != self._count or (name and self._specs.get(name) is not _spec(loaded.get(name))):
-            count = len(loaded)
-            for each, module in list(loaded.items()):
-                spec = _spec(module)
-                if self._specs.get(each) is not spec:
-                    self._look_at(each, spec)
-                    self._specs[each] = spec
-            self._count = count
-        if name:
+        name = getattr(function, "__module__", None) or "__main__"
+        if len(sys.modules) != self._count or not self._is_known(name):
+            self._look_at_new()
             self._look_at_installed(name)
+            self._submitted.add(name)
         for each in modules:
             self._look_for(each)
         return len(self.changes)
+
+    def _is_known(self, name: str) -> bool:
+        """Return whether functions of this module were submitted before, and it was not loaded again since."""
+        if name == "__main__":
+            return True
+        return name in self._submitted and self._specs.get(name) is _spec(sys.modules.get(name))
+
+    def _look_at_new(self) -> None:
+        count = len(sys.modules)
+        for name, module in list(sys.modules.items()):
+            spec = _spec(module)
+            if self._specs.get(name) is not spec:
+                self._look_at(name, spec)
+                self._specs[name] = spec
+        self._count = count
 
     def since(self, position: int) -> dict[str, Source]:
         """Return the files that were seen or have changed since `changes` had this length."""
@@ -94,7 +102,7 @@ class SourceFiles:
 
     def _look_at_installed(self, name: str) -> None:
         """Look at the package of a function in site-packages: an upgrade replaces its folder."""
-        package = _spec(sys.modules.get(name.partition(".")[0]))
+        package = _spec(sys.modules.get(name.partition(".")[0])) if name != "__main__" else None
         if package is not None and package.has_location and _is_installed(str(package.origin)):
             self._look_at_folder(str(package.origin))
 

@@ -14,6 +14,7 @@ import pytest
 click = pytest.importorskip("click")
 from procjobs.cli import parameters, problems  # noqa: E402
 from procjobs.cli.app import COMMANDS, procjobs  # noqa: E402
+from procjobs.shared.environment_variables import COUNTING  # noqa: E402
 
 DOCS = Path(__file__).parents[2] / "docs"
 if not DOCS.is_dir():  # where the built wheel is tested
@@ -105,3 +106,8 @@ def test_exit_codes_are_the_same_everywhere():
 def test_files_that_are_linked_to_exist(path):
     targets = re.findall(r"\]\(([^)#:\s]+)\)", path.read_text())
     assert [] == [target for target in targets if not (path.parent / target).exists()]
+
+
+def test_variables_that_count_are_those_of_the_page():
+    section = (DOCS / "code.md").read_text().split("## Variables of the environment")[1].split("`Pool(")[0]
+    assert list(COUNTING) == re.findall(r"`([^`]+)`", section)
