@@ -1,8 +1,8 @@
 """The environment variables of a process: which of them tell one generation of code from another, and which no job needs.
 
 Three kinds. Variables that count are part of a generation's key: clients with other values get workers of their own. Those
-of a session, a terminal, a service manager or a web server are a process's own, and are never compared. All others are
-compared, and a difference is told.
+of a session, a terminal, a service manager, a web server or one request are a process's own, and are never compared. All
+others are compared, and a difference is told.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ COUNTING: Final = (
 """The variables that count for every pool; `Pool(environment=[...])` adds names and patterns."""
 
 _OWN_TO_A_PROCESS: Final = (
-    "_", "COLORTERM", "COLUMNS", "COVERAGE_*", "COV_*", "CREDENTIALS_DIRECTORY", "DBUS_*", "DESKTOP_SESSION",
-    "DISPLAY", "EDITOR", "FDSTORE", "GPG_*", "GUNICORN_*", "HIST*", "HOME", "HOSTNAME", "INVOCATION_ID",
-    "JOURNAL_STREAM", "JPY_*", "LESS*", "LINES", "LISTEN_*", "LOGNAME", "LS_COLORS", "MAIL", "MAINPID",
-    "MANAGERPID", "MEMORY_PRESSURE_*", "NOTIFY_SOCKET", "OLDPWD", "PAGER", "PS1", "PROCJOBS_*", "PROMPT*", "PWD",
-    "PYTEST_*", "RUN_MAIN", "RUNTIME_DIRECTORY", "SERVER_SOFTWARE", "SHELL", "SHLVL", "SSH_*", "STY", "SUDO_*",
-    "SYSTEMD_*", "TERM*", "TMPDIR", "TMUX*", "UMASK", "USER", "USERNAME", "UWSGI_*", "VIRTUAL_ENV*", "VISUAL",
-    "VTE_*", "WATCHDOG_*", "WAYLAND_DISPLAY", "WERKZEUG_*", "WINDOWID", "XAUTHORITY", "XDG_*", "XPC_*",
-    "*_MAX_THREADS", "*_MAXIMUM_THREADS", "*_NUM_THREADS",
+    "*_MAXIMUM_THREADS", "*_MAX_THREADS", "*_NUM_THREADS", "BUILD_*", "CI", "CI_*", "COLORTERM", "COLUMNS",
+    "CONTENT_*", "COVERAGE_*", "COV_*", "CREDENTIALS_DIRECTORY", "DBUS_*", "DESKTOP_SESSION", "DISPLAY",
+    "DOCUMENT_*", "EDITOR", "FDSTORE", "GATEWAY_INTERFACE", "GITHUB_*", "GPG_*", "GUNICORN_*", "HIST*", "HOME",
+    "HOSTNAME", "HTTP_*", "INVOCATION_ID", "JENKINS_*", "JOURNAL_STREAM", "JPY_*", "LESS*", "LINES", "LISTEN_*",
+    "LOGNAME", "LS_COLORS", "MAIL", "MAINPID", "MANAGERPID", "MEMORY_PRESSURE_*", "NOTIFY_SOCKET", "OLDPWD",
+    "PAGER", "PATH_INFO", "PATH_TRANSLATED", "PROCJOBS_*", "PROMPT*", "PS1", "PWD", "PYTEST_*", "QUERY_STRING",
+    "REDIRECT_*", "REMOTE_*", "REQUEST_*", "RUNNER_*", "RUNTIME_DIRECTORY", "RUN_MAIN", "SCRIPT_*", "SERVER_ADDR",
+    "SERVER_ADMIN", "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL", "SERVER_SIGNATURE", "SERVER_SOFTWARE", "SHELL",
+    "SHLVL", "SSH_*", "STY", "SUDO_*", "SYSTEMD_*", "TERM*", "TMPDIR", "TMUX*", "UMASK", "USER", "USERNAME",
+    "UWSGI_*", "VIRTUAL_ENV*", "VISUAL", "VTE_*", "WATCHDOG_*", "WAYLAND_DISPLAY", "WERKZEUG_*", "WINDOWID",
+    "XAUTHORITY", "XDG_*", "XPC_*", "_",
 )  # fmt: skip
 _NOT_FOR_WORKERS: Final = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID")
 """Workers do not speak for a service."""
@@ -67,16 +70,20 @@ def of_workers(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def counting(environment: Mapping[str, str], more: Iterable[str] = ()) -> dict[str, str]:
-    """Return the variables that tell generations apart, in the order of their names."""
-    patterns = Patterns((*COUNTING, *more))
-    return {name: environment[name] for name in sorted(environment) if patterns.match(name)}
+    """Return the variables that tell generations apart, in the order of their names: `more` are the user's patterns."""
+    usual, own, added = Patterns(COUNTING), Patterns(_OWN_TO_A_PROCESS), Patterns(more)
+    return {
+        name: environment[name]
+        for name in sorted(environment)
+        if added.match(name) or (usual.match(name) and not own.match(name))
+    }
 
 
-def differing(here: Mapping[str, str], there: Mapping[str, str], ignored: Iterable[str] = ()) -> list[str]:
+def differing(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:
     """Return the names of the variables that differ; never their values, which may be secrets.
 
     Without those that count, which are a generation's key, and those that are a process's own.
     """
-    skipped = Patterns((*COUNTING, *_OWN_TO_A_PROCESS, *ignored))
+    skipped = Patterns((*COUNTING, *_OWN_TO_A_PROCESS))
     different = {name for name in here.keys() | there.keys() if here.get(name) != there.get(name)}
     return sorted(name for name in different if not skipped.match(name))

@@ -25,6 +25,11 @@ def test_counting_variables_are_in_order_and_the_user_adds_to_them():
     assert ["DATABASE_URL", "STRIPE_KEY", "TZ"] == list(counting(environment, ["STRIPE_*"]))
 
 
+def test_variables_of_one_request_do_not_count():
+    assert {} == counting({"REQUEST_URI": "/a", "HTTP_X_URL": "b", "CI_JOB_URL": "c"})
+    assert {"REQUEST_URI": "/a"} == counting({"REQUEST_URI": "/a"}, ["REQUEST_URI"])
+
+
 def test_differing_variables_leave_out_those_that_count_and_those_of_a_session():
     here = {"TZ": "UTC", "STRIPE_KEY": "1", "SHLVL": "2", "OMP_NUM_THREADS": "2", "ONLY_HERE": "", "SAME": "x"}
     there = {"TZ": "CET", "STRIPE_KEY": "2", "SHLVL": "3", "SAME": "x", "ONLY_THERE": ""}
