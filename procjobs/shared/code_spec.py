@@ -23,16 +23,18 @@ class CodeSpec(NamedTuple):
 
 
 def read_spec(fd: int) -> CodeSpec:
-    """Return the specification in a memory file, whose position stays; raise WireError if it is none."""
+    """Return the specification in a memory file, whose position stays.
+
+    One that makes no sense is empty: its template fails for it, and tells the clients that have it.
+    """
     try:
-        data = os.pread(fd, min(os.fstat(fd).st_size, _MAX_BYTES), 0)
-    except OSError as error:
-        raise WireError(f"the specification of the code cannot be read: {error}") from None
-    spec = parse_json(data)
-    flags = spec.get("flags", [])
-    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
-        raise WireError("flags of an interpreter that are no list of texts")
-    return CodeSpec(flags, check_texts(spec.get("environment", {})), check_files(spec.get("files", {})))
+        spec = parse_json(os.pread(fd, min(os.fstat(fd).st_size, _MAX_BYTES), 0))
+        flags = spec.get("flags", [])
+        if isinstance(flags, list) and all(isinstance(flag, str) for flag in flags):
+            return CodeSpec(flags, check_texts(spec.get("environment", {})), check_files(spec.get("files", {})))
+    except (OSError, WireError):
+        pass
+    return CodeSpec([], {}, {})
 
 
 def check_texts(value: Any) -> dict[str, str]:

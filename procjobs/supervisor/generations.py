@@ -78,7 +78,7 @@ class Generations:
     def join(self, key: str, executable: str, spec_fd: int) -> Joined:
         """Return the generation of a client, begun if it is new; the descriptor is taken over.
 
-        ANY_CODE joins the newest one. Raise WireError, and leave the descriptor open, if the specification makes no sense.
+        ANY_CODE joins the newest one.
         """
         spec = read_spec(spec_fd)
         current = self._dispatcher.current_generations()

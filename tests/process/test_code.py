@@ -192,8 +192,8 @@ def test_old_generations_end_with_their_clients_and_jobs(application):
 LEAVES_A_JOB = """
 import json, os, sys, films, procjobs
 pool = procjobs.Pool(sys.argv[1], workers=8, linger=60)
-job = pool.submit(films.wait, sys.argv[1])
-while not job.running(): pass
+job = pool.submit(films.wait, os.environ["BEGUN"])
+while not os.path.exists(os.environ["BEGUN"]): pass
 print(json.dumps(job.id), flush=True)
 os._exit(0)
 """
@@ -203,9 +203,9 @@ def test_autoreload_does_not_pile_up_generations(application, tmp_path):
     go = tmp_path / "go"
     ids = []
     for n in range(7):
-        text = f"from tests.process import jobs\ndef wait(_):\n    jobs.wait_for_file({str(go)!r})\n    return {n}"
-        application.write("films.py", text)
-        ids.append(application.run(LEAVES_A_JOB)[0])
+        text = f"open(begun, 'w').close()\n    jobs.wait_for_file({str(go)!r})\n    return {n}"
+        application.write("films.py", f"from tests.process import jobs\ndef wait(begun):\n    {text}")
+        ids.append(application.run(LEAVES_A_JOB, BEGUN=str(tmp_path / f"begun-{n}"))[0])
     with procjobs.Pool(application.pool_name) as pool:
         wait_until(lambda: generations(application.pool_name) <= 6)  # three that are left, the newest, this process's own
         go.touch()

@@ -603,7 +603,7 @@ class Peer:
             os.close(spec)
         self.connection = Connection(
             self._ours, greeting, NO_TABLE, self._directory, submit_timeout=2.0,
-            on_lost=refuse, on_notice=lambda problem: None,
+            on_lost=refuse, on_notice=lambda *_: None,
         )  # fmt: skip
 
     def submit(self):

@@ -97,12 +97,8 @@ class RequestHandler:
         if not (isinstance(key, str) and isinstance(executable, str) and isinstance(pid, int)):
             _close(fd)
             raise WireError("HELLO lacks the generation, the executable or the pid")
-        try:
-            client.generation, warning = self._generations.join(key, executable, fd)
-        except WireError:
-            _close(fd)
-            raise
         client.pid = pid
+        client.generation, warning = self._generations.join(key, executable, fd)
         welcome = {
             "pid": os.getpid(),
             "settings": self._identity.settings,

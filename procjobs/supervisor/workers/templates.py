@@ -262,6 +262,7 @@ class Templates:
 
     def _drop_link(self, state: TemplateState) -> None:
         state.ready_by = NEVER
+        state.files = None
         if state.link is not None:
             self._loop.remove(state.link.socket.fileno())
             state.link.stop()
