@@ -34,7 +34,9 @@ class SourceFiles:
     `changes` only grows: a reader remembers how far it has read. The last entry of a file holds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, looks_around: bool = True) -> None:
+        """Without `looks_around` only the files of modules are seen that this process has loaded itself."""
+        self._looks_around = looks_around
         self.changes: list[tuple[str, Source]] = []
         self._sources: dict[str, Source] = {}
         self._specs: dict[str, Any] = {}
@@ -93,6 +95,8 @@ class SourceFiles:
         if _is_library(path):
             return
         self._enter(path, read_source(path) or _read_archive(spec), is_loaded=True)
+        if not self._looks_around:
+            return
         top = name.partition(".")[0]
         package = _spec(sys.modules.get(top))
         if package is not None and package.submodule_search_locations is not None:

@@ -28,6 +28,7 @@ All numbers are little-endian.
     CODE      client -> supervisor   JSON {"files"}: digests of source files that it has seen since HELLO or the last CODE
     READY     worker -> supervisor   u64 resident bytes of the worker, which has initialised
     INIT_FAILED     worker -> supervisor   text: the initializer failed; the worker ends after it
+    LOADED    worker -> supervisor   JSON {"files"}: digests of source files that a job had it load, before its FINISHED
 
 Jobs go to a worker as one message each: JOB struct, JSON and function of the kind where the worker has not seen it yet,
 inline part of the payload. Up to MAX_PACKET_BYTES it is a packet in a pipe; others take a socket, and the pipe JOB_ASIDE.
@@ -103,6 +104,7 @@ class Frame(IntEnum):
     SUBMIT_UNIQUE = 15
     DUPLICATE = 16
     CODE = 17
+    LOADED = 18
 
 
 class Outcome(IntEnum):

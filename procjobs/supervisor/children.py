@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from procjobs.supervisor.workers.events import (
+    FilesLoaded,
     ForkRefused,
     InitFailed,
     SpawnFailed,
@@ -49,6 +50,7 @@ class Children:
         self._actions: dict[type, Callable[[Any], None]] = {
             WorkerReady: self._on_worker_ready,
             InitFailed: self._on_init_failed,
+            FilesLoaded: generations.on_files_loaded,
             WorkerExited: self._on_worker_exited,
             SpawnFailed: self._on_spawn_failed,
             StackDumped: self._on_stack_dumped,

@@ -12,19 +12,21 @@ from procjobs.shared.code_spec import CodeSpec
 from procjobs.shared.source_digest import Source
 
 _MAX_NAMED: Final = 3
+_MAX_FILES: Final = 100_000
 _TICK: Final = 0.02
 """The kernel's clock for files stands still for so long."""
 
 
 class CodeVersion:
     """`files` has the digest of every source file that a client of the generation has seen, `loaded` those that a client
-    has loaded; clients add to them.
+    has loaded; clients add to them, and so do workers with what jobs make them load. `told` are those of which clients
+    were told that workers have others.
 
     A file that no client has spoken of may have been loaded by workers all the same, since `began_at` (a Unix time, as the
     files have). `executable` is the interpreter, `flags` are its options.
     """
 
-    __slots__ = ("began_at", "environment", "executable", "files", "flags", "key", "loaded")
+    __slots__ = ("began_at", "environment", "executable", "files", "flags", "key", "loaded", "told")
 
     def __init__(self, key: str, executable: str, spec: CodeSpec) -> None:
         self.key = key
@@ -33,6 +35,7 @@ class CodeVersion:
         self.environment = spec.environment
         self.files: dict[str, str] = {}
         self.loaded: set[str] = set()
+        self.told: set[str] = set()
         self.add(spec.files)
         self.began_at = wall()
 
@@ -40,6 +43,18 @@ class CodeVersion:
         """Note the files of one more client."""
         self.files.update((path, source.digest) for path, source in files.items())
         self.loaded.update(path for path, source in files.items() if source.is_loaded)
+
+    def note_loaded(self, files: Mapping[str, str]) -> set[str]:
+        """Note files that a template or a worker has loaded; return those of which a client has loaded another version.
+
+        A file is returned once.
+        """
+        differing = {path for path, digest in files.items() if path in self.loaded and self.files[path] != digest}
+        differing -= self.told
+        self.told |= differing
+        if len(self.files) < _MAX_FILES:
+            self.files.update((path, digest) for path, digest in files.items() if path not in self.loaded)
+        return differing
 
     def conflicts(self, files: Mapping[str, Source]) -> list[str]:
         """Return the files that are others than this code has, or may be: those that were changed after it began."""

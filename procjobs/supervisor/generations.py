@@ -22,7 +22,7 @@ from procjobs.supervisor.workers.events import TemplateFailed
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher
     from procjobs.supervisor.log import Log
-    from procjobs.supervisor.workers.events import TemplateExited, TemplateReady
+    from procjobs.supervisor.workers.events import FilesLoaded, TemplateExited, TemplateReady
     from procjobs.supervisor.workers.templates import Templates
 
 _MAX_OF_A_KEY: Final = 8
@@ -197,22 +197,29 @@ class Generations:
         self._dispatcher.supersede(old, generation, now)
         self._end_reload(reload, generation, "")
 
+    def on_files_loaded(self, event: FilesLoaded) -> None:
+        """Note what a worker has loaded for a job."""
+        generation, files = event
+        version = self._versions.get(generation)
+        if version is not None and (differing := version.note_loaded(files)):
+            self._tell_differing(generation, differing)
+
     def _tell_changed(self, generation: Generation, changed: Mapping[str, str], now: float) -> None:
-        """Tell that a template has other files than its clients have loaded; share the workers that have them already."""
+        """Note that a template has other files than its clients have loaded; share the workers that have them already."""
         version = self._versions[generation]
-        differing = changed.keys() & version.loaded
-        version.files.update((path, digest) for path, digest in changed.items() if path not in differing)
-        if not differing:
-            return
+        if differing := version.note_loaded(changed):
+            found = self._find_ready(version.key, {**version.files, **changed})
+            if found is not None:
+                found.clients, generation.clients = found.clients + generation.clients, 0
+                self._dispatcher.supersede(generation, found, now)
+            self._tell_differing(generation, differing)
+
+    def _tell_differing(self, generation: Generation, files: set[str]) -> None:
         text = (
-            f"{name_files(differing)} changed after this process had loaded it: jobs may run the newer code. Restart this "
-            "process; reload() has all jobs run the files as they are now"
+            f"{name_files(files)} changed after this process had loaded it: jobs may run the newer code. Restart this "
+            "process, or reload() to have all jobs run the files as they are now. Modules of preload do not change like this"
         )
         self._log.write(f"generation {generation.number}, to its clients: {text}")
-        found = self._find_ready(version.key, {**version.files, **changed})
-        if found is not None:
-            found.clients, generation.clients = found.clients + generation.clients, 0
-            self._dispatcher.supersede(generation, found, now)
         self.notices.append((generation.newest(), text))
 
     def _find_ready(self, key: str, files: Mapping[str, str]) -> Generation | None:

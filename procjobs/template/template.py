@@ -29,6 +29,7 @@ from typing import Any, Final, NoReturn
 from procjobs.host import cpus, descriptors, observe, process
 from procjobs.shared import source_digest
 from procjobs.shared.wire import limit_text
+from procjobs.worker.loaded_files import LOADED_FILES
 from procjobs.worker.startup import WorkerSetup
 from procjobs.worker.worker import run_worker
 
@@ -119,9 +120,10 @@ class Template:
 
 
 def _tell_changed_files() -> None:
-    """Put into the file of digests, in the place of those, the source files that have other contents now."""
+    """Put into the file of digests, in the place of those, the files that have other contents now, or were loaded here."""
     digests = json.loads(os.pread(FILES_FD, os.fstat(FILES_FD).st_size, 0))
-    data = json.dumps(source_digest.find_changed(digests.items())).encode()
+    loaded = {path: digest for path, digest in LOADED_FILES.look().items() if digests.get(path) != digest}
+    data = json.dumps({**source_digest.find_changed(digests.items()), **loaded}).encode()
     os.ftruncate(FILES_FD, 0)
     os.pwrite(FILES_FD, data, 0)
     os.close(FILES_FD)

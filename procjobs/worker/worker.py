@@ -44,6 +44,7 @@ from procjobs.shared.wire import (
 from procjobs.worker import middleware
 from procjobs.worker.context import current_job, enter_job, leave_job
 from procjobs.worker.exceptions import OWN_FILES, format_line, format_message, format_traceback, name_type
+from procjobs.worker.loaded_files import LOADED_FILES
 from procjobs.worker.startup import WorkerSetup, exit_status, initialize, settle_in
 
 if TYPE_CHECKING:
@@ -310,7 +311,7 @@ class Worker:
         if file is not None:
             with file:
                 socket.send_fds(self._side, [b"\0"], [file.fileno()])
-        write_all(self._answers, data)
+        write_all(self._answers, LOADED_FILES.frames() + data)
 
 
 def _with_usage(text: bytes, usage: dict[str, float]) -> bytes:

@@ -243,6 +243,21 @@ def code(tmp_path, monkeypatch):
     return Code(folder)
 
 
+@contextlib.contextmanager
+def warnings_about(code):
+    """Collect the warnings that name a module; files of other tests may have changed, too."""
+    told = []
+
+    def collect(message, category, *_):
+        if f"{code.name}.py" in str(message):
+            told.append((category, str(message)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = collect
+        yield told
+
+
 def test_module_that_was_edited_and_loaded_again(code):
     module = importlib.import_module(code.name)
     with procjobs.Pool(workers=1) as pool:
@@ -268,19 +283,35 @@ def test_file_that_changes_while_the_template_starts_is_told(code, tmp_path):
         f"import os, time\nopen({str(begun)!r}, 'w').close()\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)"  # job
     )
     importlib.import_module(code.name)
-    told = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = lambda message, category, *_: told.append((category, str(message)))
-        with procjobs.Pool(workers=1, preload=["slow_to_load"]) as pool:
-            pool.submit(jobs.add, 1)
-            wait_until(begun.exists)
-            code.write("two")
-            go.touch()
-            (category, text) = wait_until(lambda: told)[0]
+    with warnings_about(code) as told, procjobs.Pool(workers=1, preload=["slow_to_load"]) as pool:
+        pool.submit(jobs.add, 1)
+        wait_until(begun.exists)
+        code.write("two")
+        go.touch()
+        (category, text) = wait_until(lambda: told)[0]
     assert procjobs.CodeDiffers is category
-    assert f"{code.name}.py changed after this process had loaded it" in text
+    assert "changed after this process had loaded it" in text
     assert "reload()" in text
+
+
+def test_file_that_changes_before_a_later_worker_imports_it_is_told(code):
+    module = importlib.import_module(code.name)
+    with warnings_about(code) as told, procjobs.Pool(workers=1, max_jobs_per_worker=1) as pool:
+        assert "one" == pool.submit(module.version).result(30)
+        code.write("two")
+        assert "two" == pool.submit(module.version).result(30)  # nobody has the old file any more
+        wait_until(lambda: told)
+        assert "two" == pool.submit(module.version).result(30)
+    assert [procjobs.CodeDiffers] == [category for category, _ in told]
+
+
+def test_worker_tells_of_files_that_no_client_has_loaded(code, pool_name):
+    with procjobs.Pool(pool_name, workers=1) as pool:
+        assert "one" == pool.submit(call, code.name, "version").result(30)
+        code.write("two")
+        os.utime(code.path, (0, 0))
+        module = importlib.import_module(code.name)
+        assert "two" == pool.submit(module.version).result(30)
 
 
 def test_threads_that_submit_while_modules_are_loaded(code, tmp_path):

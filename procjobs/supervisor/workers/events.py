@@ -25,6 +25,13 @@ class InitFailed(NamedTuple):
     problem: str
 
 
+class FilesLoaded(NamedTuple):
+    """A worker has loaded source files; `files` has the digests that they had then."""
+
+    generation: Generation
+    files: dict[str, str]
+
+
 class WorkerExited(NamedTuple):
     """A worker has ended, by a signal or with an exit code (`how`); `unread` are the ids of jobs that it had not read."""
 
@@ -93,4 +100,4 @@ class ForkRefused(NamedTuple):
 
 
 TemplateEvent: TypeAlias = TemplateReady | TemplateFailed | TemplateExited | WorkerForked | ForkRefused
-WorkerEvent: TypeAlias = WorkerReady | InitFailed | WorkerExited | SpawnFailed | StackDumped
+WorkerEvent: TypeAlias = FilesLoaded | WorkerReady | InitFailed | WorkerExited | SpawnFailed | StackDumped

@@ -18,8 +18,10 @@ from procjobs.dispatch.model import Slot, SlotState
 from procjobs.host import cpus, process
 from procjobs.host.loop import Loop
 from procjobs.shared import wire
+from procjobs.shared.code_spec import check_texts
 from procjobs.shared.wire import BODY, Finished, Frame, Outcome, WireError
 from procjobs.supervisor.workers.events import (
+    FilesLoaded,
     ForkRefused,
     InitFailed,
     SpawnFailed,
@@ -193,7 +195,7 @@ class WorkerProcesses:
                 if kind == _FINISHED:
                     self._read_answer(worker, raw, fd, on_finished)
                 else:
-                    events += _parse_start(worker.slot, kind, raw, fd)
+                    events += _parse_event(worker.slot, kind, raw, fd)
             if not link.stream.has_part:
                 self._rests_due.pop(worker, None)
             elif not link.stream.drained:
@@ -329,14 +331,16 @@ class WorkerProcesses:
         return events
 
 
-def _parse_start(slot: Slot, kind: int, raw: bytes, fd: int | None) -> list[WorkerEvent]:
-    """Return the event that a worker tells before its first job."""
+def _parse_event(slot: Slot, kind: int, raw: bytes, fd: int | None) -> list[WorkerEvent]:
+    """Return the event that a worker tells, other than an answer."""
     if fd is not None:
         os.close(fd)
         raise WireError(f"a frame of kind {kind} with a descriptor")
     if kind == Frame.READY:
         baseline = wire.U64.unpack_from(raw, BODY)[0] if len(raw) == BODY + wire.U64.size else 0
         return [WorkerReady(slot, baseline)]
+    if kind == Frame.LOADED and slot.generation is not None:
+        return [FilesLoaded(slot.generation, check_texts(wire.parse_json(raw[BODY:]).get("files")))]
     if kind == Frame.INIT_FAILED:
         # Bounded: every client gets this text, and a frame that is too large would end its connection.
         return [InitFailed(slot, wire.limit_text(raw[BODY:].decode(errors="replace"), _MAX_PROBLEM_BYTES))]
