@@ -20,7 +20,6 @@ since the file has no name and the kernel counts its references.
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import pickle
 import struct
@@ -31,6 +30,7 @@ from typing import Any, Final
 import cloudpickle
 
 from procjobs.host.descriptors import Descriptor, open_descriptor
+from procjobs.host.mapping import map_privately
 from procjobs.shared.wire import MAX_INLINE_BYTES
 
 OUT_OF_BAND_BYTES: Final = 32 * 1024
@@ -196,7 +196,7 @@ class Received:
         self._mapped: memoryview | None = None
         if fd is not None:
             try:
-                self._mapped = _map(fd)
+                self._mapped = map_privately(fd)
             finally:
                 os.close(fd)
 
@@ -210,14 +210,6 @@ class Received:
             parts.append(self._mapped[position : position + length])
             position = -(-(position + length) // _ALIGN) * _ALIGN
         return pickle.loads(parts[0], buffers=parts[1:])
-
-
-def _map(fd: int) -> memoryview:
-    """Map a memory file so that writes stay in this process."""
-    size = os.fstat(fd).st_size
-    if size == 0:
-        return memoryview(b"")
-    return memoryview(mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE))
 
 
 def dump_function(function: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 
@@ -59,3 +60,51 @@ def test_worker_that_has_no_descriptor_for_its_arguments(pool_name):
         assert size == pool.submit(len, np.zeros(size)).result(30)
         assert worker == pool.submit(os.getpid).result(30)
         pool.stop()
+
+
+@contextlib.contextmanager
+def no_room_here():
+    """Let this process open no more files than it has now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_client_that_has_no_descriptor_for_a_result_loses_that_one_alone(pool, tmp_path):
+    pool.submit(jobs.add, 1, 2).result(30)
+    waiting = pool.submit(jobs.wait_for_file, str(tmp_path / "go"), "came")
+    with no_room_here():
+        lost = [pool.submit(np.zeros, 100_000), pool.submit(large_error)]
+        texts = [str(job.exception(30)) for job in lost]
+        assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+    assert all(f"(pid {os.getpid()}) has as many files open as it may" in text for text in texts)
+    assert isinstance(lost[0].exception(), procjobs.PayloadError)
+    assert 100_000 == len(pool.submit(np.zeros, 100_000).result(30))
+    assert not waiting.done()
+    (tmp_path / "go").touch()
+    assert "came" == waiting.result(30)
+    assert 0 == pool.stats().crashed
+
+
+def keep(array, kept=[]):  # noqa: B006 - kept from one job to the next
+    kept.append(array)
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_arrays_that_are_kept_take_no_descriptor(pool):
+    pool.submit(np.zeros, 25_000).result(30)
+    before = len(os.listdir("/proc/self/fd"))
+    kept = list(pool.map(np.zeros, [25_000] * 100))
+    assert before == len(os.listdir("/proc/self/fd"))
+    for array in kept:
+        array += 1.0  # each is the caller's own
+    assert 100 * 25_000 == sum(array.sum() for array in kept)
+
+
+def test_arguments_that_jobs_keep_take_no_descriptor():
+    with procjobs.Pool(workers=1) as pool:
+        first, *_, last = [pool.submit(keep, np.zeros(25_000)).result(30) for _ in range(20)]
+    assert first == last

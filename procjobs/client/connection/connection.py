@@ -30,6 +30,7 @@ from procjobs.client.connection.unacknowledged import try_retain
 from procjobs.clock import monotonic
 from procjobs.errors import PayloadError, SupervisorLost
 from procjobs.host import payload
+from procjobs.host.descriptors import out_of_descriptors
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import ID_BYTES
@@ -269,6 +270,8 @@ class Connection:
         if len(raw) < FINISHED_FRAME.size:
             raise WireError("a FINISHED frame is too short")
         fd = self._receiver.take_descriptor() if has_descriptor else None
+        if has_descriptor and fd is None:
+            raw = wire.without_payload(raw, out_of_descriptors("process that waits for it"))
         job_id = raw[BODY : BODY + ID_BYTES]
         handle = self._entries.handles.get(job_id)
         if handle is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections import deque
 from collections.abc import Iterable
@@ -24,18 +23,23 @@ class FrameReceiver:
     def __init__(self, sock: socket.socket, reader: FrameReader) -> None:
         self._socket = sock
         self._reader = reader
-        self._fds: deque[int] = deque()
+        self._fds: deque[int | None] = deque()  # None for one that was lost
 
     def receive(self) -> Iterable[RawFrame] | None:
         """Wait for bytes and return the frames that are complete with them; None at the end."""
-        data, fds, _ = descriptors.receive(self._socket, READ_BYTES)
+        data, fds, is_lost = descriptors.receive(self._socket, READ_BYTES)
         self._fds.extend(fds)
+        if is_lost:  # a message of the supervisor has one descriptor, and reading stops behind it
+            self._fds.append(None)
         return self._reader.feed(data) if data else None
 
-    def take_descriptor(self) -> int:
-        """Return the descriptor of the frame that is being read; the caller closes it."""
+    def take_descriptor(self) -> int | None:
+        """Return the descriptor of the frame that is being read; the caller closes it.
+
+        None if it was lost, because this process may open no more.
+        """
         if not self._fds:
-            raise WireError("a descriptor did not come: the limit of open files is reached")
+            raise WireError("a frame claims a descriptor that did not come with it")
         return self._fds.popleft()
 
     def shut_down(self) -> None:
@@ -45,6 +49,6 @@ class FrameReceiver:
 
     def close(self) -> None:
         """Close the socket, and the descriptors that nobody has taken."""
-        while self._fds:
-            os.close(self._fds.popleft())
+        descriptors.close_all(fd for fd in self._fds if fd is not None)
+        self._fds.clear()
         self._socket.close()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from procjobs.supervisor.registry import Registry
 
 
+_SPARE_FDS: Final = 64
+"""Descriptors that large payloads leave to clients and workers; a quarter of them where there are few."""
 _MAX_DRIFT: Final = 1.0
 """A clock that has moved on by this many seconds more, or less, than the time that has passed was set."""
 
@@ -137,7 +139,7 @@ class Admission:
             details = {"queued": waiting, "max_queued": self._max_queued}
             return "QueueFull", text, {**details, "estimated_wait": self._dispatcher.estimated_wait()}
         rejection = self._durability.rejection(fd)
-        if rejection is None and fd is not None and fd > self._max_fds - 64:
+        if rejection is None and fd is not None and fd > self._max_fds - min(_SPARE_FDS, self._max_fds // 4):
             text = f"pool {self._pool!r} holds {fd} large payloads, as many as open files are allowed"
             rejection = "QueueFull", text, {}
         return rejection
