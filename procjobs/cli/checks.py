@@ -64,7 +64,7 @@ def check_kernel(_directory: str | None) -> Iterator[Finding]:
         yield Finding("kernel", FAIL, str(error))
         return
     try:
-        os.close(process.try_open_pidfd(os.getpid()) or -1)
+        os.close(os.pidfd_open(os.getpid()))
         yield Finding("kernel", OK, "pidfd_open works")
     except OSError as error:
         advice = "Linux 5.3 or later; in a container, a seccomp profile that allows pidfd_open"

@@ -78,7 +78,7 @@ def become_supervisor(directory: rundir.RunDir, settings: PoolSettings, key: str
     code_spec = payload.memory_file(json.dumps(spec).encode(), directory.base)
     # An interpreter that runs a command line has nothing open under these numbers that would be missed.
     opened = boot.fileno(), lock.fileno(), 2, code_spec.fileno()
-    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in opened]
+    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 6) for fd in opened]
     for fd, number in zip(safe, (0, 3, 4, 5), strict=True):
         os.dup2(fd, number)
     sys.stdout.flush()

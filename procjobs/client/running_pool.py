@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from procjobs.client import launcher
@@ -29,7 +28,7 @@ _APPEAR_TIMEOUT: Final = 5.0
 """How long a pool whose lock is held may take until its table is there: it is starting, or just ending."""
 _END_TIMEOUT: Final = 60.0
 _SUBMIT_TIMEOUT: Final = 5.0
-_MAX_POLL_SECONDS: Final = 86_400.0  # poll(2) takes milliseconds in an int
+_MAX_WAIT: Final = 86_400.0
 
 
 class RunningLink(Link):
@@ -167,14 +166,14 @@ class RunningPool(Monitor, Controls):
     def stop(self, *, at_once: bool = False) -> None:
         """End the pool for everybody, as `Pool.stop` does; `at_once` gives running jobs no grace period."""
         connection = self._link.connect()
-        supervisor = process.try_open_pidfd(self._link.read_table().supervisor_pid)
+        supervisor = process.watch(self._link.read_table().supervisor_pid)
         with contextlib.suppress(SupervisorLost):
             connection.request("stop", at_once=at_once)
         _wait_for_end(supervisor, _END_TIMEOUT + connection.welcome["settings"]["job_defaults"]["grace_period"])
 
     def wait_for_end(self, timeout: float | None) -> bool:
         """Wait until the pool has ended; return whether it has within `timeout` seconds (None: for ever)."""
-        return _wait_for_end(process.try_open_pidfd(self._link.read_table().supervisor_pid), timeout)
+        return _wait_for_end(process.watch(self._link.read_table().supervisor_pid), timeout)
 
     def disconnect(self) -> None:
         """Let go of the supervisor; the next call that asks it connects anew."""
@@ -185,15 +184,15 @@ class RunningPool(Monitor, Controls):
         self._running.close()
 
 
-def _wait_for_end(supervisor: int | None, timeout: float | None) -> bool:
+def _wait_for_end(supervisor: process.WatchedProcess | None, timeout: float | None) -> bool:
     if supervisor is None:
         return True
     try:
         while timeout is None:
-            timeout = None if not process.wait_for_pidfd(supervisor, _MAX_POLL_SECONDS) else 0.0
-        return process.wait_for_pidfd(supervisor, timeout)
+            timeout = None if not supervisor.wait(_MAX_WAIT) else 0.0
+        return supervisor.wait(timeout)
     finally:
-        os.close(supervisor)
+        supervisor.close()
 
 
 def find_pools(directory: str | None = None) -> list[rundir.RunDir]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import os
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,7 +36,7 @@ class Shutdown:
         connection = self._link.connect_last()
         if connection is None:
             return
-        supervisor = process.try_open_pidfd(connection.welcome["pid"])
+        supervisor = process.watch(connection.welcome["pid"])
         try:
             with contextlib.suppress(SupervisorLost):
                 connection.request("stop", **arguments)
@@ -45,10 +44,10 @@ class Shutdown:
             self._link.release(connection)
             launcher.wait_for_end(self._link.directory, timeout)
             if supervisor is not None:  # it removes its files, the lock last, and then still has to end
-                process.wait_for_pidfd(supervisor, timeout)
+                supervisor.wait(timeout)
         finally:
             if supervisor is not None:
-                os.close(supervisor)
+                supervisor.close()
 
     def let_go(self, *, wait: bool, cancel_queued: bool) -> None:
         """Do what `Pool.shutdown` says."""

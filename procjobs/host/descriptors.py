@@ -8,13 +8,14 @@ says how many it has room for, and closes those that it has no use for.
 from __future__ import annotations
 
 import array
+import contextlib
 import io
 import os
 import resource
 import socket
 import stat
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 ROOM_FOR_ALL: Final = socket.CMSG_LEN(253 * 4)
 """Room for the most descriptors that one message can carry (SCM_MAX_FD of the kernel)."""
@@ -23,6 +24,7 @@ ROOM_FOR_ONE: Final = socket.CMSG_LEN(4)
 # Plain numbers: to combine two flags of an enum costs 0.5 us.
 CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 NO_WAIT: Final = int(socket.MSG_DONTWAIT) | CLOEXEC
+_MOST_CLOSED: Final = 65_536
 _TRUNCATED: Final = int(socket.MSG_CTRUNC)
 
 
@@ -90,3 +92,45 @@ def close_all(fds: Iterable[int]) -> None:
     """Close these descriptors."""
     for fd in fds:
         os.close(fd)
+
+
+def close_inherited(first: int) -> None:
+    """Close all descriptors from this number on: a program begins with those that its starter has left inheritable.
+
+    Locks, listening sockets and pipes of the starter would stay taken for as long as this process lives.
+    """
+    try:
+        found = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # no /proc
+        os.closerange(first, _MOST_CLOSED)
+        return
+    for fd in found:
+        if fd >= first:
+            with contextlib.suppress(OSError):  # the one that the listing itself has had
+                os.close(fd)
+
+
+class DescriptorLimit(NamedTuple):
+    """How many descriptors this process may open (soft limit): now, and as its starter had it."""
+
+    now: int
+    before: int
+
+
+def raise_descriptor_limit() -> DescriptorLimit:
+    """Raise the soft limit of open descriptors to the hard one; children are to get the one from before.
+
+    Programs that use select(2) break with numbers above 1,023, and some close every number up to their limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        return DescriptorLimit(soft, soft)
+    return DescriptorLimit(hard, soft)
+
+
+def set_descriptor_limit(soft: int) -> None:
+    """Set the soft limit of open descriptors, as far as the hard one allows."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

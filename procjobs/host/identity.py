@@ -6,6 +6,8 @@ import os
 import socket
 from typing import NamedTuple
 
+from procjobs.host import observe
+
 
 class Identity(NamedTuple):
     """A process of a host: in which kernel's life and pid namespace it has its pid, and when it was started.
@@ -22,28 +24,22 @@ class Identity(NamedTuple):
     @property
     def is_visible(self) -> bool:
         """Whether it would be seen from here: its kernel and its pid namespace are those of this process."""
-        return (self.boot, self.namespace) == _place()
+        return bool(self.boot) and (self.boot, self.namespace) == _place()
 
     def has_ended(self) -> bool:
         """Return whether it is certain that the process has ended. One of another host may or may not run."""
-        return self.is_visible and _start_of(self.pid) != self.started
+        return self.is_visible and observe.start_ticks(self.pid) != self.started
 
 
 def identify(pid: int) -> Identity:
     """Return the identity of a process of this host that runs."""
-    return Identity(socket.gethostname(), *_place(), pid, _start_of(pid) or 0)
+    return Identity(socket.gethostname(), *_place(), pid, observe.start_ticks(pid) or 0)
 
 
 def _place() -> tuple[str, int]:
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip(), os.stat("/proc/self/ns/pid").st_ino
-
-
-def _start_of(pid: int) -> int | None:
-    """Return the start of a process; None if there is no such process, or only its zombie."""
+    """Return the kernel's life and the pid namespace; an empty text where /proc tells nothing about the kernel."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip(), os.stat("/proc/self/ns/pid").st_ino
     except OSError:
-        return None
-    return None if fields[0] in b"ZX" else int(fields[19])
+        return "", 0

@@ -1,4 +1,8 @@
-"""Looking at processes of the host: their owner, their usage, their state. Nothing here changes any process."""
+"""Looking at processes of the host: their owner, their usage, their state. Nothing here changes any process.
+
+Read from /proc directly: psutil needs files that a hardened host hides (proc(5), subset=pid), and raises without them. An
+observation never raises: the answer is then nothing, or 0.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,73 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-if TYPE_CHECKING:
-    import psutil
+from typing import Final, NamedTuple
 
 MARK: Final = "PROCJOBS_POOL"
 """The environment variable by which the processes of a pool are found when they have lost their parent."""
 DETACHED: Final = "PROCJOBS_DETACHED"
 """The environment variable of a daemon that is to outlive the job that started it, such as another pool's supervisor."""
 
+_STATE, _PARENT, _CPU_TIMES, _START = 0, 1, slice(11, 15), 19
+"""Places in what `_read_stat` returns: state, parent, user and system time with those of ended children, start."""
+_STATES: Final = {
+    b"R": "running", b"S": "sleeping", b"D": "disk-sleep", b"T": "stopped", b"t": "tracing-stop", b"Z": "zombie",
+    b"X": "dead", b"I": "idle", b"P": "parked",
+}  # fmt: skip
 _MAX_TASKS: Final = 64
 _OWN_BYTES: Final = 4 * 2**20
 """The memory of a worker that it does not share with the template when it is ready; measured, 2 to 3 MiB."""
+
+
+def _read_stat(pid: int | str) -> list[bytes]:
+    """Return the fields of /proc/PID/stat from the state on, field 3 of proc(5); nothing if it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def sees_processes() -> bool:
+    """Return whether the kernel tells about processes: not where /proc is not mounted."""
+    return bool(_read_stat("self"))
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when a process was started, in clock ticks since the boot; None if there is none, or only its zombie."""
+    fields = _read_stat(pid)
+    return None if not fields or fields[_STATE] in b"ZX" else int(fields[_START])
+
+
+def _all_pids() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+
+
+def _children_by_parent() -> dict[int, list[int]]:
+    """Return the children of each process of the host, zombies among them; nothing where there is no /proc."""
+    children: dict[int, list[int]] = {}
+    for pid in _all_pids():
+        fields = _read_stat(pid)
+        if fields:
+            children.setdefault(int(fields[_PARENT]), []).append(pid)
+    return children
+
+
+def child_pids() -> set[int]:
+    """Return the pids of this process's children; adopted orphans and zombies are among them."""
+    return set(_children_by_parent().get(os.getpid(), ()))
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the pids of the descendants of a process."""
+    children = _children_by_parent()
+    found = list(children.get(pid, ()))
+    for member in found:  # it grows as it is read
+        found += children.get(member, ())
+    return found
 
 
 def own_children(*, only_marked: str | None = None) -> set[int]:
@@ -26,44 +84,32 @@ def own_children(*, only_marked: str | None = None) -> set[int]:
 
     With `only_marked`, only living children that carry this MARK: process 1 adopts the orphans of all.
     """
-    import psutil
-
     found = set()
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            environment = _environment(child)
-            if DETACHED not in environment and (only_marked is None or environment.get(MARK) == only_marked):
-                found.add(child.pid)
+    for pid in child_pids():
+        environment = _environment(pid)
+        if DETACHED not in environment and (only_marked is None or environment.get(MARK) == only_marked):
+            found.add(pid)
     return found
 
 
 def marked_processes(mark: str) -> Iterator[int]:
     """Yield the pids of the other processes of this user that carry this MARK, except the DETACHED."""
-    import psutil
-
-    for other in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if other.pid != os.getpid() and other.uids().real == os.getuid():
-                environment = _environment(other)
+    for pid in _all_pids():
+        with contextlib.suppress(OSError):
+            if pid != os.getpid() and os.stat(f"/proc/{pid}").st_uid == os.geteuid():
+                environment = _environment(pid)
                 if environment.get(MARK) == mark and DETACHED not in environment:
-                    yield other.pid
+                    yield pid
 
 
-def _environment(other: psutil.Process) -> dict[str, str]:
-    """Return the variables a process was started with; nothing for a zombie, or one that has changed its user."""
-    import psutil
-
+def _environment(pid: int) -> dict[str, str]:
+    """Return the variables that a process was started with; nothing for a zombie, or one that has changed its user."""
     try:
-        return other.environ()
-    except (psutil.AccessDenied, psutil.ZombieProcess):
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            pairs = [line.partition(b"=") for line in file.read().split(b"\0")]
+    except OSError:
         return {}
-
-
-def child_pids() -> set[int]:
-    """Return the pids of this process's children; adopted orphans and zombies are among them."""
-    import psutil
-
-    return {child.pid for child in psutil.Process().children()}
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
 class GroupUsage(NamedTuple):
@@ -84,15 +130,9 @@ class ProcessTree:
         self._children: dict[int, list[int]] = {}
 
     def _refresh(self) -> None:
-        import psutil
-
-        if time.monotonic() - self._read_at < self.FRESH_SECONDS:
-            return
-        self._children = {}
-        for other in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                self._children.setdefault(other.ppid(), []).append(other.pid)
-        self._read_at = time.monotonic()
+        if time.monotonic() - self._read_at >= self.FRESH_SECONDS:
+            self._children = _children_by_parent()
+            self._read_at = time.monotonic()
 
     def members(self, pid: int, since: float) -> list[int]:
         """Return the pids of a process and its descendants, except children from before `since` and theirs."""
@@ -120,26 +160,28 @@ def family(pid: int) -> list[int]:
 
 def rss_of(pids: Iterable[int]) -> int:
     """Return the resident bytes of these processes together; those that have gone count as 0."""
-    pages = 0
-    for pid in pids:
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/statm", "rb") as file:
-            pages += int(file.read().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return sum(map(_rss_bytes, pids))
+
+
+def _rss_bytes(pid: int | str) -> int:
+    """Return the resident bytes of a process: the second field of /proc/PID/statm, in pages; 0 if it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def usage_of(pids: Iterable[int]) -> GroupUsage:
     """Return the usage of these processes together; those that have gone count as 0."""
-    import psutil
-
-    rss, cpu, count = 0, 0.0, 0
+    rss, ticks, count = 0, 0, 0
     for pid in pids:
-        with contextlib.suppress(psutil.Error):
-            other = psutil.Process(pid)
-            with other.oneshot():
-                rss += other.memory_info().rss
-                cpu += sum(other.cpu_times()[:4])
+        fields = _read_stat(pid)
+        if fields:
+            rss += _rss_bytes(pid)
+            ticks += sum(map(int, fields[_CPU_TIMES]))
             count += 1
-    return GroupUsage(rss, cpu, count)
+    return GroupUsage(rss, ticks / os.sysconf("SC_CLK_TCK"), count)
 
 
 def private_and_shared(pids: Iterable[int]) -> tuple[int, int]:
@@ -186,13 +228,7 @@ class WorkerPeaks:
 
 def tree_private(pid: int) -> int:
     """Return the sum of the bytes that a process and its descendants each have for themselves; 0 if it has gone."""
-    import psutil
-
-    try:
-        root = psutil.Process(pid)
-        return private_and_shared([pid, *(other.pid for other in root.children(recursive=True))])[0]
-    except psutil.Error:
-        return 0
+    return private_and_shared([pid, *descendants(pid)])[0]
 
 
 class MemoryUse(NamedTuple):
@@ -229,10 +265,16 @@ def _own_memory(pid: int) -> MemoryUse:
 
 
 def busy_cpu_seconds() -> float:
-    """Return the CPU time that the host has spent for all processes since its boot, without stolen time."""
+    """Return the CPU time that the host has spent for all processes since its boot, without stolen time.
+
+    0 where the host does not tell it (proc(5), subset=pid).
+    """
     import psutil
 
-    times = psutil.cpu_times()  # the time of guests is in `user` and `nice` already: proc(5), stat
+    try:
+        times = psutil.cpu_times()  # the time of guests is in `user` and `nice` already: proc(5), stat
+    except OSError:
+        return 0.0
     return float(times.user + times.nice + times.system + times.irq + times.softirq)
 
 
@@ -242,18 +284,14 @@ def process_clock() -> float:
 
 
 def _started_at(pid: int) -> float:
-    """Return when a process was started, 0 if it has gone; source: proc(5), stat, field 22, in ticks of the clock above."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-    except OSError:
-        return 0.0
+    """Return when a process was started, 0 if it has gone; on the clock above."""
+    fields = _read_stat(pid)
+    return int(fields[_START]) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
 def own_rss() -> int:
-    """Return the resident bytes of this process; source: the second field of /proc/self/statm, in pages."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Return the resident bytes of this process; 0 where there is no /proc."""
+    return _rss_bytes("self")
 
 
 class Meter:
@@ -331,33 +369,23 @@ def count_threads(pid: int) -> int:
 
 def describe_state(pid: int) -> str:
     """Return the state of a process in the words of ps: running, sleeping, disk-sleep, stopped, ..."""
-    import psutil
-
-    try:
-        return str(psutil.Process(pid).status())
-    except psutil.Error:
-        return "gone"
+    fields = _read_stat(pid)
+    if fields:
+        return _STATES.get(fields[_STATE], "sleeping")
+    return "gone" if sees_processes() else "not told by this host"
 
 
 def usage(pid: int) -> tuple[int, float]:
     """Return (resident bytes, CPU use in per cent of one CPU since its start) of a process; zeros if it has gone."""
-    import psutil
-
-    try:
-        other = psutil.Process(pid)
-        with other.oneshot():
-            times, age = other.cpu_times(), time.time() - other.create_time()
-            return other.memory_info().rss, 100.0 * (times.user + times.system) / max(age, 0.01)
-    except psutil.Error:
+    fields = _read_stat(pid)
+    if not fields:
         return 0, 0.0
+    per_second = os.sysconf("SC_CLK_TCK")
+    age = process_clock() - int(fields[_START]) / per_second
+    seconds = sum(map(int, fields[_CPU_TIMES][:2])) / per_second
+    return _rss_bytes(pid), 100.0 * seconds / max(age, 0.01)
 
 
 def tree_rss(pid: int) -> int:
     """Return the resident bytes of a process and its descendants, 0 if it has gone; shared pages count in each."""
-    import psutil
-
-    try:
-        root = psutil.Process(pid)
-        return sum(usage(other.pid)[0] for other in [root, *root.children(recursive=True)])
-    except psutil.Error:
-        return 0
+    return rss_of([pid, *descendants(pid)])

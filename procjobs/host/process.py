@@ -38,7 +38,9 @@ STACK_END: Final = b"\0"
 """Ends a stack that a worker has dumped at TELL_SIGNAL."""
 SOFT_SIGNAL: Final = int(signal.SIGRTMIN) + 10
 """Raises JobTimeout in a worker's job."""
-_SAFE_FD: Final = 64
+_MAX_POLL_SECONDS: Final = 86_400.0  # poll(2) takes milliseconds in an int
+_FIRST_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.05
 
 
 class Exit(NamedTuple):
@@ -93,16 +95,25 @@ def outlive_parent() -> None:
 
 def spawn(args: list[str], *, env: Mapping[str, str], stdin: int, passed: Sequence[int], own_session: bool) -> int:
     """Start a fresh program and return its pid. Its descriptors 3, 4, ... are those in `passed`; no others leak."""
-    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SAFE_FD) for fd in passed]
+    safe: list[int] = []
     try:
+        first_safe = FIRST_PASSED_FD + len(passed)
+        safe.extend(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, first_safe) for fd in passed)
         actions = [(os.POSIX_SPAWN_DUP2, stdin, 0)]
         actions += [(os.POSIX_SPAWN_DUP2, fd, FIRST_PASSED_FD + n) for n, fd in enumerate(safe)]
-        return os.posix_spawn(
-            args[0], args, env, file_actions=actions, setsid=own_session, setsigmask=[], setsigdef=[signal.SIGPIPE]
-        )
+        try:
+            return _spawn(args, env, actions, own_session=own_session)
+        except PermissionError:  # by a filter for setsid(2): then a signal to our group, such as Ctrl-C, reaches it too
+            return _spawn(args, env, actions, own_session=False)
     finally:
         for fd in safe:
             os.close(fd)
+
+
+def _spawn(args: list[str], env: Mapping[str, str], actions: list[tuple[int, int, int]], *, own_session: bool) -> int:
+    return os.posix_spawn(
+        args[0], args, env, file_actions=actions, setsid=own_session, setsigmask=[], setsigdef=[signal.SIGPIPE]
+    )
 
 
 def spawn_linked(
@@ -203,25 +214,80 @@ def reap_children(before_reaping: Callable[[int], None]) -> Iterator[Exit]:
 
 def wait_for_child(pid: int, timeout: float) -> bool:
     """Wait until this child has ended and reap it; return whether it did. Another caller may have reaped it."""
-    pidfd = try_open_pidfd(pid)
-    if pidfd is None:
+    child = watch(pid)
+    if child is None:
         return True
     try:
-        if not wait_for_pidfd(pidfd, timeout):
+        if not child.wait(timeout):
             return False
     finally:
-        os.close(pidfd)
+        child.close()
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)
     return True
 
 
-def try_open_pidfd(pid: int) -> int | None:
-    """Return a descriptor that becomes readable when the process ends; None if there is no such process."""
+class WatchedProcess:
+    """A process whose end is awaited; `close` it. Its number may be another one's by then.
+
+    `fd` becomes readable at its end (pidfd_open(2)). It is -1 where the kernel is older than 5.3, a seccomp filter refuses
+    the call, or no descriptor is left; then `wait` looks again and again.
+    """
+
+    __slots__ = ("_pid", "_started", "fd")
+
+    def __init__(self, pid: int, fd: int) -> None:
+        self.fd = fd
+        self._pid = pid
+        self._started = observe.start_ticks(pid) if fd < 0 else None
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until the process has ended; return whether it did."""
+        if self.fd >= 0:
+            return wait_for_pidfd(self.fd, timeout)
+        deadline = time.monotonic() + timeout
+        pause = _FIRST_PAUSE
+        while not self.has_ended():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(min(pause, max(deadline - time.monotonic(), 0.0)))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+        return True
+
+    def has_ended(self) -> bool:
+        """Return whether the process has ended. Does not block."""
+        if self.fd >= 0:
+            return wait_for_pidfd(self.fd, 0.0)
+        with contextlib.suppress(ChildProcessError):  # no child of this process: then the kernel tells less
+            return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        if observe.sees_processes():
+            return self._started is None or observe.start_ticks(self._pid) != self._started
+        return not _exists(self._pid)
+
+    def close(self) -> None:
+        """Let go of the process."""
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+def watch(pid: int) -> WatchedProcess | None:
+    """Return a process whose end can be awaited; None if there is no such process."""
     try:
-        return os.pidfd_open(pid)
+        return WatchedProcess(pid, os.pidfd_open(pid))
     except ProcessLookupError:
         return None
+    except OSError:
+        return WatchedProcess(pid, -1) if _exists(pid) else None
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def wait_for_pidfd(pidfd: int, timeout: float) -> bool:
@@ -230,7 +296,7 @@ def wait_for_pidfd(pidfd: int, timeout: float) -> bool:
 
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(max(timeout, 0.0) * 1000))
+    return bool(poll.poll(min(max(timeout, 0.0), _MAX_POLL_SECONDS) * 1000))
 
 
 def kill_process(pid: int, number: int) -> None:
@@ -352,18 +418,6 @@ def set_title(title: str) -> None:
 
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_NAME, title.encode()[:15], 0, 0, 0)
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open descriptors to the hard one; return it."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    return soft
 
 
 def thread_count() -> int:

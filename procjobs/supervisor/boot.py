@@ -21,7 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from procjobs.host import process, rundir
+from procjobs.host import descriptors, process, rundir
 from procjobs.host.loop import Loop
 from procjobs.host.notify import notify_manager
 from procjobs.shared.config import PoolSettings
@@ -45,7 +45,9 @@ def main() -> None:
     process.unblock_signals()
     process.replace_standard_input()
     process.fill_missing_output()
-    for fd in (LOCK_FD, READY_FD, *([CODE_FD] if boot.get("code") else [])):
+    passed = (LOCK_FD, READY_FD, *([CODE_FD] if boot.get("code") else []))
+    descriptors.close_inherited(passed[-1] + 1)
+    for fd in passed:
         os.set_inheritable(fd, False)
     # Workers do not speak for the service; nor does a pool that a service has started in the background.
     address = os.environ.pop("NOTIFY_SOCKET", "")

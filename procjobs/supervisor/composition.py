@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from procjobs.clock import boottime
 from procjobs.dispatch.dispatcher import Dispatcher
-from procjobs.host import process
+from procjobs.host import descriptors
 from procjobs.shared.config import MAX_SLOTS
 from procjobs.shared.store_address import store_name
 from procjobs.shared.table.state_writer import TableWriter
@@ -85,16 +85,16 @@ class Parts(NamedTuple):
 def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -> Parts:
     """Put a pool together. `started` are the attempts of a killed supervisor, for the store to count."""
     loop, directory, settings, log, console, *_ = ground
-    max_fds = process.raise_descriptor_limit()
+    fds = descriptors.raise_descriptor_limit()
     rows = settings.max_queued + MAX_SLOTS * 16 + MAX_KEPT
     table = TableWriter(directory.table, rows=rows, started_at=boottime())
     kinds = Kinds(directory.name, settings, are_recorded=settings.store is not None)
-    registry = Registry(table, ResultStore(directory.path, settings, max_fds=max(max_fds // 8, 16)), kinds)
+    registry = Registry(table, ResultStore(directory.path, settings, max_fds=max(fds.now // 8, 16)), kinds)
     mark = os.urandom(16).hex()
     durability = _make_durability(ground, registry, started, mark)
 
     slots = SlotPublisher(table)
-    templates = Templates(loop, directory, table, settings, mark, log)
+    templates = Templates(loop, directory, table, settings, mark, log, max_fds=fds.before)
     outputs = Outputs(loop, log, None if ground.in_foreground else console, registry)
     workers = WorkerProcesses(loop, settings, log, registry, templates, outputs, slots)
     host_load = HostLoad(None if ground.is_private else directory.name)
@@ -107,7 +107,7 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
 
     unique_keys = UniqueKeys(registry)
     admission = Admission(loop, directory.name, settings, registry, dispatcher, durability, unique_keys, lifecycle,
-                          max_fds=max_fds)  # fmt: skip
+                          max_fds=fds.now)  # fmt: skip
     calls = Calls(loop, registry, dispatcher, workers, generations, durability, admission, lifecycle)
     identity = Identity(directory.name, settings.to_json(), ground.name_in_store)
     requests = RequestHandler(identity, registry, generations, durability, admission, calls)

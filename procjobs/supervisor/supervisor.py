@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +22,7 @@ from procjobs.supervisor.clients.client_link import ClientLink
 from procjobs.supervisor.clients.connections import Connections
 from procjobs.supervisor.durable.durability import Backlog, Committed, Duplicate, LoadedJob, StoreEvent
 from procjobs.supervisor.durable.recorder_process import RecorderSource
+from procjobs.supervisor.owner import Owner
 from procjobs.supervisor.workers.output import OutputSource
 from procjobs.supervisor.workers.processes import WorkerProcess
 from procjobs.supervisor.workers.stacks import StackSource
@@ -51,8 +51,7 @@ class Supervisor:
         self._admission = parts.admission
         self._connections = parts.connections
         self._publisher = parts.publisher
-        self._owner = None if ground.owner_pid is None else process.try_open_pidfd(ground.owner_pid)
-        self._has_lost_owner = ground.is_private and self._owner is None
+        self._owner = Owner(ground.loop, ground.owner_pid)
         self._readers: dict[type, Callable[[Any, int], None]] = {
             ClientLink: parts.connections.read,
             WorkerProcess: parts.children.read_worker,
@@ -74,10 +73,7 @@ class Supervisor:
         """Serve until the pool has stopped; return False if it has lost its jobs to another supervisor."""
         assert process.thread_count() == 1, "the supervisor has one thread"
         self._connections.listen()
-        if self._owner is not None:
-            self._loop.add(self._owner, self._on_owner_gone)
-        elif self._has_lost_owner:
-            self._on_owner_gone()
+        self._owner.listen(self._on_owner_gone)
         while not self._lifecycle.is_over(self._loop.now, self._have_all_read):
             until = self._next_deadline()
             woke_before = self._loop.now
@@ -109,6 +105,7 @@ class Supervisor:
             self._durability.next_deadline(),
             self._connections.next_deadline(),
             self._lifecycle.next_deadline(),
+            self._owner.next_deadline(),
         )
 
     def _extend_deadlines_if_late(self, expected: float) -> None:
@@ -158,6 +155,8 @@ class Supervisor:
     def _advance(self) -> None:
         """Do what is due, and give jobs to workers."""
         now = self._loop.now
+        if self._owner.is_found_ended(now):
+            self._on_owner_gone()
         self._admission.follow_clock()
         self._children.advance(now)
         self._dispatcher.advance(now)
@@ -192,10 +191,7 @@ class Supervisor:
     # Ending -----------------------------------------------------------------------------------------------------
 
     def _on_owner_gone(self) -> None:
-        if self._owner is not None:
-            self._loop.remove(self._owner)
-            os.close(self._owner)
-            self._owner = None
+        self._owner.forget()
         self._lifecycle.stop("the process that owned the pool has ended", self._loop.now, at_once=True)
 
     def abdicate(self) -> None:

@@ -142,6 +142,7 @@ def main(arguments: dict[str, Any]) -> None:
     """Run a template; `arguments` come from the supervisor's command line."""
     process.die_with_parent(arguments["supervisor_pid"])  # while it imports, it may not see that the supervisor is gone
     process.set_title("procjobs-templ")
+    descriptors.set_descriptor_limit(arguments["max_fds"])  # that of the user, for jobs and the programs that they start
     # Until a worker has its handlers.
     for number in (signal.SIGINT, process.STACK_SIGNAL, process.TELL_SIGNAL, process.SOFT_SIGNAL):
         signal.signal(number, signal.SIG_IGN)

@@ -100,7 +100,7 @@ def test_arrays_that_are_kept_take_no_descriptor(pool):
     kept = list(pool.map(np.zeros, [25_000] * 100))
     assert before == len(os.listdir("/proc/self/fd"))
     for array in kept:
-        array += 1.0  # each is the caller's own
+        array[:] = 1.0  # each is the caller's own
     assert 100 * 25_000 == sum(array.sum() for array in kept)
 
 

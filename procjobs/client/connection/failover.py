@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
@@ -175,14 +174,13 @@ def find_unbegun(job_ids: AbstractSet[bytes], table: PostMortemTable | NoTable) 
 def _have_ended(pids: Iterable[int], deadline: float) -> bool:
     """Wait for the end of these processes; return whether it is certain that all have ended. A pid of 0 is not known."""
     for pid in pids:
-        try:
-            pidfd = process.try_open_pidfd(pid)
-        except OSError:  # EINVAL for 0; EMFILE
+        if pid <= 0:
             return False
-        if pidfd is None:
+        watched = process.watch(pid)
+        if watched is None:
             continue
-        has_ended = process.wait_for_pidfd(pidfd, deadline - monotonic())
-        os.close(pidfd)
+        has_ended = watched.wait(max(deadline - monotonic(), 0.0))
+        watched.close()
         if not has_ended:
             return False
     return True

@@ -77,15 +77,17 @@ class Templates:
     """Keeps one template running for each generation that may need workers."""
 
     def __init__(
-        self, loop: Loop, directory: RunDir, table: TableWriter, settings: PoolSettings, mark: str, log: Log
-    ) -> None:
-        """`mark` goes into the environment of every process that comes from a template."""
+        self, loop: Loop, directory: RunDir, table: TableWriter, settings: PoolSettings, mark: str, log: Log, *,
+        max_fds: int,
+    ) -> None:  # fmt: skip
+        """`mark` goes into the environment of every process that comes from a template, `max_fds` is its limit."""
         self._loop = loop
         self._directory = directory
         self._table = table
         self._settings = settings
         self._mark = mark
         self._log = log
+        self._max_fds = max_fds
         self._states: dict[Generation, TemplateState] = {}
         self._ending: set[int] = set()
 
@@ -164,6 +166,7 @@ class Templates:
             "directory": self._directory.path,
             "nice": self._settings.nice,
             "rows_offset": self._table.rows_offset,
+            "max_fds": self._max_fds,
             "skip": state.skip,
         }
         version = state.version
