@@ -21,6 +21,7 @@ from procjobs.clock import wall
 from procjobs.host.observe import WorkerPeaks
 from procjobs.host.sizing import Footprint
 from procjobs.shared import private_files
+from procjobs.shared.state_directory import find_state_directory
 
 MAX_RUNS: Final = 10
 """A job that once took very much is forgotten after this number of runs without one."""
@@ -29,10 +30,10 @@ _MAX_FILE_BYTES: Final = 65_536
 _MAX_BYTES: Final = 2**50
 
 
-def path_of(pool: str) -> str:
-    """Return the file of a pool."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    return f"{state if os.path.isabs(state) else os.path.expanduser('~/.local/state')}/procjobs/{pool}.json"
+def path_of(pool: str) -> str | None:
+    """Return the file of a pool; None where this user has no directory for it."""
+    directory = find_state_directory()
+    return None if directory is None else f"{directory}/{pool}.json"
 
 
 def recall(pool: str | None) -> Footprint:
@@ -45,9 +46,9 @@ def recall(pool: str | None) -> Footprint:
 
 def remember(pool: str, peaks: WorkerPeaks) -> None:
     """Add a run to the file of a pool, if any worker has run a job in it."""
-    if not peaks.workers:
-        return
     path = path_of(pool)
+    if not peaks.workers or path is None:
+        return
     run = {
         "ended_at": round(wall()),
         "workers": peaks.workers,
@@ -72,7 +73,9 @@ def _forget_oldest(folder: str) -> None:
         os.unlink(path)
 
 
-def _read_runs(path: str) -> list[dict[str, int]]:
+def _read_runs(path: str | None) -> list[dict[str, int]]:
+    if path is None:
+        return []
     with contextlib.suppress(OSError, ValueError, RecursionError):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(fd, "rb") as file:

@@ -28,7 +28,7 @@ def check_private_directory(path: str) -> None:
 
     The error is an UntrustedError where another user is the reason.
     """
-    check_way(os.path.dirname(path))
+    check_way(path)
     info = os.lstat(path)
     if not stat.S_ISDIR(info.st_mode):
         raise OSError("it is not a directory")
@@ -40,15 +40,40 @@ def check_private_directory(path: str) -> None:
 
 
 def check_way(path: str) -> None:
-    """Raise UntrustedError if another user may rename or replace a directory or a symbolic link on the way to this one."""
-    for step in _steps(path):
+    """Raise UntrustedError if another user may rename or replace a directory or a symbolic link on the way to this path.
+
+    A volume of root's is no reason if the way goes on to the directory of this user in it (`own_name`): others who may write
+    to the volume can take that away, and then nothing is found; they cannot make one that belongs to this user.
+    """
+    steps = list(_steps(os.path.dirname(path)))
+    for step, following in zip(steps, [*steps[1:], path], strict=True):
         info = os.lstat(step)
         if info.st_uid not in _trusted():
             raise UntrustedError(f"{step}, on the way to it, belongs to user {info.st_uid}, who may replace it")
         if stat.S_ISDIR(info.st_mode) and not info.st_mode & stat.S_ISVTX and _is_open_to_others(info):
+            if _is_roots(info) and os.path.basename(following) == own_name():
+                continue
             raise UntrustedError(
                 f"other users may replace it: {step} has mode {stat.S_IMODE(info.st_mode):o} (chmod go-w or chmod +t)"
             )
+
+
+def own_name() -> str:
+    """Return the name of this user's directory in one that several users may write to."""
+    return f"procjobs-{os.geteuid()}"
+
+
+def is_shared_volume(path: str) -> bool:
+    """Return whether a directory is root's, and this user may write to it, but not alone.
+
+    Such is `/tmp`, and a volume that an orchestrator mounts into a container.
+    """
+    try:
+        info = os.stat(path)
+    except OSError:
+        return False
+    is_shared = _is_roots(info) and (info.st_uid != os.geteuid() or _is_open_to_others(info))
+    return stat.S_ISDIR(info.st_mode) and is_shared and os.access(path, os.W_OK | os.X_OK)
 
 
 def check_peer(sock: socket.socket) -> None:
@@ -68,8 +93,13 @@ def peer_uid(sock: socket.socket) -> int:
 
 
 def _trusted() -> set[int]:
-    """The owners who are no danger: the owner of `/` is root, whatever root is called in a user namespace."""
+    """The owners who are no danger."""
     return {0, os.geteuid(), os.lstat("/").st_uid}
+
+
+def _is_roots(info: os.stat_result) -> bool:
+    """Return whether root is the owner, who is that of `/`, whatever root is called in a user namespace."""
+    return info.st_uid in {0, os.lstat("/").st_uid}
 
 
 def _steps(path: str) -> Iterator[str]:

@@ -12,7 +12,8 @@
         results-N     results beyond the memory bound
 
 BASE is the first that exists or can be made of $XDG_RUNTIME_DIR/procjobs, /dev/shm/procjobs-UID and
-TMPDIR/procjobs-UID. The holder of the lock may remove all files of an earlier owner: that one is dead.
+TMPDIR/procjobs-UID. In a directory that is given and is root's and open to others (a volume of a container), it is
+procjobs-UID in there. The holder of the lock may remove all files of an earlier owner: that one is dead.
 Nothing is removed that procjobs has not signed (procjobs.host.signature): a BASE that is given may have files of others,
 with the names of pools. A BASE that procjobs has made is signed too, and goes with its last pool.
 A BASE that is given may be readable by others, as /run/NAME of a service is; nobody else may write to it or rename it.
@@ -81,15 +82,31 @@ class RunDir(NamedTuple):
 
 def _runtime_directory() -> str:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return f"{runtime}/procjobs" if runtime else ""
+    if not runtime:
+        return ""
+    return f"{runtime}/{ownership.own_name() if ownership.is_shared_volume(runtime) else 'procjobs'}"
+
+
+def _given_directory(path: str) -> str:
+    """Return where the pools of a directory that is given are: in it, or in this user's own directory in it."""
+    place = os.path.abspath(path)
+    return f"{place}/{ownership.own_name()}" if ownership.is_shared_volume(place) else place
 
 
 def _candidates() -> list[str]:
+    runtime = _runtime_directory()
+    parents = [path for path in ("/dev/shm", _temporary_directory()) if os.path.isdir(path)]  # noqa: S108 - see _claim
+    return [runtime] * bool(runtime) + [f"{parent}/{ownership.own_name()}" for parent in parents]
+
+
+def _temporary_directory() -> str:
+    """Return TMPDIR or the like; an empty text if this process can write to none, as on a read-only root."""
     import tempfile
 
-    runtime = _runtime_directory()
-    parents = [p for p in ("/dev/shm", tempfile.gettempdir()) if os.path.isdir(p)]  # noqa: S108 - checked by _claim
-    return [runtime] * bool(runtime) + [f"{parent}/procjobs-{os.geteuid()}" for parent in parents]
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return ""
 
 
 def find_base(explicit: str | None = None) -> str:
@@ -100,7 +117,7 @@ def find_base(explicit: str | None = None) -> str:
     """
     runtime = _runtime_directory()
     reasons = []
-    for path in [os.path.abspath(explicit)] if explicit else _candidates():
+    for path in [_given_directory(explicit)] if explicit else _candidates():
         try:
             _claim(path)
         except OSError as error:
@@ -127,7 +144,7 @@ def existing_bases(explicit: str | None = None) -> list[str]:
     Raise SupervisorError for an explicit directory in which another user may have a hand; others of that kind are left out.
     """
     usual = f"/run/user/{os.geteuid()}/procjobs"
-    candidates = [os.path.abspath(explicit)] if explicit else [*_candidates(), usual]
+    candidates = [_given_directory(explicit)] if explicit else [*_candidates(), usual]
     found = []
     for path in dict.fromkeys(candidates):
         try:
@@ -165,7 +182,7 @@ def is_held(path: str) -> bool:
 
 def _claim(path: str) -> None:
     """Make the directory, or check that the existing one may hold a pool. The mode of an existing one is never changed."""
-    ownership.check_way(os.path.dirname(path))
+    ownership.check_way(path)
     with contextlib.suppress(FileExistsError):
         private_files.make_directory(path)
         signature.sign_directory(path)

@@ -12,6 +12,7 @@ from procjobs.errors import ConfigurationError
 from procjobs.shared import private_files
 from procjobs.shared.config import suggest
 from procjobs.shared.passwords import hide
+from procjobs.shared.state_directory import find_state_directory
 
 _OPTIONS: Final = {"procjobs_synchronous", "procjobs_host"}
 _SYNCHRONOUS: Final = {"normal", "full"}
@@ -30,9 +31,7 @@ def resolve(store: object, pool: str | None) -> str | None:
     if store is True:
         if pool is None:
             raise ConfigurationError("store=True needs a named pool, whose name the file gets; or give store= a URL")
-        directory = _state_directory()
-        private_files.make_directories(directory)
-        return f"{_SQLITE}{directory}/{pool}.db"
+        return f"{_SQLITE}{_make_state_directory()}/{pool}.db"
     if not isinstance(store, str):
         raise ConfigurationError(  # without the value, which may be a URL in some other form
             f"store=<{type(store).__name__}>: expected a URL such as 'sqlite:///jobs.db', True, or None"
@@ -80,9 +79,21 @@ def _split_query(url: str) -> tuple[str, str]:
     return (url, "") if begin < 0 else (url[:begin], url[begin + 1 :])
 
 
-def _state_directory() -> str:
-    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.path.join(os.path.abspath(home), "procjobs")
+def _make_state_directory() -> str:
+    directory = find_state_directory()
+    if directory is None:
+        why = f"HOME is {os.environ.get('HOME')!r}, and user {os.getuid()} has no home directory"
+    else:
+        try:
+            private_files.make_directories(directory)
+        except OSError as error:
+            why = f"{directory} cannot be made: {error.strerror}"
+        else:
+            return directory
+    raise ConfigurationError(
+        f"store=True needs a place for its file: {why}. Set XDG_STATE_HOME to a directory of yours that lasts, or give "
+        "store='sqlite:////PATH/jobs.db'"
+    )
 
 
 def store_name(url: str, pool: str | None) -> str:

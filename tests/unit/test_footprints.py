@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 
 import pytest
 
+from procjobs.errors import ConfigurationError
 from procjobs.host import footprints
 from procjobs.host.footprints import path_of, recall, remember
 from procjobs.host.observe import WorkerPeaks
 from procjobs.host.sizing import UNKNOWN_WORKER_BYTES, Footprint
+from procjobs.shared import store_address
 
 MIB = 1 << 20
 
@@ -113,10 +116,37 @@ def test_directory_that_cannot_be_written_is_no_error(monkeypatch, place):
 
 
 @pytest.mark.parametrize("home", ["", "relative/path"])
-def test_without_a_state_directory_it_is_the_one_in_the_home_directory(monkeypatch, home):
+def test_without_a_state_directory_it_is_the_one_in_the_home_directory(monkeypatch, tmp_path, home):
     monkeypatch.setenv("XDG_STATE_HOME", home)
-    monkeypatch.setenv("HOME", "/home/media")
-    assert "/home/media/.local/state/procjobs/media.json" == path_of("media")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"{tmp_path}/.local/state/procjobs/media.json" == path_of("media")
+
+
+@pytest.mark.parametrize("home", ["/nonexistent", None, "", "~", "relative/path"])
+def test_without_a_home_nothing_is_remembered_and_nothing_made(monkeypatch, tmp_path, home):
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown_user)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.chdir(tmp_path)
+    remember("media", peaks(MIB))
+    assert 0 == recall("media").runs
+    assert path_of("media") is None
+    assert [] == os.listdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"HOME is .*Set XDG_STATE_HOME to a directory of yours"):
+        store_address.resolve(True, "media")
+    assert [] == os.listdir(tmp_path)
+
+
+def unknown_user(uid):
+    raise KeyError(uid)
+
+
+def test_store_in_a_home_that_cannot_be_written_says_so(monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/nothing")
+    with pytest.raises(ConfigurationError, match=r"/proc/nothing/procjobs cannot be made: .*Set XDG_STATE_HOME"):
+        store_address.resolve(True, "media")
 
 
 def test_files_of_pools_whose_names_were_invented_do_not_pile_up(state):

@@ -37,7 +37,8 @@ def test_directory_that_others_may_only_read_is_taken_as_it_is(tmp_path, mode):
     ("mode", "advice"),
     [(0o777, "chmod go-w"), (0o702, "chmod go-w"), (0o1777, "take a directory of your own in it")],
 )
-def test_directory_that_others_may_write_to_is_refused_and_not_changed(tmp_path, mode, advice):
+def test_directory_that_others_may_write_to_is_refused_and_not_changed(tmp_path, monkeypatch, mode, advice):
+    monkeypatch.setattr(ownership, "_is_roots", lambda _info: False)  # the user's own
     base = make(tmp_path / "run", mode)
     for find in (rundir.find_base, rundir.existing_bases):
         with pytest.raises(SupervisorError, match=f"other users may write to it .mode {mode:o}.: {advice}"):
@@ -128,6 +129,49 @@ def test_runtime_directory_that_others_may_rename_is_refused(tmp_path, monkeypat
 def test_runtime_directory_that_is_not_there_is_passed_over(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "none"))
     assert not rundir.find_base().startswith(str(tmp_path))
+
+
+@pytest.fixture(params=[0o777, 0o1777, 0o2775], ids=["777", "1777", "2775"])
+def volume(tmp_path, monkeypatch, request):
+    """A directory of root's that several users may write to, as an orchestrator mounts it into a container."""
+    volume = make(tmp_path / "volume", request.param)
+    if request.param == 0o2775:
+        monkeypatch.setattr(ownership, "_is_private_group", lambda gid: gid != os.lstat(volume).st_gid)
+    monkeypatch.setattr(ownership, "_is_roots", lambda info: info.st_ino == os.lstat(volume).st_ino)
+    yield volume
+    assert request.param == mode_of(volume)
+
+
+def test_volume_of_roots_gets_a_directory_for_the_user_alone(volume, monkeypatch):
+    own = volume / f"procjobs-{os.geteuid()}"
+    assert str(own) == rundir.find_base(str(volume))
+    assert (0o700, os.geteuid()) == (mode_of(own), own.stat().st_uid)
+    assert [str(own)] == rundir.existing_bases(str(volume))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(volume))
+    assert str(own) == rundir.find_base() == rundir.existing_bases()[0]
+
+
+def test_no_other_directory_in_a_volume_is_taken(volume):
+    if mode_of(volume) & stat.S_ISVTX:
+        pytest.skip("nobody can rename what is in a sticky directory")
+    make(volume / "run", 0o700)
+    with pytest.raises(SupervisorError, match=r"other users may replace it: .*/volume has mode"):
+        rundir.find_base(str(volume / "run"))
+
+
+@needs_root
+def test_directory_in_a_volume_that_somebody_else_has_made_first_is_refused(volume):
+    theirs = make(volume / f"procjobs-{os.geteuid()}", 0o777)
+    os.chown(theirs, STRANGER, STRANGER)
+    with pytest.raises(SupervisorError, match=rf"{theirs}: it belongs to user {STRANGER}, not to {os.geteuid()}"):
+        rundir.find_base(str(volume))
+
+
+def test_link_in_a_volume_to_a_directory_of_the_user_is_refused(volume, tmp_path):
+    make(tmp_path / "mine", 0o700)
+    (volume / f"procjobs-{os.geteuid()}").symlink_to(tmp_path / "mine")
+    with pytest.raises(SupervisorError, match="it is not a directory"):
+        rundir.find_base(str(volume))
 
 
 def test_peer_of_a_socket_is_of_this_user(monkeypatch):
