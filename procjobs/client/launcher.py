@@ -12,17 +12,23 @@ from typing import Any, Final, NoReturn
 
 from procjobs.clock import monotonic, sleep
 from procjobs.errors import SupervisorError
-from procjobs.host import cpus, observe, ownership, payload, process, rundir, signature
+from procjobs.host import cpus, observe, ownership, payload, process, rundir, shortages, signature
 from procjobs.host.descriptors import Descriptor
 from procjobs.shared.config import PoolSettings
 from procjobs.store import started_attempts
 
 START_TIMEOUT: Final = 30.0
-_START: Final = (
-    "import sys, os; daemon = sys.argv[1] == 'daemon'\n"
-    "if daemon and os.fork(): os._exit(0)\n"
-    "sys.path[:] = sys.argv[2].split('\\n'); from procjobs.supervisor.boot import main; main()"
-)
+_START: Final = """if True:
+    import sys, os
+    try:
+        if sys.argv[1] == 'daemon' and os.fork(): os._exit(0)
+        sys.path[:] = sys.argv[2].split('\\n')
+        from procjobs.supervisor.boot import main
+    except BaseException as error:  # no process, no memory, no descriptor for a module
+        os.write(4, f"its program could not be loaded: {type(error).__name__}: {error}\\n".encode())
+        os._exit(1)
+    main()
+"""
 
 
 def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, private: bool) -> socket.socket:
@@ -44,9 +50,13 @@ def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, pri
         if lock is not None:
             with lock:
                 _start(directory, chosen, lock, private=private)
-            sock = try_connect(directory)
-            if sock is None:
-                raise SupervisorError(f"the supervisor of pool {directory.name!r} ended as soon as it was ready")
+                sock = try_connect(directory)
+                if sock is None:
+                    rundir.remove_own(directory, lock.fileno())
+                    raise SupervisorError(
+                        f"the supervisor of pool {directory.name!r} was killed while it started. If the host or its control "
+                        "group was short of memory, the kernel's log says so"
+                    )
             return sock
         # Another process holds the lock: it is starting a supervisor, or it is one that is just about to end.
         if monotonic() > deadline:
@@ -74,19 +84,20 @@ def become_supervisor(directory: rundir.RunDir, settings: PoolSettings, key: str
     if lock is None:
         raise SupervisorError(f"pool {directory.name!r} is running already")
     code = {"key": key, "executable": interpreter()}
-    boot = payload.memory_file(json.dumps(_describe_boot(directory, settings, None, code)).encode(), directory.base)
-    code_spec = payload.memory_file(json.dumps(spec).encode(), directory.base)
-    # An interpreter that runs a command line has nothing open under these numbers that would be missed.
-    opened = boot.fileno(), lock.fileno(), 2, code_spec.fileno()
-    safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 6) for fd in opened]
-    for fd, number in zip(safe, (0, 3, 4, 5), strict=True):
-        os.dup2(fd, number)
-    sys.stdout.flush()
-    sys.stderr.flush()
     try:
+        boot = payload.memory_file(json.dumps(_describe_boot(directory, settings, None, code)).encode(), directory.base)
+        code_spec = payload.memory_file(json.dumps(spec).encode(), directory.base)
+        # An interpreter that runs a command line has nothing open under these numbers that would be missed.
+        opened = boot.fileno(), lock.fileno(), 2, code_spec.fileno()
+        safe = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 6) for fd in opened]
+        for fd, number in zip(safe, (0, 3, 4, 5), strict=True):
+            os.dup2(fd, number)
+        sys.stdout.flush()
+        sys.stderr.flush()
         os.execve(interpreter(), _arguments("foreground"), _environment(private=False))  # noqa: S606 - as in process.spawn
     except OSError as error:
-        raise SupervisorError(f"{interpreter()} could not be started as a supervisor: {error}") from error
+        rundir.remove_own(directory, lock.fileno())
+        raise _failed_start(directory, shortages.explain(error, directory.base)) from error
 
 
 def try_connect(directory: rundir.RunDir) -> socket.socket | None:
@@ -132,32 +143,69 @@ def _try_lock(directory: rundir.RunDir) -> Descriptor | None:
     except signature.ForeignFileError as error:
         raise SupervisorError(f"pool {directory.name!r} cannot be in {directory.base}: {error}") from None
     except OSError as error:
-        raise SupervisorError(f"the lock {directory.lock} cannot be used: {error}") from error
+        signature.remove_if_empty(directory.base)
+        raise SupervisorError(
+            f"pool {directory.name!r} cannot be used: {shortages.explain_lock(error, directory.lock)}"
+        ) from error
 
 
 def _start(directory: rundir.RunDir, settings: PoolSettings, lock: Descriptor, *, private: bool) -> None:
-    """Start a supervisor and wait until clients can connect to it. That of a private pool is a child of this process."""
+    """Start a supervisor and wait until clients can connect to it. That of a private pool is a child of this process.
+
+    Nothing is left behind by one that could not start.
+    """
+    try:
+        pid, ready = _spawn_supervisor(directory, settings, lock, private=private)
+    except OSError as error:
+        rundir.remove_own(directory, lock.fileno())
+        raise _failed_start(directory, shortages.explain(error, directory.base)) from error
+    with ready:
+        problem = _await_ready(ready, directory)
+    if not private or problem:
+        process.wait_for_child(pid, START_TIMEOUT)
+    if problem:
+        rundir.remove_own(directory, lock.fileno())
+        raise _failed_start(directory, problem)
+
+
+def _spawn_supervisor(
+    directory: rundir.RunDir, settings: PoolSettings, lock: Descriptor, *, private: bool
+) -> tuple[int, Descriptor]:
+    """Return the pid of a new process, and the pipe that ends when it is ready."""
     boot = payload.memory_file(
         json.dumps(_describe_boot(directory, settings, os.getpid() if private else None)).encode(), directory.base
     )
     ready_read, ready_write = (Descriptor(fd) for fd in os.pipe())
     with boot, ready_write:
-        try:
-            pid = process.spawn(
-                _arguments("child" if private else "daemon"),
-                env=_environment(private=private),
-                stdin=boot.fileno(),
-                passed=[lock.fileno(), ready_write.fileno()],
-                own_session=True,
-            )
-        except OSError as error:
-            raise SupervisorError(f"{interpreter()} could not be started as a supervisor: {error}") from error
-    problem = ready_read.readall()
-    if not private or problem:
-        process.wait_for_child(pid, START_TIMEOUT)
-    if problem:
-        text = problem.decode(errors="replace")
-        raise SupervisorError(f"the supervisor of pool {directory.name!r} could not start:\n{text}")
+        pid = process.spawn(
+            _arguments("child" if private else "daemon"),
+            env=_environment(private=private),
+            stdin=boot.fileno(),
+            passed=[lock.fileno(), ready_write.fileno()],
+            own_session=True,
+        )
+    return pid, ready_read
+
+
+def _await_ready(ready: Descriptor, directory: rundir.RunDir) -> str:
+    """Wait until a new supervisor is ready, or has ended; return why it has, in words, or an empty text."""
+    deadline = monotonic() + START_TIMEOUT
+    text = b""
+    while process.wait_for_pidfd(ready.fileno(), deadline - monotonic()):
+        data = ready.read(65_536)
+        if not data:
+            return text.decode(errors="replace").strip()
+        text += data
+    raise SupervisorError(
+        f"the supervisor of pool {directory.name!r} is not ready after {START_TIMEOUT:g} s: is the host overloaded, or "
+        f"{directory.base} on a file system that does not answer? See {directory.log}"
+    )
+
+
+def _failed_start(directory: rundir.RunDir, why: str) -> SupervisorError:
+    separator = "\n" if "\n" in why else " "
+    return SupervisorError(f"the supervisor of pool {directory.name!r} could not start:{separator}{why}")
+
 
 def _describe_boot(
     directory: rundir.RunDir, settings: PoolSettings, owner_pid: int | None, code: Mapping[str, Any] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import warnings
 import weakref
 from abc import ABC, abstractmethod
@@ -19,7 +20,7 @@ from procjobs.client.connection.handshake import say_hello
 from procjobs.client.connection.interruptible import Exclusive
 from procjobs.clock import monotonic
 from procjobs.errors import CodeDiffers, ConfigurationError, PoolClosed, PoolDegraded, SettingsDiffer, SupervisorLost
-from procjobs.host import payload, process
+from procjobs.host import ownership, payload, process
 from procjobs.shared.config import PoolSettings
 from procjobs.shared.passwords import hide
 from procjobs.shared.table.post_mortem import PostMortemTable
@@ -177,11 +178,19 @@ class PoolLink(Link):
                 greeting = greet(sock, self.code, self.directory)
                 table = map_table(self.directory, greeting.welcome["pid"])
             except BaseException as error:
+                is_final = not isinstance(error, SupervisorLost) or monotonic() > deadline
+                if is_final and self.is_owner and self.connection is None:
+                    self._end_unused(ownership.peer_pid(sock))
                 sock.close()
-                if not isinstance(error, SupervisorLost) or monotonic() > deadline:
+                if is_final:
                     raise
             else:
                 return self._make_connection(sock, greeting, table), greeting, table
+
+    def _end_unused(self, supervisor_pid: int) -> None:
+        """End the supervisor of a pool that was never used: it would live as long as this process."""
+        process.kill_process(supervisor_pid, signal.SIGTERM)
+        process.wait_for_child(supervisor_pid, STOP_TIMEOUT)
 
     def _reach_socket(self) -> socket.socket:
         if self.is_private and not self.is_owner:

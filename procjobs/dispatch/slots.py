@@ -118,7 +118,7 @@ class WorkerSlots:
         try:
             is_asked = self._workers.spawn(slot)
         except OSError as error:
-            self.add_start_failure(generation, f"no pipes for a worker: {error}", now)
+            self.add_start_failure(generation, f"a worker could not be started: {error}", now)
             return False
         if not is_asked:
             generation.budget.add_failure(now)

@@ -92,6 +92,12 @@ def peer_uid(sock: socket.socket) -> int:
     return int(uid)
 
 
+def peer_pid(sock: socket.socket) -> int:
+    """Return the process at the other end of a Unix socket; for a client, the one that has called listen(2)."""
+    pid, _, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(pid)
+
+
 def _trusted() -> set[int]:
     """The owners who are no danger."""
     return {0, os.geteuid(), os.lstat("/").st_uid}

@@ -29,6 +29,7 @@ from procjobs.host import observe
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
+PR_GET_CHILD_SUBREAPER: Final = 37
 FIRST_PASSED_FD: Final = 3
 STACK_SIGNAL: Final = int(signal.SIGRTMIN) + 9
 """Makes a worker dump its stack. Few programs use real-time signals; programs that a worker starts do not inherit it."""
@@ -74,23 +75,42 @@ def _prctl(option: int, value: int) -> None:
 
 
 def become_subreaper() -> None:
-    """Make orphans among this process's descendants its own children (prctl(2), PR_SET_CHILD_SUBREAPER)."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    """Make orphans among this process's descendants its own children (prctl(2), PR_SET_CHILD_SUBREAPER).
+
+    Raise UnsupportedPlatform where the kernel refuses it: the workers of a pool would be nobody's.
+    """
+    try:
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    except OSError as error:
+        raise UnsupportedPlatform(
+            f"the kernel refuses prctl(PR_SET_CHILD_SUBREAPER) ({os.strerror(error.errno or 0)}), and a supervisor must be "
+            "the parent of its workers: allow it in the seccomp profile of the container or service"
+        ) from error
+
+
+def ask_subreaper() -> None:
+    """Raise OSError where this process could not become a subreaper; changes nothing."""
+    import ctypes
+
+    _prctl(PR_GET_CHILD_SUBREAPER, ctypes.addressof(ctypes.c_int()))
 
 
 def die_with_parent(parent_pid: int) -> None:
     """Have the kernel kill this process when `parent_pid`, its parent, dies; end at once if it is dead already.
 
-    The signal is tied to the parent's thread that made the child, so the parent must have one thread (prctl(2)).
+    The signal is tied to the parent's thread that made the child, so the parent must have one thread (prctl(2)). Where the
+    kernel refuses it, this process goes on: it sees the end of its pipe when the parent has gone.
     """
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(1)
 
 
 def outlive_parent() -> None:
     """Undo `die_with_parent`."""
-    _prctl(PR_SET_PDEATHSIG, 0)
+    with contextlib.suppress(OSError):
+        _prctl(PR_SET_PDEATHSIG, 0)
 
 
 def spawn(args: list[str], *, env: Mapping[str, str], stdin: int, passed: Sequence[int], own_session: bool) -> int:
@@ -141,15 +161,20 @@ def fork_to_subreaper(child: Callable[[], NoReturn], tell: Callable[[int], None]
     that the subreaper can hear of the new child before it has it. OSError when a fork is refused.
     """
     status_read, status_write = os.pipe()
-    with warnings.catch_warnings():
-        # Libraries such as OpenBLAS start native threads on import and stop them around a fork by themselves.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        between = os.fork()
-        if between == 0:
-            _fork_again(child, tell, status_write)
-    os.close(status_write)
-    status = int(os.read(status_read, 16) or b"0")
-    os.close(status_read)
+    try:
+        with warnings.catch_warnings():
+            # Libraries such as OpenBLAS start native threads on import and stop them around a fork by themselves.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            between = os.fork()
+            if between == 0:
+                _fork_again(child, tell, status_write)
+        os.close(status_write)
+        status_write = -1
+        status = int(os.read(status_read, 16) or b"0")
+    finally:  # a template that may not fork tries again and again
+        for fd in (status_read, status_write):
+            if fd >= 0:
+                os.close(fd)
     os.waitpid(between, 0)
     if status <= 0:
         raise OSError(-status, os.strerror(-status) if status else "the process between was killed")
@@ -291,7 +316,7 @@ def _exists(pid: int) -> bool:
 
 
 def wait_for_pidfd(pidfd: int, timeout: float) -> bool:
-    """Wait until the process behind a pidfd has ended; return whether it did."""
+    """Wait until the process behind a pidfd has ended, or a pipe can be read; return whether it is so."""
     import select
 
     poll = select.poll()
@@ -338,6 +363,13 @@ def end_children(spared: set[int], seconds: float) -> None:
             wait_for_child(pid, max(deadline - time.monotonic(), 0.0))
 
 
+def be_nice(increment: int) -> None:
+    """Add to the niceness of this process, where the kernel lets it: a job at the wrong one is better than none."""
+    if increment:
+        with contextlib.suppress(OSError):
+            os.nice(increment)
+
+
 def try_yield_as_group(nice: int) -> bool:
     """Set the niceness of this process's session among all sessions; return False if it is to be tried again.
 
@@ -372,44 +404,17 @@ def kill_marked(mark: str) -> None:
 
 
 def lead_new_session() -> None:
-    """Make this process the leader of a session and process group of its own."""
-    os.setsid()
+    """Make this process the leader of a session and process group of its own; or of a group, where there is no more."""
+    try:
+        os.setsid()
+    except OSError:  # by a filter: it is no group leader
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
 
 
 def unblock_signals() -> None:
     """Let every signal through: a program started in the foreground inherits the signals that its starter has blocked."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-
-
-def replace_standard_input() -> None:
-    """Let descriptor 0 read from /dev/null."""
-    fd = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(fd, 0)
-    os.close(fd)
-
-
-def fill_missing_output() -> None:
-    """Open /dev/null where standard output or error is closed: another file would get the number, and the output."""
-    fd = os.open(os.devnull, os.O_WRONLY)
-    while fd <= 2:  # open() takes the lowest number that is free
-        os.set_inheritable(fd, True)
-        fd = os.open(os.devnull, os.O_WRONLY)
-    os.close(fd)
-
-
-def redirect_output(fd: int) -> None:
-    """Let standard output and error go to `fd`."""
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-
-
-def line_buffer_c_output() -> None:
-    """Have the C library write standard output line by line: its buffer is lost when a worker ends."""
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError, ValueError):
-        libc = ctypes.CDLL(None)
-        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 1, ctypes.c_size_t(0))  # _IOLBF
 
 
 def set_title(title: str) -> None:

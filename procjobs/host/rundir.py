@@ -175,6 +175,8 @@ def is_held(path: str) -> bool:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two processes that look do not see each other
     except BlockingIOError:
         return True
+    except OSError:  # there are no locks in this file system
+        return False
     finally:
         os.close(fd)
     return False
@@ -217,6 +219,10 @@ def try_lock(path: str) -> Descriptor | None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
+        except OSError:  # there are no locks in this file system, so nobody holds this one
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            raise
         if _is_still(file.fileno(), path):
             return file
         file.close()  # its owner removed it between open and flock: others will find another file than the locked one

@@ -12,6 +12,7 @@ A pool in the foreground is a service: its manager is told when it is ready, and
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -21,13 +22,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from procjobs.host import descriptors, process, rundir
+from procjobs.host import descriptors, powers, process, rundir, shortages, streams
 from procjobs.host.loop import Loop
 from procjobs.host.notify import notify_manager
 from procjobs.shared.config import PoolSettings
+from procjobs.shared.table.state_writer import file_bytes
 from procjobs.shared.visible import visible
 from procjobs.store import started_attempts
-from procjobs.supervisor.composition import Ground, compose
+from procjobs.supervisor.composition import Ground, compose, count_rows
 from procjobs.supervisor.log import Log
 from procjobs.supervisor.supervisor import SIGNALS, Supervisor
 from procjobs.supervisor.workers.output import Console
@@ -43,8 +45,8 @@ def main() -> None:
     with open(0, "rb", closefd=False) as file:
         boot = json.loads(file.read())
     process.unblock_signals()
-    process.replace_standard_input()
-    process.fill_missing_output()
+    streams.replace_standard_input()
+    streams.fill_missing_output()
     passed = (LOCK_FD, READY_FD, *([CODE_FD] if boot.get("code") else []))
     descriptors.close_inherited(passed[-1] + 1)
     for fd in passed:
@@ -55,8 +57,8 @@ def main() -> None:
     directory = rundir.RunDir(boot["base"], boot["name"])
     try:
         supervisor, log = _prepare(directory, boot)
-    except Exception:  # noqa: BLE001 - it goes to the starter, which raises it
-        os.write(READY_FD, traceback.format_exc().encode()[-60_000:])
+    except Exception as error:  # noqa: BLE001 - it goes to the starter, which raises it
+        os.write(READY_FD, f"{_explain(error, directory, boot)}\n".encode()[-60_000:])
         rundir.remove(directory)
         raise SystemExit(1) from None
     os.close(READY_FD)
@@ -96,17 +98,26 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
     ground = _lay_ground(directory, boot)
     log, code = ground.log, boot.get("code")
     if boot["owner_pid"] is None and code is None:
-        process.redirect_output(log.fd)
+        streams.redirect_output(log.fd)
     listener = _bind(directory.socket)
     parts = compose(ground, listener, started)
     supervisor = Supervisor(ground, parts)
     listener.listen(BACKLOG)
+    for missing in powers.find_missing():
+        log.write(str(missing))
     log.write(f"pool {directory.name}: supervisor {os.getpid()} is ready")
     rundir.write_mark(directory, parts.mark)
     rundir.sweep_stale(directory.base, process.kill_marked, started_attempts.keep)
     if code is not None:
         parts.generations.join(code["key"], code["executable"], CODE_FD).generation.clients -= 1
     return supervisor, log
+
+
+def _explain(error: Exception, directory: rundir.RunDir, boot: dict[str, Any]) -> str:
+    rows = count_rows(PoolSettings.from_json(boot["settings"]))
+    of_file, at_first = file_bytes(rows)
+    is_too_large = isinstance(error, OSError) and error.errno == errno.EFBIG
+    return shortages.explain(error, directory.base, needed_bytes=of_file if is_too_large else at_first)
 
 
 def _lay_ground(directory: rundir.RunDir, boot: dict[str, Any]) -> Ground:

@@ -86,8 +86,7 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     """Put a pool together. `started` are the attempts of a killed supervisor, for the store to count."""
     loop, directory, settings, log, console, *_ = ground
     fds = descriptors.raise_descriptor_limit()
-    rows = settings.max_queued + MAX_SLOTS * 16 + MAX_KEPT
-    table = TableWriter(directory.table, rows=rows, started_at=boottime())
+    table = TableWriter(directory.table, rows=count_rows(settings), started_at=boottime())
     kinds = Kinds(directory.name, settings, are_recorded=settings.store is not None)
     registry = Registry(table, ResultStore(directory.path, settings, max_fds=max(fds.now // 8, 16)), kinds)
     mark = os.urandom(16).hex()
@@ -114,6 +113,11 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     connections = Connections(loop, listener, requests, log)
     publisher = Publisher(table, dispatcher, slots)
     return Parts(mark, registry, durability, dispatcher, children, generations, lifecycle, admission, connections, publisher)
+
+
+def count_rows(settings: PoolSettings) -> int:
+    """Return how many jobs the table of a pool has room for."""
+    return settings.max_queued + MAX_SLOTS * 16 + MAX_KEPT
 
 
 def _make_durability(ground: Ground, registry: Registry, started: StartedAttempts, mark: str) -> Durability:

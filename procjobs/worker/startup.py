@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import Any, Final, NamedTuple
 
-from procjobs.host import payload, process
+from procjobs.host import payload, process, streams
 from procjobs.shared.wire import limit_text
 from procjobs.worker.context import current_job
 from procjobs.worker.exceptions import OWN_FILES, format_line, format_traceback
@@ -36,8 +36,7 @@ def settle_in(setup: WorkerSetup, slot: int, stdout: int, stderr: int, stack: in
     """Undo everything that is for templates only, and make this process responsible for the processes that jobs start."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    if setup.nice:
-        os.nice(setup.nice)
+    process.be_nice(setup.nice)
     process.set_title(f"procjobs-{slot}")
     process.become_subreaper()
     process.offer_to_oom_killer()
@@ -54,7 +53,7 @@ def _redirect_output(stdout: int, stderr: int) -> None:
     os.dup2(stderr, 2)
     os.close(stdout)
     os.close(stderr)
-    process.line_buffer_c_output()
+    streams.line_buffer_c_output()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]

@@ -82,6 +82,5 @@ def test_pool_that_can_open_no_pipes_says_so():
         pool.stop()
     """
     done = run_without(os.O_DIRECT, 24, body)
-    assert (0, "no pipes for a worker: [Errno 24] Too many open files", "") == (
-        done.returncode, done.stdout.strip(), done.stderr
-    )  # fmt: skip
+    assert (0, "") == (done.returncode, done.stderr)
+    assert done.stdout.startswith("a worker could not be started: a process may open no more than ")

@@ -435,7 +435,7 @@ def test_worker_without_descriptors_is_tried_again_and_becomes_the_problem_of_th
     for _ in range(4):
         assert (SlotState.EMPTY, 0) == (bench.slots[0].state, bench.dispatcher.worker_slots.live)
         bench.turn(bench.dispatcher.next_deadline(bench.now) - bench.now)
-    assert "no pipes for a worker: [Errno 24] Too many open files" == bench.generation.problem
+    assert "a worker could not be started: [Errno 24] Too many open files" == bench.generation.problem
     bench.workers.has_pipes = True
     bench.turn(10.0)
     bench.start_workers()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 from typing import Any, Final, NamedTuple
 
 from procjobs.client.connection.receiver import READ_BYTES
-from procjobs.errors import SupervisorLost, SupervisorRefused
+from procjobs.errors import SupervisorError, SupervisorLost, SupervisorRefused
 from procjobs.shared import wire
 from procjobs.shared.wire import BODY, Frame, FrameReader, WireError
 
 _REPLY_TIMEOUT: Final = 30.0
+_REFUSED: Final = {errno.EPERM, errno.EACCES, errno.ENOSYS}
+"""What a filter answers; a supervisor that has gone is none of these."""
 
 
 class Greeting(NamedTuple):
@@ -30,11 +33,19 @@ class Greeting(NamedTuple):
 
 
 def say_hello(sock: socket.socket, generation: str, spec_fd: int, executable: str) -> Greeting:
-    """Introduce this process; raise SupervisorRefused or SupervisorLost if that does not end in a welcome."""
+    """Introduce this process; raise SupervisorError if that does not end in a welcome."""
     text = json.dumps({"pid": os.getpid(), "generation": generation, "executable": executable}).encode()
     body = wire.MAGIC + wire.WIRE_VERSION.to_bytes(2, "little") + text
     try:
         socket.send_fds(sock, [wire.frame(Frame.HELLO, body, descriptors=1)], [spec_fd])
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise SupervisorLost(f"the supervisor ended while this process said hello: {error}") from error
+        raise SupervisorError(
+            f"this process cannot pass a descriptor to the supervisor: {error.strerror}. Allow sendmsg and recvmsg, with "
+            "SCM_RIGHTS, in the seccomp profile or security module of the container or service"
+        ) from error
+    try:
         sock.settimeout(_REPLY_TIMEOUT)
         greeting = _read_welcome(sock)
     except TimeoutError:

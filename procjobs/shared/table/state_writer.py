@@ -40,12 +40,22 @@ class TableFull(Exception):
     """No row is free and the file system has no room for more, or the table is at its size."""
 
 
+def file_bytes(rows: int) -> tuple[int, int]:
+    """Return the size of the file of a table, most of which takes no memory, and how much it takes at first."""
+    begin = BUCKETS_OFFSET + 4 * _count_buckets(rows)
+    return begin + rows * ROW_BYTES, begin + min(SEGMENT_ROWS, rows) * ROW_BYTES
+
+
+def _count_buckets(rows: int) -> int:
+    return max(1024, 1 << rows.bit_length() - 1)
+
+
 class TableWriter:
     """The supervisor's side: states, slots and counters. One per table."""
 
     def __init__(self, path: str, *, rows: int, started_at: float) -> None:
         """Create the table with room for `rows` jobs; OSError where there is no room for its first segment."""
-        self._buckets = max(1024, 1 << rows.bit_length() - 1)
+        self._buckets = _count_buckets(rows)
         self.rows_offset = self._rows_offset = BUCKETS_OFFSET + 4 * self._buckets
         self._max_rows = rows
         self._rows_with_memory = 0

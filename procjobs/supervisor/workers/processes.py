@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from procjobs.clock import NEVER
 from procjobs.dispatch.limits import Sample, Stop
 from procjobs.dispatch.model import Slot, SlotState
-from procjobs.host import cpus, process
+from procjobs.host import cpus, process, shortages
 from procjobs.host.loop import Loop
 from procjobs.shared import wire
 from procjobs.shared.code_spec import check_texts
@@ -98,10 +98,18 @@ class WorkerProcesses:
     def spawn(self, slot: Slot) -> bool:
         """Begin to start a worker."""
         assert slot.generation is not None
-        link = WorkerLink()
+        try:
+            link = WorkerLink()
+        except OSError as error:
+            raise OSError(shortages.explain(error)) from error
         on_cpus = self._cpus_of(slot)
-        if not self._templates.spawn(slot.generation, slot.number, on_cpus, link.fds_for_worker()):
-            link.close()
+        is_asked = False
+        try:
+            is_asked = self._templates.spawn(slot.generation, slot.number, on_cpus, link.fds_for_worker())
+        finally:
+            if not is_asked:
+                link.close()
+        if not is_asked:
             return False
         link.close_worker_side()
         self._workers[slot.number] = worker = WorkerProcess(slot, link, on_cpus)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from procjobs.host import process
 from procjobs.shared.wire import parse_json
+
+_TRY_AGAIN: Final = {
+    errno.EAGAIN, errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS,
+}  # fmt: skip
 
 
 class TemplateLink:
@@ -20,17 +26,23 @@ class TemplateLink:
         sock.setblocking(False)
 
     def spawn(self, slot: int, cpus: list[int], fds: list[int]) -> bool:
-        """Ask for a worker, on these CPUs (none: on all); return False if the template cannot be reached."""
+        """Ask for a worker, on these CPUs (none: on all); return False if the template takes nothing now or has gone.
+
+        Any other OSError comes through: the host refuses to pass descriptors.
+        """
         return self._send({"spawn": slot, "cpus": cpus}, fds)
 
     def forget(self, pid: int) -> None:
         """Say that a worker has gone."""
-        self._send({"gone": pid}, [])
+        with contextlib.suppress(OSError):
+            self._send({"gone": pid}, [])
 
     def _send(self, message: dict[str, Any], fds: list[int]) -> bool:
         try:
             socket.send_fds(self.socket, [json.dumps(message).encode()], fds)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _TRY_AGAIN:
+                raise
             return False
         return True
 

@@ -8,7 +8,8 @@ A pipe costs half as much as a socket, and carries no descriptors. So small mess
     answers   pipe                frames; the descriptor of a frame was sent over the socket before it
     stdout, stderr, stack         pipes
 
-Where the kernel has no pipes of packets (gVisor), `jobs` is a SOCK_SEQPACKET pair, which costs more.
+Where the kernel has no pipes of packets (gVisor), or /proc is not mounted, `jobs` is a SOCK_SEQPACKET pair, which costs
+more.
 
 The supervisor has reading ends of `jobs` and `side` of its own. So it can read back the jobs that the worker has not read:
 the kernel hands each message to exactly one of the two.
@@ -123,8 +124,9 @@ class WorkerLink:
             try:
                 jobs_read = self._open_pipe_of_packets()
             except OSError as error:
-                if error.errno != errno.EINVAL:
+                if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
                     raise
+                self._close_fds()
                 jobs_read = self._open_socket_of_packets()
             self._side, self._side_read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._sockets += [self._side, self._side_read]
@@ -269,7 +271,10 @@ class WorkerLink:
         """Close everything."""
         self.closed = True
         self.close_worker_side()
-        while self._fds:
-            os.close(self._fds.pop())
+        self._close_fds()
         for sock in self._sockets:
             sock.close()
+
+    def _close_fds(self) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
