@@ -46,7 +46,7 @@ def refuse(numbers, error):
 needs_filter = pytest.mark.skipif(platform.machine() not in NUMBERS, reason="the numbers are those of x86-64 and ARM")
 
 
-def run_without(calls, error, body, *, environment=None, prefix=(), before="", timeout=120):
+def run_without(calls, error, body, *, environment=None, prefix=(), before="", executable=sys.executable):
     """Run a program for which these system calls fail with `error`, and for all that it starts.
 
     `before` runs first, without the filter; the program is `prefix` and Python.
@@ -56,7 +56,7 @@ def run_without(calls, error, body, *, environment=None, prefix=(), before="", t
     install = f"{_INSTALL}\nrefuse({numbers}, {error})" if numbers else ""
     text = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{before}\n{install}\n{body}"
     return subprocess.run(
-        [*prefix, sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False,
+        [*prefix, executable, "-c", text], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, **(environment or {})},
     )  # fmt: skip
 

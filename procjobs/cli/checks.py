@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import os
 import resource
@@ -14,15 +15,19 @@ from typing import Final, NamedTuple
 from procjobs.cli import text
 from procjobs.client.running_pool import RunningPool, find_pools
 from procjobs.errors import ProcjobsError
-from procjobs.host import hostinfo, process, rundir, signature, sizing
+from procjobs.host import hostinfo, powers, process, rundir, signature, sizing
 from procjobs.settings.file import find_file
 from procjobs.settings.plan import make_plan
-from procjobs.shared.config import NICE
+from procjobs.shared.config import NICE, PoolSettings
+from procjobs.shared.state_directory import find_state_directory
+from procjobs.shared.table.state_writer import file_bytes
+from procjobs.supervisor.composition import count_rows
 from procjobs.version import __version__
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _MIN_FILES: Final = 1024
 _MIN_PROCESSES: Final = 256
+_MIN_ADDRESSES: Final = 2**30
 _MIN_BYTES: Final = 64 * 2**20
 _FEW_BYTES: Final = 8 * 2**20
 _MIN_VERSIONS: Final = {"psutil": (5, 9), "cloudpickle": (3, 0)}
@@ -57,24 +62,18 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 
 def check_kernel(_directory: str | None) -> Iterator[Finding]:
-    """The system calls that the supervisor needs: Linux, pidfd_open(2), memfd_create(2), subreapers."""
+    """What pools ask of the kernel, and a container, a service manager or an old kernel may refuse."""
     try:
         process.check_platform()
     except OSError as error:
         yield Finding("kernel", FAIL, str(error))
         return
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-        yield Finding("kernel", OK, "pidfd_open works")
-    except OSError as error:
-        advice = "Linux 5.3 or later; in a container, a seccomp profile that allows pidfd_open"
-        yield Finding("kernel", FAIL, f"pidfd_open: {error.strerror}", advice)
-    try:
-        os.close(os.memfd_create("procjobs"))
-        yield Finding("kernel", OK, "memfd_create works")
-    except OSError as error:
-        advice = "large arguments are passed in unlinked files instead"
-        yield Finding("kernel", WARN, f"memfd_create: {error.strerror}", advice)
+    for power, missing in powers.try_powers():
+        if missing is None:
+            yield Finding("kernel", OK, f"{power.name} works")
+        else:
+            verdict = FAIL if power.is_vital else WARN
+            yield Finding("kernel", verdict, f"{power.name}: {missing.why}: {power.effect}", power.advice)
 
 
 def check_directory(directory: str | None) -> Iterator[Finding]:
@@ -94,6 +93,7 @@ def check_directory(directory: str | None) -> Iterator[Finding]:
         return
     yield Finding("directory", OK, f"pools are in {base}")
     yield _check_room(base)
+    yield from _check_locks(base)
     if is_made:
         signature.remove_if_empty(base)
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -116,20 +116,62 @@ def _check_room(base: str) -> Finding:
     return Finding("room", verdict, f"{text.size(free)} free in {base}", advice)
 
 
+def _check_locks(base: str) -> Iterator[Finding]:
+    fd = os.open(base, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        advice = "set XDG_RUNTIME_DIR or directory= to a directory on a tmpfs or a local disk"
+        yield Finding("directory", FAIL, f"{base} is on a file system without locks (flock: {error.strerror})", advice)
+    finally:
+        os.close(fd)
+
+
+def check_state(_directory: str | None) -> Iterator[Finding]:
+    """The directory for files that outlive a pool: those of store=True, and the memory that workers took."""
+    directory = find_state_directory()
+    advice = "store=True needs it: set XDG_STATE_HOME to a directory of yours that lasts, or give store= a URL"
+    if directory is None:
+        yield Finding("state", WARN, f"user {os.geteuid()} has no home directory (HOME={os.environ.get('HOME')!r})", advice)
+        return
+    nearest = directory
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if os.access(nearest, os.W_OK | os.X_OK):
+        yield Finding("state", OK, f"files that outlive a pool are in {directory}")
+    else:
+        yield Finding("state", WARN, f"{directory} cannot be made: {nearest} is not writable", advice)
+
+
 def check_limits(_directory: str | None) -> Iterator[Finding]:
     """The limits of the process: clients, workers and large payloads need descriptors, and workers are processes."""
-    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    is_enough = files == resource.RLIM_INFINITY or files >= _MIN_FILES
-    advice = "" if is_enough else "raise it: LimitNOFILE= in systemd, ulimit -Hn, docker run --ulimit nofile="
-    yield Finding("limits", OK if is_enough else WARN, f"open files: at most {_limit(files)}", advice)
-    processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    is_enough = processes == resource.RLIM_INFINITY or processes >= _MIN_PROCESSES
-    advice = "" if is_enough else "raise it: LimitNPROC= in systemd, ulimit -u"
-    yield Finding("limits", OK if is_enough else WARN, f"processes of this user: at most {_limit(processes)}", advice)
+    table_bytes, _ = file_bytes(count_rows(PoolSettings(workers=(1, 1))))
+    for what, kind, enough, vital, remedy in (
+        ("open files", resource.RLIMIT_NOFILE, _MIN_FILES, 48, "LimitNOFILE=, ulimit -Hn, docker run --ulimit nofile="),
+        ("processes of this user", resource.RLIMIT_NPROC, _MIN_PROCESSES, 8, "LimitNPROC=, ulimit -u"),
+        ("bytes of a file", resource.RLIMIT_FSIZE, table_bytes, table_bytes, "LimitFSIZE=, ulimit -f; or lower max_queued"),
+        ("bytes of addresses", resource.RLIMIT_AS, _MIN_ADDRESSES, 2 * table_bytes, "LimitAS=, ulimit -v"),
+    ):
+        value = resource.getrlimit(kind)[kind == resource.RLIMIT_NOFILE]  # the supervisor raises its number of files
+        has_none = value == resource.RLIM_INFINITY
+        verdict = OK if has_none or value >= enough else WARN if value >= vital else FAIL
+        shown = "without limit" if has_none else f"at most {text.size(value) if 'bytes' in what else value}"
+        yield Finding("limits", verdict, f"{what}: {shown}", "" if verdict == OK else f"raise it: {remedy}")
+    yield from _check_group_processes()
 
 
-def _limit(value: int) -> str:
-    return "without limit" if value == resource.RLIM_INFINITY else str(value)
+def _check_group_processes() -> Iterator[Finding]:
+    """The bound of a container on its processes and threads; the smallest one holds."""
+    found = []
+    for directory in hostinfo.group_directories("pids"):
+        bound, used = (hostinfo.read_lines(directory, name)[0] for name in ("pids.max", "pids.current"))
+        if bound.isdigit() and used.isdigit():
+            found.append((int(bound) - int(used), int(bound)))
+    if found:
+        free, limit = min(found)
+        verdict = FAIL if free < 8 else WARN if free < _MIN_PROCESSES else OK
+        advice = "" if verdict == OK else "raise it: docker run --pids-limit, TasksMax=, podPidsLimit of Kubernetes"
+        yield Finding("limits", verdict, f"processes and threads of the control group: {free} more, at most {limit}", advice)
 
 
 def check_capacity(_directory: str | None) -> Iterator[Finding]:
@@ -202,6 +244,7 @@ CHECKS: Final[tuple[Callable[[str | None], Iterator[Finding]], ...]] = (
     check_versions,
     check_kernel,
     check_directory,
+    check_state,
     check_limits,
     check_capacity,
     check_settings,

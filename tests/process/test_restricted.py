@@ -6,14 +6,16 @@ its pool; or it prints the error. In both cases nothing is left behind.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 
 import pytest
 
-from tests.filters import EAGAIN, ENOLCK, ENOSYS, EPERM, needs_filter, run_without
+from tests.filters import EAGAIN, ENOLCK, ENOSYS, EPERM, ROOT, needs_filter, run_without
 from tests.waiting import wait_until
 
 BODY = """if True:
@@ -188,3 +190,155 @@ def test_job_runs_with(what, run):
     commands, line = MOUNTS[what]
     said = run(prefix=mounted(commands))
     assert line in said
+
+
+DOCTOR = """if True:
+    import json, procjobs.cli, sys
+    sys.argv = ["procjobs", "doctor", "--json"]
+    procjobs.cli.main()
+"""
+
+
+@pytest.fixture
+def doctor(place):
+    """Run `procjobs doctor` on a host that lacks something; return the findings that are not good, as text."""
+    pytest.importorskip("click")
+
+    def doctor(calls=(), error=EPERM, *, before="", prefix=(), **environment):
+        environment = {"XDG_RUNTIME_DIR": f"{place}/run", **environment}
+        done = run_without(calls, error, DOCTOR, environment=environment, before=before, prefix=prefix)
+        findings = json.loads(done.stdout)["checks"]
+        return "".join(f"{f['verdict']} {f['detail']}: {f['advice']}\n" for f in findings if f["verdict"] != "ok")
+
+    return doctor
+
+
+@needs_filter
+def test_doctor_finds_what_the_kernel_refuses(doctor):
+    found = doctor(["pidfd_open", "memfd_create", "setpriority", "sched_setaffinity", "sendmsg", "prctl", "flock"])
+    for name in ("pidfd_open", "memfd_create", "setpriority", "sched_setaffinity"):
+        assert f"warn {name}: Operation not permitted" in found
+    for name in ("sendmsg", "subreaper"):
+        assert f"fail {name}: " in found
+    assert "is on a file system without locks" in found
+    assert "seccomp profile" in found
+
+
+def test_doctor_finds_low_limits(doctor):
+    found = doctor(before="import resource as r; [r.setrlimit(k, (40, 40)) for k in (r.RLIMIT_NOFILE, r.RLIMIT_FSIZE)]")
+    assert "fail open files: at most 40" in found
+    assert "fail bytes of a file: at most 40" in found
+
+
+def test_doctor_finds_that_there_is_no_home(doctor):
+    assert "XDG_STATE_HOME" in doctor(HOME="/nonexistent", XDG_STATE_HOME="")
+
+
+@pytest.mark.parametrize(
+    ("commands", "line"),
+    [
+        ("mount -t proc -o subset=pid proc /proc", "warn /proc/stat: "),
+        ("mount -t tmpfs tmpfs /proc", "warn /proc: "),
+        ("mount -t tmpfs -o size=1m tmpfs /dev/shm", "free in /dev/shm/procjobs-"),
+    ],
+)
+def test_doctor_finds_what_is_not_mounted_as_it_should_be(doctor, commands, line):
+    runtime = {"XDG_RUNTIME_DIR": ""} if "/dev/shm" in commands else {}
+    assert line in doctor(prefix=mounted(commands), **runtime)
+
+
+def test_full_file_system_is_told_with_the_room_and_the_remedy(run):
+    said = run(prefix=mounted("mount -t tmpfs -o size=512k tmpfs /dev/shm"), XDG_RUNTIME_DIR="")
+    check_refusal(said, "/dev/shm", "of 0.5 MiB free, and a pool needs 1.5 MiB there", "--shm-size")
+
+
+def test_full_file_system_leaves_nothing_behind(place):
+    prefix = mounted("mount -t tmpfs -o size=64k tmpfs /dev/shm && head -c 64k /dev/zero > /dev/shm/full; true")
+    body = """if True:
+        import os, procjobs
+        for name in ("media", None):
+            try:
+                procjobs.Pool(name, workers=1)
+            except procjobs.SupervisorError as error:
+                assert "/dev/shm" in str(error) and "Traceback" not in str(error), error
+                assert "0.0 MiB of 0.1 MiB free" in str(error), error
+        assert ["full"] == os.listdir("/dev/shm"), os.listdir("/dev/shm")
+    """
+    done = run_without([], 0, body, environment={"XDG_RUNTIME_DIR": ""}, prefix=prefix)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_read_only_root_needs_no_temporary_directory(run, place):
+    readonly = (
+        "mount --bind / /mnt && mount -o remount,ro,bind /mnt && mount --rbind /dev /mnt/dev && "
+        "mount --rbind /proc /mnt/proc"
+    )
+    prefix = mounted(readonly)
+    prefix[-1] = f'{readonly} && exec chroot /mnt sh -c \'cd "{ROOT}" && exec "$0" "$@"\' "$0" "$@"'
+    assert "all is well" in run(prefix=prefix, XDG_RUNTIME_DIR="", PYTHONDONTWRITEBYTECODE="1")
+
+
+USER = 123456  # no database of users knows it
+BECOME = f"import os; os.setgroups([2000]); os.setgid({USER}); os.setuid({USER})"
+
+
+@pytest.fixture
+def run_as_user():
+    """Run a program as another user, with an interpreter that this one may read."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    packages = os.pathsep.join([str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))])
+
+    def run(body, **environment):
+        environment = {"PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1", **environment}
+        return run_without([], 0, body, before=BECOME, environment=environment, executable=executable)
+
+    for executable in (sys.executable, "/usr/bin/python3"):
+        if shutil.which(executable) and not run("import procjobs, sqlalchemy, psutil, sys, typing").returncode:
+            return run
+    pytest.skip("another user may not read this interpreter and its packages")
+
+
+@pytest.mark.parametrize("home", [None, "", "/nonexistent", "~"])
+def test_user_without_a_home_leaves_nothing_in_the_working_directory(place, home, run_as_user):
+    work = f"{place}/work"
+    os.mkdir(work)
+    for path in (place, work):
+        os.chmod(path, 0o777)
+    body = f"""if True:
+        import os, procjobs
+        os.chdir({work!r})
+        if {home is None}:
+            del os.environ["HOME"]
+        with procjobs.Pool("homeless", workers=1) as pool:
+            assert 3 == pool.submit(abs, -3).result(60)
+            pool.stop()
+        try:
+            procjobs.Pool("homeless", workers=1, store=True)
+        except procjobs.ConfigurationError as error:
+            assert "XDG_STATE_HOME" in str(error), error
+        else:
+            raise AssertionError("a store nowhere")
+        assert [] == os.listdir()
+    """
+    done = run_as_user(body, XDG_RUNTIME_DIR="", XDG_STATE_HOME="", HOME=home or "")
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o2775])
+def test_volume_of_roots_serves_another_user(place, mode, run_as_user):
+    volume = f"{place}/volume"
+    os.mkdir(volume)
+    os.chown(volume, 0, 2000)
+    os.chmod(volume, mode)
+    os.chmod(place, 0o755)
+    body = f"""if True:
+        import os, procjobs
+        with procjobs.Pool("pod", workers=1) as pool, procjobs.Pool("pod", workers=1) as other:
+            assert os.getuid() == pool.submit(os.getuid).result(60) == other.submit(os.getuid).result(60)
+            assert ["procjobs-{USER}"] == os.listdir({volume!r})
+            pool.stop()
+        assert [] == os.listdir({volume!r})
+    """
+    done = run_as_user(body, XDG_RUNTIME_DIR=volume, XDG_STATE_HOME="", HOME="")
+    assert (0, "") == (done.returncode, done.stderr)
