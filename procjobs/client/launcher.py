@@ -106,7 +106,10 @@ def try_connect(directory: rundir.RunDir) -> socket.socket | None:
     Raise SupervisorError, before anything is sent or read, if another user may be behind the directory or the socket.
     """
     check_place(directory)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise SupervisorError(f"no connection to pool {directory.name!r} can be made: {shortages.explain(error)}") from error
     try:
         sock.connect(directory.socket)
         ownership.check_peer(sock)

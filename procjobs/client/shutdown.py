@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from procjobs.client import launcher
 from procjobs.client.link import STOP_TIMEOUT
-from procjobs.errors import SupervisorLost
+from procjobs.errors import SupervisorError, SupervisorLost
 from procjobs.host import process
 
 if TYPE_CHECKING:
@@ -79,4 +79,5 @@ class Shutdown:
         if getattr(sys, "last_type", None) is KeyboardInterrupt:
             self.stop_at_once()
         else:
-            self.let_go(wait=True, cancel_queued=False)
+            with contextlib.suppress(SupervisorError):  # without a thread for answers: the pool ends with this process
+                self.let_go(wait=True, cancel_queued=False)

@@ -82,8 +82,11 @@ class _FileSink:
 
 def _write_all(fd: Descriptor, data: bytes | memoryview) -> None:
     view = memoryview(data)
-    while view:
-        view = view[os.write(fd.fileno(), view) :]
+    try:
+        while view:
+            view = view[os.write(fd.fileno(), view) :]
+    except OSError as error:
+        raise _in_words(error) from error
 
 
 def open_memory_file(directory: str) -> Descriptor:
@@ -98,7 +101,10 @@ def open_memory_file(directory: str) -> Descriptor:
             pass  # ENOSYS or a seccomp filter's EPERM: the file below works everywhere
     import tempfile
 
-    fd, path = tempfile.mkstemp(dir=directory)
+    try:
+        fd, path = tempfile.mkstemp(dir=directory)
+    except OSError as error:
+        raise _in_words(error, directory) from error
     os.unlink(path)
     return Descriptor(fd, "r+")
 
@@ -110,6 +116,13 @@ def memory_file(content: bytes, directory: str) -> Descriptor:
         file.write(content)
     os.lseek(memory.fileno(), 0, os.SEEK_SET)
     return memory
+
+
+def _in_words(error: OSError, directory: str = "/dev/shm") -> OSError:  # noqa: S108 - where most pools are
+    """Return the error of a memory file with what is missing, how much, and what to do."""
+    from procjobs.host import shortages
+
+    return OSError(shortages.explain(error, directory))
 
 
 def dump(value: Any, directory: str, parts: Sequence[Any] = ()) -> Payload:

@@ -6,6 +6,7 @@ are missing into its log when it starts; `procjobs doctor` shows all.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -39,7 +40,11 @@ def _set_niceness() -> None:
 
 
 def _set_affinity() -> None:
-    os.sched_setaffinity(0, os.sched_getaffinity(0))
+    try:
+        os.sched_setaffinity(0, ())
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # no CPU at all: a kernel that would do it says so
+            raise
 
 
 def _look_at_processes() -> None:

@@ -117,7 +117,10 @@ def _explain(error: Exception, directory: rundir.RunDir, boot: dict[str, Any]) -
     rows = count_rows(PoolSettings.from_json(boot["settings"]))
     of_file, at_first = file_bytes(rows)
     is_too_large = isinstance(error, OSError) and error.errno == errno.EFBIG
-    return shortages.explain(error, directory.base, needed_bytes=of_file if is_too_large else at_first)
+    text = shortages.explain(error, directory.base, needed_bytes=of_file if is_too_large else at_first)
+    if isinstance(error, OSError) and text == str(error):  # a file system that lacks sockets, or shared mappings
+        text += f". Is {directory.base} on a tmpfs or a local disk? If not, set XDG_RUNTIME_DIR to a directory that is"
+    return f"pool {directory.name!r} could not start: {text}" if boot.get("code") else text
 
 
 def _lay_ground(directory: rundir.RunDir, boot: dict[str, Any]) -> Ground:

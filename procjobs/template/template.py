@@ -26,7 +26,7 @@ import sys
 import traceback
 from typing import Any, Final, NoReturn
 
-from procjobs.host import cpus, descriptors, observe, process
+from procjobs.host import cpus, descriptors, observe, process, shortages
 from procjobs.shared import source_digest
 from procjobs.shared.wire import limit_text
 from procjobs.worker.loaded_files import LOADED_FILES
@@ -35,6 +35,7 @@ from procjobs.worker.worker import run_worker
 
 CONTROL_FD, SPEC_FD, TABLE_FD, FILES_FD = 3, 4, 5, 6
 _WORKER_FDS_ROOM: Final = descriptors.room_for(6)  # see procjobs.supervisor.workers.worker_link
+_MIN_FDS: Final = 64
 _MAX_MESSAGE_BYTES: Final = 64 * 1024  # the supervisor reads as much at once
 _MAX_PROBLEM_BYTES: Final = 10_000
 _SQL: Final = "procjobs.sql.configuration"
@@ -108,7 +109,7 @@ class Template:
         try:
             pid = process.fork_to_subreaper(child, lambda pid: self._tell({"spawned": slot, "pid": pid}))
         except OSError as error:
-            self._tell({"refused": slot, "why": f"the host refused to fork a worker: {error.strerror}"})
+            self._tell({"refused": slot, "why": f"a worker could not be forked: {shortages.explain(error)}"})
         else:
             self._workers.add(pid)
         finally:
@@ -142,7 +143,8 @@ def main(arguments: dict[str, Any]) -> None:
     """Run a template; `arguments` come from the supervisor's command line."""
     process.die_with_parent(arguments["supervisor_pid"])  # while it imports, it may not see that the supervisor is gone
     process.set_title("procjobs-templ")
-    descriptors.set_descriptor_limit(arguments["max_fds"])  # that of the user, for jobs and the programs that they start
+    # That of the user, for jobs and the programs that they start; as many as a worker needs at least.
+    descriptors.set_descriptor_limit(max(arguments["max_fds"], _MIN_FDS))
     # Until a worker has its handlers.
     for number in (signal.SIGINT, process.STACK_SIGNAL, process.TELL_SIGNAL, process.SOFT_SIGNAL):
         signal.signal(number, signal.SIG_IGN)

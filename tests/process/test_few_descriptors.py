@@ -8,6 +8,7 @@ import resource
 
 import numpy as np
 import psutil
+import pytest
 
 import procjobs
 from tests.process import jobs
@@ -108,3 +109,14 @@ def test_arguments_that_jobs_keep_take_no_descriptor():
     with procjobs.Pool(workers=1) as pool:
         first, *_, last = [pool.submit(keep, np.zeros(25_000)).result(30) for _ in range(20)]
     assert first == last
+
+
+def test_call_for_whose_arguments_the_client_has_no_descriptor_names_the_limit(pool):
+    assert 100_000 == pool.submit(len, np.zeros(100_000)).result(30)
+    with no_room_here():
+        with pytest.raises(procjobs.PayloadError, match=r"a process may open no more than \d+ files: raise the limit"):
+            pool.submit(len, np.zeros(100_000))
+        with pytest.raises(procjobs.SupervisorError, match=r"a process may open no more than \d+ files: raise the limit"):
+            procjobs.Pool(workers=1)
+        assert 3 == pool.submit(jobs.add, 1, 2).result(30)
+    assert 100_000 == pool.submit(len, np.zeros(100_000)).result(30)

@@ -96,6 +96,7 @@ REFUSALS = {
     "mlock, ioprio_set": (["mlock", "ioprio_set"], EPERM, ""),
     "limits": (["setrlimit"], EPERM, ""),
     "close_range": (["close_range"], ENOSYS, ""),
+    "fallocate": (["fallocate"], EPERM, ""),
     "all that has a substitute": (
         ["pidfd_open", "memfd_create", "setpriority", "sched_setaffinity", "setsid", "close_range"], EPERM, "pidfd_open does"
     ),

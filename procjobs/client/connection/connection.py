@@ -28,7 +28,7 @@ from procjobs.client.connection.state import ConnectionState, Lifecycle
 from procjobs.client.connection.submission import SENT
 from procjobs.client.connection.unacknowledged import try_retain
 from procjobs.clock import monotonic
-from procjobs.errors import PayloadError, SupervisorLost
+from procjobs.errors import PayloadError, SupervisorError, SupervisorLost
 from procjobs.host import payload
 from procjobs.host.descriptors import out_of_descriptors
 from procjobs.shared import wire
@@ -51,6 +51,10 @@ _FINISHED: Final = int(Frame.FINISHED)
 OnNotice: TypeAlias = Callable[[str | None, str], None]
 """Takes the problem that keeps the pool from running jobs, None when it is over. For the receiver thread."""
 H = TypeVar("H", bound=Handle)
+
+
+class _NoThreadError(SupervisorError, RuntimeError):
+    """A RuntimeError, as that of `threading` at the end of the interpreter is, and for the user one of procjobs."""
 
 
 class Connection:
@@ -108,7 +112,9 @@ class Connection:
         return kind
 
     def submit(self, submission: Submission) -> None:
-        """Pickle a call and send it; raise PayloadError, SubmitTimeout or SupervisorLost if that cannot be done."""
+        """Pickle a call and send it; raise PayloadError or a SupervisorError if that cannot be done."""
+        if not self._is_received:  # before anything is sent: where there can be no thread, there is no job either
+            self._start_receiver()
         handle, kind, terms, call = submission.handle, submission.kind, submission.terms, submission.call
         payload_call = call if kind.carries_function else call[1:]
         try:
@@ -133,8 +139,6 @@ class Connection:
             submission.call = SENT
             if not is_kept:
                 submission.file = None
-            if not self._is_received:
-                self._start_receiver()
         else:  # another thread had the supervisor forget all kinds meanwhile, or was interrupted while it described one
             submission.kind = self.sender.exclusive.run(self._describe, call[0], submission.options)
             self.submit(submission)
@@ -225,7 +229,13 @@ class Connection:
     def _start_receiver(self) -> None:
         if not self._is_received and not self.lifecycle.has_ended:
             thread = threading.Thread(target=self._receive, name="procjobs-receiver", daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise _NoThreadError(
+                    f"this process can start no thread to receive answers with: {error}. Raise its limits of processes "
+                    "and threads (ulimit -u, pids.max of the control group) or of addresses (ulimit -v)"
+                ) from error
             self._is_received = True
 
     def _receive(self) -> None:

@@ -6,6 +6,7 @@ One `TableWriter` for each table. Bytes and protocol are in `layout`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 
@@ -34,6 +35,7 @@ SEGMENT_ROWS = 2048
 """Rows get memory one mebibyte at a time, as they are first used."""
 
 _MASK = 0xFFFF_FFFF
+_ZEROS_BYTES = 64 * 1024
 
 
 class TableFull(Exception):
@@ -48,6 +50,18 @@ def file_bytes(rows: int) -> tuple[int, int]:
 
 def _count_buckets(rows: int) -> int:
     return max(1024, 1 << rows.bit_length() - 1)
+
+
+def _give_memory(fd: int, offset: int, size: int) -> None:
+    """Give memory to a part of a file that was never written; OSError where there is no room."""
+    try:
+        os.posix_fallocate(fd, offset, size)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
+            raise
+        zeros = bytes(_ZEROS_BYTES)  # refused by a filter, or not known to the file system
+        for position in range(offset, offset + size, _ZEROS_BYTES):
+            os.pwrite(fd, zeros[: offset + size - position], position)
 
 
 class TableWriter:
@@ -65,7 +79,7 @@ class TableWriter:
         self._directory = os.path.dirname(path)
         self.fd = private_files.create(path)
         os.ftruncate(self.fd, self._rows_offset + rows * ROW_BYTES)
-        os.posix_fallocate(self.fd, 0, self._rows_offset)
+        _give_memory(self.fd, 0, self._rows_offset)
         self._grow()
         self._map = mmap.mmap(self.fd, 0)
         self._heads = memoryview(self._map)[BUCKETS_OFFSET : self._rows_offset].cast("I")
@@ -76,7 +90,7 @@ class TableWriter:
         """Give memory to one more segment now, so that a full file system is an error here and no SIGBUS later."""
         rows = min(SEGMENT_ROWS, self._max_rows - self._rows_with_memory)
         offset = self._rows_offset + self._rows_with_memory * ROW_BYTES
-        os.posix_fallocate(self.fd, offset, rows * ROW_BYTES)
+        _give_memory(self.fd, offset, rows * ROW_BYTES)
         self._rows_with_memory += rows
 
     def _write(self, offset: int, body: bytes) -> None:
