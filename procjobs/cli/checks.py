@@ -20,8 +20,7 @@ from procjobs.settings.file import find_file
 from procjobs.settings.plan import make_plan
 from procjobs.shared.config import NICE, PoolSettings
 from procjobs.shared.state_directory import find_state_directory
-from procjobs.shared.table.state_writer import file_bytes
-from procjobs.supervisor.composition import count_rows
+from procjobs.shared.table.state_writer import count_rows, file_bytes
 from procjobs.version import __version__
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -145,7 +144,7 @@ def check_state(_directory: str | None) -> Iterator[Finding]:
 
 def check_limits(_directory: str | None) -> Iterator[Finding]:
     """The limits of the process: clients, workers and large payloads need descriptors, and workers are processes."""
-    table_bytes, _ = file_bytes(count_rows(PoolSettings(workers=(1, 1))))
+    table_bytes, _ = file_bytes(count_rows(PoolSettings(workers=(1, 1)).max_queued))
     for what, kind, enough, vital, remedy in (
         ("open files", resource.RLIMIT_NOFILE, _MIN_FILES, 48, "LimitNOFILE=, ulimit -Hn, docker run --ulimit nofile="),
         ("processes of this user", resource.RLIMIT_NPROC, _MIN_PROCESSES, 8, "LimitNPROC=, ulimit -u"),

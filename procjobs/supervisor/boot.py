@@ -26,10 +26,10 @@ from procjobs.host import descriptors, powers, process, rundir, shortages, strea
 from procjobs.host.loop import Loop
 from procjobs.host.notify import notify_manager
 from procjobs.shared.config import PoolSettings
-from procjobs.shared.table.state_writer import file_bytes
+from procjobs.shared.table.state_writer import count_rows, file_bytes
 from procjobs.shared.visible import visible
 from procjobs.store import started_attempts
-from procjobs.supervisor.composition import Ground, compose, count_rows
+from procjobs.supervisor.composition import Ground, compose
 from procjobs.supervisor.log import Log
 from procjobs.supervisor.supervisor import SIGNALS, Supervisor
 from procjobs.supervisor.workers.output import Console
@@ -114,7 +114,7 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
 
 
 def _explain(error: Exception, directory: rundir.RunDir, boot: dict[str, Any]) -> str:
-    rows = count_rows(PoolSettings.from_json(boot["settings"]))
+    rows = count_rows(PoolSettings.from_json(boot["settings"]).max_queued)
     of_file, at_first = file_bytes(rows)
     is_too_large = isinstance(error, OSError) and error.errno == errno.EFBIG
     text = shortages.explain(error, directory.base, needed_bytes=of_file if is_too_large else at_first)

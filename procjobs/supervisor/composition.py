@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from procjobs.clock import boottime
 from procjobs.dispatch.dispatcher import Dispatcher
 from procjobs.host import descriptors
-from procjobs.shared.config import MAX_SLOTS
 from procjobs.shared.store_address import store_name
-from procjobs.shared.table.state_writer import TableWriter
+from procjobs.shared.table.state_writer import TableWriter, count_rows
 from procjobs.supervisor.children import Children
 from procjobs.supervisor.clients.admission import Admission
 from procjobs.supervisor.clients.calls import Calls
@@ -27,7 +26,7 @@ from procjobs.supervisor.generations import Generations
 from procjobs.supervisor.lifecycle import Lifecycle
 from procjobs.supervisor.publisher import Publisher, SlotPublisher
 from procjobs.supervisor.registry import Kinds, Registry
-from procjobs.supervisor.results import MAX_KEPT, ResultStore
+from procjobs.supervisor.results import ResultStore
 from procjobs.supervisor.workers.host_load import HostLoad
 from procjobs.supervisor.workers.output import Console, Outputs
 from procjobs.supervisor.workers.processes import WorkerProcesses
@@ -86,7 +85,7 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     """Put a pool together. `started` are the attempts of a killed supervisor, for the store to count."""
     loop, directory, settings, log, console, *_ = ground
     fds = descriptors.raise_descriptor_limit()
-    table = TableWriter(directory.table, rows=count_rows(settings), started_at=boottime())
+    table = TableWriter(directory.table, rows=count_rows(settings.max_queued), started_at=boottime())
     kinds = Kinds(directory.name, settings, are_recorded=settings.store is not None)
     registry = Registry(table, ResultStore(directory.path, settings, max_fds=max(fds.now // 8, 16)), kinds)
     mark = os.urandom(16).hex()
@@ -113,11 +112,6 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     connections = Connections(loop, listener, requests, log)
     publisher = Publisher(table, dispatcher, slots)
     return Parts(mark, registry, durability, dispatcher, children, generations, lifecycle, admission, connections, publisher)
-
-
-def count_rows(settings: PoolSettings) -> int:
-    """Return how many jobs the table of a pool has room for."""
-    return settings.max_queued + MAX_SLOTS * 16 + MAX_KEPT
 
 
 def _make_durability(ground: Ground, registry: Registry, started: StartedAttempts, mark: str) -> Durability:

@@ -16,13 +16,13 @@ from zlib import crc32
 
 from procjobs.clock import NEVER
 from procjobs.shared import private_files
+from procjobs.shared.table.state_writer import MAX_KEPT
 from procjobs.supervisor.answers import Answer, EvictedAnswer, SpilledAnswer
 
 if TYPE_CHECKING:
     from procjobs.shared.config import PoolSettings
     from procjobs.supervisor.job import SupervisedJob
 
-MAX_KEPT: Final = 32_768
 _SLICE_BYTES: Final = 1024 * 1024
 _MAX_TRANSCRIPT_BYTES: Final = 16 * 2**20
 """The most bytes that the transcripts of all finished jobs take together; beyond it the oldest are dropped."""

@@ -11,6 +11,7 @@ import mmap
 import os
 
 from procjobs.shared import private_files
+from procjobs.shared.config import MAX_SLOTS
 from procjobs.shared.states import JobState
 from procjobs.shared.table import layout
 from procjobs.shared.table.layout import (
@@ -34,12 +35,20 @@ from procjobs.shared.table.layout import (
 SEGMENT_ROWS = 2048
 """Rows get memory one mebibyte at a time, as they are first used."""
 
+MAX_KEPT = 32_768
+"""The most answered jobs that a pool keeps, each in its row."""
+
 _MASK = 0xFFFF_FFFF
 _ZEROS_BYTES = 64 * 1024
 
 
 class TableFull(Exception):
     """No row is free and the file system has no room for more, or the table is at its size."""
+
+
+def count_rows(max_queued: int) -> int:
+    """Return how many jobs the table of a pool has room for: those that wait, run, or are kept."""
+    return max_queued + MAX_SLOTS * 16 + MAX_KEPT
 
 
 def file_bytes(rows: int) -> tuple[int, int]:
