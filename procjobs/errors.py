@@ -1,6 +1,8 @@
 """Every exception that procjobs raises: the caller's faults, the job's, the host's.
 
-An exception raised by a job arrives as itself; the classes here are for everything that the pool itself has to say.
+An exception raised by a job arrives as itself; the classes here are for everything that the pool itself has to say. But
+those that would cancel or end the caller (CancelledError, KeyboardInterrupt, SystemExit, ...) arrive as the cause of a
+JobError, and StopIteration as that of a RuntimeError.
 """
 
 from __future__ import annotations
@@ -91,6 +93,9 @@ class Attempt(NamedTuple):
 
 class JobError(ProcjobsError):
     """Base of the ways in which a single job ends without a result of its own.
+
+    JobError itself stands for an exception that the caller could take for its own affair, such as SystemExit; that one is
+    its `__cause__`.
 
     `job_id` is the id of that job (None if it is not known), `attempt` the attempt it ended in (from 1), `last_progress` its
     last report, as text; `stack` its stack when the pool last asked for it (see `Pool.stack`); `history` has an account of

@@ -83,7 +83,9 @@ def show_failure(error: BaseException, status: JobStatus, *, is_raw: bool) -> No
 
 def _trace_of(error: BaseException) -> str:
     cause = error.__cause__
-    if isinstance(cause, RemoteTraceback):
+    while cause is not None and not isinstance(cause, RemoteTraceback):
+        cause = cause.__cause__
+    if cause is not None:
         return cause.text
     return getattr(error, "stderr", None) or getattr(error, "stack", None) or ""
 

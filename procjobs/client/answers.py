@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 from typing import Any, Final
 
 from procjobs import errors
@@ -9,7 +10,7 @@ from procjobs.client.connection.interruptible import came_from_outside
 from procjobs.errors import Attempt, JobError, PayloadError, ProcjobsError, RemoteTraceback
 from procjobs.host.payload import Received
 from procjobs.shared.ids import ID_BYTES, to_text
-from procjobs.shared.wire import BODY, Outcome, finished_payload, parse_finished, parse_json
+from procjobs.shared.wire import BODY, Finished, Outcome, finished_payload, parse_finished, parse_json
 
 OUTCOME_AT: Final = BODY + ID_BYTES
 """Where a FINISHED frame has its outcome."""
@@ -37,7 +38,23 @@ def decode(raw: bytes, received: Received | None, name: str) -> tuple[Any, BaseE
     trace = RemoteTraceback(details.get("traceback", ""))
     if finished.outcome == Outcome.UNPICKLABLE:
         return None, _with_cause(PayloadError(f"job {job_id}: {details['message']}"), trace)
-    return None, _with_cause(_raised(details, received, f"job {job_id} {name}"), trace)
+    who = f"job {job_id} {name}"
+    error = _with_cause(_raised(details, received, who), trace)
+    return None, _for_caller(error, details, who, finished)
+
+
+def _for_caller(error: BaseException, details: dict[str, Any], who: str, finished: Finished) -> BaseException:
+    """Return the exception of a job, or one around it where the caller would take the job's own for its own affair.
+
+    Futures and generators refuse StopIteration, and loops end with it. A CancelledError would cancel the task that awaits
+    the job; KeyboardInterrupt, SystemExit and their like would end it, its event loop or its thread.
+    """
+    text = f"{who} raised {details['type']}: {details['message']}".removesuffix(": ")
+    if isinstance(error, (StopIteration, StopAsyncIteration)):
+        return _with_cause(RuntimeError(text), error)
+    if isinstance(error, Exception) and not isinstance(error, concurrent.futures.CancelledError):
+        return error
+    return _with_cause(JobError(text, job_id=to_text(finished.job_id), attempt=finished.attempt), error)
 
 
 def _raised(details: dict[str, Any], received: Received, who: str) -> BaseException:

@@ -157,6 +157,8 @@ def _gather(iterators: list[Iterator[Any]], size: int) -> list[list[Any]]:
 def _run_timed(fn: Callable[..., T], columns: list[list[Any]]) -> tuple[float, list[T]]:
     begun = monotonic()
     results = list(map(fn, *columns))
+    if len(results) < min(map(len, columns)):
+        raise StopIteration  # by a call: to list(), that was the end
     return monotonic() - begun, results
 
 

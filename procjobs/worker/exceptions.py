@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from types import TracebackType
 from typing import Final
 
 from procjobs.shared.wire import MAX_FRAME_BYTES, MAX_INLINE_BYTES, limit_text
@@ -27,8 +28,21 @@ def name_type(error: BaseException) -> str:
 
 
 def format_message(error: BaseException) -> str:
-    """Return the message of an exception."""
-    return limit_text(_message_of(error), MAX_MESSAGE_BYTES)
+    """Return the message of an exception; that of SystemExit says which call of sys.exit it was, and where."""
+    text = _describe_exit(error) if isinstance(error, SystemExit) else _message_of(error)
+    return limit_text(text, MAX_MESSAGE_BYTES)
+
+
+def _describe_exit(error: SystemExit) -> str:
+    try:
+        code = "" if error.code is None else repr(error.code)
+    except Exception:  # noqa: BLE001 - as in _message_of
+        code = f"<{type(error.code).__name__}>"
+    trace = _skip_own(error.__traceback__)
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+    return f"the job called sys.exit({code}){where}"
 
 
 def format_line(error: BaseException) -> str:
@@ -40,14 +54,18 @@ def format_traceback(error: BaseException | None) -> str:
     """Return the traceback from the job's first frame on; empty without an exception."""
     if error is None:
         return ""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename in OWN_FILES:
-        trace = trace.tb_next
     try:
-        text = "".join(traceback.format_exception(type(error), error, trace))
+        text = "".join(traceback.format_exception(type(error), error, _skip_own(error.__traceback__)))
     except Exception:  # noqa: BLE001 - as in _message_of
         text = f"{name_type(error)} (its traceback cannot be formatted)"
     return limit_text(text, MAX_TRACEBACK_BYTES)
+
+
+def _skip_own(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from the job's first frame on."""
+    while trace is not None and trace.tb_frame.f_code.co_filename in OWN_FILES:
+        trace = trace.tb_next
+    return trace
 
 
 def _message_of(error: BaseException) -> str:

@@ -169,14 +169,12 @@ class Worker:
     def _attempt(
         self, job_id: bytes, attempt: int, kind: _Kind, inline: bytes, fd: int | None, started: float
     ) -> _Answer:
-        """Run the job and return its answer; any exception except SystemExit is an answer, too."""
+        """Run the job and return its answer; any exception is an answer, too."""
         try:
             return self._call(kind, inline, fd, started)
         except _Unpicklable as error:
             text = json.dumps({"message": str(error), "traceback": format_traceback(error.__cause__)}).encode()
             return Outcome.UNPICKLABLE, Reason.PAYLOAD, monotonic() - started, text, b"", None
-        except SystemExit:
-            raise
         except BaseException as error:  # noqa: BLE001 - the edge around the user's job: everything it raises is its answer
             return self._describe_exception(job_id, attempt, error, monotonic() - started)
 

@@ -78,10 +78,10 @@ def test_retry_is_a_new_coroutine(one):
     assert 2 == one.options(retries=1, backoff=0).submit(coroutine_jobs.fail_once).result(30)
 
 
-def test_coroutine_that_exits_ends_its_worker_as_others_do(one):
-    with pytest.raises(procjobs.WorkerCrashed) as caught:
+def test_coroutine_that_exits_has_failed_as_others_do(one):
+    with pytest.raises(procjobs.JobError, match=r"the job called sys\.exit\(7\) at .*coroutine_jobs\.py:35") as caught:
         one.submit(coroutine_jobs.leave, 7).result(30)
-    assert 7 == caught.value.exit_code
+    assert (7, 0) == (caught.value.__cause__.code, one.stats().restarts)
 
 
 def test_arguments_and_results_that_do_not_fit_are_named(one):

@@ -40,6 +40,7 @@ class Ends(NamedTuple):
 FINE = Ends("succeeded", None, None)
 FINE_LATER = Ends("succeeded", None, None, 1)  # by another worker than the one that died
 RAISED = Ends("failed", "raised", Died)
+EXITED = Ends("failed", "raised", procjobs.JobError)
 NO_MEMORY = Ends("failed", "raised", MemoryError)
 PAYLOAD = Ends("failed", "payload", procjobs.PayloadError)
 CRASHED = Ends("failed", "crashed", procjobs.WorkerCrashed, 1)
@@ -57,11 +58,11 @@ WAYS = list(Way)
 TABLE = {
     # stage                        EXCEPTION   SYSTEM_EXIT        OS_EXIT     SIGSEGV     SIGABRT     SIGKILL     SIGSTOP     LOOP        LOOP_IN_C   IGN_SIGTERM MEMORY_ERROR MAX_RSS
     "pickle arguments":            [REFUSED,   LEAVES,            _,          _,          _,          _,          _,          _,          _,          _,          REFUSED,     _],
-    "unpickle":                    [PAYLOAD,   CRASHED,           CRASHED,    CRASHED,    CRASHED,    CRASHED,    STALLED,    TIMEOUT,    TIMEOUT,    TIMEOUT,    PAYLOAD,     MEMORY],
-    "import":                      [PAYLOAD,   CRASHED,           CRASHED,    CRASHED,    CRASHED,    CRASHED,    STALLED,    TIMEOUT,    TIMEOUT,    TIMEOUT,    PAYLOAD,     MEMORY],
-    "run":                         [RAISED,    CRASHED,           CRASHED,    CRASHED,    CRASHED,    CRASHED,    STALLED,    TIMEOUT,    TIMEOUT,    TIMEOUT,    NO_MEMORY,   MEMORY],
-    "progress":                    [RAISED,    CRASHED,           CRASHED,    CRASHED,    CRASHED,    CRASHED,    STALLED,    TIMEOUT,    TIMEOUT,    TIMEOUT,    NO_MEMORY,   MEMORY],
-    "pickle result":               [PAYLOAD,   CRASHED,           CRASHED,    CRASHED,    CRASHED,    CRASHED,    STALLED,    TIMEOUT,    TIMEOUT,    TIMEOUT,    PAYLOAD,     MEMORY],
+    "unpickle":                    [PAYLOAD,   EXITED,            CRASHED,    CRASHED,    CRASHED,    CRASHED,    STALLED,    TIMEOUT,    TIMEOUT,    TIMEOUT,    PAYLOAD,     MEMORY],
+    "import":                      [PAYLOAD,   EXITED,            CRASHED,    CRASHED,    CRASHED,    CRASHED,    STALLED,    TIMEOUT,    TIMEOUT,    TIMEOUT,    PAYLOAD,     MEMORY],
+    "run":                         [RAISED,    EXITED,            CRASHED,    CRASHED,    CRASHED,    CRASHED,    STALLED,    TIMEOUT,    TIMEOUT,    TIMEOUT,    NO_MEMORY,   MEMORY],
+    "progress":                    [RAISED,    EXITED,            CRASHED,    CRASHED,    CRASHED,    CRASHED,    STALLED,    TIMEOUT,    TIMEOUT,    TIMEOUT,    NO_MEMORY,   MEMORY],
+    "pickle result":               [PAYLOAD,   EXITED,            CRASHED,    CRASHED,    CRASHED,    CRASHED,    STALLED,    TIMEOUT,    TIMEOUT,    TIMEOUT,    PAYLOAD,     MEMORY],
     "write":                       [CRASHED,   CRASHED,           CRASHED,    CRASHED,    CRASHED,    CRASHED,    STALLED,    TIMEOUT,    TIMEOUT,    TIMEOUT,    CRASHED,     MEMORY],
     "after the answer":            [FINE_LATER,FINE_LATER,        FINE_LATER, FINE_LATER, FINE_LATER, FINE_LATER, FINE,       FINE,       FINE,       FINE,       FINE_LATER,  _],
     "unpickle result":             [UNREADABLE,UNREADABLE_LEAVES, _,          _,          _,          _,          _,          _,          _,          _,          UNREADABLE,  _],

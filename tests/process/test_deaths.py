@@ -32,8 +32,6 @@ def alive(pid):
         (jobs.die_of, signal.SIGABRT, signal.SIGABRT, None),
         (jobs.leave, 7, None, 7),
         (jobs.leave, 0, None, 0),
-        (jobs.system_exit, 4, None, 4),
-        (jobs.system_exit, None, None, 0),
     ],
 )
 def test_worker_that_dies_costs_only_its_job(pool, tmp_path, function, argument, number, code):

@@ -45,7 +45,8 @@ def pool_settings(database, jobs):
 
 def end_of(job):
     try:
-        return type(job.exception(30))
+        error = job.exception(30)
+        return type(error.__cause__ if type(error) is procjobs.JobError else error)
     except procjobs.JobCancelled as error:
         return type(error)
 
@@ -66,7 +67,7 @@ def test_job_that_raises_leaves_nothing(pool, jobs, database, error):
 
 
 def test_job_that_exits_leaves_nothing(pool, jobs, database):
-    assert procjobs.WorkerCrashed is end_of(pool.submit(jobs.add_and_exit, 1))
+    assert SystemExit is end_of(pool.submit(jobs.add_and_exit, 1))
     assert {} == database.names()
     wait_until(lambda: database.writers() == 0)
 
