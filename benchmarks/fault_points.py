@@ -76,8 +76,8 @@ RECORDER = (
 WORKER = (
     Point("worker.job-read", "worker/worker.py", "self._writer.begin(row, job_id, attempt)"),
     Point("worker.has-begun", "worker/worker.py", "self._writer.begin(row, job_id, attempt)", is_after=True),
-    Point("worker.answers", "worker/worker.py", "self._send(job_id, attempt, kind, answer)"),
-    Point("worker.has-answered", "worker/worker.py", "self._send(job_id, attempt, kind, answer)", is_after=True),
+    Point("worker.answers", "worker/worker.py", "self._send(job_id, attempt, kind, answer, lost)"),
+    Point("worker.has-answered", "worker/worker.py", "self._send(job_id, attempt, kind, answer, lost)", is_after=True),
 )
 TEMPLATE = (
     Point("template.forks", "template/template.py", "pid = process.fork_to_subreaper("),

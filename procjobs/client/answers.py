@@ -39,8 +39,8 @@ def decode(raw: bytes, received: Received | None, name: str) -> tuple[Any, BaseE
     if finished.outcome == Outcome.UNPICKLABLE:
         return None, _with_cause(PayloadError(f"job {job_id}: {details['message']}"), trace)
     who = f"job {job_id} {name}"
-    error = _with_cause(_raised(details, received, who), trace)
-    return None, _for_caller(error, details, who, finished)
+    raised = _with_cause(_raised(details, received, who), trace)
+    return None, _for_caller(raised, details, who, finished)
 
 
 def _for_caller(error: BaseException, details: dict[str, Any], who: str, finished: Finished) -> BaseException:

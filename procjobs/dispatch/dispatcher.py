@@ -289,6 +289,16 @@ class Dispatcher:
         else:
             self.worker_slots.set_idle(slot, now)
 
+    def on_spent(self, slot: Slot, why: str, now: float) -> None:
+        """Give a worker no more jobs: it ends by itself after the answer to the one that it is in."""
+        if slot.stop is not Stop.NONE or slot.state not in {SlotState.IDLE, SlotState.BUSY}:
+            return
+        self._outcomes.log(f"worker {slot.number} is replaced: a job has left what cannot be put back: {why}")
+        if slot.state is SlotState.IDLE:
+            self.worker_slots.retire(slot, now)
+        else:
+            self.worker_slots.retire_after_jobs(slot)
+
     def on_stack_dumped(self, slot: Slot, job: Job | None, stack: str, now: float) -> None:
         """Take note of where a worker is: `job` is the one that it was in when it was asked, None before its first."""
         who = f"worker {slot.number}"

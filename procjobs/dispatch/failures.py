@@ -10,7 +10,7 @@ from procjobs.dispatch.ports import Account
 from procjobs.errors import describe_signal
 from procjobs.shared.ids import to_text
 from procjobs.shared.states import Reason
-from procjobs.shared.wire import WireError, failure_frame, limit_text, parse_json
+from procjobs.shared.wire import NO_PIPES_STATUS, WireError, failure_frame, limit_text, parse_json
 
 How = tuple[int | None, int | None]
 """How a process ended: (signal, exit code), one of them None."""
@@ -74,10 +74,17 @@ def _which_attempt(job: Job) -> str:
 
 def _diagnose_crash(who: str, where: str, how: How, account: Account) -> Failure:
     number, code = how
+    details = {
+        "last_progress": account.progress, "signal": number, "exit_code": code, "stderr": limit_text(account.stderr, 4096)
+    }  # fmt: skip
+    if code == NO_PIPES_STATUS:
+        text = (
+            f"the job closed the worker's descriptors, or opened others in their place, so there is no answer to {who} "
+            f"{where}. Code that closes everything (os.closerange, daemon libraries) belongs into a process of its own"
+        )
+        return Failure(Reason.CRASHED, "WorkerCrashed", text, details)
     hint = ". If the host was short of memory, the kernel log says so" if number == 9 else ""
     text = f"{describe_end(number, code, 'the worker')} while it ran {who} {where}{hint}"
-    stderr = limit_text(account.stderr, 4096)
-    details = {"last_progress": account.progress, "signal": number, "exit_code": code, "stderr": stderr}
     return Failure(Reason.CRASHED, "WorkerCrashed", text, details)
 
 

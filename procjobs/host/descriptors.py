@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import io
 import os
 import resource
@@ -26,6 +27,9 @@ CLOEXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
 NO_WAIT: Final = int(socket.MSG_DONTWAIT) | CLOEXEC
 _MOST_CLOSED: Final = 65_536
 _TRUNCATED: Final = int(socket.MSG_CTRUNC)
+_HIGH: Final = 1024
+"""The usual limit of open files. Beyond it, the kernel's table of them would grow with each worker."""
+_ROOM: Final = 32
 
 
 class Descriptor(io.FileIO):
@@ -78,6 +82,27 @@ def out_of_descriptors(who: str) -> str:
     """Return what to say where a descriptor was lost because this process, `who` in words, may open no more."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return f"the {who} (pid {os.getpid()}) has as many files open as it may ({limit}): raise the limit (ulimit -n)"
+
+
+def move_up(fd: int) -> int:
+    """Give a descriptor a number that the files of jobs do not meet, and return that; it is closed for other programs.
+
+    New files get the lowest number that is free, and code that closes or replaces descriptors by number counts from 3. A
+    process that may open few keeps the number that it had.
+    """
+    moved = copy_up(fd)
+    os.close(fd)
+    return moved
+
+
+def copy_up(fd: int) -> int:
+    """Return a copy of a descriptor, with such a number."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    lowest = min(soft if soft > 0 else _HIGH, _HIGH) - _ROOM
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(lowest, 3))
+    except OSError:  # these numbers are taken
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def is_regular(fd: int) -> bool:

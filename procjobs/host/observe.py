@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from procjobs.host.descriptors import move_up
+
 MARK: Final = "PROCJOBS_POOL"
 """The environment variable by which the processes of a pool are found when they have lost their parent."""
 DETACHED: Final = "PROCJOBS_DETACHED"
@@ -300,17 +302,20 @@ class Meter:
     def __init__(self) -> None:
         self._cpu_seconds = 0.0
         self._reset: int | None = None
+        self._inode = 0
 
     def begin(self) -> None:
         """Begin anew. The kernel forgets the peak of the memory (proc(5), clear_refs)."""
         if self._reset is None:
             try:
-                self._reset = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+                self._reset = move_up(os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC))
+                self._inode = os.fstat(self._reset).st_ino
             except OSError:
                 self._reset = -1
         if self._reset >= 0:
             with contextlib.suppress(OSError):
-                os.write(self._reset, b"5")
+                if os.fstat(self._reset).st_ino == self._inode:  # a job may have closed it, and opened a file in its place
+                    os.write(self._reset, b"5")
         self._cpu_seconds = _cpu_seconds()
 
     def usage(self, seconds: float) -> dict[str, float]:

@@ -29,6 +29,7 @@ All numbers are little-endian.
     READY     worker -> supervisor   u64 resident bytes of the worker, which has initialised
     INIT_FAILED     worker -> supervisor   text: the initializer failed; the worker ends after it
     LOADED    worker -> supervisor   JSON {"files"}: digests of source files that a job had it load, before its FINISHED
+    SPENT     worker -> supervisor   text: what a job has left cannot be put back; the worker ends after the next FINISHED
 
 Jobs go to a worker as one message each: JOB struct, JSON and function of the kind where the worker has not seen it yet,
 inline part of the payload. Up to MAX_PACKET_BYTES it is a packet in a pipe; others take a socket, and the pipe JOB_ASIDE.
@@ -64,6 +65,8 @@ MAX_PACKET_BYTES: Final = 4096
 """The largest message to a worker that its pipe takes whole (PIPE_BUF of Linux)."""
 JOB_ASIDE: Final = b"\0"
 """In a worker's pipe: the job is the next message of its socket."""
+NO_PIPES_STATUS: Final = 119
+"""The exit status of a worker that cannot answer, because the job has closed or replaced its descriptors."""
 
 HEADER: Final = struct.Struct("<IBBH")
 SUBMIT: Final = struct.Struct("<16sIddB")  # job id, kind, delay in seconds, expires in seconds (0: never), length of the key
@@ -105,6 +108,7 @@ class Frame(IntEnum):
     DUPLICATE = 16
     CODE = 17
     LOADED = 18
+    SPENT = 19
 
 
 class Outcome(IntEnum):

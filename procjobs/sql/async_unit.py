@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from procjobs.errors import ConfigurationError, OutsideJob
 from procjobs.sql import connections, unit
 from procjobs.sql.async_sources import AsyncSessions
-from procjobs.worker.context import current_job
+from procjobs.worker.context import current_job, is_left_over
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,7 +29,7 @@ def async_session() -> AsyncSession:
     AsyncSession it is for one task at a time. Raise OutsideJob where no job is running, and ConfigurationError in an
     ordinary function, and where the pool has no database with a driver for asyncio.
     """
-    if _current is None:
+    if _current is None or is_left_over():
         _refuse()
     return _current.session()
 

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from procjobs.errors import CommitFailed, ConfigurationError, OutsideJob
 from procjobs.sql import connections
 from procjobs.sql.sources import LateSource, Source
-from procjobs.worker.context import current_job
+from procjobs.worker.context import current_job, is_left_over
 
 _log: Final = logging.getLogger(__package__)
 
@@ -68,7 +68,7 @@ def session() -> Session:
 
 def current_unit() -> _Unit:
     """Return the unit that this process is in; raise OutsideJob or ConfigurationError if it is in none."""
-    if _current is not None:
+    if _current is not None and not is_left_over():
         return _current
     job = current_job()
     if job is None:

@@ -19,6 +19,7 @@ from procjobs.supervisor.workers.events import (
     WorkerExited,
     WorkerForked,
     WorkerReady,
+    WorkerSpent,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Children:
             WorkerReady: self._on_worker_ready,
             InitFailed: self._on_init_failed,
             FilesLoaded: generations.on_files_loaded,
+            WorkerSpent: self._on_worker_spent,
             WorkerExited: self._on_worker_exited,
             SpawnFailed: self._on_spawn_failed,
             StackDumped: self._on_stack_dumped,
@@ -139,6 +141,9 @@ class Children:
 
     def _on_spawn_failed(self, event: SpawnFailed) -> None:
         self._dispatcher.on_spawn_failed(event.slot, event.problem, self._loop.now)
+
+    def _on_worker_spent(self, event: WorkerSpent) -> None:
+        self._dispatcher.on_spent(event.slot, event.why, self._loop.now)
 
     def _on_stack_dumped(self, event: StackDumped) -> None:
         self._dispatcher.on_stack_dumped(event.slot, event.job, event.stack, self._loop.now)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
+import functools
 import os
 import struct
+import threading
+from _thread import get_ident
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, TypeVar
+from contextvars import Context, ContextVar
+from typing import Any, Final, TypeVar
 
 from procjobs.shared.ids import to_text
 from procjobs.shared.table.progress_writer import ProgressWriter
@@ -55,14 +60,66 @@ _facts: _Facts | None = None
 _current: tuple[_Facts, JobContext] | None = None
 _writer: ProgressWriter | None = None
 
+# The worker runs jobs in its main thread. Of the other threads, those belong to the job that it has started itself, or
+# through others of them; and those that run in a copy of its context. A thread that an earlier job has left does not.
+_main: int = 0
+_of_context: ContextVar[_Facts | None] = ContextVar("procjobs job", default=None)
+_leaving = threading.Lock()
+"""Held by other threads while they report: a job does not end, and another one begin, in the middle of that."""
+_STARTED_FOR: Final = "_procjobs_started_for"
+_NO_JOB: Final[_Facts] = (b"", "", 0, None, bool)
+"""That of raw threads (`_thread`) which no job has started."""
+
+
+def _job_of_thread() -> _Facts | None:
+    """Return the job that the calling thread belongs to, None if it is none, or one that has ended."""
+    facts = _facts
+    if facts is None or get_ident() == _main:
+        return facts
+    of_context = _of_context.get()
+    if of_context is not None:
+        return facts if of_context is facts else None
+    # A thread of a native library, which Python has not started, calls back for the job that runs.
+    started_for = getattr(threading.current_thread(), _STARTED_FOR, facts)
+    return facts if started_for is facts else None
+
+
+def is_left_over() -> bool:
+    """Return whether a job runs, and the calling thread is one of an earlier job."""
+    return _facts is not None and _job_of_thread() is None
+
+
+def follow_threads() -> None:
+    """From now on, note of each thread for which job it is started. For the main thread of a worker."""
+    global _main
+    _main = get_ident()
+    start, start_raw = threading.Thread.start, _thread.start_new_thread
+
+    @functools.wraps(start)
+    def start_for_job(thread: threading.Thread) -> None:
+        setattr(thread, _STARTED_FOR, _job_of_thread())
+        start(thread)
+
+    @functools.wraps(start_raw)
+    def start_raw_for_job(function: Callable[..., Any], args: tuple[Any, ...], *kwargs: dict[str, Any]) -> int:
+        context = Context()
+        context.run(_of_context.set, _job_of_thread() or _NO_JOB)
+        return start_raw(context.run, (function, *args), *kwargs)
+
+    threading.Thread.start = start_for_job  # type: ignore[assignment]
+    _thread.start_new_thread = _thread.start_new = start_raw_for_job
+
 
 def current_job() -> JobContext | None:
-    """Return the job that this process is running, None outside a job. A child process of a job is outside."""
+    """Return the job that this process is running, None outside a job.
+
+    A child process of a job is outside, and so is a thread that an earlier job has left running.
+    """
     global _current
-    facts, current = _facts, _current
+    facts, current = _job_of_thread(), _current
     if facts is None:
         return None
-    if current is None or current[0] is not facts:  # a thread of an earlier job may still be in here
+    if current is None or current[0] is not facts:
         current = _current = facts, JobContext(*facts)
     return current[1]
 
@@ -72,16 +129,28 @@ def progress(value: float, total: float | None = None, message: str | None = Non
 
     `value` and `total` are in a unit of the job's choice; `message` is text for people; `data` any picklable object (None
     means no data). Never blocks: it writes some 200 bytes of shared memory; a long message or large data go into a file.
-    Outside a job it does nothing, so that a function that reports can also be called directly.
+    Outside a job it does nothing, so that a function that reports can also be called directly; nor does it in a thread that
+    an earlier job has left running. A thread that serves several jobs reports in a copy of the context of each:
+    `executor.submit(contextvars.copy_context().run, function)`.
     """
     writer = _writer
     if writer is None:
         return
+    dumped = None if data is None else _dump(data)
+    if get_ident() == _main:
+        _report(writer, value, total, message, dumped)
+        return
+    with _leaving:
+        if _job_of_thread() is not None:
+            _report(writer, value, total, message, dumped)
+
+
+def _report(writer: ProgressWriter, value: float, total: float | None, message: str | None, data: bytes | None) -> None:
     try:
         if message is None and data is None:
             writer.report(value, total)
         else:
-            writer.report_more(value, total, message, None if data is None else _dump(data))
+            writer.report_more(value, total, message, data)
     except struct.error:
         raise TypeError(f"progress({value!r}, total={total!r}): expected numbers") from None
 
@@ -108,11 +177,26 @@ def enter_job(facts: _Facts, writer: ProgressWriter) -> None:
     _facts, _writer = facts, writer
 
 
+def enter_context() -> None:
+    """Note in the context of the calling thread that it is the job's; the worker calls it in the copy made for the job."""
+    _of_context.set(_facts)
+
+
 def leave_job() -> None:
     """Say that no job runs."""
     global _facts, _current, _writer
+    if _thread._count():  # noqa: SLF001 - threading.active_count takes a lock, and does not see all of them
+        with _leaving:
+            _facts = _current = _writer = None
+    else:
+        _facts = _current = _writer = None
+
+
+def _forget_in_child() -> None:
+    """Be outside the job: a row has one writer, the process of the worker. Its children must not write there."""
+    global _facts, _current, _writer, _leaving
     _facts = _current = _writer = None
+    _leaving = threading.Lock()  # another thread may have held it
 
 
-# A row has one writer: the process of the worker. Its children must not write there.
-os.register_at_fork(after_in_child=leave_job)
+os.register_at_fork(after_in_child=_forget_in_child)

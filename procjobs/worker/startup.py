@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from procjobs.host import payload, process, streams
 from procjobs.shared.wire import limit_text
-from procjobs.worker.context import current_job
+from procjobs.worker.context import current_job, follow_threads
 from procjobs.worker.exceptions import OWN_FILES, format_line, format_traceback
 
 _MAX_PROBLEM_BYTES: Final = 32_000
@@ -41,8 +41,9 @@ def settle_in(setup: WorkerSetup, slot: int, stdout: int, stderr: int, stack: in
     process.become_subreaper()
     process.offer_to_oom_killer()
     _redirect_output(stdout, stderr)
-    _offer_stacks(stack)
+    offer_stacks(stack)
     _set_up_logging()
+    follow_threads()
     if "numpy.random" in sys.modules:  # random reseeds itself after a fork; numpy would repeat itself in every worker
         sys.modules["numpy.random"].seed()
 
@@ -59,9 +60,14 @@ def _redirect_output(stdout: int, stderr: int) -> None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def _offer_stacks(stack: int) -> None:
-    """Write the stack into this pipe whenever the supervisor asks for it; see procjobs.supervisor.workers.stacks."""
+def offer_stacks(stack: int) -> None:
+    """Write the stack into this pipe whenever the supervisor asks for it; see procjobs.supervisor.workers.stacks.
+
+    Called again, it puts back what a job has changed of it.
+    """
+    faulthandler.disable()
     faulthandler.enable(file=2)
+    faulthandler.unregister(process.STACK_SIGNAL)
     faulthandler.register(process.STACK_SIGNAL, file=stack, all_threads=True)
 
     def dump_stack(_number: int, _frame: object) -> None:

@@ -6,6 +6,7 @@
 3. It leads a session of its own: everything that a job starts can be ended with it.
 4. It ends when the supervisor closes its pipe, and is killed by the kernel when the supervisor dies.
 5. An answer is sent whole or not at all; a worker that cannot send it ends.
+6. Each job finds what the initializer has left (`baseline`). Where that cannot be put back, the worker ends after it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from procjobs.shared.wire import (
     JOB_ASIDE,
     MAX_JOB_BYTES,
     MAX_PACKET_BYTES,
+    NO_PIPES_STATUS,
     U64,
     Frame,
     Outcome,
@@ -42,9 +44,11 @@ from procjobs.shared.wire import (
     parse_json,
 )
 from procjobs.worker import middleware
-from procjobs.worker.context import current_job, enter_job, leave_job
+from procjobs.worker.baseline import QUICK, Baseline
+from procjobs.worker.context import current_job, enter_context, enter_job, leave_job
 from procjobs.worker.exceptions import OWN_FILES, format_line, format_message, format_traceback, name_type
 from procjobs.worker.loaded_files import LOADED_FILES
+from procjobs.worker.own_descriptors import apart_from_standard
 from procjobs.worker.startup import WorkerSetup, exit_status, initialize, settle_in
 
 if TYPE_CHECKING:
@@ -61,10 +65,14 @@ OWN_FILES.add(__file__)
 class _Kind:
     """Name, limits and function of a kind of jobs; the function is unpickled when it is first called.
 
-    `awaits` says whether the function that was loaded last is a coroutine function.
+    `awaits` says whether the function that was loaded last is a coroutine function, `has_left` whether the last job has
+    left something in the worker that had to be put back. Before the first one it may.
     """
 
-    __slots__ = ("awaits", "function", "keeps_children", "measures", "name", "pickled", "records", "soft_timeout", "timeout")
+    __slots__ = (
+        "awaits", "function", "has_left", "keeps_children", "measures", "name", "pickled", "records", "soft_timeout",
+        "timeout",
+    )  # fmt: skip
 
     def __init__(self, description: dict[str, Any], pickled: bytes) -> None:
         self.name: str = description["name"]
@@ -76,6 +84,7 @@ class _Kind:
         self.pickled = pickled
         self.function: Any = None
         self.awaits = False
+        self.has_left = True
 
     def load_call(self, inline: bytes, received: payload.Received | None) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         """Return (function, args, kwargs); their unpickling may run any code."""
@@ -97,6 +106,10 @@ _LOST: Final = -1
 """In the place of a descriptor that this process had no room for: earlier jobs have left files open."""
 
 
+class NoPipesError(Exception):
+    """The job has closed the pipes of its worker, or has opened files in their place: an answer would go into these."""
+
+
 class _Unpicklable(Exception):
     """Something could not be pickled or unpickled; its cause is the error of that."""
 
@@ -104,7 +117,9 @@ class _Unpicklable(Exception):
 class Worker:
     """Runs the jobs that come in, until there are no more."""
 
-    def __init__(self, setup: WorkerSetup, slot: int, jobs: int, side: socket.socket, answers: int) -> None:
+    def __init__(
+        self, setup: WorkerSetup, slot: int, *, jobs: int, side: socket.socket, answers: int, stack: int
+    ) -> None:
         self._jobs = jobs
         self._side = side
         self._answers = answers
@@ -117,23 +132,29 @@ class Worker:
         self._may_interrupt_at = NEVER
         self._awaited: AwaitedJob | None = None
         self._received: payload.Received | None = None  # until the answer is sent: 100 MB take 6 ms to give back
-        self._streams = sys.stdout, sys.stderr
         self._nice = setup.nice
         self._yields = not self._nice
         self._meter = observe.Meter()
         signal.signal(process.SOFT_SIGNAL, self._on_soft_timeout)
+        self._baseline = Baseline(answers=answers, side=side.fileno(), others=(jobs, stack, setup.table_fd), stack=stack)
 
     def run(self) -> None:
-        """Read a job, run it, answer; return when the supervisor closes the pipe."""
+        """Read a job, run it, answer; return when the supervisor closes the pipe, or this process is spent.
+
+        Raise NoPipesError after a job for which there can be no answer.
+        """
         write_all(self._answers, frame(Frame.READY, U64.pack(observe.own_rss())))
         while message := os.read(self._jobs, MAX_PACKET_BYTES):
             if message != JOB_ASIDE:
-                self._run_job(message, None)
-                continue
-            message, fds, is_lost = descriptors.receive(self._side, MAX_JOB_BYTES, descriptors.ROOM_FOR_ONE)
-            self._run_job(message, fds[0] if fds else _LOST if is_lost else None)
+                is_spent = self._run_job(message, None)
+            else:
+                message, fds, is_lost = descriptors.receive(self._side, MAX_JOB_BYTES, descriptors.ROOM_FOR_ONE)
+                is_spent = self._run_job(message, fds[0] if fds else _LOST if is_lost else None)
+            if is_spent:
+                return
 
-    def _run_job(self, message: bytes, fd: int | None) -> None:
+    def _run_job(self, message: bytes, fd: int | None) -> bool:
+        """Run a job and answer it; return whether the worker is spent, since not everything could be put back."""
         job_id, number, row, attempt, json_length, function_length = JOB.unpack_from(message)
         self._writer.begin(row, job_id, attempt)
         position = JOB.size
@@ -152,24 +173,37 @@ class Worker:
         if kind.soft_timeout is not None:
             self._may_interrupt_at = started + kind.soft_timeout / 2
         try:
-            answer = self._attempt(job_id, attempt, kind, message[position:], fd, started)
+            answer = self._baseline.run(self._attempt, job_id, attempt, kind, message[position:], fd, started)
             self._may_interrupt_at = NEVER
-        except JobTimeout as error:  # the soft timeout came between two lines of this module; it comes once
+        except BaseException as error:  # noqa: BLE001 - a signal handler raised it between two lines of this module
+            self._may_interrupt_at = NEVER
+            self._baseline.state.disarm()
             answer = self._describe_exception(job_id, attempt, error, monotonic() - started)
-        finally:
-            leave_job()
         if os.getpid() != self._pid:
             os._exit(0)  # the job forked and came back in both processes: the worker's process gives the one answer
-        self._flush_output()
+        lost, answer = self._clean_up(kind, answer)
+        self._send(job_id, attempt, kind, answer, lost)
+        self._received = None
+        return bool(lost)
+
+    def _clean_up(self, kind: _Kind, answer: _Answer) -> tuple[str, _Answer]:
+        """Put back what the job has changed, and end what it has started; return what is lost, and the answer to send."""
+        file = answer[-1]
+        self._baseline.streams.flush()
+        if file is not None:
+            answer = answer[0], answer[1], answer[2], answer[3], answer[4], apart_from_standard(file)
+        thoroughly = answer[2] > QUICK or kind.has_left or answer[0] != _RETURNED
+        kind.has_left, lost = self._baseline.put_back(thoroughly=thoroughly)
+        leave_job()
         if answer[2] > _QUICKEST_FORK and process.has_children():
             self._end_children(kind)
-        self._send(job_id, attempt, kind, answer)
-        self._received = None
+        return lost, answer
 
     def _attempt(
         self, job_id: bytes, attempt: int, kind: _Kind, inline: bytes, fd: int | None, started: float
     ) -> _Answer:
         """Run the job and return its answer; any exception is an answer, too."""
+        enter_context()
         try:
             return self._call(kind, inline, fd, started)
         except _Unpicklable as error:
@@ -192,12 +226,6 @@ class Worker:
             if self._awaited is None:
                 raise error
             self._awaited.interrupt(error, frame)
-
-    def _flush_output(self) -> None:
-        with contextlib.suppress(Exception):  # the job has closed or replaced them
-            sys.stdout.flush()
-            sys.stderr.flush()
-        sys.stdout, sys.stderr = self._streams
 
     def _end_children(self, kind: _Kind) -> None:
         """Kill the processes that the job has left running, or note that they are kept.
@@ -298,7 +326,7 @@ class Worker:
         text = json.dumps(details).encode()
         return Outcome.RAISED, Reason.TIMEOUT if is_own else Reason.RAISED, seconds, text, inline, file
 
-    def _send(self, job_id: bytes, attempt: int, kind: _Kind, answer: _Answer) -> None:
+    def _send(self, job_id: bytes, attempt: int, kind: _Kind, answer: _Answer, lost: str) -> None:
         outcome, reason, seconds, text, inline, file = answer
         rss_bytes = observe.own_rss() if kind.measures else 0
         if kind.records:
@@ -306,6 +334,10 @@ class Worker:
         length = FINISHED_FRAME.size + len(text) + len(inline)
         head = length, Frame.FINISHED, file is not None, 0, job_id
         data = FINISHED_FRAME.pack(*head, outcome, reason, attempt, seconds, rss_bytes, len(text)) + text + inline
+        if lost:
+            data = frame(Frame.SPENT, lost.encode()) + data
+            if not self._baseline.descriptors.can_answer(with_file=file is not None):
+                raise NoPipesError
         if file is not None:
             with file:
                 socket.send_fds(self._side, [b"\0"], [file.fileno()])
@@ -339,13 +371,15 @@ def run_worker(setup: WorkerSetup, slot: int, fds: list[int]) -> NoReturn:
     """
     status = 1
     try:
-        jobs, side, answers = fds[0], socket.socket(fileno=fds[1]), fds[2]
-        settle_in(setup, slot, *fds[3:])
+        jobs, side, answers, stack = (descriptors.move_up(fd) for fd in (*fds[:3], fds[5]))
+        settle_in(setup, slot, stdout=fds[3], stderr=fds[4], stack=stack)
         if problem := initialize(setup):
             write_all(answers, frame(Frame.INIT_FAILED, problem.encode()))
         else:
-            Worker(setup, slot, jobs, side, answers).run()
+            Worker(setup, slot, jobs=jobs, side=socket.socket(fileno=side), answers=answers, stack=stack).run()
             status = 0
+    except NoPipesError:
+        status = NO_PIPES_STATUS
     except SystemExit as request:
         status = exit_status(request)
     except (BrokenPipeError, ConnectionResetError):

@@ -40,6 +40,13 @@ class WorkerExited(NamedTuple):
     unread: list[bytes]
 
 
+class WorkerSpent(NamedTuple):
+    """A worker ends after the answer that it is about to give: `why` says what a job has left and cannot be put back."""
+
+    slot: Slot
+    why: str
+
+
 class SpawnFailed(NamedTuple):
     """A worker that was asked for could not be forked."""
 
@@ -100,4 +107,4 @@ class ForkRefused(NamedTuple):
 
 
 TemplateEvent: TypeAlias = TemplateReady | TemplateFailed | TemplateExited | WorkerForked | ForkRefused
-WorkerEvent: TypeAlias = FilesLoaded | WorkerReady | InitFailed | WorkerExited | SpawnFailed | StackDumped
+WorkerEvent: TypeAlias = FilesLoaded | WorkerReady | InitFailed | WorkerSpent | WorkerExited | SpawnFailed | StackDumped

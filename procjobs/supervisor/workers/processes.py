@@ -30,6 +30,7 @@ from procjobs.supervisor.workers.events import (
     WorkerExited,
     WorkerForked,
     WorkerReady,
+    WorkerSpent,
 )
 from procjobs.supervisor.workers.output import OutputSource
 from procjobs.supervisor.workers.stacks import Stacks, StackSource
@@ -352,6 +353,8 @@ def _parse_event(slot: Slot, kind: int, raw: bytes, fd: int | None) -> list[Work
     if kind == Frame.INIT_FAILED:
         # Bounded: every client gets this text, and a frame that is too large would end its connection.
         return [InitFailed(slot, wire.limit_text(raw[BODY:].decode(errors="replace"), _MAX_PROBLEM_BYTES))]
+    if kind == Frame.SPENT:
+        return [WorkerSpent(slot, wire.limit_text(raw[BODY:].decode(errors="replace"), _MAX_PROBLEM_BYTES))]
     return []
 
 
