@@ -9,7 +9,7 @@ from procjobs.shared.wire import limit_text
 MAX_STACK_BYTES: Final = 16 * 1024
 _FIRST: Final = "(most recent call first):"
 _OWN_FRAMES: Final = (
-    *(f"/procjobs/{module}.py" for module in ("worker/worker", "template/template", "host/process")),
+    *(f"/procjobs/{module}.py" for module in ("worker/worker", "worker/baseline", "template/template", "host/process")),
     'File "<string>", line 1 in',
 )
 

@@ -1,26 +1,32 @@
 """What each job finds in its worker: the state after the initializer, whatever the jobs before have left.
 
 1. A job runs in a copy of the context that the initializer has left.
-2. After each job, everything that is cheap to look at is put back. After a job that was not QUICK or has failed, after the
-   first one of its kind, and where the last one of its kind has left something, everything is.
+2. After each job a few things are put back that would harm the next one most: timers, umask, directory, streams. All things
+   are looked at after jobs that were not QUICK or have failed, after the FIRST ones of their kind in this worker, and after
+   the next ones of a kind that has left something.
 3. A worker in which something cannot be put back says so with its answer, and ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
+from procjobs.worker.exceptions import OWN_FILES
 from procjobs.worker.own_descriptors import OwnDescriptors
 from procjobs.worker.process_state import ProcessState
 from procjobs.worker.streams import Streams
 
 T = TypeVar("T")
 
+OWN_FILES.add(__file__)
+
 QUICK: Final = 500e-6
 """Seconds: some twenty times as long as it takes to look at everything."""
+FIRST: Final = 16
 _MAX_INTERRUPTIONS: Final = 100
 
 
@@ -43,7 +49,7 @@ class Baseline:
         self.state = ProcessState(stack)
         self.streams = Streams()
         self._put_back_cheaply = self.state.put_back_cheaply
-        self._are_descriptors_intact = self.descriptors.are_intact
+        self._are_answers_intact = self.descriptors.are_answers_intact
         self._are_streams_intact = self.streams.are_intact
         self._context = contextvars.copy_context()
         self._decimal = _decimal_context()
@@ -59,13 +65,21 @@ class Baseline:
         sys.modules["decimal"].setcontext(self._decimal.copy())
         return function(*args)
 
+    def disarm(self) -> None:
+        """Stop the timers of a job that has ended, whatever their handlers do meanwhile."""
+        for _ in range(_MAX_INTERRUPTIONS):
+            with contextlib.suppress(BaseException):
+                self.state.disarm()
+                _let_handlers_run()
+                return
+
     def put_back(self, *, thoroughly: bool) -> Findings:
         """Put back everything that a job has changed, as far as it is looked at.
 
         Handlers of the job's signals run until they are put back, and may raise anything anywhere.
         """
         try:
-            is_intact = self._put_back_cheaply() and self._are_descriptors_intact() and self._are_streams_intact()
+            is_intact = self._put_back_cheaply() and self._are_answers_intact() and self._are_streams_intact()
             if is_intact and not (thoroughly and not self._is_rest_intact()):
                 return _NOTHING
         except BaseException:  # noqa: BLE001, S110 - see above
@@ -84,6 +98,10 @@ class Baseline:
         lost = self.state.put_back()  # first: nothing of the job's interrupts the rest
         lost += filter(None, (self.descriptors.put_back(), self.streams.put_back()))
         return ", ".join(lost)
+
+
+def _let_handlers_run() -> None:
+    """Return. The handlers of signals that have come are called at the latest when a function of Python begins."""
 
 
 def _decimal_context() -> Any:

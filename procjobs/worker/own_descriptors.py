@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from procjobs.host.descriptors import Descriptor, copy_up, open_descriptor
@@ -22,8 +23,8 @@ _STANDARD: Final = (0, 1, 2)
 Identity = Callable[[int], Any]
 
 
-def _mark(fd: int, _fcntl: Callable[[int, int], int] = fcntl.fcntl, _get: int = fcntl.F_GETSIG) -> int:
-    return _fcntl(fd, _get)
+def _mark(fd: int) -> int:
+    return fcntl.fcntl(fd, fcntl.F_GETSIG)
 
 
 def _device_and_inode(fd: int) -> tuple[int, int]:
@@ -51,18 +52,20 @@ class OwnDescriptors:
         outputs = [fd for fd in (1, 2) if fd in self._copies]
         own = [answers, side, *others]
         self._identify: Identity = _mark if _try_set_marks([*own, *outputs]) else _device_and_inode
-        self._own = {fd: self._identify(fd) for fd in own}
+        self._own = {fd: self._identify(fd) for fd in [*own, *outputs]}
         self._answers = answers
         self._side = side
-        self._watched = [answers, *outputs]
-        self._expected = [self._identify(fd) for fd in self._watched]
+        self._look: Callable[[], Any] = partial(self._identify, answers)
+        if self._identify is _mark:  # without a function of Python between
+            self._look = partial(fcntl.fcntl, answers, fcntl.F_GETSIG)
+        self._mark_of_answers = self._look()
         # Standard input may be shared with other programs, in which its mark would be another one's.
         self._standard = {fd: _device_and_inode(fd) for fd in self._copies}
 
-    def are_intact(self) -> bool:
-        """Return whether the pipe for answers and the outputs are the worker's, by the cheapest look."""
+    def are_answers_intact(self) -> bool:
+        """Return whether the pipe for answers is the worker's, by the cheapest look."""
         try:
-            return list(map(self._identify, self._watched)) == self._expected
+            return bool(self._look() == self._mark_of_answers)
         except OSError:
             return False
 
@@ -86,7 +89,7 @@ class OwnDescriptors:
 
     def put_back(self) -> str:
         """Put standard input, output and error back; return what the worker has lost, empty if nothing."""
-        lost = [fd for fd in self._own if not self._is_own(fd)]
+        lost = [fd for fd in self._own if fd not in self._copies and not self._is_own(fd)]
         for fd, copy in self._copies.items():
             if not self._is_standard(fd, fd):
                 if not self._is_standard(copy, fd):

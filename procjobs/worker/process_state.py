@@ -27,9 +27,8 @@ from procjobs.worker.startup import offer_stacks
 _BLOCK, _ALL = int(signal.SIG_BLOCK), int(locale.LC_ALL)
 _NUMBERS: Final = tuple(map(int, sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})))
 _OFTEN: Final = tuple(
-    map(int, (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGALRM, signal.SIGTERM, signal.SIGCHLD,
-              process.SOFT_SIGNAL))
-)  # fmt: skip
+    map(int, (signal.SIGINT, signal.SIGALRM, signal.SIGTERM, signal.SIGCHLD, process.SOFT_SIGNAL))
+)
 """The signals that programs handle; the others are looked at with everything else."""
 _FAULTS: Final = {
     *map(int, (signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL)),
@@ -53,9 +52,8 @@ _GETTERS: Final = tuple(getter for getter, _ in _SETTINGS)
 
 # Plain names: to look them up in their modules, for every job, costs 0.5 us.
 _alarm, _getsignal, _pthread_sigmask = _signal.alarm, _signal.getsignal, _signal.pthread_sigmask
-_set_wakeup_fd, _cancel_dump = _signal.set_wakeup_fd, faulthandler.cancel_dump_traceback_later
+_cancel_dump = faulthandler.cancel_dump_traceback_later
 _umask, _fchdir = os.umask, os.fchdir
-_getrecursionlimit, _isenabled, _getdefaulttimeout, _getprofile, _gettrace = _GETTERS[:5]
 
 
 class ProcessState:
@@ -92,19 +90,17 @@ class ProcessState:
         try:
             if self._directory is not None:
                 _fchdir(self._directory[0])
-            _set_wakeup_fd(self._wakeup)
-        except (OSError, ValueError):
+        except OSError:
             return False
-        return (
-            list(map(_getsignal, _OFTEN)) == self._often
-            and _pthread_sigmask(_BLOCK, ()) == self._mask
-            and (_getrecursionlimit(), _isenabled(), _getdefaulttimeout(), _getprofile(), _gettrace()) == self._settings[:5]
-        )
+        return list(map(_getsignal, _OFTEN)) == self._often
 
     def is_intact(self) -> bool:
         """Return whether everything else is as it was."""
-        return (
+        wakeup = signal.set_wakeup_fd(-1)  # the one way to ask
+        self._set_wakeup()
+        return wakeup == self._wakeup and (
             list(map(_getsignal, _NUMBERS)) == self._handlers
+            and _pthread_sigmask(_BLOCK, ()) == self._mask
             and tuple(getter() for getter in _GETTERS) == self._settings
             and faulthandler.is_enabled() == self._is_faulthandler_on
             and _limits() == self._limits

@@ -44,7 +44,7 @@ from procjobs.shared.wire import (
     parse_json,
 )
 from procjobs.worker import middleware
-from procjobs.worker.baseline import QUICK, Baseline
+from procjobs.worker.baseline import FIRST, QUICK, Baseline
 from procjobs.worker.context import current_job, enter_context, enter_job, leave_job
 from procjobs.worker.exceptions import OWN_FILES, format_line, format_message, format_traceback, name_type
 from procjobs.worker.loaded_files import LOADED_FILES
@@ -65,12 +65,12 @@ OWN_FILES.add(__file__)
 class _Kind:
     """Name, limits and function of a kind of jobs; the function is unpickled when it is first called.
 
-    `awaits` says whether the function that was loaded last is a coroutine function, `has_left` whether the last job has
-    left something in the worker that had to be put back. Before the first one it may.
+    `awaits` says whether the function that was loaded last is a coroutine function, `looks` after how many more
+    jobs everything is looked at that they may have left.
     """
 
     __slots__ = (
-        "awaits", "function", "has_left", "keeps_children", "measures", "name", "pickled", "records", "soft_timeout",
+        "awaits", "function", "keeps_children", "looks", "measures", "name", "pickled", "records", "soft_timeout",
         "timeout",
     )  # fmt: skip
 
@@ -84,7 +84,7 @@ class _Kind:
         self.pickled = pickled
         self.function: Any = None
         self.awaits = False
-        self.has_left = True
+        self.looks = FIRST
 
     def load_call(self, inline: bytes, received: payload.Received | None) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         """Return (function, args, kwargs); their unpickling may run any code."""
@@ -172,28 +172,35 @@ class Worker:
         enter_job((job_id, kind.name, attempt, kind.timeout and started + kind.timeout, self._is_stopping), self._writer)
         if kind.soft_timeout is not None:
             self._may_interrupt_at = started + kind.soft_timeout / 2
+        answer: _Answer | None = None
         try:
             answer = self._baseline.run(self._attempt, job_id, attempt, kind, message[position:], fd, started)
             self._may_interrupt_at = NEVER
+            lost, answer = self._clean_up(kind, answer)
         except BaseException as error:  # noqa: BLE001 - a signal handler raised it between two lines of this module
             self._may_interrupt_at = NEVER
-            self._baseline.state.disarm()
-            answer = self._describe_exception(job_id, attempt, error, monotonic() - started)
-        if os.getpid() != self._pid:
-            os._exit(0)  # the job forked and came back in both processes: the worker's process gives the one answer
-        lost, answer = self._clean_up(kind, answer)
+            self._baseline.disarm()
+            if answer is None:
+                answer = self._describe_exception(job_id, attempt, error, monotonic() - started)
+            lost, answer = self._clean_up(kind, answer)
         self._send(job_id, attempt, kind, answer, lost)
         self._received = None
         return bool(lost)
 
     def _clean_up(self, kind: _Kind, answer: _Answer) -> tuple[str, _Answer]:
         """Put back what the job has changed, and end what it has started; return what is lost, and the answer to send."""
+        if os.getpid() != self._pid:
+            os._exit(0)  # the job forked and came back in both processes: the worker's process gives the one answer
         file = answer[-1]
         self._baseline.streams.flush()
         if file is not None:
             answer = answer[0], answer[1], answer[2], answer[3], answer[4], apart_from_standard(file)
-        thoroughly = answer[2] > QUICK or kind.has_left or answer[0] != _RETURNED
-        kind.has_left, lost = self._baseline.put_back(thoroughly=thoroughly)
+        thoroughly = kind.looks > 0 or answer[2] > QUICK or answer[0] != _RETURNED
+        has_left, lost = self._baseline.put_back(thoroughly=thoroughly)
+        if has_left:
+            kind.looks = 4 * FIRST
+        elif kind.looks:
+            kind.looks -= 1
         leave_job()
         if answer[2] > _QUICKEST_FORK and process.has_children():
             self._end_children(kind)

@@ -162,8 +162,15 @@ def die_after_the_answer(way):
 
 def die_while_answering(way, path, go):
     """Return when `go` exists what does not fit into the worker's pipe; it dies at SIGUSR1, which is for the test."""
-    fcntl.fcntl(_this_worker()._answers, fcntl.F_SETPIPE_SZ, 4096)
-    signal.signal(signal.SIGUSR1, way.die)
+    worker = _this_worker()
+    fcntl.fcntl(worker._answers, fcntl.F_SETPIPE_SZ, 4096)
+    send = worker._send
+
+    def send_and_die(*args):
+        signal.signal(signal.SIGUSR1, way.die)  # one that the job had set would be gone by now
+        send(*args)
+
+    worker._send = send_and_die
     with open(path + ".new", "w") as file:
         file.write(str(os.getpid()))
     os.replace(path + ".new", path)

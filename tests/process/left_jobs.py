@@ -308,6 +308,12 @@ PUT_BACK = {
 }
 
 
+def leave(kind):
+    """Leave something of that kind, or nothing."""
+    if kind is not None:
+        PUT_BACK[kind][0]()
+
+
 # What cannot be put back ------------------------------------------------------------------------------------------
 
 

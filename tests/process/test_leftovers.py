@@ -41,15 +41,29 @@ def test_next_job_finds_what_the_first_one_found(pool, kind):
     assert 1 == len(pids) or kind in may_be_replaced
 
 
-def test_standard_streams_of_a_quick_job_that_was_run_often_are_put_back(pool):
-    """The second run of a kind is looked at as the first one was."""
-    for leave in (left_jobs.join_outputs, left_jobs.set_context, left_jobs.go_elsewhere, left_jobs.close_low):
-        for _ in range(5):
-            pool.submit(leave).result(30)
-    job = pool.submit(left_jobs.output)
-    job.result(30)
-    assert "größe ✓\n" in pool.logs(job.id)
-    assert os.getcwd() == pool.submit(os.getcwd).result(30)
+QUICK_LOOKS = {
+    "umask": left_jobs.write_file,
+    "another directory": os.getcwd,
+    "context": left_jobs.context,
+    "alarm of a failed job": left_jobs.timers,
+    "ignored SIGCHLD": left_jobs.false_status,
+    "replaced streams": left_jobs.output,
+    "closed streams": left_jobs.output,
+    "timers that go off": left_jobs.outlive,
+}
+
+
+@pytest.mark.parametrize("kind", QUICK_LOOKS)
+def test_kind_of_quick_jobs_that_has_never_left_anything_is_looked_at_all_the_same(pool, kind):
+    look = QUICK_LOOKS[kind]
+    before = pool.submit(look).result(30)
+    for _ in range(3):
+        for _ in range(100):
+            pool.submit(left_jobs.leave, None).result(30)
+        outcome(pool.submit(left_jobs.leave, kind))
+        after = pool.submit(look).result(30)
+        assert before == after
+    assert (0, 0) == (pool.stats().crashed, pool.stats().restarts)
 
 
 def test_initializer_decides_what_each_job_finds(tmp_path):

@@ -78,7 +78,6 @@ def test_job_that_kills_its_workers_is_quarantined_with_its_history(pool, tmp_pa
         (Way.SIGSEGV, signal.SIGSEGV, None),
         (Way.SIGABRT, signal.SIGABRT, None),
         (Way.OS_EXIT, None, 7),
-        (Way.SYSTEM_EXIT, None, 4),
     ],
 )
 def test_every_death_of_the_worker_counts_as_a_crash(pool, tmp_path, way, number, code):
