@@ -657,3 +657,44 @@ def test_reclaimed_job_of_a_higher_priority_is_woken_beside_the_one_that_was_wok
     limiters.release(high, was_started=False)
     limiters.requeue(high)
     assert [high] == limiters.wake(0.0)
+
+
+# Workers that cannot be put back as they were ---------------------------------------------------------------------
+
+
+def test_worker_that_is_spent_gets_no_more_jobs_and_its_end_is_nobodys_crash():
+    bench = Bench()
+    (slot,) = bench.slots
+    job = bench.submit()
+    bench.dispatcher.on_spent(slot, "RLIMIT_CORE", bench.now)
+    bench.finish(job)
+    waiting = bench.submit()
+    assert (JobState.SUCCEEDED, JobState.QUEUED) == (job.state, waiting.state)
+    bench.end(slot, signal=None)
+    bench.start_workers()
+    assert [job, waiting] == bench.started()
+    assert (0, 0, 1) == (bench.dispatcher.crashed, bench.dispatcher.worker_slots.restarts, waiting.attempt)
+    assert "RLIMIT_CORE" in "\n".join(bench.outcomes.lines)
+
+
+def test_worker_that_is_spent_when_its_answer_has_been_read_is_retired():
+    bench = Bench()
+    (slot,) = bench.slots
+    bench.finish(bench.submit())
+    bench.dispatcher.on_spent(slot, "the niceness", bench.now)
+    assert ([("retire", 0)], Stop.RETIRE) == (bench.take_notes(), slot.stop)
+    bench.dispatcher.on_spent(slot, "the niceness", bench.now)
+    assert [] == bench.take_notes()
+
+
+def test_jobs_that_a_spent_worker_has_not_read_are_run_by_another_as_their_first_attempt():
+    bench = Bench()
+    (slot,) = bench.slots
+    first = bench.submit(tiny=True)
+    unread = bench.submit_unread(3)
+    bench.dispatcher.on_spent(slot, "its own descriptors", bench.now)
+    bench.finish(first)
+    bench.end(slot, signal=None, unread=unread)
+    bench.start_workers()
+    bench.finish_all()
+    assert {(JobState.SUCCEEDED, 1)} == {(job.state, job.attempt) for job in [first, *unread]}
