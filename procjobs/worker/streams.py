@@ -75,6 +75,7 @@ class Streams:
     def put_back(self) -> str:
         """Put them back; return what could not be, empty if all were."""
         lost = ""
+        self._remove_replacements()
         for number, made in enumerate(self._made):
             old = self._streams[number]
             if made is not None and not _is_usable(old, made):
@@ -85,6 +86,19 @@ class Streams:
         for name, original in zip(_NAMES, self._originals, strict=True):
             setattr(sys, f"__{name}__", original)
         return lost
+
+    def _remove_replacements(self) -> None:
+        """Put the streams where they were, and part a job's own from their buffers: with the last reference to one of these
+        its buffer would be closed, in the middle of a later job perhaps.
+        """
+        buffers = [getattr(stream, "buffer", None) for stream in self._usual if not _is_closed(stream)]
+        now = [getattr(sys, name, None) for name in (*_NAMES, *(f"__{name}__" for name in _NAMES))]
+        sys.stdin, sys.stdout, sys.stderr = self._streams
+        for stream in now:
+            if isinstance(stream, io.TextIOWrapper) and stream not in self._usual:
+                with contextlib.suppress(OSError, ValueError):
+                    if any(stream.buffer is buffer for buffer in buffers):
+                        stream.detach()
 
     def _replace(self, old: Any, new: TextIO) -> None:
         """Put a new stream where the old one was, also into the handlers of the logging module."""

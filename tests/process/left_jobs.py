@@ -122,6 +122,19 @@ def wrap_stdout():
     print("größe")
 
 
+def keep_wrapped_stdout():
+    """Wrap standard output anew, in an object that is collected some time later."""
+    sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8")
+    cycle = [sys.stdout]
+    cycle.append(cycle)
+
+
+def collect_and_say():
+    gc.collect()
+    print("hello")
+    return "said"
+
+
 def detach_streams():
     sys.stdout.detach()
     sys.stderr.detach()
@@ -241,7 +254,7 @@ def timers():
 
 def arm_with_handler():
     signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 
 
 def arm_and_fail():
@@ -286,6 +299,7 @@ PUT_BACK = {
     "hard limits": (lower_hard_limits, limits),
     "context": (set_context, context),
     "wrapped stdout": (wrap_stdout, output),
+    "wrapped stdout that is kept": (keep_wrapped_stdout, output),
     "detached streams": (detach_streams, output),
     "closed streams": (close_streams, output),
     "closed buffers": (close_buffers, output),

@@ -41,6 +41,15 @@ def test_next_job_finds_what_the_first_one_found(pool, kind):
     assert 1 == len(pids) or kind in may_be_replaced
 
 
+@pytest.mark.parametrize("leave", [left_jobs.wrap_stdout, left_jobs.keep_wrapped_stdout, left_jobs.close_streams])
+def test_very_next_job_prints(pool, leave):
+    for _ in range(3):
+        outcome(pool.submit(leave))
+        job = pool.submit(left_jobs.collect_and_say)
+        assert "said" == job.result(30)
+        assert "hello\n" == pool.logs(job.id)
+
+
 QUICK_LOOKS = {
     "umask": left_jobs.write_file,
     "another directory": os.getcwd,
