@@ -10,6 +10,8 @@ from __future__ import annotations
 import concurrent.futures
 import math
 import signal as _signal
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -207,7 +209,10 @@ class SupervisorError(ProcjobsError):
 
 
 class PoolNotRunning(SupervisorError):
-    """There is no such pool, or its supervisor was killed; a call that only looks at a pool starts nothing."""
+    """There is no such pool, or its supervisor was killed; a call that only looks at a pool starts nothing.
+
+    Nor does a pool that was made with `start=False`: nothing has served it for `start_timeout` seconds.
+    """
 
 
 class SupervisorLost(SupervisorError):
@@ -231,7 +236,14 @@ class ReloadFailed(SupervisorError):
 
 
 class SupervisorRefused(SupervisorError):
-    """The supervisor answered, and said why it will not serve this process."""
+    """The supervisor answered, and said why it will not serve this process.
+
+    `supervisor` is what it said of itself: its `version`, its `pid`; empty where it is an older release than 0.2.
+    """
+
+    def __init__(self, message: str, supervisor: Mapping[str, Any] = MappingProxyType({})) -> None:
+        super().__init__(message)
+        self.supervisor = supervisor
 
 
 class SubmitTimeout(SupervisorError, TimeoutError):
@@ -250,7 +262,10 @@ class RemoteTraceback(Exception):
 
 
 class PoolDegraded(UserWarning):
-    """The pool cannot run jobs at the moment; the message says why. Jobs stay queued until it can."""
+    """The pool cannot run jobs at the moment, or starts its workers slowly; the message says why, and what to do.
+
+    Jobs stay queued until it can. It is slow where a module of the preload starts threads, and workers import it themselves.
+    """
 
 
 class SettingsDiffer(UserWarning):

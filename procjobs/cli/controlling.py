@@ -8,7 +8,9 @@ import click
 
 from procjobs.cli import finding, parameters, screen
 from procjobs.cli.problems import FAILED, OK, Problem
-from procjobs.errors import ReloadFailed
+from procjobs.client import takeover
+from procjobs.client.running_pool import find_pool
+from procjobs.errors import PoolNotRunning, ReloadFailed, SupervisorError, SupervisorLost
 from procjobs.shared.config import Workers
 
 
@@ -30,10 +32,18 @@ def stop(name: str, now: bool, directory: str | None, as_json: bool) -> int:
     Waiting jobs fail with PoolClosed; running ones get SIGTERM and, after the grace period, SIGKILL. `drain` lets them
     finish first.
     """
-    with finding.open_pool(name, directory) as pool:
-        pool.stop(at_once=now)
-        if pool.is_running():
-            raise Problem(f"pool {name!r} has not ended in time", f"see {pool.log}")
+    try:
+        with finding.open_pool(name, directory) as pool:
+            pool.stop(at_once=now)
+            is_running, log = pool.is_running(), pool.log
+    except SupervisorError as error:
+        place = find_pool(name, directory)
+        if isinstance(error, PoolNotRunning | SupervisorLost) or place is None:
+            raise
+        # It is of another release, or has a table of one: every release understands this.
+        is_running, log = not takeover.stop(place), place.log
+    if is_running:
+        raise Problem(f"pool {name!r} has not ended in time", f"see {log}")
     return _answer(f"pool {name} has ended", {"pool": name, "stopped": True}, as_json=as_json)
 
 
@@ -41,12 +51,19 @@ def stop(name: str, now: bool, directory: str | None, as_json: bool) -> int:
 @parameters.name_argument
 @click.option("--wait/--no-wait", help="Return when the pool has ended.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: exit with 1 after this time.")
+@click.option("--hand-over", is_flag=True, help="Keep waiting and new jobs for the pool's next start.")
 @parameters.common
-def drain(name: str, wait: bool, timeout: float | None, directory: str | None, as_json: bool) -> int:
-    """Let the pool NAME refuse new jobs, and end when all its jobs are done, waiting jobs too."""
+def drain(
+    name: str, wait: bool, timeout: float | None, hand_over: bool, directory: str | None, as_json: bool
+) -> int:
+    """Let the pool NAME refuse new jobs, and end when all its jobs are done, waiting jobs too.
+
+    With --hand-over, it ends when the running jobs are done. Waiting and new jobs are kept, and run when the pool is started
+    again; clients notice nothing but the pause.
+    """
     with finding.open_pool(name, directory) as pool:
         supervisor_pid = pool.stats().supervisor_pid
-        pool.drain()
+        pool.drain(hand_over=hand_over)
         pool.disconnect()
         has_ended = wait and pool.wait_for_end(timeout)
         if wait and not has_ended:
@@ -54,7 +71,8 @@ def drain(name: str, wait: bool, timeout: float | None, directory: str | None, a
             left = stats.busy + stats.queued + stats.scheduled
             raise Problem(f"pool {name!r} has not ended within {timeout:g} s: {left} jobs are left", "it is still draining")
     document = {"pool": name, "draining": not has_ended, "ended": has_ended, "supervisor_pid": supervisor_pid}
-    line = f"pool {name} has ended" if has_ended else f"pool {name} refuses new jobs and ends after its last job"
+    plan = "ends after its running jobs" if hand_over else "refuses new jobs and ends after its last job"
+    line = f"pool {name} has ended" if has_ended else f"pool {name} {plan}"
     return _answer(line, document, as_json=as_json)
 
 

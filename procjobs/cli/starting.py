@@ -11,17 +11,21 @@ import click
 from procjobs.cli import parameters, screen
 from procjobs.cli.problems import FAILED, OK, Problem
 from procjobs.cli.text import one_line
-from procjobs.client import launcher
+from procjobs.client import launcher, takeover
 from procjobs.client.code import describe_code
 from procjobs.client.pool import Pool
 from procjobs.client.running_pool import RunningPool, find_pool
 from procjobs.clock import monotonic, sleep
+from procjobs.errors import SupervisorRefused
 from procjobs.host import process, rundir
+from procjobs.host.notify import notify_manager
 from procjobs.settings.plan import make_plan
 from procjobs.shared.config import check_pool_name
 from procjobs.shared.records import PoolStats
 
 _FOR_EVER: Final = 100 * 366 * 86_400.0
+_EXTEND_USEC: Final = 60_000_000
+"""How much longer the service manager is to wait for the start, each time that it is told. It is told every 5 seconds."""
 _LOAD_TIMEOUT: Final = 150.0  # more than the default start_timeout, after which the pool reports a problem
 
 
@@ -45,7 +49,7 @@ def start(name: str, directory: str | None, as_json: bool, **options: Any) -> in
     """
     use_working_directory()
     _check_not_running(check_pool_name(name), directory)
-    pool = Pool(name, directory=directory, **{"linger": _FOR_EVER, **parameters.given(options)})
+    pool = Pool(name, directory=directory, **{"linger": _FOR_EVER, "start": True, **parameters.given(options)})
     stats = _wait_for_first_worker(pool)
     pool.shutdown(wait=False)
     if stats.problem:
@@ -84,6 +88,8 @@ def _check_not_running(name: str, directory: str | None) -> None:
 def serve(name: str, directory: str | None, as_json: bool, **options: Any) -> int:
     """Run the pool NAME in the foreground, until it is stopped; its log goes to standard error.
 
+    If clients have started the pool already, it is taken over: its running jobs end there, the waiting ones run here.
+
     \b
     SIGTERM, SIGINT  refuse new jobs; running jobs have the grace period to end
     a second signal  end everything at once
@@ -95,12 +101,33 @@ def serve(name: str, directory: str | None, as_json: bool, **options: Any) -> in
     del as_json  # this command has no answer, only errors
     process.check_platform()
     use_working_directory()
-    _check_not_running(check_pool_name(name), directory)
-    plan = make_plan(name, {**parameters.given(options), "linger": _FOR_EVER})
+    plan = make_plan(check_pool_name(name), {**parameters.given(options), "linger": _FOR_EVER})
     place = rundir.RunDir(rundir.find_base(directory), name)
+    if (found := find_pool(name, directory)) is not None and found != place:
+        _check_not_running(name, directory)
     rundir.check_socket_path(place)
+    settings = plan.for_supervisor()
+    launcher.check_startable(settings)
     wishes = plan.client
     code = describe_code(wishes.preload, None, (), wishes.version, environment=wishes.environment)
-    launcher.become_supervisor(place, plan.for_supervisor(), code.key, code.with_files()[0])
+    try:
+        lock = takeover.take_lock(place, _tell_waiting(name))
+    except SupervisorRefused as error:
+        hint = f"`procjobs status {name}`, `procjobs resize {name} N`, `procjobs stop {name}`"
+        raise Problem(str(error), hint, FAILED) from None
+    launcher.become_supervisor(place, settings, lock, code.key, code.with_files()[0])
 
+
+def _tell_waiting(name: str) -> takeover.OnWaiting:
+    """Return what tells the operator and the service manager for how many jobs of another supervisor this one waits."""
+    told: list[tuple[int, int]] = []
+
+    def tell(pid: int, running: int) -> None:
+        text = f"pool {name!r} is taken over from process {pid}: it waits for {running} running job{'s' * (running != 1)}"
+        if running and told[-1:] != [(pid, running)]:
+            told.append((pid, running))
+            screen.remark(f"procjobs: {text}")
+        notify_manager(os.environ.get("NOTIFY_SOCKET", ""), f"STATUS={text}\nEXTEND_TIMEOUT_USEC={_EXTEND_USEC}")
+
+    return tell
 

@@ -98,9 +98,13 @@ class Controls(Linked):
         if problem:
             raise ReloadFailed(f"{self!r} goes on with the code that it had; it could not be loaded anew: {problem}")
 
-    def drain(self) -> None:
-        """Take no more jobs from anybody; when those there are have ended, the pool ends. Returns at once."""
-        self._link.connect().request("drain")
+    def drain(self, *, hand_over: bool = False) -> None:
+        """Take no more jobs from anybody; when those there are have ended, the pool ends. Returns at once.
+
+        With `hand_over`, it ends when its running jobs have ended. Waiting and new ones are kept for the next start
+        of the pool, by whatever process, and their handles get their answers from there.
+        """
+        self._link.connect().request("drain", hand_over=hand_over)
 
 
 def _unknown(job_id: str) -> UnknownJob:

@@ -45,8 +45,8 @@ def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, pri
         if sock is not None:
             return sock
         chosen = chosen or settings()
-        _check_startable(chosen)
-        lock = _try_lock(directory)
+        check_startable(chosen)
+        lock = try_lock(directory)
         if lock is not None:
             with lock:
                 _start(directory, chosen, lock, private=private)
@@ -60,29 +60,53 @@ def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, pri
             return sock
         # Another process holds the lock: it is starting a supervisor, or it is one that is just about to end.
         if monotonic() > deadline:
-            raise SupervisorError(
-                f"pool {directory.name!r} cannot be reached: a process holds {directory.lock} but does not answer on "
-                f"{directory.socket}. Is its supervisor stopped? See {directory.log}"
-            )
+            raise unreachable(directory)
         sleep(pause)
         pause = min(pause * 1.5, 0.05)
 
 
-def _check_startable(settings: PoolSettings) -> None:
+def await_pool(directory: rundir.RunDir, deadline: float, is_given_up: Callable[[], bool]) -> socket.socket | None:
+    """Return a socket to the pool's supervisor, which another process starts; None if there is none until the deadline.
+
+    Or until `is_given_up` says that nobody waits any more. A deadline that has passed allows one look.
+    """
+    pause = 0.001
+    while True:
+        sock = try_connect(directory)
+        if sock is not None or is_given_up() or monotonic() >= deadline:
+            return sock
+        sleep(min(pause, max(deadline - monotonic(), 0.0)))
+        pause = min(pause * 1.5, 0.05)
+
+
+def start_with_lock(directory: rundir.RunDir, settings: PoolSettings, lock: Descriptor) -> None:
+    """Start a supervisor of a named pool whose lock this process holds, as `reach` does; the lock is closed here."""
+    with lock:
+        check_startable(settings)
+        _start(directory, settings, lock, private=False)
+
+
+def unreachable(directory: rundir.RunDir) -> SupervisorError:
+    """Return the error that tells of a pool whose lock is held while nobody answers."""
+    return SupervisorError(
+        f"pool {directory.name!r} cannot be reached: a process holds {directory.lock} but does not answer on "
+        f"{directory.socket}. Is its supervisor stopped? See {directory.log}"
+    )
+
+
+def check_startable(settings: PoolSettings) -> None:
     """Refuse CPUs that this host does not have, before there is anything that would be left behind."""
     cpus.check_usable(settings.affinity, cpus.usable_cpu_numbers())
 
 
-def become_supervisor(directory: rundir.RunDir, settings: PoolSettings, key: str, spec: Mapping[str, Any]) -> NoReturn:
+def become_supervisor(
+    directory: rundir.RunDir, settings: PoolSettings, lock: Descriptor, key: str, spec: Mapping[str, Any]
+) -> NoReturn:
     """Let this process become the supervisor of a named pool, in the foreground, with the code that it begins with.
 
-    It goes on under the same pid, which is the one that a service manager knows. Raise SupervisorError if another process
-    has the pool, or if the interpreter cannot be started.
+    It holds the pool's lock, and goes on under the same pid, which is the one that a service manager knows. Raise
+    SupervisorError if the interpreter cannot be started.
     """
-    _check_startable(settings)
-    lock = _try_lock(directory)
-    if lock is None:
-        raise SupervisorError(f"pool {directory.name!r} is running already")
     code = {"key": key, "executable": interpreter()}
     try:
         boot = payload.memory_file(json.dumps(_describe_boot(directory, settings, None, code)).encode(), directory.base)
@@ -139,7 +163,8 @@ def check_place(directory: rundir.RunDir) -> None:
             return
 
 
-def _try_lock(directory: rundir.RunDir) -> Descriptor | None:
+def try_lock(directory: rundir.RunDir) -> Descriptor | None:
+    """Return the pool's lock, None if another process holds it; raise SupervisorError if it cannot be used."""
     check_place(directory)
     try:
         return rundir.try_lock(directory.lock)
@@ -244,7 +269,7 @@ def wait_for_end(directory: rundir.RunDir, timeout: float) -> bool:
     """Wait until no supervisor holds the pool's lock; return whether that came within the timeout."""
     deadline = monotonic() + timeout
     while os.path.exists(directory.lock):
-        lock = _try_lock(directory)
+        lock = try_lock(directory)
         if lock is not None:
             if (mark := rundir.read_mark(directory)) is not None:  # it was killed: its processes may still be there
                 process.kill_marked(mark)

@@ -14,16 +14,26 @@ import weakref
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from procjobs.client import launcher
+from procjobs.client import launcher, takeover
 from procjobs.client.connection.connection import Connection
 from procjobs.client.connection.handshake import say_hello
 from procjobs.client.connection.interruptible import Exclusive
 from procjobs.clock import monotonic
-from procjobs.errors import CodeDiffers, ConfigurationError, PoolClosed, PoolDegraded, SettingsDiffer, SupervisorLost
-from procjobs.host import ownership, payload, process
+from procjobs.errors import (
+    CodeDiffers,
+    ConfigurationError,
+    PoolClosed,
+    PoolDegraded,
+    PoolNotRunning,
+    SettingsDiffer,
+    SupervisorLost,
+    SupervisorRefused,
+)
+from procjobs.host import observe, ownership, payload, process
 from procjobs.shared.config import PoolSettings
 from procjobs.shared.passwords import hide
 from procjobs.shared.table.post_mortem import PostMortemTable
+from procjobs.shared.wire import WIRE_VERSION
 
 if TYPE_CHECKING:
     import socket
@@ -73,6 +83,11 @@ class Link(ABC):
         if self.closed or table is None:
             raise PoolClosed(f"{self.label} was shut down; make a new Pool")
         return table
+
+    def read_present_table(self) -> PostMortemTable:
+        """Return the table of the supervisor that runs now, or of the last one; raise as `read_table`."""
+        table = self.read_table()
+        return self.renew_table(table) if self._was_replaced(table) else table
 
     def renew_table(self, table: PostMortemTable) -> PostMortemTable:
         """Return the table of the supervisor that runs now, where another one has begun since `table` was mapped."""
@@ -140,11 +155,44 @@ class PoolLink(Link):
 
     # To a supervisor --------------------------------------------------------------------------------------------
 
-    def connect(self) -> Connection:
-        """Return the connection to the supervisor, made if there is none; start the supervisor if need be."""
-        return self.exclusive.run(self._connect)
+    @property
+    def may_start(self) -> bool:
+        """Whether this process starts the supervisor if there is none."""
+        return self.plan.client.start or self.is_private
 
-    def _connect(self) -> Connection:
+    @property
+    def is_connected(self) -> bool:
+        """Whether calls find a connection that works, as far as is known."""
+        return self.connection is not None and not self.connection.lost
+
+    def begin(self) -> None:
+        """Connect when the pool's face is made; where this process starts no supervisor, only to one that is there.
+
+        A process of a pool, which may have made this pool because it has imported a module, connects when it uses it.
+        """
+        if self.is_private or (self.may_start and observe.own_mark() is None):
+            self.connect()
+            return
+        if observe.own_mark() is not None:
+            return
+        with contextlib.suppress(PoolNotRunning):
+            self.exclusive.run(self._connect, 0.0)
+
+    def connect(self) -> Connection:
+        """Return the connection to the supervisor, made if there is none; start the supervisor if need be.
+
+        Where this process does not start it, wait for it, up to `start_timeout` seconds, and raise PoolNotRunning then.
+        """
+        # Counted from here, and not from when other threads that wait for the same have given up.
+        return self.exclusive.run(self._connect, monotonic() + self.plan.values["start_timeout"])
+
+    def read_table(self) -> PostMortemTable:
+        """Return the table as it is mapped here, connecting first where that was left out; raise PoolClosed."""
+        if self.table is None and not self.closed:
+            self.connect()
+        return super().read_table()
+
+    def _connect(self, deadline: float) -> Connection:
         if self.closed:
             raise PoolClosed(f"{self.label} was shut down; make a new Pool")
         connection = self.connection
@@ -156,7 +204,7 @@ class PoolLink(Link):
                 self._retired = [former for former in self._retired if former.is_receiving()] + [connection]
             self._reap_child(connection)
         former = connection
-        connection, greeting, table = self._reach_supervisor()
+        connection, greeting, table = self._reach_supervisor(deadline)
         if former is not None and greeting.welcome["settings"].get("store") is not None:
             connection.cancel_again(former)
         self._finalizer.detach()
@@ -166,23 +214,26 @@ class PoolLink(Link):
         self.table = table
         self.connection = connection
         self._compare_settings(greeting.welcome["settings"])
-        _warn_of(self.label, greeting.problem, greeting.warning)
+        _warn_of(self.label, greeting.news)
         return connection
 
-    def _reach_supervisor(self) -> tuple[Connection, Greeting, PostMortemTable]:
+    def _reach_supervisor(self, appears_by: float) -> tuple[Connection, Greeting, PostMortemTable]:
         """Return a connection that has said hello; one to a supervisor that was just ending is tried again."""
         deadline = monotonic() + launcher.START_TIMEOUT
         while True:
-            sock = self._reach_socket()
+            sock = self._reach_socket(appears_by)
             try:
                 greeting = greet(sock, self.code, self.directory)
                 table = map_table(self.directory, greeting.welcome["pid"])
             except BaseException as error:
-                is_final = not isinstance(error, SupervisorLost) or monotonic() > deadline
+                is_older = isinstance(error, SupervisorRefused) and self._may_replace(error.supervisor)
+                is_final = not is_older and (not isinstance(error, SupervisorLost) or monotonic() > deadline)
                 if is_final and self.is_owner and self.connection is None:
                     self._end_unused(ownership.peer_pid(sock))
                 sock.close()
-                if is_final:
+                if is_older:
+                    self._replace_older()
+                elif is_final:
                     raise
             else:
                 return self._make_connection(sock, greeting, table), greeting, table
@@ -192,14 +243,37 @@ class PoolLink(Link):
         process.kill_process(supervisor_pid, signal.SIGTERM)
         process.wait_for_child(supervisor_pid, STOP_TIMEOUT)
 
-    def _reach_socket(self) -> socket.socket:
-        if self.is_private and not self.is_owner:
+    def _may_replace(self, supervisor: Mapping[str, Any]) -> bool:
+        """Return whether a pool is run by an older release than this process, and by nobody's order."""
+        is_older = int(supervisor.get("wire", WIRE_VERSION)) < WIRE_VERSION
+        return is_older and not supervisor.get("served") and not self.is_private and self.may_start
+
+    def _replace_older(self) -> None:
+        """Have a supervisor of an older release hand the pool over, and start one of this release."""
+        lock = takeover.take_lock(self.directory, lambda _pid, _running: None, launcher.START_TIMEOUT)
+        launcher.start_with_lock(self.directory, self.plan.for_supervisor(), lock)
+
+    def _reach_socket(self, appears_by: float) -> socket.socket:
+        if not self.may_start:
+            sock = launcher.await_pool(self.directory, appears_by, lambda: self.closed)
+            if sock is None:
+                raise self._not_served()
+        elif self.is_private and not self.is_owner:
             sock = launcher.try_connect(self.directory)
             if sock is None:
                 raise PoolClosed("the process that made this private pool has ended it")
         else:
             sock = launcher.reach(self.directory, self.plan.for_supervisor, private=self.is_private)
         return sock
+
+    def _not_served(self) -> PoolClosed | PoolNotRunning:
+        if self.closed:
+            return PoolClosed(f"{self.label} was shut down while it waited for its supervisor")
+        return PoolNotRunning(
+            f"nothing serves pool {self.name!r} (no supervisor came within start_timeout="
+            f"{self.plan.values['start_timeout']:g} s), and this process starts none (start=False): "
+            f"start it with `procjobs serve {self.name}` or its service"
+        )
 
     def _make_connection(self, sock: socket.socket, greeting: Greeting, table: PostMortemTable) -> Connection:
         return Connection(
@@ -268,7 +342,10 @@ class PoolLink(Link):
         return self.exclusive.run(self._connect_last)
 
     def _connect_last(self) -> Connection | None:
-        connection = self.connection if self.closed else self.connect()
+        connection = self.connection
+        if not self.closed:
+            with contextlib.suppress(PoolNotRunning):
+                connection = self._connect(monotonic() + launcher.START_TIMEOUT if self.may_start else 0.0)
         for former in [*self._retired, connection]:
             if former is not None:
                 former.lifecycle.is_stop_asked = True
@@ -334,14 +411,16 @@ def _move_weakly(link: PoolLink) -> OnLost:
 
 
 def _warn_about(label: str) -> OnNotice:
-    return lambda problem, difference: _warn_of(label, problem, difference)
+    return lambda news: _warn_of(label, news)
 
 
-def _warn_of(label: str, problem: str | None, difference: str) -> None:
-    if difference:
+def _warn_of(label: str, news: Mapping[str, Any]) -> None:
+    if difference := news.get("warning"):
         warnings.warn(f"{label}: {difference}", CodeDiffers, stacklevel=2)
-    if problem:
+    if problem := news.get("problem"):
         warnings.warn(f"{label} cannot run jobs at the moment: {problem}", PoolDegraded, stacklevel=2)
+    if notice := news.get("notice"):
+        warnings.warn(f"{label} is slower than it could be: {notice}", PoolDegraded, stacklevel=2)
 
 
 def _let_go(connection: Connection, is_owner: bool) -> None:

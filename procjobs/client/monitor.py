@@ -82,13 +82,13 @@ class Monitor(Linked):
 
     def jobs(self, state: str | None = None, limit: int = 100) -> list[JobStatus]:
         """Return up to `limit` jobs, the newest first, those in `state` if given. Reads the shared table."""
-        known = [status for status in self._link.read_table().jobs() if state is None or status.state == state]
+        known = [status for status in self._link.read_present_table().jobs() if state is None or status.state == state]
         known.sort(key=lambda status: status.id, reverse=True)
         return known[:limit]
 
     def stats(self) -> PoolStats:
         """Return the pool's counters as of its supervisor's last turn. Reads the shared table; asks nobody."""
-        table = self._link.read_table()
+        table = self._link.read_present_table()
         counters, scaling = table.counters(), table.scaling()
         return PoolStats(
             supervisor_pid=table.supervisor_pid,
@@ -117,7 +117,7 @@ class Monitor(Linked):
     def workers(self) -> list[WorkerInfo]:
         """Return the pool's workers. Reads the shared table, and memory and CPU time from the host."""
         infos = []
-        for slot, record in self._link.read_table().slots():
+        for slot, record in self._link.read_present_table().slots():
             rss, cpu_percent = observe.usage(record.pid)
             job_id = to_text(record.job_id) if any(record.job_id) else None
             infos.append(

@@ -18,6 +18,7 @@ from procjobs.client.monitor import Monitor
 from procjobs.client.producer import Producer
 from procjobs.client.shutdown import Shutdown
 from procjobs.client.submitter import Submitter, WithOptions
+from procjobs.errors import ConfigurationError
 from procjobs.host import process, rundir
 from procjobs.settings.plan import given_settings, make_plan
 from procjobs.shared.config import UNSET, Threads, Workers, check_pool_name
@@ -66,6 +67,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         jobs run with the values that they have here. docs/code.md lists those that always do.
     submit_timeout: how long submit waits for a supervisor that takes no bytes. Seconds.
     strict: raise ConfigurationError, instead of warning, when a running pool has other settings than given here.
+    start: False for a process that uses a pool and never starts it, where a service (`procjobs serve`) is in charge: calls
+        wait for the pool, up to `start_timeout` seconds, and raise PoolNotRunning then. Making the Pool waits for nothing.
     directory: where the pool's socket and table are; by default chosen as in `procjobs.host.rundir`.
     """
 
@@ -104,6 +107,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         environment: Sequence[str] = UNSET,
         submit_timeout: float = UNSET,
         strict: bool = UNSET,
+        start: bool = UNSET,
         directory: str | None = None,
     ) -> None:
         given = given_settings(locals())
@@ -113,7 +117,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         Submitter.__init__(self, Producer(link), Terms())
         Monitor.__init__(self, link)
         self._shutdown = Shutdown(link)
-        link.connect()
+        link.begin()
         _pools.add(self)
 
     @property
@@ -197,6 +201,8 @@ def _make_link(
 ) -> PoolLink:
     """Return the link of a pool that is not connected yet; nothing has been started."""
     plan = make_plan(name, given)
+    if name is None and given.get("start") is False:
+        raise ConfigurationError("start=False is for a pool with a name: nobody else can start a private one")
     private_name = f"{rundir.PRIVATE_PREFIX}{os.getpid()}-{os.urandom(6).hex()}"
     place = rundir.RunDir(rundir.find_base(directory), name or private_name)
     rundir.check_socket_path(place)

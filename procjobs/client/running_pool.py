@@ -111,7 +111,7 @@ def _refuse_successor(label: str) -> OnLost:
     return refuse
 
 
-def _ignore(_problem: str | None, _warning: str) -> None:
+def _ignore(_news: dict[str, Any]) -> None:
     pass
 
 

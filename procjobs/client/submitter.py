@@ -95,6 +95,8 @@ class Submitter:
         """Submit a call and await its result. Cancelling the awaiting task cancels the job, running or not."""
         import asyncio  # see procjobs.client.job
 
+        if not self._producer.link.is_connected:  # a supervisor is started, or waited for: not in the event loop
+            await asyncio.get_running_loop().run_in_executor(None, self._producer.link.connect)
         return await asyncio.wrap_future(self.submit(fn, *args, **kwargs))
 
     @overload

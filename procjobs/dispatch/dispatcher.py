@@ -63,7 +63,7 @@ class Dispatcher:
         self._assigner = Assigner(workers, outcomes, settings, self.worker_slots, self._pending, self._completion)
         self._watchdog = Watchdog(workers, settings.job_defaults.grace_period)
         self._scaler = Scaler(host, self.worker_slots, settings.worker_idle)
-        self.paused = False
+        self.paused = self.held = False
         self._mean_seconds = 0.0
         self._measured = 0
 
@@ -207,6 +207,24 @@ class Dispatcher:
     def resume(self) -> None:
         """Start jobs again, from the next turn on."""
         self.paused = False
+
+    @property
+    def running(self) -> int:
+        """How many jobs were sent to workers and have no answer."""
+        return sum(len(slot.jobs) for slot in self.slots)
+
+    def hold(self, now: float) -> None:
+        """Start no more jobs, as `pause` does, whatever users pause and resume: a successor is to start them."""
+        self.held = True
+        self._assigner.reclaim_all(self.slots, now)
+
+    def unhold(self) -> None:
+        """Start jobs again, from the next turn on."""
+        self.held = False
+
+    def waiting(self) -> list[tuple[Job, float]]:
+        """Return the jobs that do not run, each with the time (monotonic) before which it may not."""
+        return self._pending.waiting()
 
     def close_queue(self, reason: str) -> None:
         """Answer every job that has not been started: it will not be run, for this reason."""
@@ -376,10 +394,11 @@ class Dispatcher:
         """Send waiting jobs to workers, and start workers that are missing."""
         if self.stopping:
             return
-        if not self.paused:
+        is_paused = self.paused or self.held
+        if not is_paused:
             self._assign_all(now)
-        self.worker_slots.spawn_missing(now, paused=self.paused)
-        self._scaler.observe(now, may_grow=not self.paused)
+        self.worker_slots.spawn_missing(now, paused=is_paused)
+        self._scaler.observe(now, may_grow=not is_paused)
 
     def _assign_all(self, now: float) -> None:
         """Send jobs until limiters wake no more of them: a woken job may belong to a generation that had its turn."""

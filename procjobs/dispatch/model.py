@@ -46,8 +46,8 @@ class Generation:
     """One version of the users' code: the clients that run it, their waiting jobs, the workers forked for it.
 
     `slots` counts its workers, `unfinished` its jobs without an answer; `idle` are its idle workers, the one that was busy
-    last at the end. `started_at` is when its last worker was started. A `successor` is newer code that has taken over all
-    its jobs except those that run.
+    last at the end. `problem` says why it cannot run jobs, `notice` what its clients should know all the same. `started_at`
+    is when its last worker was started. A `successor` is newer code that has taken over all its jobs except those that run.
     """
 
     __slots__ = (
@@ -55,6 +55,7 @@ class Generation:
         "clients",
         "idle",
         "key",
+        "notice",
         "number",
         "problem",
         "queue",
@@ -77,7 +78,7 @@ class Generation:
         self.ready = False
         self.successor: Generation | None = None
         self.budget = RestartBudget()
-        self.problem = ""
+        self.problem = self.notice = ""
 
     def newest(self) -> Generation:
         """Return the code that the clients of this generation run now: the last of its successors, or itself."""

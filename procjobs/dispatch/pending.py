@@ -132,6 +132,12 @@ class PendingJobs:
             job.generation.queue.push_front(job)
             self.wakes += 1
 
+    def waiting(self) -> list[tuple[Job, float]]:
+        """Return all jobs, in the order in which they may start, each with the time (monotonic) before which it may not."""
+        jobs = [(job, 0.0) for generation in self._generations for job in generation.queue.jobs()]
+        jobs += [(job, 0.0) for job in self.limiters.jobs()]
+        return jobs + [(job, when) for when, job in self._delayed.entries() if _is_delayed(job)]
+
     def drain(self) -> list[Job]:
         """Take out all jobs."""
         jobs = [job for generation in self._generations for job in _drain(generation)]

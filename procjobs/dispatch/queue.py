@@ -79,6 +79,10 @@ class JobQueue(Generic[J]):
             del self._levels[-self._order.pop(0)[0]]
         return None
 
+    def jobs(self) -> list[J]:
+        """Return the jobs that wait, the one to start next first; they stay."""
+        return [job for _, level in self._order for job in level if job.state is _QUEUED]
+
     def oldest(self) -> float:
         """Return since when the job that has waited for longest does, infinity where no job waits.
 
@@ -136,6 +140,10 @@ class DelayQueue(Generic[T]):
     def jobs(self) -> list[T]:
         """Return all jobs entered, also those whose time does not matter any more."""
         return [job for _, _, job in self._heap]
+
+    def entries(self) -> list[tuple[float, T]]:
+        """Return all jobs entered, by their times, also those whose time does not matter any more."""
+        return [(when, job) for when, _, job in sorted(self._heap, key=lambda entry: entry[:2])]
 
     def reschedule(self, time_of: Callable[[T], float | None]) -> None:
         """Enter the jobs at other times: at what `time_of(job)` returns, unless that is None."""

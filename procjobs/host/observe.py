@@ -81,6 +81,11 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def own_mark() -> str | None:
+    """Return the MARK of the pool that this process belongs to, None if it belongs to none."""
+    return os.environ.get(MARK)
+
+
 def own_children(*, only_marked: str | None = None) -> set[int]:
     """Return the pids of this process's children except the DETACHED; adopted orphans and zombies are among them.
 

@@ -2,6 +2,7 @@
 
     BASE/NAME.lock    held (flock) by the supervisor as long as it lives, and before that by the client that starts it
     BASE/NAME.begun   the attempts that a killed supervisor's workers had begun, until the pool's store has counted them
+    BASE/NAME.waiting the jobs that a supervisor has handed over, until its successor has them
     BASE/NAME/        mode 0700
         .procjobs     the signature: procjobs has made the directory, and may remove it with everything in it
         socket        where clients connect
@@ -63,6 +64,11 @@ class RunDir(NamedTuple):
     def begun(self) -> str:
         """The file with the attempts that a killed supervisor's workers had begun."""
         return f"{self.base}/{self.name}.begun"
+
+    @property
+    def waiting(self) -> str:
+        """The file with the jobs that a supervisor has handed over."""
+        return f"{self.base}/{self.name}.waiting"
 
     @property
     def socket(self) -> str:
@@ -308,6 +314,14 @@ def remove_own(rundir: RunDir, lock: int) -> None:
             if retaken is None:
                 return
     remove(rundir)
+
+
+def remove_own_directory(rundir: RunDir, lock: int) -> bool:
+    """Remove the pool's directory, and nothing else; return False if the lock is not this descriptor's any more."""
+    if not _is_still(lock, rundir.lock):
+        return False
+    _remove_directory(rundir)
+    return True
 
 
 def remove(rundir: RunDir) -> None:

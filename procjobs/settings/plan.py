@@ -132,6 +132,8 @@ class Plan:
             del asked["workers"]
             if self.values["workers"] != "auto":
                 asked["workers"] = self.resolve_workers()
+        if not self.client.start:
+            asked.pop("start_timeout", None)  # here it is how long this process waits for the pool
         return asked
 
     def _counts(self, name: str, running: PoolSettings) -> bool:

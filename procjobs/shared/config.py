@@ -291,6 +291,7 @@ class ClientSettings:
     environment: tuple[str, ...] = ()
     submit_timeout: float = 5.0
     strict: bool = False
+    start: bool = True
 
     def validated(self) -> ClientSettings:
         """Return these settings; raise ConfigurationError naming the first bad one."""
@@ -302,8 +303,9 @@ class ClientSettings:
         environment = _check_names("environment", self.environment, "names of variables, such as ['STRIPE_*']")
         if self.version is not None and not isinstance(self.version, str):
             raise ConfigurationError(f"version={self.version!r}: expected text")
-        if not isinstance(self.strict, bool):
-            raise ConfigurationError(f"strict={self.strict!r}: expected True or False")
+        for name in ("strict", "start"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}: expected True or False")
         check_seconds("submit_timeout", self.submit_timeout, optional=False)
         return replace(
             self, preload=preload, environment=environment, submit_timeout=float(self.submit_timeout)

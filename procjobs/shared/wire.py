@@ -11,9 +11,9 @@ All numbers are little-endian.
     6      2    zero
     8      ...  body
 
-    HELLO     client -> supervisor   magic "procjobs", u16 wire version, JSON
+    HELLO, REFUSED, CONTROL          procjobs.shared.hello: these three are the same in all versions
     WELCOME   supervisor -> client   JSON
-    REFUSED   supervisor -> client   JSON {"message"}; the connection ends after it
+    HANDED_OVER     supervisor -> client   empty: what was taken and not answered is the successor's; no more is taken
     KIND      client -> supervisor   u32 number of the kind, u32 length of the JSON {"name", "options"}, JSON, function
     FORGET    client -> supervisor   empty: every kind of this connection is forgotten
     SUBMIT    client -> supervisor   SUBMIT struct, key, inline part of the payload
@@ -24,7 +24,8 @@ All numbers are little-endian.
     REQUEST   client -> supervisor   u32 number of the request, JSON {"call", ...}
     REPLY     supervisor -> client   u32 number of the request, JSON
     WATCH     client -> supervisor   job id: a FINISHED is wanted for it, now or when there is one
-    NOTICE    supervisor -> client   JSON {"problem", "warning"}
+    NOTICE    supervisor -> client   JSON {"problem", "warning", "notice"}: why this client's code cannot run, in what it
+                                     differs from that of its workers, what else it should know of it
     CODE      client -> supervisor   JSON {"files"}: digests of source files that it has seen since HELLO or the last CODE
     READY     worker -> supervisor   u64 resident bytes of the worker, which has initialised
     INIT_FAILED     worker -> supervisor   text: the initializer failed; the worker ends after it
@@ -49,7 +50,9 @@ from typing import Any, Final, NamedTuple
 from procjobs.clock import NEVER
 from procjobs.shared.states import Reason
 
-WIRE_VERSION: Final = 1
+WIRE_VERSION: Final = 2
+"""The version of the frames between clients and a supervisor, and of their contents. tests/unit/test_wire.py fails when
+the frames have changed and it has not."""
 MAGIC: Final = b"procjobs"
 ANY_CODE: Final = ""
 """The generation in the HELLO of a client that submits nothing: any generation will do."""
@@ -109,6 +112,8 @@ class Frame(IntEnum):
     CODE = 17
     LOADED = 18
     SPENT = 19
+    HANDED_OVER = 20
+    CONTROL = 100
 
 
 class Outcome(IntEnum):
@@ -136,9 +141,9 @@ def frame(kind: Frame, body: bytes, *, descriptors: int = 0) -> bytes:
     return HEADER.pack(HEADER.size + len(body), kind, descriptors, 0) + body
 
 
-def json_frame(kind: Frame, value: Any, *, prefix: bytes = b"") -> bytes:
+def json_frame(kind: Frame, value: Any, *, prefix: bytes = b"", descriptors: int = 0) -> bytes:
     """Return a frame whose body is `prefix` and JSON."""
-    return frame(kind, prefix + json.dumps(value).encode())
+    return frame(kind, prefix + json.dumps(value).encode(), descriptors=descriptors)
 
 
 def parse_json(body: bytes) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from procjobs.shared.config import PoolSettings
 from procjobs.shared.table.state_writer import count_rows, file_bytes
 from procjobs.shared.visible import visible
 from procjobs.store import started_attempts
+from procjobs.supervisor.clients.hand_over import pass_on_lock
 from procjobs.supervisor.composition import Ground, compose
 from procjobs.supervisor.log import Log
 from procjobs.supervisor.supervisor import SIGNALS, Supervisor
@@ -77,13 +78,21 @@ def main() -> None:
         log.stop_echo()  # the interpreter is about to print it
         log.write(f"the supervisor failed; this is a bug in procjobs:\n{traceback.format_exc()}")
         raise
+    successor = supervisor.take_successor()
     supervisor.close()
     log.close()
-    rundir.remove_own(directory, LOCK_FD)
+    _give_up(directory, successor)
     if boot["owner_pid"] is None:  # last: a home directory may be on a network that does not answer
         from procjobs.host import footprints  # here, because a pool should be ready soon
 
         footprints.remember(directory.name, supervisor.peaks)
+
+
+def _give_up(directory: rundir.RunDir, successor: socket.socket | None) -> None:
+    """Remove the pool's files; the lock goes to the successor, if there is one."""
+    if successor is not None and rundir.remove_own_directory(directory, LOCK_FD) and pass_on_lock(successor, LOCK_FD):
+        return
+    rundir.remove_own(directory, LOCK_FD)
 
 
 def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor, Log]:
@@ -110,6 +119,7 @@ def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor
     rundir.sweep_stale(directory.base, process.kill_marked, started_attempts.keep)
     if code is not None:
         parts.generations.join(code["key"], code["executable"], CODE_FD).generation.clients -= 1
+    parts.hand_over.inherit()
     return supervisor, log
 
 

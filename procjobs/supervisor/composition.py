@@ -19,6 +19,7 @@ from procjobs.supervisor.children import Children
 from procjobs.supervisor.clients.admission import Admission
 from procjobs.supervisor.clients.calls import Calls
 from procjobs.supervisor.clients.connections import Connections
+from procjobs.supervisor.clients.hand_over import HandOver
 from procjobs.supervisor.clients.requests import Identity, RequestHandler
 from procjobs.supervisor.clients.unique_keys import UniqueKeys
 from procjobs.supervisor.durable.durability import Durability, NoStore
@@ -79,6 +80,7 @@ class Parts(NamedTuple):
     admission: Admission
     connections: Connections
     publisher: Publisher
+    hand_over: HandOver
 
 
 def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -> Parts:
@@ -107,11 +109,14 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     admission = Admission(loop, directory.name, settings, registry, dispatcher, durability, unique_keys, lifecycle,
                           max_fds=fds.now)  # fmt: skip
     calls = Calls(loop, registry, dispatcher, workers, generations, durability, admission, lifecycle)
-    identity = Identity(directory.name, settings.to_json(), ground.name_in_store)
-    requests = RequestHandler(identity, registry, generations, durability, admission, calls)
+    hand_over = HandOver(loop, directory, registry, dispatcher, generations, templates, unique_keys, durability,
+                         lifecycle, log)  # fmt: skip
+    identity = Identity(directory.name, settings.to_json(), ground.name_in_store, ground.in_foreground, mark)
+    requests = RequestHandler(identity, registry, generations, durability, admission, calls, hand_over)
     connections = Connections(loop, listener, requests, log)
     publisher = Publisher(table, dispatcher, slots)
-    return Parts(mark, registry, durability, dispatcher, children, generations, lifecycle, admission, connections, publisher)
+    return Parts(mark, registry, durability, dispatcher, children, generations, lifecycle, admission, connections, publisher,
+                 hand_over)  # fmt: skip
 
 
 def _make_durability(ground: Ground, registry: Registry, started: StartedAttempts, mark: str) -> Durability:

@@ -17,7 +17,7 @@ from procjobs.shared.code_spec import CodeSpec, read_spec
 from procjobs.shared.source_digest import Source
 from procjobs.shared.wire import ANY_CODE
 from procjobs.supervisor.code_version import CodeVersion, name_files
-from procjobs.supervisor.workers.events import TemplateFailed
+from procjobs.supervisor.workers.events import ModuleSkipped, TemplateFailed
 
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher
@@ -203,6 +203,10 @@ class Generations:
         version = self._versions.get(generation)
         if version is not None and (differing := version.note_loaded(files)):
             self._tell_differing(generation, differing)
+
+    def on_skipped(self, event: ModuleSkipped) -> None:
+        """Note a module that is not preloaded; the generation's clients are told."""
+        event.generation.notice = "\n".join(filter(None, (event.generation.notice, event.notice)))
 
     def _tell_changed(self, generation: Generation, changed: Mapping[str, str], now: float) -> None:
         """Note that a template has other files than its clients have loaded; share the workers that have them already."""

@@ -26,8 +26,10 @@ _MIN_FIRST_LINGER: Final = 5.0
 class Phase(Enum):
     """The life of a pool.
 
-    SERVING   Entered at the start. Jobs are taken and run. A named pool that nobody uses stops when it has lingered. Left by
-              `drain` and `stop`.
+    SERVING   Entered at the start, and by `keep`. Jobs are taken and run. A named pool that nobody uses stops when it has
+              lingered. Left by `hand_over`, `drain` and `stop`.
+    HANDING_OVER  Entered by `hand_over`. Jobs are taken, and none is started. Left for STOPPING when those that run have
+              ended and the others were left to the successor, by `keep` if that has gone, by `drain` and `stop`.
     DRAINING  Entered by `drain`. No more jobs are taken; those that wait and run go on. After SIGTERM there is a deadline.
               Left by `stop`: when no work is left, at the deadline, or on request.
     STOPPING  Entered by `stop`. The waiting jobs were given up, the workers were told to end, clients that come now start a
@@ -37,6 +39,7 @@ class Phase(Enum):
     """
 
     SERVING = "serving"
+    HANDING_OVER = "handing over"
     DRAINING = "draining"
     STOPPING = "stopping"
     FAREWELL = "farewell"
@@ -49,8 +52,12 @@ class Lifecycle:
         self, settings: PoolSettings, directory: rundir.RunDir, table: TableWriter, log: Log, dispatcher: Dispatcher,
         workers: WorkerProcesses, durability: Durability, *, is_private: bool, now: float,
     ) -> None:  # fmt: skip
-        """`is_private`: the pool ends with its owner, and not when nobody uses it."""
+        """`is_private`: the pool ends with its owner, and not when nobody uses it.
+
+        Once it `has_left`, everything that was taken and not answered is the successor's.
+        """
         self.phase = Phase.SERVING
+        self.has_left = False
         self._settings = settings
         self._directory = directory
         self._table = table
@@ -65,14 +72,29 @@ class Lifecycle:
     @property
     def accepts_jobs(self) -> bool:
         """Whether the pool takes jobs."""
-        return self.phase is Phase.SERVING
+        return self.phase is Phase.SERVING or self.phase is Phase.HANDING_OVER
+
+    @property
+    def is_handing_over(self) -> bool:
+        """Whether the pool ends when its running jobs have, and leaves the others to a successor."""
+        return self.phase is Phase.HANDING_OVER
 
     def next_deadline(self) -> float:
         """Return when something is to be done."""
         return min(self._deadline, self._lingers_until)
 
-    def advance(self, now: float, *, has_clients: bool) -> None:
-        """Stop the pool when its time has come: the deadline of a drain, its last job, nobody who uses it."""
+    def advance(self, now: float, *, has_clients: bool, leave: Callable[[], bool]) -> None:
+        """Stop the pool when its time has come: the deadline of a drain, its last job, nobody who uses it.
+
+        `leave` leaves the jobs that wait to the successor; it returns False if they cannot be left.
+        """
+        if self.phase is Phase.HANDING_OVER and not self._dispatcher.running:
+            self.has_left = leave()
+            self._dispatcher.unhold()
+            if self.has_left:
+                self.stop("its successor takes over", now, at_once=False)
+            else:
+                self.drain()
         if self.phase is Phase.DRAINING:
             if now >= self._deadline:
                 self.stop("the pool was stopped", now, at_once=False)
@@ -92,15 +114,38 @@ class Lifecycle:
         elif now >= self._lingers_until:
             self.stop("nobody uses it", now, at_once=False)
 
+    def drain_in_grace_period(self, now: float) -> None:
+        """Take no more jobs; those that have not ended in the grace period are stopped."""
+        self.drain(now + self._settings.job_defaults.grace_period)
+
     def drain(self, deadline: float = NEVER) -> None:
         """Take no more jobs; the pool stops when those it has are done, at the latest at the deadline."""
-        if self.phase in {Phase.SERVING, Phase.DRAINING}:
+        if self.phase in {Phase.SERVING, Phase.HANDING_OVER, Phase.DRAINING}:
+            self._dispatcher.unhold()
             self.phase = Phase.DRAINING
             self._deadline = min(self._deadline, deadline)
 
+    def hand_over(self, now: float) -> bool:
+        """Start no more jobs; the pool ends when those that run have, and leaves the others to its successor.
+
+        Return False if it is about to end in another way.
+        """
+        if self.phase is Phase.SERVING:
+            self.phase = Phase.HANDING_OVER
+            self._dispatcher.hold(now)
+            self._log.write("no more jobs are started here: those that run may end, all others are for the successor")
+        return self.phase is Phase.HANDING_OVER
+
+    def keep(self) -> None:
+        """Go on as before: the process that was to take the pool over has gone."""
+        if self.phase is Phase.HANDING_OVER:
+            self.phase = Phase.SERVING
+            self._dispatcher.unhold()
+            self._log.write("the process that was to take this pool over has gone: the pool stays")
+
     def stop(self, reason: str, now: float, *, at_once: bool) -> None:
         """Give up the jobs that wait, stop those that run, and end. With `at_once` there is no grace period."""
-        if self.phase in {Phase.SERVING, Phase.DRAINING}:
+        if self.phase in {Phase.SERVING, Phase.HANDING_OVER, Phase.DRAINING}:
             self.phase = Phase.STOPPING
             self._deadline = NEVER
             self._log.write(f"stopping: {reason}")

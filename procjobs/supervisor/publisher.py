@@ -41,6 +41,7 @@ class Publisher:
         self._slots = slots
         self._counters: Counters | None = None
         self._problem = ""
+        self._notices: list[str] = []
         self._scaled_at = -1.0
 
     def publish_counters(self, *, accepting: bool, uncommitted: int) -> None:
@@ -85,10 +86,15 @@ class Publisher:
         self._table.write_scaling(Scaling(workers.min, workers.max, workers.size, changed_at, workers.last_change))
 
     def publish_problem(self) -> bool:
-        """Write why the pool cannot run jobs; return whether that has changed."""
-        problem = next((g.problem for g in self._dispatcher.current_generations() if g.problem), "")
-        if problem == self._problem:
+        """Write why the pool cannot run jobs; return whether clients have something new to be told of their code."""
+        problem, notices = "", []
+        for generation in self._dispatcher.current_generations():
+            problem = problem or generation.problem
+            if generation.notice:
+                notices.append(generation.notice)
+        if problem == self._problem and notices == self._notices:
             return False
-        self._problem = problem
-        self._table.write_problem(problem)
+        if problem != self._problem:
+            self._table.write_problem(problem)
+        self._problem, self._notices = problem, notices
         return True

@@ -158,6 +158,12 @@ class Registry:
         self._forget(job)
         return clients
 
+    def conceal_end(self, job: SupervisedJob) -> None:
+        """Let nobody learn how a job ends here, since it goes on elsewhere: its row stays as it is, its clients wait on."""
+        for client in [job.client, *(job.watchers or ())]:
+            client.tied.discard(job)
+        job.client, job.watchers, job.row = NO_CLIENT, None, 0
+
     def watch(self, watcher: Watcher, job: SupervisedJob) -> None:
         """Let a client have the answer of a job, now or when there is one."""
         if job.state in FINAL and job.answer is not None:

@@ -29,6 +29,8 @@ from procjobs.supervisor.workers.stacks import StackSource
 from procjobs.supervisor.workers.templates import Templates
 
 if TYPE_CHECKING:
+    import socket
+
     from procjobs.supervisor.composition import Ground, Parts
 
 SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -41,7 +43,7 @@ class Supervisor:
     """Turns the loop of one pool: reads, decides, sends, and sleeps until the next deadline."""
 
     def __init__(self, ground: Ground, parts: Parts) -> None:
-        self._loop, self._settings, self._log, self._console = ground.loop, ground.settings, ground.log, ground.console
+        self._loop, self._log, self._console = ground.loop, ground.log, ground.console
         self._registry = parts.registry
         self._durability = parts.durability
         self._dispatcher = parts.dispatcher
@@ -51,6 +53,7 @@ class Supervisor:
         self._admission = parts.admission
         self._connections = parts.connections
         self._publisher = parts.publisher
+        self._hand_over = parts.hand_over
         self._owner = Owner(ground.loop, ground.owner_pid)
         self._readers: dict[type, Callable[[Any, int], None]] = {
             ClientLink: parts.connections.read,
@@ -94,6 +97,8 @@ class Supervisor:
         return True
 
     def _have_all_read(self) -> bool:
+        if self._lifecycle.has_left:
+            self._connections.tell_handed_over(self._loop.now)
         return (self._console is None or self._console.is_empty) and self._connections.have_all_read
 
     def _next_deadline(self) -> float:
@@ -122,7 +127,7 @@ class Supervisor:
         if signals & {signal.SIGTERM, signal.SIGINT}:
             if self._lifecycle.accepts_jobs:
                 self._log.write("SIGTERM: no more jobs are taken; those that run have the grace period to end")
-                self._lifecycle.drain(now + self._settings.job_defaults.grace_period)
+                self._lifecycle.drain_in_grace_period(now)
             else:
                 self._lifecycle.stop("the pool was stopped by a second SIGTERM", now, at_once=True)
         if signal.SIGHUP in signals:
@@ -163,7 +168,8 @@ class Supervisor:
         self._children.start_templates(now)
         self._connections.advance(now)
         self._registry.advance(now)
-        self._lifecycle.advance(now, has_clients=bool(self._connections))
+        self._hand_over.advance()
+        self._lifecycle.advance(now, has_clients=self._connections.have_outsiders, leave=self._hand_over.leave)
         if not self._durability.is_too_far_behind:
             self._dispatcher.assign(now)
         self._generations.retire_unused(now)
@@ -203,6 +209,10 @@ class Supervisor:
         for slot in self._dispatcher.slots:
             self._children.workers.kill(slot)
         self._children.close(_ORPHANS_TIMEOUT)
+
+    def take_successor(self) -> socket.socket | None:
+        """Return a socket to the process that takes the pool over, None if there is none."""
+        return self._hand_over.take_successor()
 
     def close(self) -> None:
         """Release everything; the workers have ended."""

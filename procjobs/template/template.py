@@ -1,6 +1,7 @@
 """The template process of one generation of code.
 
-1. It has one thread, checked after the preload. It runs users' code only while it imports; its workers run the rest.
+1. It has one thread, checked after each module of the preload: no Python thread, and no native one that outlives a fork. It
+   runs users' code only while it imports; its workers run the rest.
 2. It forks workers on request and does nothing else. The supervisor is their parent (procjobs.host.process).
 3. It opens nothing that a worker must not have, and a worker closes the template's socket before it runs anything.
 4. When the supervisor is gone, it kills the workers' process groups and all processes that carry the pool's mark in their
@@ -9,7 +10,8 @@
 It talks with the supervisor over a SOCK_SEQPACKET pair, one JSON object a message:
 
     supervisor -> template   {"spawn": slot, "cpus": [number, ...]} with the worker's two sockets; {"gone": pid}
-    template -> supervisor   {"ready": true} | {"failed": traceback} | {"threads": module}
+    template -> supervisor   {"ready": true} | {"failed": traceback}
+                             {"threads": module, "native": names of native threads, none if it has Python threads}
                              {"spawned": slot, "pid": pid} | {"refused": slot, "why": text}
 """
 
@@ -62,8 +64,10 @@ class Template:
             except BaseException as error:  # noqa: BLE001 - all that a user's module raises ends here, SystemExit too
                 self._tell({"failed": limit_text(f"preload of {name!r} failed: {_describe(error)}", _MAX_PROBLEM_BYTES)})
                 return False
-            if process.thread_count() > threads:
-                self._tell({"threads": name})
+            has_threads = process.thread_count() > threads
+            native = [] if has_threads else process.threads_kept_in_fork()
+            if has_threads or native:
+                self._tell({"threads": name, "native": [text[:20] for text in native[:50]]})
                 return False
         importlib.import_module("logging")  # every worker needs it
         for stream in (sys.stdout, sys.stderr):  # or every worker would print the output of the preload again

@@ -46,6 +46,9 @@ def settle_in(setup: WorkerSetup, slot: int, stdout: int, stderr: int, stack: in
     follow_threads()
     if "numpy.random" in sys.modules:  # random reseeds itself after a fork; numpy would repeat itself in every worker
         sys.modules["numpy.random"].seed()
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "default_generator"):
+        torch.default_generator.seed()
 
 
 def _redirect_output(stdout: int, stderr: int) -> None:

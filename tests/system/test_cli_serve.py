@@ -109,13 +109,6 @@ def test_sighup_loads_the_code_again(cli, serve):
     assert process.poll() is None
 
 
-def test_pool_that_is_running_already_is_not_served_twice(cli):
-    pid = cli.pool().stats().supervisor_pid
-    done = cli("serve", "media")
-    assert (1, "") == (done.returncode, done.stdout)
-    assert f"procjobs: pool 'media' is running already, supervisor {pid}\n" in done.stderr
-
-
 def test_pool_that_cannot_start_exits_with_a_failure(cli):
     done = cli("serve", "media", "--directory", "/dev/null")
     assert (5, "") == (done.returncode, done.stdout)

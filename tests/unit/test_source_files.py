@@ -125,7 +125,10 @@ def test_file_is_looked_at_again_when_it_is_loaded(folder, name):
     assert (f"{name}_late.py", True) == (os.path.basename(path), source.is_loaded)
 
 
-@pytest.mark.parametrize("strange", [None, 3, type("Lazy", (), {"__getattr__": lambda *_: 1 / 0})()], ids=["None", "a number", "a lazy module"])
+LAZY = type("Lazy", (), {"__getattr__": lambda *_: 1 / 0})()
+
+
+@pytest.mark.parametrize("strange", [None, 3, LAZY], ids=["None", "a number", "a lazy module"])
 def test_anything_may_lie_among_the_modules(monkeypatch, strange):
     monkeypatch.setitem(sys.modules, "strange_thing", strange)
     SourceFiles().look()

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import re
+import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procjobs.shared import wire
+from procjobs import version
+from procjobs.shared import hello, wire
+from procjobs.shared.config import JOB_OPTION_NAMES
+from procjobs.shared.states import JobState, Reason
+from procjobs.shared.table import layout
 from procjobs.shared.wire import Frame, FrameReader, WireError
+from tests.unit.imports import ROOT
 
 FRAMES = st.lists(st.tuples(st.sampled_from(Frame), st.binary(max_size=300)), max_size=20)
 
@@ -55,3 +63,29 @@ def test_finished_frame_gives_back_what_went_in(job_id, payload):
 @given(st.text(max_size=2000), st.integers(100, 500))
 def test_limited_text_fits(text, most):
     assert len(wire.limit_text(text, most).encode()) <= most + 40
+
+
+def test_frames_that_change_get_a_new_version():
+    """Whoever changes one of these gives `WIRE_VERSION` a new number, and this test the new digest."""
+    structs = [wire.HEADER, wire.SUBMIT, wire.FINISHED, wire.JOB, wire.KIND]
+    calls = sorted(re.findall(r"def (_call_\w+)", (ROOT / "supervisor/clients/calls.py").read_text()))
+    facts = [
+        [struct.format for struct in structs],
+        [(member.name, int(member)) for kind in (wire.Frame, wire.Outcome, Reason, JobState) for member in kind],
+        sorted(JOB_OPTION_NAMES),
+        calls,
+        [(name, value.format) for name, value in sorted(vars(layout).items()) if isinstance(value, struct.Struct)],
+        str(layout.MAGIC),
+    ]
+    digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+    assert (2, "2f6e464e4cf2") == (wire.WIRE_VERSION, digest)
+
+
+def test_first_words_of_a_connection_never_change():
+    """A process of any release must read these; no number of a version helps where they differ."""
+    raw = hello.hello_frame({"pid": 1, "ask": hello.HAND_OVER}, wire_version=2)
+    head = len(raw).to_bytes(4, "little") + b"\x01\x00\x00\x00" + b"procjobs" + b"\x02\x00"
+    assert raw.startswith(head + b'{"pid": 1, "ask": "hand_over", "version": "')
+    assert (1, 3, 100) == (wire.Frame.HELLO, wire.Frame.REFUSED, wire.Frame.CONTROL)
+    assert (2, {"pid": 1, "ask": "hand_over", "version": version.__version__}) == hello.parse_hello(raw)
+    assert ("stop", "hand_over", "busy", "over") == (hello.STOP, hello.HAND_OVER, hello.BUSY, hello.OVER)

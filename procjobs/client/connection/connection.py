@@ -48,8 +48,10 @@ _SUBMIT: Final = int(Frame.SUBMIT)
 _SUBMIT_UNIQUE: Final = int(Frame.SUBMIT_UNIQUE)
 _FINISHED: Final = int(Frame.FINISHED)
 
-OnNotice: TypeAlias = Callable[[str | None, str], None]
-"""Takes the problem that keeps the pool from running jobs, None when it is over. For the receiver thread."""
+OnNotice: TypeAlias = Callable[[dict[str, Any]], None]
+"""Takes a NOTICE: the `problem` that keeps the pool from running jobs, empty when it is over, and a `notice`.
+
+For the receiver thread."""
 H = TypeVar("H", bound=Handle)
 
 
@@ -306,10 +308,12 @@ class Connection:
                 duplicate.refer_to(raw[BODY + ID_BYTES :])
         elif kind == Frame.REPLY:
             self.requests.take_reply(int.from_bytes(raw[BODY : BODY + 4], "little"), wire.parse_json(raw[BODY + 4 :]))
+        elif kind == Frame.HANDED_OVER:
+            self._entries.are_handed_over = True
         elif kind == Frame.NOTICE:
-            notice = wire.parse_json(raw[BODY:])
+            news = wire.parse_json(raw[BODY:])
             with contextlib.suppress(Warning):  # an error in this application, and here is no caller to raise it to
-                self._on_notice(notice.get("problem"), str(notice.get("warning") or ""))
+                self._on_notice(news)
 
     # Waiting --------------------------------------------------------------------------------------------------
 

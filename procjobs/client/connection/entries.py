@@ -22,7 +22,8 @@ class Entries:
     `accepted` of these were taken. Nothing is counted up or down, so nothing is counted twice.
 
     A handle that is done and still here was cancelled, and the supervisor has not confirmed that yet. The jobs in `stopped`
-    were cancelled too, and ended because the pool was stopped before the supervisor had read that.
+    were cancelled too, and ended because the pool was stopped before the supervisor had read that. They `are_handed_over`
+    once the supervisor has said that what it took and did not answer is its successor's.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class Entries:
         self.sent = 0
         self.accepted = 0
         self.stopped: deque[bytes] = deque()
+        self.are_handed_over = False
 
     def enter(self, submission: Submission, route: object) -> None:
         """Enter a submission that is about to be sent."""

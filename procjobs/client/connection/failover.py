@@ -5,7 +5,8 @@
    ended, and either the job has no row in its table, or its workers have ended too and none has marked that it began.
    A row that the kill has torn, a fact that cannot be known, and a process that has not ended after a second count as begun.
 3. With a store, all that was not acknowledged goes to the successor: a job that the store does not have has not run. The
-   successor is asked for the answers of the others, and for the end of those that were cancelled.
+   successor is asked for the answers of the others, and for the end of those that were cancelled. Where the supervisor has
+   handed its jobs over, it is the same: what it has acknowledged its successor has, and nothing else was taken.
 4. A handle is entered with the new connection before it leaves the old one, so there is always a receiver that will
    settle it. If the new connection is lost as well, all of this happens again there, and not on top of the first time.
 5. The pool's lock is taken before a connection's, never while one is held.
@@ -74,12 +75,14 @@ class Failover:
         self._supervisor_pid: int = welcome["pid"]
         self._result_ttl: float = welcome["settings"]["result_ttl"]
         self._has_store = welcome["settings"].get("store") is not None
+        self._are_handed_over = entries.are_handed_over
         self._table = table
         self._lifecycle = lifecycle
 
     def move_to_successor(self, on_lost: OnLost) -> Exception | None:
         """Let the successor have the jobs that are its due; return the reason why it could not have all of them."""
-        return self._move_with_store(on_lost) if self._has_store else self._move_unbegun(on_lost)
+        are_kept = self._has_store or self._are_handed_over
+        return self._move_kept(on_lost) if are_kept else self._move_unbegun(on_lost)
 
     def _move_unbegun(self, on_lost: OnLost) -> Exception | None:
         waiting = self._waiting
@@ -95,7 +98,7 @@ class Failover:
             return error
         return None
 
-    def _move_with_store(self, on_lost: OnLost) -> Exception | None:
+    def _move_kept(self, on_lost: OnLost) -> Exception | None:
         waiting = self._waiting
         waiting.keep({job_id for job_id in waiting.resendable(0.0) if self._is_wanted(job_id)})
         sent_again = waiting.job_ids()
@@ -145,6 +148,11 @@ class Failover:
             text = (
                 f"{who} {job} was answered, about which nothing is heard from a successor: {problem}. If the store has it, "
                 f"it runs when the pool is started again, and pool.job({handle.id!r}) has its answer"
+            )
+        elif self._are_handed_over:
+            text = (
+                f"the supervisor (pid {self._supervisor_pid}) has handed job {handle.id} {handle.name} over, and nothing is "
+                f"heard from its successor: {problem}. It runs when the pool is started again"
             )
         else:
             text = f"{who} it took {job}, which could not be sent to a successor: {problem}. The job has not run"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import socket
 from typing import Any, Final, NamedTuple
 
 from procjobs.client.connection.receiver import READ_BYTES
 from procjobs.errors import SupervisorError, SupervisorLost, SupervisorRefused
+from procjobs.host import observe
 from procjobs.shared import wire
+from procjobs.shared.hello import hello_frame
 from procjobs.shared.wire import BODY, Frame, FrameReader, WireError
 
 _REPLY_TIMEOUT: Final = 30.0
@@ -19,25 +20,22 @@ _REFUSED: Final = {errno.EPERM, errno.EACCES, errno.ENOSYS}
 
 
 class Greeting(NamedTuple):
-    """What the supervisor said of itself, its newest problem, and the reader with the bytes that came behind that.
+    """What the supervisor said of itself, its newest NOTICE, and the reader with the bytes that came behind that.
 
-    `warning` says in what its workers differ from this process. `files_sent` is how many entries of SOURCES it knows,
-    None where source files do not count.
+    `files_sent` is how many entries of SOURCES it knows, None where source files do not count.
     """
 
     welcome: dict[str, Any]
-    problem: str | None
+    news: dict[str, Any]
     reader: FrameReader
-    warning: str = ""
     files_sent: int | None = None
 
 
 def say_hello(sock: socket.socket, generation: str, spec_fd: int, executable: str) -> Greeting:
     """Introduce this process; raise SupervisorError if that does not end in a welcome."""
-    text = json.dumps({"pid": os.getpid(), "generation": generation, "executable": executable}).encode()
-    body = wire.MAGIC + wire.WIRE_VERSION.to_bytes(2, "little") + text
+    values = {"pid": os.getpid(), "generation": generation, "executable": executable, "inside": observe.own_mark()}
     try:
-        socket.send_fds(sock, [wire.frame(Frame.HELLO, body, descriptors=1)], [spec_fd])
+        socket.send_fds(sock, [hello_frame(values, descriptors=1)], [spec_fd])
     except OSError as error:
         if error.errno not in _REFUSED:
             raise SupervisorLost(f"the supervisor ended while this process said hello: {error}") from error
@@ -61,22 +59,21 @@ def say_hello(sock: socket.socket, generation: str, spec_fd: int, executable: st
 def _read_welcome(sock: socket.socket) -> Greeting:
     reader = FrameReader()
     welcome: dict[str, Any] = {}
-    problem: str | None = None
-    warning = ""
+    news: dict[str, Any] = {}
     while not welcome:
         data = sock.recv(READ_BYTES)
         if not data:
             raise SupervisorLost("the supervisor closed the connection instead of a welcome; see the pool's log")
         for kind, raw, _ in reader.feed(data):
             if kind == Frame.REFUSED:
-                raise SupervisorRefused(str(wire.parse_json(raw[BODY:]).get("message")))
+                refusal = wire.parse_json(raw[BODY:])
+                raise SupervisorRefused(str(refusal.get("message")), refusal)
             if kind == Frame.WELCOME:
-                welcome = _check_welcome(wire.parse_json(raw[BODY:]))
-                problem, warning = welcome["problem"], str(welcome.get("warning") or "")
+                welcome = news = _check_welcome(wire.parse_json(raw[BODY:]))
             elif kind == Frame.NOTICE:
-                notice = wire.parse_json(raw[BODY:])
-                problem, warning = notice.get("problem"), str(notice.get("warning") or warning)
-    return Greeting(welcome, problem, reader, warning)
+                newer = wire.parse_json(raw[BODY:])
+                news = {**newer, "warning": newer.get("warning") or news.get("warning")}
+    return Greeting(welcome, news, reader)
 
 
 def _check_welcome(welcome: dict[str, Any]) -> dict[str, Any]:

@@ -89,6 +89,10 @@ class Admission:
                 registry.publish(job, moment, delay)
             except TableFull as error:
                 rejection = _row_missing(error)
+        if rejection is not None and self._lifecycle.has_left:
+            registry.release_payload(job)  # not taken and not acknowledged: its client sends it to the successor
+            client.tied.discard(job)
+            return
         registry.jobs[job.id] = job
         if rejection is not None:
             self._durability.acknowledge(client)
@@ -156,6 +160,8 @@ class Admission:
             self._registry.release_payload(job)
             return
         if self._dispatcher.stopping:
+            if self._lifecycle.has_left:
+                self._registry.conceal_end(job)
             job.advance(Event.REJECT)
             text = f"{job_name(job)} was not run: the pool was stopped; the store keeps it until it is started again"
             frame = failure_frame(job.id, "PoolClosed", text)

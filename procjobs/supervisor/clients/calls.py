@@ -137,15 +137,22 @@ class Calls:
         self._generations.reload(lambda problem: _send(client, number, {"problem": problem}), caller, renewal)
         return None
 
-    def _call_drain(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
-        self._lifecycle.drain()
-        self._admission.close()
+    def _call_drain(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
+        if request.get("hand_over"):
+            self._lifecycle.hand_over(self._loop.now)
+        else:
+            self._lifecycle.drain()
+            self._admission.close()
         return {}
 
     def _call_stop(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
-        self._lifecycle.stop("the pool was stopped", self._loop.now, at_once=bool(request.get("at_once")))
-        self._admission.close()
+        self.stop(at_once=bool(request.get("at_once")))
         return {}
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """End the pool for everybody."""
+        self._lifecycle.stop("the pool was stopped", self._loop.now, at_once=at_once)
+        self._admission.close()
 
 
 def _send(client: ClientLink, number: int, reply: dict[str, Any]) -> None:

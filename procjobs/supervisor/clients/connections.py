@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from procjobs.clock import NEVER
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.host.ownership import peer_uid
-from procjobs.shared.wire import Frame, WireError, json_frame
+from procjobs.shared.wire import Frame, WireError, frame, json_frame
 from procjobs.supervisor.clients.client_link import ClientLink
 
 if TYPE_CHECKING:
@@ -34,10 +34,13 @@ class Connections:
         self._requests = requests
         self._log = log
         self._clients: set[ClientLink] = set()
+        self._told: set[ClientLink] = set()  # that a successor takes over
         self._accepts_again_at = self._next_ack_at = self._looks_again_at = NEVER
 
-    def __len__(self) -> int:
-        return len(self._clients)
+    @property
+    def have_outsiders(self) -> bool:
+        """Whether somebody is connected who is no process of this pool."""
+        return len(self._clients) > self._requests.insiders
 
     @property
     def have_all_read(self) -> bool:
@@ -131,11 +134,20 @@ class Connections:
             self._loop.change(client.socket.fileno(), client, events)
 
     def tell_problems(self) -> None:
-        """Tell each client why its code cannot be run at the moment, or that it can again."""
+        """Tell each client why its code cannot be run at the moment, or that it can again, and what there is to notice."""
         for client in self._clients:
             if client.generation is not None:
                 client.generation = client.generation.newest()
-                client.queue_frame(json_frame(Frame.NOTICE, {"problem": client.generation.problem}))
+                news = {"problem": client.generation.problem, "notice": client.generation.notice}
+                client.queue_frame(json_frame(Frame.NOTICE, news))
+
+    def tell_handed_over(self, now: float) -> None:
+        """Tell every client that what it waits for is the successor's."""
+        for client in self._clients:
+            if client.generation is not None and client not in self._told:
+                self._told.add(client)
+                client.queue_frame(frame(Frame.HANDED_OVER, b""))
+        self.flush(now)
 
     def warn(self, generation: Generation, text: str) -> None:
         """Tell the clients of a generation in what it differs from what they have."""

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from procjobs.shared import wire
+from procjobs.shared import hello, wire
 from procjobs.shared.code_spec import check_files
 from procjobs.shared.ids import ID_BYTES
 from procjobs.shared.states import FINAL
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.clients.admission import Admission
     from procjobs.supervisor.clients.calls import Calls
     from procjobs.supervisor.clients.client_link import ClientLink
+    from procjobs.supervisor.clients.hand_over import HandOver
     from procjobs.supervisor.durable.durability import Durability
     from procjobs.supervisor.generations import Generations
     from procjobs.supervisor.registry import Registry
@@ -32,11 +33,16 @@ _KEY_AT: Final = wire.SUBMIT_FRAME.size
 
 
 class Identity(NamedTuple):
-    """The facts about itself with which a supervisor welcomes clients."""
+    """The facts about itself with which a supervisor welcomes clients.
+
+    `is_served`: it is a pool of `procjobs serve`. `mark`: the pool's own processes have it in their environment.
+    """
 
     pool: str
     settings: dict[str, Any]
     store_name: str
+    is_served: bool
+    mark: str
 
 
 class RequestHandler:
@@ -44,7 +50,7 @@ class RequestHandler:
 
     def __init__(
         self, identity: Identity, registry: Registry, generations: Generations, durability: Durability,
-        admission: Admission, calls: Calls,
+        admission: Admission, calls: Calls, hand_over: HandOver,
     ) -> None:  # fmt: skip
         self._identity = identity
         self._registry = registry
@@ -52,6 +58,8 @@ class RequestHandler:
         self._durability = durability
         self._admission = admission
         self._calls = calls
+        self._hand_over = hand_over
+        self._insiders: set[ClientLink] = set()
         self._handlers: dict[int, Callable[[ClientLink, bytes, int | None], None]] = {
             Frame.SUBMIT: self._on_submit,
             Frame.SUBMIT_UNIQUE: self._on_submit_unique,
@@ -79,42 +87,60 @@ class RequestHandler:
                 raise WireError(f"a frame of kind {kind} is too short") from None
 
     def _on_hello(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
-        magic, version, text = raw[8:16], raw[16:18], raw[18:]
-        if magic != wire.MAGIC or client.generation is not None or fd is None:
-            _close(fd)
-            raise WireError("this is not how procjobs says hello")
-        theirs = int.from_bytes(version, "little")
-        if theirs != wire.WIRE_VERSION:
-            _close(fd)
-            self._refuse(client, theirs)
-            return
         try:
-            hello = wire.parse_json(text)
+            said = hello.parse_hello(raw)
         except WireError:
             _close(fd)
             raise
-        key, executable, pid = hello.get("generation"), hello.get("executable"), hello.get("pid")
+        key, executable, pid = (said.values.get(name) for name in ("generation", "executable", "pid"))
+        if said.ask or said.wire_version != wire.WIRE_VERSION:
+            _close(fd)
+            refusal = self._act_on_ask(client, said.ask, pid) if said.ask else self._describe_versions(said)
+            if refusal:
+                self._refuse(client, refusal)
+            return
+        if client.generation is not None or fd is None:
+            _close(fd)
+            raise WireError("this is not how procjobs says hello")
         if not (isinstance(key, str) and isinstance(executable, str) and isinstance(pid, int)):
             _close(fd)
             raise WireError("HELLO lacks the generation, the executable or the pid")
         client.pid = pid
+        if said.values.get("inside") == self._identity.mark:
+            self._insiders.add(client)
         client.generation, warning = self._generations.join(key, executable, fd)
         welcome = {
             "pid": os.getpid(),
             "settings": self._identity.settings,
             "problem": client.generation.problem,
+            "notice": client.generation.notice,
             "warning": warning,
             "version": __version__,
             "store_name": self._identity.store_name,
         }
         client.queue_frame(wire.json_frame(Frame.WELCOME, welcome))
 
-    def _refuse(self, client: ClientLink, version: int) -> None:
-        message = (
-            f"this process speaks version {version} of the protocol and pool {self._identity.pool!r} version "
-            f"{wire.WIRE_VERSION}: they run different releases of procjobs. Stop the pool, or give it another name"
-        )
-        client.queue_frame(wire.json_frame(Frame.REFUSED, {"message": message}))
+    def _act_on_ask(self, client: ClientLink, ask: str, pid: object) -> str:
+        """Do what a process of any release asks for; return why not, empty if it is done."""
+        pool = self._identity.pool
+        if ask == hello.STOP:
+            self._calls.stop()
+            return ""
+        if ask != hello.HAND_OVER or not isinstance(pid, int):
+            return f"the supervisor of pool {pool!r} runs procjobs {__version__}, and does not know the wish {ask[:40]!r}"
+        if self._identity.is_served:
+            return f"pool {pool!r} is running already, served by process {os.getpid()}"
+        problem = self._hand_over.begin(client, pid)
+        return problem and f"pool {pool!r} cannot be taken over: {problem}"
+
+    def _describe_versions(self, said: hello.Hello) -> str:
+        return hello.describe_versions(self._identity.pool, self._describe_self(), said.release, said.wire_version)
+
+    def _describe_self(self) -> dict[str, Any]:
+        return {"pid": os.getpid(), "version": __version__, "wire": wire.WIRE_VERSION, "served": self._identity.is_served}
+
+    def _refuse(self, client: ClientLink, message: str) -> None:
+        client.queue_frame(wire.json_frame(Frame.REFUSED, {"message": message, **self._describe_self()}))
         client.stream.ended = True
 
     def _on_code(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
@@ -154,6 +180,8 @@ class RequestHandler:
             raise WireError("a SUBMIT of an unknown kind, too large, or with a bad time")
         if job_id in self._registry.jobs:  # sent again by a client that had lost its connection
             _close(fd)
+            if self._hand_over.has_left(job_id):
+                return
             self._durability.acknowledge(client)
             self._registry.watch(client, self._registry.jobs[job_id])
             return
@@ -172,6 +200,8 @@ class RequestHandler:
         _close(fd)
         job_id = raw[BODY:]
         job = self._registry.jobs.get(job_id)
+        if self._hand_over.has_left(job_id):
+            return  # the client asks the successor
         if job is not None:
             self._registry.watch(client, job)
         elif len(job_id) != ID_BYTES or not self._durability.find(job_id, client):
@@ -183,8 +213,15 @@ class RequestHandler:
         _close(fd)
         self._calls.act_on(client, number, wire.parse_json(raw[BODY + 4 :]))
 
+    @property
+    def insiders(self) -> int:
+        """How many clients are processes of this pool itself: its template, its workers, programs that jobs have started."""
+        return len(self._insiders)
+
     def forget_client(self, client: ClientLink) -> None:
         """Let go of a client that has disconnected; its jobs go on, except for those that only it was waiting for."""
+        self._hand_over.forget_client(client)
+        self._insiders.discard(client)
         if client.generation is not None:
             client.generation.newest().clients -= 1
         for job in client.tied:

@@ -65,6 +65,15 @@ class UniqueKeys:
         self._holders[job.key] = job.id, until
         return until
 
+    def until(self, job: SupervisedJob) -> float | None:
+        """Return until when a job holds its key (Unix time; 0.0: until it has ended), None if it does not."""
+        job_id, until = self._holders.get(job.key, (b"", 0.0)) if job.key else (b"", 0.0)
+        return until if job_id == job.id else None
+
+    def restore(self, job: SupervisedJob, until: float) -> None:
+        """Give a job the key that it held at another supervisor."""
+        self._holders[job.key] = job.id, until
+
     def wait_for_decision(self, holder: bytes, client: ClientLink, job_id: bytes) -> None:
         """Let a submission wait until the store has decided whether the holder of its key is one."""
         self._undecided.setdefault(holder, []).append((client, job_id))

@@ -82,6 +82,13 @@ class TemplateFailed(NamedTuple):
     problem: str
 
 
+class ModuleSkipped(NamedTuple):
+    """The template of a generation leaves a module out of the preload; `notice` says which, why, and what to do."""
+
+    generation: Generation
+    notice: str
+
+
 class TemplateExited(NamedTuple):
     """The template of a generation has ended; one that `starts_anew` leaves a module out of the preload next time."""
 
@@ -106,5 +113,7 @@ class ForkRefused(NamedTuple):
     why: str
 
 
-TemplateEvent: TypeAlias = TemplateReady | TemplateFailed | TemplateExited | WorkerForked | ForkRefused
+TemplateEvent: TypeAlias = (
+    TemplateReady | TemplateFailed | ModuleSkipped | TemplateExited | WorkerForked | ForkRefused
+)
 WorkerEvent: TypeAlias = FilesLoaded | WorkerReady | InitFailed | WorkerSpent | WorkerExited | SpawnFailed | StackDumped

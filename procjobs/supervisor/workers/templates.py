@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,7 @@ from procjobs.shared.code_spec import check_texts
 from procjobs.shared.wire import WireError, parse_json
 from procjobs.supervisor.workers.events import (
     ForkRefused,
+    ModuleSkipped,
     TemplateEvent,
     TemplateExited,
     TemplateFailed,
@@ -41,6 +43,7 @@ _START: Final = (
     "import sys, json; a = json.loads(sys.argv[1]); sys.path[:0] = a['path']; "
     "from procjobs.template.template import main; main(a)"
 )
+_REMEDY: Final = "If that is slow, let it compute in a function, not when it is imported; or leave it out of preload"
 _RETRY_PAUSE: Final = 0.1
 _END_TIMEOUT: Final = 5.0
 
@@ -106,6 +109,11 @@ class Templates:
         state = self._states[generation]
         if state.link is not None:
             process.kill_process(state.link.pid, 9)
+
+    def describe(self, generation: Generation) -> tuple[str, bytes]:
+        """Return the interpreter and the specification of a generation's template."""
+        state = self._states[generation]
+        return state.version.executable, os.pread(state.spec_fd, os.fstat(state.spec_fd).st_size, 0)
 
     def discard(self, generation: Generation) -> None:
         """End the template of a generation that is not used any more."""
@@ -233,8 +241,7 @@ class Templates:
 
     def _parse(self, generation: Generation, state: TemplateState, message: dict[str, Any]) -> list[TemplateEvent]:
         if "threads" in message:
-            self._skip(generation, state, str(message["threads"]))
-            return []
+            return [self._skip(generation, state, str(message["threads"]), message.get("native") or [])]
         if "ready" in message:
             state.ready_by = NEVER
             return [TemplateReady(generation, state.read_changed())]
@@ -244,14 +251,15 @@ class Templates:
             return [WorkerForked(generation, message["spawned"], message.get("pid"))]
         return [ForkRefused(generation, message["refused"], str(message["why"]))]
 
-    def _skip(self, generation: Generation, state: TemplateState, module: str) -> None:
+    def _skip(
+        self, generation: Generation, state: TemplateState, module: str, native: list[Any]
+    ) -> ModuleSkipped:
         """Leave out a module that cannot be preloaded; the template ends by itself and is started again."""
         state.skip.append(module)
         state.starts_anew = True
-        self._log.write(
-            f"generation {generation.number}: {module} starts a thread when it is imported, and a fork copies locks but "
-            "no threads: it is not preloaded, and workers import it themselves"
-        )
+        notice = f"{module} {_describe_threads(native)}: it is not preloaded, and workers import it themselves"
+        self._log.write(f"generation {generation.number}: {notice}")
+        return ModuleSkipped(generation, f"{notice}. {_REMEDY}")
 
     def on_exit(self, exited: process.Exit) -> list[TemplateEvent]:
         """Note the end of a process; if it was a template, it is started again when its budget allows."""
@@ -279,6 +287,15 @@ class Templates:
             if pid is not None:
                 process.wait_for_child(pid, _END_TIMEOUT)
             os.close(state.spec_fd)
+
+
+def _describe_threads(native: list[Any]) -> str:
+    """Return why a module is not preloaded. `native` are the names of its native threads, none if it has Python threads."""
+    if not native:
+        return "starts a thread when it is imported, and a fork copies locks but no threads"
+    counts = Counter(map(str, native))
+    names = ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
+    return f"starts native threads when it is imported ({names}), of which a fork has none, while the library waits for them"
 
 
 def _may_start(generation: Generation, now: float) -> bool:
