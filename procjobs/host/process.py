@@ -42,8 +42,6 @@ SOFT_SIGNAL: Final = int(signal.SIGRTMIN) + 10
 _MAX_POLL_SECONDS: Final = 86_400.0  # poll(2) takes milliseconds in an int
 _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05
-_TRIAL_TIMEOUT: Final = 5.0
-_THREAD_LOOKS, _THREAD_PAUSE = 20, 0.005
 
 
 class Exit(NamedTuple):
@@ -199,42 +197,18 @@ def _fork_again(child: Callable[[], NoReturn], tell: Callable[[int], None], stat
         os._exit(0)
 
 
-def native_threads() -> list[str]:
-    """Return the names (comm) of this process's threads but for its main one; none where /proc does not tell them."""
-    names = []
-    with contextlib.suppress(OSError):
-        for task in os.listdir("/proc/self/task"):
-            if task != str(os.getpid()):
-                with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/comm") as file:
-                    names.append(file.read().strip())
-    return sorted(names)
-
-
-def threads_kept_in_fork() -> list[str]:
-    """Return the names of the threads that a fork of this process leaves running: a library relies on them in the child.
-
-    Libraries that know about forks end their threads before one (pthread_atfork), and start them again when they need them.
-    So this forks a child that ends at once, if there are threads at all. A child that does not get so far is killed, and
-    whatever threads there are count. Without threads it takes 10 us; with some, as long as it takes to stop them, which is
-    5 ms for OpenBLAS, and up to 0.1 s where some stay.
-    """
-    if not native_threads():
-        return []
+def try_fork(seconds: float) -> bool:
+    """Fork a child that ends at once; return whether it has. After these seconds it is killed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
         os._exit(0)
-    if not wait_for_child(pid, _TRIAL_TIMEOUT):
+    has_ended = wait_for_child(pid, seconds)
+    if not has_ended:
         kill_process(pid, signal.SIGKILL)
-        wait_for_child(pid, _TRIAL_TIMEOUT)
-        return native_threads()
-    for _ in range(_THREAD_LOOKS):
-        names = native_threads()
-        if not names:
-            break
-        time.sleep(_THREAD_PAUSE)  # a thread that was joined is in /proc for a moment longer
-    return names
+        wait_for_child(pid, seconds)
+    return has_ended
 
 
 def fork_daemon() -> None:
@@ -463,11 +437,3 @@ def set_title(title: str) -> None:
 
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_NAME, title.encode()[:15], 0, 0, 0)
-
-
-def thread_count() -> int:
-    """Return the number of Python threads of this process, daemon and foreign ones included."""
-    import _thread
-    import threading
-
-    return max(_thread._count() + 1, threading.active_count())  # noqa: SLF001 - sees threads that threading does not

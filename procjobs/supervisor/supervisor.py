@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import NEVER
-from procjobs.host import observe, process
+from procjobs.host import observe, threads
 from procjobs.supervisor.clients.client_link import ClientLink
 from procjobs.supervisor.clients.connections import Connections
 from procjobs.supervisor.durable.durability import Backlog, Committed, Duplicate, LoadedJob, StoreEvent
@@ -74,7 +74,7 @@ class Supervisor:
 
     def run(self) -> bool:
         """Serve until the pool has stopped; return False if it has lost its jobs to another supervisor."""
-        assert process.thread_count() == 1, "the supervisor has one thread"
+        assert threads.thread_count() == 1, "the supervisor has one thread"
         self._connections.listen()
         self._owner.listen(self._on_owner_gone)
         while not self._lifecycle.is_over(self._loop.now, self._have_all_read):

@@ -28,7 +28,7 @@ import sys
 import traceback
 from typing import Any, Final, NoReturn
 
-from procjobs.host import cpus, descriptors, observe, process, shortages
+from procjobs.host import cpus, descriptors, observe, process, shortages, threads
 from procjobs.shared import source_digest
 from procjobs.shared.wire import limit_text
 from procjobs.worker.loaded_files import LOADED_FILES
@@ -58,14 +58,14 @@ class Template:
     def preload(self, modules: list[str]) -> bool:
         """Import the modules; tell the supervisor the outcome, and return whether workers can be forked."""
         for name in modules:
-            threads = process.thread_count()
+            before = threads.thread_count()
             try:
                 importlib.import_module(name)
             except BaseException as error:  # noqa: BLE001 - all that a user's module raises ends here, SystemExit too
                 self._tell({"failed": limit_text(f"preload of {name!r} failed: {_describe(error)}", _MAX_PROBLEM_BYTES)})
                 return False
-            has_threads = process.thread_count() > threads
-            native = [] if has_threads else process.threads_kept_in_fork()
+            has_threads = threads.thread_count() > before
+            native = [] if has_threads else threads.threads_kept_in_fork()
             if has_threads or native:
                 self._tell({"threads": name, "native": [text[:20] for text in native[:50]]})
                 return False

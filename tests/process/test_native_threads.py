@@ -9,7 +9,7 @@ import warnings
 import pytest
 
 import procjobs
-from procjobs.host import process
+from procjobs.host import threads
 
 NATIVE = """
 import ctypes
@@ -131,7 +131,7 @@ def test_library_that_ends_its_threads_before_a_fork_is_preloaded(module):
 
 def test_without_proc_nothing_is_known_and_nothing_ends(monkeypatch):
     monkeypatch.setattr(os, "listdir", lambda _: (_ for _ in ()).throw(PermissionError(13, "no")))
-    assert [] == process.native_threads() == process.threads_kept_in_fork()
+    assert [] == threads.native_threads() == threads.threads_kept_in_fork()
 
 
 RANDOM = """
