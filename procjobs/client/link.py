@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from procjobs.client import launcher, takeover
+from procjobs.client.connection.caller import Caller
 from procjobs.client.connection.connection import Connection
 from procjobs.client.connection.handshake import say_hello
 from procjobs.client.connection.interruptible import Exclusive
@@ -138,6 +139,7 @@ class PoolLink(Link):
         super().__init__(plan.name, label, directory, None)
         self.plan = plan
         self.code = code
+        self.caller = Caller(code.spec["sys_path"])
         self._owner_pid = os.getpid()
         self._retired: list[Connection] = []
         self._finalizer: weakref.finalize[..., PoolLink] = weakref.finalize(self, _nothing)
@@ -277,7 +279,7 @@ class PoolLink(Link):
 
     def _make_connection(self, sock: socket.socket, greeting: Greeting, table: PostMortemTable) -> Connection:
         return Connection(
-            sock, greeting, table, self.directory.path, submit_timeout=self.plan.client.submit_timeout,
+            sock, greeting, table, self.directory.path, submit_timeout=self.plan.client.submit_timeout, caller=self.caller,
             on_lost=_move_weakly(self), on_notice=_warn_about(self.label),
         )  # fmt: skip
 

@@ -19,6 +19,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sqlalchemy import event, inspect
@@ -105,7 +106,8 @@ def submit_on_commit(
     options = producer.merged_options(getattr(fn, OPTIONS_ATTRIBUTE, None) or {}, terms.changes)
     kind = connection.register(fn, options)
     job: Job[Any] = Job(source, new_id(), kind.name)
-    inline, data = _dump(job, call if kind.carries_function else (args, kwargs), args)
+    by_value = producer.link.caller.by_value
+    inline, data = _dump(job, call if kind.carries_function else (args, kwargs), args, by_value)
     row = _describe(submission_of(job, kind, options, call, terms))
     session.add(OutboxRow({**row, "pool": connection.welcome["store_name"], "call": inline, "call_data": data}))
     _ask_at_end(session, producer.link, job)
@@ -137,13 +139,15 @@ def _sync_session(given: Any) -> Session:
     return session
 
 
-def _dump(job: Job[Any], call: tuple[Any, ...], args: tuple[Any, ...]) -> tuple[bytes, bytes | None]:
+def _dump(
+    job: Job[Any], call: tuple[Any, ...], args: tuple[Any, ...], by_value: AbstractSet[str]
+) -> tuple[bytes, bytes | None]:
     try:
-        inline, file = payload.dump(call, "/tmp", args)  # noqa: S108 - an unnamed file, where there is no memfd
+        inline, file = payload.dump(call, "/tmp", args, by_value)  # noqa: S108 - unnamed, where there is no memfd
     except Exception as error:
         if came_from_outside(error):
             raise
-        raise PayloadError(payload.explain(call, job.name, error)) from error
+        raise PayloadError(payload.explain(call, job.name, error, by_value)) from error
     return inline, None if file is None else read_whole(file.fileno())
 
 

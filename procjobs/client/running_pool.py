@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from procjobs.client import launcher
 from procjobs.client.code import Code, describe_code
+from procjobs.client.connection.caller import Caller
 from procjobs.client.connection.connection import Connection
 from procjobs.client.connection.failover import NO_TABLE
 from procjobs.client.controls import Controls
@@ -63,7 +64,7 @@ class RunningLink(Link):
             sock.close()
             raise
         return Connection(
-            sock, greeting, NO_TABLE, self.directory.path, submit_timeout=_SUBMIT_TIMEOUT,
+            sock, greeting, NO_TABLE, self.directory.path, submit_timeout=_SUBMIT_TIMEOUT, caller=Caller(()),
             on_lost=_refuse_successor(self.label), on_notice=_ignore,
         )  # fmt: skip
 

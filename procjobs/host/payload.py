@@ -1,7 +1,7 @@
-"""Payloads: calls and results as pickles, and how they travel. The only module that pickles or unpickles.
+"""Payloads: calls and results as pickles, and how they travel. The only module that unpickles.
 
-The C pickler does the work. cloudpickle steps in for values that the C pickler cannot pickle or would pickle wrong:
-functions and classes that cannot be imported by name, above all those of `__main__`, which is another module in a worker.
+The C pickler does the work. `pickler` steps in for values that the C pickler cannot pickle or would pickle wrong: functions
+and classes that cannot be imported by name, above all those of `__main__`, which is another module in a worker.
 
 A payload is (inline bytes, descriptor or None). Without a descriptor the inline bytes are the pickle. With one they say
 how a memory file is divided:
@@ -23,14 +23,15 @@ import io
 import os
 import pickle
 import struct
-import sys
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import cloudpickle
 
 from procjobs.host.descriptors import Descriptor, open_descriptor
 from procjobs.host.mapping import map_privately
+from procjobs.host.pickler import NOTHING, Pickler
 from procjobs.shared.wire import MAX_INLINE_BYTES
 
 OUT_OF_BAND_BYTES: Final = 32 * 1024
@@ -51,30 +52,22 @@ Payload = tuple[bytes, Descriptor | None]
 """The part in a frame, and the descriptor that goes with it, which is closed with its last reference."""
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle, and memoryviews without a copy."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if type(value) is memoryview and value.contiguous:
-            return _as_memoryview, (pickle.PickleBuffer(value), value.format, value.shape)
-        return super().reducer_override(value)
-
-
-def _as_memoryview(buffer: Any, code: Any, shape: tuple[int, ...]) -> memoryview:
-    flat = memoryview(buffer).cast("B")
-    shaped: memoryview = flat.cast(code, shape) if len(shape) != 1 else flat.cast(code)
-    return shaped
-
-
 class _FileSink:
-    """A file for a pickler: writes go straight to a descriptor, however large."""
+    """A file for a pickler: writes go straight to a descriptor, however large.
 
-    def __init__(self, fd: Descriptor) -> None:
+    `is_for_c` says whether the C pickler has done all of it right. The large parts are not looked at: they are plain.
+    """
+
+    def __init__(self, fd: Descriptor, by_value: AbstractSet[str]) -> None:
         self._fd = fd
+        self._by_value = by_value
         self.written = 0
+        self.is_for_c = True
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
+        if len(view) < _STREAM_BYTES:
+            self.is_for_c = self.is_for_c and _is_for_c(bytes(view), self._by_value)
         _write_all(self._fd, view)
         self.written += len(view)
         return len(view)
@@ -125,35 +118,58 @@ def _in_words(error: OSError, directory: str = "/dev/shm") -> OSError:  # noqa: 
     return OSError(shortages.explain(error, directory))
 
 
-def dump(value: Any, directory: str, parts: Sequence[Any] = ()) -> Payload:
+def dump(
+    value: Any,
+    directory: str,
+    parts: Sequence[Any] = (),
+    by_value: AbstractSet[str] = NOTHING,
+    *,
+    lends_handles: bool = False,
+) -> Payload:
     """Pickle a value; `parts` are those of its parts that may be very large bytes or text.
 
-    Any error of the value's own pickling methods comes through as it is.
+    `by_value` and `lends_handles` are as in `Pickler`. Any error of the value's own pickling methods comes through as it is.
     """
     for part in parts:
         if type(part) in _TEXTS and len(part) >= _STREAM_BYTES:
-            return _dump_streaming(value, directory)
+            return _dump_streaming(value, directory, by_value, lends_handles)
     buffers: list[pickle.PickleBuffer] = []
-    data = dump_inline(value, buffers)
+    data = dump_inline(value, buffers, by_value, lends_handles=lends_handles)
     if not buffers and len(data) <= MAX_INLINE_BYTES:
         return data, None
     return _into_file([data, *(buffer.raw() for buffer in buffers)], directory)
 
 
-def dump_inline(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
-    """Pickle a value into bytes; large buffers are put aside into `buffers` where it is given."""
+def dump_inline(
+    value: Any,
+    buffers: list[pickle.PickleBuffer] | None = None,
+    by_value: AbstractSet[str] = NOTHING,
+    *,
+    lends_handles: bool = False,
+) -> bytes:
+    """Pickle a value into bytes, as `dump` does; large buffers are put aside into `buffers` where it is given."""
     callback = None if buffers is None else _aside(buffers)
     try:
         data = pickle.dumps(value, 5, buffer_callback=callback)
     except _NOT_FOR_C:
         data = b""
-    if data and b"__main__" not in data and not cloudpickle.list_registry_pickle_by_value():
+    if data and _is_for_c(data, by_value):
         return data
     if buffers is not None:
         buffers.clear()
     sink = io.BytesIO()
-    _Pickler(sink, 5, buffer_callback=callback).dump(value)
+    Pickler(sink, callback, by_value, lends_handles=lends_handles).dump(value)
     return sink.getvalue()
+
+
+def _is_for_c(data: bytes, by_value: AbstractSet[str]) -> bool:
+    """Return whether the C pickler has done this right: it mentions no module whose contents go another way."""
+    return (
+        b"__main__" not in data
+        and b"multiprocessing" not in data
+        and not (by_value and any(name.encode(errors="replace") in data for name in by_value))
+        and not cloudpickle.list_registry_pickle_by_value()
+    )
 
 
 def _aside(buffers: list[pickle.PickleBuffer]) -> Any:
@@ -169,15 +185,18 @@ def _aside(buffers: list[pickle.PickleBuffer]) -> Any:
     return aside
 
 
-def _dump_streaming(value: Any, directory: str) -> Payload:
+def _dump_streaming(value: Any, directory: str, by_value: AbstractSet[str], lends_handles: bool) -> Payload:
     fd = open_memory_file(directory)
     buffers: list[pickle.PickleBuffer] = []
-    sink = _FileSink(fd)
+    sink = _FileSink(fd, by_value)
     try:
         pickle.Pickler(sink, 5, buffer_callback=_aside(buffers)).dump(value)
+        is_done = sink.is_for_c
     except _NOT_FOR_C:
+        is_done = False
+    if not is_done:
         fd.close()
-        return _into_file([dump_inline(value)], directory)
+        return _into_file([dump_inline(value, None, by_value, lends_handles=lends_handles)], directory)
     return _append_buffers(fd, sink.written, [buffer.raw() for buffer in buffers]), fd
 
 
@@ -225,34 +244,21 @@ class Received:
         return pickle.loads(parts[0], buffers=parts[1:])
 
 
-def dump_function(function: Any) -> bytes:
+def dump_function(function: Any, by_value: AbstractSet[str] = NOTHING) -> bytes:
     """Pickle a function: by name if it can be imported by name elsewhere, else by value."""
-    data: bytes = cloudpickle.dumps(function, 5)
-    return data
+    sink = io.BytesIO()
+    Pickler(sink, None, by_value).dump(function)
+    return sink.getvalue()
 
 
-def is_importable(function: Any) -> bool:
-    """Return whether a function or class is found by its module and qualified name, and is pickled by name."""
-    module = getattr(function, "__module__", None)
-    name = getattr(function, "__qualname__", "")
-    if module is None or module == "__main__" or "<" in name or module not in sys.modules:
-        return False
-    if cloudpickle.list_registry_pickle_by_value():
-        return False
-    found: Any = sys.modules[module]
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found is function
-
-
-def explain(call: tuple[Any, ...], name: str, error: Exception) -> str:
+def explain(call: tuple[Any, ...], name: str, error: Exception, by_value: AbstractSet[str] = NOTHING) -> str:
     """Return which part of a call cannot be pickled."""
     *function, args, kwargs = call
     parts = [("the function", f) for f in function]
     parts += [(f"argument {n}", value) for n, value in enumerate(args)] + [(f"argument {k!r}", v) for k, v in kwargs.items()]
     for what, value in parts:
         try:
-            dump_inline(value)
+            dump_inline(value, None, by_value, lends_handles=True)
         except Exception as own:  # noqa: BLE001 - it is reported
             return f"{what} of {name}, of type {type(value).__name__}, cannot be pickled: {own}"
     return f"the call of {name} cannot be pickled: {error}"

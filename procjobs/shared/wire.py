@@ -15,6 +15,7 @@ All numbers are little-endian.
     WELCOME   supervisor -> client   JSON
     HANDED_OVER     supervisor -> client   empty: what was taken and not answered is the successor's; no more is taken
     KIND      client -> supervisor   u32 number of the kind, u32 length of the JSON {"name", "options"}, JSON, function
+    CALLER    client -> supervisor   JSON {"authkey", "first", "last"}, all optional: holds for the KINDs that follow
     FORGET    client -> supervisor   empty: every kind of this connection is forgotten
     SUBMIT    client -> supervisor   SUBMIT struct, key, inline part of the payload
     SUBMIT_UNIQUE   client -> supervisor   as SUBMIT; before the key f64: seconds for which it is taken, 0: until the end
@@ -59,6 +60,8 @@ ANY_CODE: Final = ""
 MAX_FRAME_BYTES: Final = 256 * 1024
 MAX_INLINE_BYTES: Final = 64 * 1024
 """The largest inline part of a payload; larger ones go into a memory file."""
+MAX_CALLER_BYTES: Final = 12 * 1024
+"""The largest body of a CALLER frame: it goes to a worker in the JSON of a kind, beside a function and an inline part."""
 MAX_FUNCTION_BYTES: Final = 32 * 1024
 """The largest pickle of a function that is described once; a larger one travels with each call."""
 MAX_JOB_BYTES: Final = 112 * 1024
@@ -113,6 +116,7 @@ class Frame(IntEnum):
     LOADED = 18
     SPENT = 19
     HANDED_OVER = 20
+    CALLER = 21
     CONTROL = 100
 
 

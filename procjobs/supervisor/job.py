@@ -73,16 +73,18 @@ NO_CLIENT: Final = NoClient()
 class SupervisedKind(Kind):
     """A kind of jobs, with all that the supervisor passes on about it.
 
-    `function` is its pickle, empty where each payload carries its own function; `description` the JSON of its KIND frame.
-    `is_recorded` says that a store wants to know what its jobs use, `rejection` why none of them is taken.
+    `function` is its pickle, empty where each payload carries its own function; `description` the JSON of its KIND frame;
+    `caller` that of the CALLER frame before it, empty without one, which no store gets. `is_recorded` says that a store
+    wants to know what its jobs use, `rejection` why none of them is taken.
     """
 
-    __slots__ = ("description", "function", "is_recorded", "rejection")
+    __slots__ = ("caller", "description", "function", "is_recorded", "rejection")
 
     def __init__(self, number: int, name: bytes, options: JobOptions, *, function: bytes, description: bytes) -> None:
         super().__init__(number, name, options)
         self.function = function
         self.description = description
+        self.caller = b""
         self.is_recorded = False
         self.rejection = ""
 

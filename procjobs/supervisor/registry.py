@@ -19,7 +19,7 @@ from procjobs.shared.config import JOB_OPTION_NAMES, JobOptions, PoolSettings
 from procjobs.shared.queues import refuse_queue
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.table.state_writer import TableFull, TableWriter
-from procjobs.shared.wire import WireError
+from procjobs.shared.wire import U32, WireError
 from procjobs.supervisor.job import NO_CLIENT, SupervisedJob, SupervisedKind
 from procjobs.supervisor.results import KeptTranscripts, ResultStore
 from procjobs.supervisor.stack_text import without_own_frames
@@ -42,15 +42,18 @@ class Kinds:
         self._known: WeakValueDictionary[bytes, SupervisedKind] = WeakValueDictionary()
         self._count = 0
 
-    def intern(self, text: bytes, function: bytes) -> SupervisedKind:
-        """Return the kind that a client describes; raise WireError for a description that makes no sense."""
-        key = len(text).to_bytes(4, "little") + text + function
+    def intern(self, text: bytes, function: bytes, caller: bytes = b"") -> SupervisedKind:
+        """Return the kind that a client describes; raise WireError for a description that makes no sense.
+
+        `caller` is what its workers are to know of the client. The kind has it, and no store gets it.
+        """
+        key = U32.pack(len(text)) + text + U32.pack(len(function)) + function + caller
         kind = self._known.get(key)
         if kind is None:
-            kind = self._known[key] = self._make(text, function)
+            kind = self._known[key] = self._make(text, function, caller)
         return kind
 
-    def _make(self, text: bytes, function: bytes) -> SupervisedKind:
+    def _make(self, text: bytes, function: bytes, caller: bytes) -> SupervisedKind:
         description = wire.parse_json(text)
         name, options = description.get("name"), description.get("options")
         if not isinstance(name, str) or not isinstance(options, dict) or not options.keys() <= JOB_OPTION_NAMES:
@@ -61,6 +64,7 @@ class Kinds:
             raise WireError(f"a KIND with bad options: {error}") from None
         self._count += 1
         kind = SupervisedKind(self._count, _short_name(name), checked, function=function, description=text)
+        kind.caller = caller
         kind.is_recorded = self._are_recorded
         if checked.queue is not None:
             kind.rejection = refuse_queue(checked.queue, self._queues, self._pool)

@@ -45,6 +45,7 @@ from procjobs.shared.wire import (
 )
 from procjobs.worker import middleware
 from procjobs.worker.baseline import FIRST, QUICK, Baseline
+from procjobs.worker.caller import CallerOfJob
 from procjobs.worker.context import current_job, enter_context, enter_job, leave_job
 from procjobs.worker.exceptions import OWN_FILES, format_line, format_message, format_traceback, name_type
 from procjobs.worker.loaded_files import LOADED_FILES
@@ -70,8 +71,8 @@ class _Kind:
     """
 
     __slots__ = (
-        "awaits", "function", "keeps_children", "looks", "measures", "name", "pickled", "records", "soft_timeout",
-        "timeout",
+        "awaits", "caller", "function", "keeps_children", "looks", "measures", "name", "pickled", "records",
+        "soft_timeout",        "timeout",
     )  # fmt: skip
 
     def __init__(self, description: dict[str, Any], pickled: bytes) -> None:
@@ -81,6 +82,7 @@ class _Kind:
         self.keeps_children: bool = description["keep_children"]
         self.measures: bool = description["measures"]
         self.records: bool = description.get("records", False)
+        self.caller: dict[str, Any] = description["caller"]
         self.pickled = pickled
         self.function: Any = None
         self.awaits = False
@@ -135,6 +137,7 @@ class Worker:
         self._nice = setup.nice
         self._yields = not self._nice
         self._meter = observe.Meter()
+        self._caller = CallerOfJob()
         signal.signal(process.SOFT_SIGNAL, self._on_soft_timeout)
         self._baseline = Baseline(answers=answers, side=side.fileno(), others=(jobs, stack, setup.table_fd), stack=stack)
 
@@ -258,6 +261,7 @@ class Worker:
                 raise OSError(errno.EMFILE, descriptors.out_of_descriptors("worker"))
             if fd is not None:
                 self._received = payload.Received(inline, fd)
+            self._caller.become(kind.caller)
             function, args, kwargs = self._load(kind, inline)
         except JobTimeout:
             raise

@@ -42,7 +42,7 @@ FACES = ("compat", "web", "integrations")
 OWNERS = {
     r"os\.(fork|kill|killpg|waitpid|waitid|wait4|posix_spawn)\(": {"host/process.py", "client/launcher.py"},
     r"\bselectors\b": {"host/loop.py"},
-    r"import cloudpickle|import pickle|pickle\.loads\(": {"host/payload.py", "compat/"},
+    r"import cloudpickle|import pickle|pickle\.loads\(": {"host/payload.py", "host/pickler.py", "compat/"},
     r"import time\b|from time import": {"clock.py", "host/process.py", "host/observe.py", "supervisor/log.py", "compat/"},
     r"import psutil": {"host/observe.py"},
     r"import termios|import tty": {"cli/keyboard.py"},

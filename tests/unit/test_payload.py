@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import procjobs
+from procjobs.client.connection.caller import Caller, real
 from procjobs.client.connection.kinds import KindRegistry
 from procjobs.host import payload, process
 from procjobs.shared.config import JobOptions
@@ -70,7 +71,7 @@ def frames_of(registry, function, options=JobOptions()):  # noqa: B008 - frozen
 
 
 def test_function_is_described_once_and_a_changed_one_again():
-    registry = KindRegistry()
+    registry = KindRegistry(Caller(real(sys.path)))
     assert frames_of(registry, os.getpid)[1]
     assert not frames_of(registry, os.getpid)[1]
     functions = [lambda x, n=n: x + n for n in (1, 1, 2)]
@@ -79,18 +80,18 @@ def test_function_is_described_once_and_a_changed_one_again():
 
 def test_function_over_what_may_change_brings_itself_along():
     state = []
-    registered, _ = frames_of(KindRegistry(), lambda: state)
+    registered, _ = frames_of(KindRegistry(Caller(real(sys.path))), lambda: state)
     assert registered.carries_function
 
 
 def test_other_options_make_another_kind():
-    registry = KindRegistry()
+    registry = KindRegistry(Caller(real(sys.path)))
     one, two = (frames_of(registry, os.getpid, JobOptions(timeout=n))[0] for n in (1.0, 2.0))
     assert one.number != two.number
 
 
 def test_registry_is_bounded():
-    registry = KindRegistry()
+    registry = KindRegistry(Caller(real(sys.path)))
     first, _ = frames_of(registry, os.getpid)
     for n in range(5000):
         frames_of(registry, os.getpid, JobOptions(priority=n + 1))
@@ -100,7 +101,7 @@ def test_registry_is_bounded():
 
 def test_registry_is_bounded_in_bytes():
     """The supervisor keeps the same, and each worker a part of it."""
-    registry = KindRegistry()
+    registry = KindRegistry(Caller(real(sys.path)))
     sizes = []
     for n in range(1000):
         text = f"{n}" * 10_000

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from procjobs.client.connection.caller import Caller, extent
 from procjobs.client.connection.entries import Entries
 from procjobs.client.connection.failover import NO_TABLE, Failover, NoTable, OnLost
 from procjobs.client.connection.handle import Handle
@@ -70,6 +71,7 @@ class Connection:
         directory: str,
         *,
         submit_timeout: float,
+        caller: Caller,
         on_lost: OnLost,
         on_notice: OnNotice,
     ) -> None:
@@ -84,7 +86,7 @@ class Connection:
         self._is_received = False
         self._receivers = ["the one"]  # a thread that takes it out receives, any other one ends
         self._thread: threading.Thread | None = None
-        self._kinds = KindRegistry(greeting.files_sent)
+        self._kinds = KindRegistry(caller, greeting.files_sent)
         self._table: PostMortemTable | NoTable = table
         self._directory = directory
         self._on_lost, self._on_notice = on_lost, on_notice
@@ -99,7 +101,7 @@ class Connection:
     def register(self, function: Any, options: JobOptions) -> Kind:
         """Return the kind of a call, described to the supervisor; raise as `submit` does."""
         known = self._kinds.by_identity.get((id(function), id(options)))
-        if known is not None:
+        if known is not None and extent() == self._kinds.caller.looked_at:
             return known[2]
         return self.sender.exclusive.run(self._describe, function, options)
 
@@ -120,11 +122,12 @@ class Connection:
         handle, kind, terms, call = submission.handle, submission.kind, submission.terms, submission.call
         payload_call = call if kind.carries_function else call[1:]
         try:
-            rest, file = payload.dump(payload_call, self._directory, call[1])
+            by_value = self._kinds.caller.by_value
+            rest, file = payload.dump(payload_call, self._directory, call[1], by_value, lends_handles=True)
         except Exception as error:
             if came_from_outside(error):
                 raise
-            raise PayloadError(payload.explain(payload_call, handle.name, error)) from error
+            raise PayloadError(payload.explain(payload_call, handle.name, error, by_value)) from error
         key, frame_kind = terms.key, _SUBMIT
         if key:
             rest = key + rest

@@ -12,10 +12,11 @@ import types
 from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
+from procjobs.client.connection.caller import Caller
 from procjobs.client.connection.interruptible import came_from_outside
 from procjobs.clock import NEVER
 from procjobs.errors import PayloadError
-from procjobs.host import payload
+from procjobs.host import payload, pickler
 from procjobs.host.source_files import SOURCES
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
@@ -53,8 +54,10 @@ class KindRegistry:
     that is interrupted there leaves it so, and the next one begins anew.
     """
 
-    def __init__(self, files_sent: int | None = None) -> None:
+    def __init__(self, caller: Caller, files_sent: int | None = None) -> None:
         """`files_sent` is how many entries of SOURCES the supervisor knows, None where source files do not count."""
+        self.caller = caller
+        self._told: dict[str, Any] | None = {}  # None: it is not known what the supervisor has been told
         self.by_identity: dict[tuple[int, int], tuple[Any, JobOptions, Kind]] = {}
         self._by_value: dict[Any, Kind] = {}
         self._functions: dict[int, Any] = {}
@@ -88,8 +91,10 @@ class KindRegistry:
 
     def look_up(self, function: Any, options: JobOptions) -> tuple[Kind, bytes]:
         """Return the kind of this call, and the frames that describe it if the supervisor has not seen it yet."""
-        importable = payload.is_importable(function)
-        key = (id(function) if importable else _snapshot(function, _DEPTH), options)
+        if self.caller.refresh(getattr(function, "__module__", None)):
+            self.forget()
+        importable = pickler.is_importable(function, self.caller.by_value)
+        key = (id(function) if importable else self._snapshot(function, _DEPTH), options)
         if key[0] is None:
             key = (function_name(function), options)
         kind = self._by_value.get(key)
@@ -111,6 +116,7 @@ class KindRegistry:
         self._bytes = 0
         self._first_sent = self._count + 1
         self._forget_first = True
+        self._told = None
 
     def adopt(self, other: Kind) -> tuple[Kind, bytes]:
         """Return a kind that was another connection's as one of this, and the frames that describe it if it is new."""
@@ -121,7 +127,7 @@ class KindRegistry:
 
     def _register(self, function: Any, options: JobOptions, key: Any) -> tuple[Kind, bytes]:
         name = options.name or function_name(function)
-        pickled = b"" if isinstance(key[0], str) else _dump(function, name)
+        pickled = b"" if isinstance(key[0], str) else _dump(function, name, self.caller)
         if len(pickled) > wire.MAX_FUNCTION_BYTES:
             pickled = b""
         text = json.dumps({"name": name[:1000], "options": asdict(options)}).encode()
@@ -135,46 +141,50 @@ class KindRegistry:
         if self._forget_first:
             self._forget_first = False
             frames = wire.frame(Frame.FORGET, b"")
+        if self._told != self.caller.description:
+            frames += wire.json_frame(Frame.CALLER, self.caller.description)
+            self._told = self.caller.description
         self._count += 1
         kind = self._by_value[key] = kind._replace(number=self._count)
         return kind, frames + wire.frame(Frame.KIND, wire.U32.pack(self._count) + kind.description)
 
+    def _snapshot(self, function: Any, depth: int) -> Any:
+        """Return a value that is equal for equal functions, None where that cannot be found out cheaply."""
+        if type(function) is not types.FunctionType or depth == 0 or function.__dict__.keys() - {OPTIONS_ATTRIBUTE}:
+            return None
+        parts: list[Any] = [function.__code__]
+        values = [cell.cell_contents for cell in function.__closure__ or () if _has_value(cell)]
+        values += function.__defaults__ or ()
+        values += (function.__kwdefaults__ or {}).values()
+        names = _global_names(function.__code__)
+        values += [function.__globals__[name] for name in names if name in function.__globals__]
+        for value in values:
+            if type(value) in _PLAIN:
+                parts.append((type(value), value))
+            elif self._goes_by_name(value):
+                parts.append(id(value))
+            else:
+                inner = self._snapshot(value, depth - 1)
+                if inner is None:
+                    return None
+                parts.append(inner)
+        return tuple(parts)
 
-def _dump(function: Any, name: str) -> bytes:
+    def _goes_by_name(self, value: Any) -> bool:
+        by_value = self.caller.by_value
+        if isinstance(value, types.ModuleType):
+            return value.__name__ not in by_value
+        callables = type | types.FunctionType | types.BuiltinFunctionType
+        return isinstance(value, callables) and pickler.is_importable(value, by_value)
+
+
+def _dump(function: Any, name: str, caller: Caller) -> bytes:
     try:
-        return payload.dump_function(function)
+        return payload.dump_function(function, caller.by_value)
     except Exception as error:
         if came_from_outside(error):
             raise
         raise PayloadError(f"the function {name} cannot be pickled: {error}") from error
-
-
-def _snapshot(function: Any, depth: int) -> Any:
-    """Return a value that is equal for equal functions, None where that cannot be found out cheaply."""
-    if type(function) is not types.FunctionType or depth == 0 or function.__dict__.keys() - {OPTIONS_ATTRIBUTE}:
-        return None
-    parts: list[Any] = [function.__code__]
-    values = [cell.cell_contents for cell in function.__closure__ or () if _has_value(cell)]
-    values += function.__defaults__ or ()
-    values += (function.__kwdefaults__ or {}).values()
-    names = _global_names(function.__code__)
-    values += [function.__globals__[name] for name in names if name in function.__globals__]
-    for value in values:
-        if type(value) in _PLAIN:
-            parts.append((type(value), value))
-        elif isinstance(value, types.ModuleType) or _goes_by_name(value):
-            parts.append(id(value))
-        else:
-            inner = _snapshot(value, depth - 1)
-            if inner is None:
-                return None
-            parts.append(inner)
-    return tuple(parts)
-
-
-def _goes_by_name(value: Any) -> bool:
-    callables = type | types.FunctionType | types.BuiltinFunctionType
-    return isinstance(value, callables) and payload.is_importable(value)
 
 
 def _global_names(code: types.CodeType) -> list[str]:

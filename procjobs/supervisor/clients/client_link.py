@@ -72,7 +72,8 @@ class _RecalledAnswer:
 
 
 class ClientLink:
-    """One connection; a `Watcher` for those below. `kinds` are those that it has described, by its own numbers.
+    """One connection; a `Watcher` for those below. `kinds` are those that it has described, by its own numbers; `caller`
+    is the JSON that goes to the workers with those it describes next.
 
     `accepted` submissions were taken, and the client knows of `acknowledged`; it learns of the others at `ack_due_at` at
     the latest. `tied` are the jobs that are cancelled when no client waits for them any more.
@@ -84,6 +85,7 @@ class ClientLink:
         self.stream = FrameStream(sock)
         self.pid = 0
         self.generation: Generation | None = None
+        self.caller = b""
         self.kinds: dict[int, SupervisedKind] = {}
         self.accepted = 0
         self.acknowledged = 0

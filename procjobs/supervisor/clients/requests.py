@@ -64,6 +64,7 @@ class RequestHandler:
             Frame.SUBMIT: self._on_submit,
             Frame.SUBMIT_UNIQUE: self._on_submit_unique,
             Frame.KIND: self._on_kind,
+            Frame.CALLER: self._on_caller,
             Frame.FORGET: self._on_forget,
             Frame.WATCH: self._on_watch,
             Frame.REQUEST: self._on_request,
@@ -158,7 +159,15 @@ class RequestHandler:
         if fd is not None or len(function) > wire.MAX_FUNCTION_BYTES or len(client.kinds) >= _MAX_KINDS:
             _close(fd)
             raise WireError("a KIND that is too large, or one too many")
-        client.kinds[number] = self._registry.kinds.intern(text, function)
+        client.kinds[number] = self._registry.kinds.intern(text, function, client.caller)
+
+    def _on_caller(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
+        body = raw[BODY:]
+        if fd is not None or len(body) > wire.MAX_CALLER_BYTES:
+            _close(fd)
+            raise WireError("a CALLER that is too large")
+        wire.parse_json(body)
+        client.caller = body
 
     def _on_forget(self, client: ClientLink, _raw: bytes, fd: int | None) -> None:
         _close(fd)

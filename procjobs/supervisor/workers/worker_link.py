@@ -229,6 +229,7 @@ class WorkerLink:
         text |= {"soft_timeout": options.soft_timeout, "keep_children": options.keep_children}
         text["measures"] = options.max_rss is not None
         text["records"] = kind.is_recorded
+        text["caller"] = json.loads(kind.caller or b"{}")
         if len(self._kinds) >= _KINDS_KNOWN or self._function_bytes > _FUNCTION_BYTES_KNOWN:
             text["forget"] = True
             self._function_bytes = 0
