@@ -29,6 +29,7 @@ from typing import Any, Final
 
 import cloudpickle
 
+from procjobs.host import culprit
 from procjobs.host.descriptors import Descriptor, open_descriptor
 from procjobs.host.mapping import map_privately
 from procjobs.host.pickler import NOTHING, Pickler
@@ -43,6 +44,7 @@ _ALIGN: Final = 64
 _STREAM_BYTES: Final = 1024 * 1024
 """A bytes or str argument from this size on is pickled straight into the memory file: one copy instead of two."""
 _TEXTS: Final = frozenset({bytes, str})
+_registered_by_value = cloudpickle.cloudpickle._PICKLE_BY_VALUE_MODULES  # noqa: SLF001 - cloudpickle's own set; it changes
 _NOT_FOR_C: Final = (pickle.PicklingError, TypeError, AttributeError, RecursionError)
 """The errors after which cloudpickle is asked: with these the C pickler says that it cannot. Any other comes from a pickling
 method of the value, which would raise it again, or from outside: from a signal handler, say."""
@@ -167,8 +169,9 @@ def _is_for_c(data: bytes, by_value: AbstractSet[str]) -> bool:
     return (
         b"__main__" not in data
         and b"multiprocessing" not in data
+        and b"Request" not in data
         and not (by_value and any(name.encode(errors="replace") in data for name in by_value))
-        and not cloudpickle.list_registry_pickle_by_value()
+        and not _registered_by_value
     )
 
 
@@ -252,16 +255,26 @@ def dump_function(function: Any, by_value: AbstractSet[str] = NOTHING) -> bytes:
 
 
 def explain(call: tuple[Any, ...], name: str, error: Exception, by_value: AbstractSet[str] = NOTHING) -> str:
-    """Return which part of a call cannot be pickled."""
+    """Return which part of a call cannot be pickled, and what to do instead."""
     *function, args, kwargs = call
     parts = [("the function", f) for f in function]
     parts += [(f"argument {n}", value) for n, value in enumerate(args)] + [(f"argument {k!r}", v) for k, v in kwargs.items()]
+
+    def dump_part(value: Any) -> object:
+        return dump_inline(value, [], by_value, lends_handles=True)
+
     for what, value in parts:
         try:
-            dump_inline(value, None, by_value, lends_handles=True)
+            dump_part(value)
         except Exception as own:  # noqa: BLE001 - it is reported
-            return f"{what} of {name}, of type {type(value).__name__}, cannot be pickled: {own}"
+            why = culprit.explain(value, name if what == "the function" else what, own, dump_part)
+            return f"{what} of {name}, of type {type(value).__name__}, cannot be pickled: {why}"
     return f"the call of {name} cannot be pickled: {error}"
+
+
+def explain_result(result: Any, error: Exception) -> str:
+    """Return why a result cannot be pickled: the member that cannot, and what to do instead."""
+    return culprit.explain(result, "the result", error, lambda part: dump_inline(part, []))
 
 
 def loads(data: bytes) -> Any:

@@ -19,13 +19,18 @@ import sys
 import types
 from collections import ChainMap
 from collections.abc import Set as AbstractSet
+from contextvars import Context, ContextVar
 from typing import Any, Final
 
 import cloudpickle
 
+from procjobs.host.culprit import is_request
+
 NOTHING: Final[AbstractSet[str]] = frozenset()
 _ERASED: Final = "<dynamic-code>"  # cloudpickle puts it in the place of the name of a code object's file
 _WITH_HANDLES: Final = ("multiprocessing.", "socket")
+_context_vars: dict[str, ContextVar[Any]] = {}
+"""The context variables that were sent or have arrived, by a key that goes along: a job's functions are to share them."""
 _CACHED: Final = type(functools.lru_cache(len))
 
 
@@ -56,6 +61,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             reduced = self._reduce_cached(value)
         elif kind.__module__.startswith(_WITH_HANDLES):
             reduced = self._reduce_handle(value)
+        elif is_request(kind) or kind.__module__ == "werkzeug.local":
+            raise TypeError("a request belongs to the web worker that serves it")
         return super().reducer_override(value) if reduced is NotImplemented else reduced
 
     def _reduce_definition(self, kind: type, value: Any) -> Any:
@@ -78,6 +85,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return _cache, (value.__wrapped__, parameters["maxsize"], parameters["typed"]), _state_of_cached(value)
 
     def _reduce_handle(self, value: Any) -> Any:
+        _refuse_foreign_proxy(value)
         shared = _reduce_shared_memory(value)
         if shared is not None:
             return shared
@@ -111,11 +119,26 @@ def _reduce_code(code: types.CodeType) -> Any:
 
 
 def _reduce_file(file: io.TextIOWrapper) -> Any:
-    if file is sys.stdout:
-        return getattr, (sys, "stdout")
-    if file is sys.stderr:
-        return getattr, (sys, "stderr")
+    for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+        if file is getattr(sys, name):
+            return getattr, (sys, name)
     raise TypeError(f"cannot pickle an open file ({file.name!r})")
+
+
+def _reduce_context_var(variable: ContextVar[Any]) -> Any:
+    """Reduce a context variable of a module that goes by value: the other process makes one with the same default.
+
+    As everywhere, the value of a context stays in it. Without a default, the job would find nothing at all.
+    """
+    try:
+        default = Context().run(variable.get)
+    except LookupError:
+        raise TypeError(f"cannot pickle the context variable {variable.name!r}, which has no default") from None
+    key = next((key for key, known in _context_vars.items() if known is variable), None)
+    if key is None:
+        key = f"{os.getpid()}-{len(_context_vars)}-{variable.name}-{os.urandom(8).hex()}"
+        _context_vars[key] = variable
+    return _context_var, (key, variable.name, default)
 
 
 def _reduce_cached_property(value: Any) -> Any:
@@ -124,7 +147,12 @@ def _reduce_cached_property(value: Any) -> Any:
 
 
 Pickler.dispatch_table = ChainMap(
-    {types.CodeType: _reduce_code, io.TextIOWrapper: _reduce_file, functools.cached_property: _reduce_cached_property},
+    {
+        types.CodeType: _reduce_code,
+        io.TextIOWrapper: _reduce_file,
+        functools.cached_property: _reduce_cached_property,
+        ContextVar: _reduce_context_var,
+    },
     cloudpickle.Pickler.dispatch_table,
 )
 
@@ -142,6 +170,19 @@ def _handle_reducer(kind: type) -> Any:
 
         return ForkingPickler._extra_reducers.get(kind)  # type: ignore[attr-defined] # noqa: SLF001 - no public name
     return None
+
+
+def _refuse_foreign_proxy(value: Any) -> None:
+    """Refuse a proxy whose manager would turn the job away: jobs have the key of the process that has submitted them."""
+    managers = sys.modules.get("multiprocessing.managers")
+    if managers is not None and isinstance(value, managers.BaseProxy):
+        from multiprocessing import process
+
+        if value._authkey != process.current_process().authkey:  # noqa: SLF001 - no public name
+            raise TypeError(
+                "its manager has an authkey of its own, which jobs do not have: set "
+                "multiprocessing.current_process().authkey to that key before the first submit"
+            )
 
 
 def _reduce_shared_memory(value: Any) -> Any:
@@ -213,6 +254,10 @@ def _as_memoryview(buffer: Any, code: Any, shape: tuple[int, ...]) -> memoryview
 
 def _cache(function: Any, maxsize: int | None, typed: bool) -> Any:
     return functools.lru_cache(maxsize, typed)(function)
+
+
+def _context_var(key: str, name: str, default: Any) -> ContextVar[Any]:
+    return _context_vars.get(key) or _context_vars.setdefault(key, ContextVar(name, default=default))
 
 
 def _cached_property(kind: type, function: Any, name: str | None) -> Any:

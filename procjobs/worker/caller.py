@@ -7,9 +7,17 @@ import sys
 from typing import Any, Final
 
 _UNKNOWN: Final = ""
+_REASONS: Final = {
+    "managers.py": "A proxy of a multiprocessing manager works as long as its manager does, and this one has ended",
+    "resource_sharer.py": (
+        "A handle, such as the end of a pipe, is handed over once, by the process that has submitted the job: that has "
+        "ended, or an earlier attempt has taken it"
+    ),
+}
+"""By the file of multiprocessing in which the unpickling of an argument has failed."""
 
 
-class CallerOfJob:
+class _Caller:
     """The process whose jobs this worker can load just now: that of the last job.
 
     A description is the JSON of a CALLER frame (procjobs.client.connection.caller): where this process looks for modules
@@ -41,3 +49,22 @@ class CallerOfJob:
         if self._own_key is None:
             self._own_key = present.authkey
         present.authkey = bytes.fromhex(key) if key else self._own_key
+
+
+_caller = _Caller()
+
+
+def become_caller(description: dict[str, Any]) -> None:
+    """Let the code of a job find what its caller finds, and know its caller's key."""
+    _caller.become(description)
+
+
+def explain_loading(error: BaseException) -> str:
+    """Return what is probably behind an error that came while a call was unpickled."""
+    trace = error.__traceback__
+    while trace is not None:
+        folder, _, name = trace.tb_frame.f_code.co_filename.rpartition("/")
+        if folder.endswith("multiprocessing") and name in _REASONS:
+            return _REASONS[name]
+        trace = trace.tb_next
+    return "Can the worker import what they are made of?"

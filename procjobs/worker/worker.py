@@ -41,13 +41,21 @@ from procjobs.shared.wire import (
     Frame,
     Outcome,
     frame,
+    limit_text,
     parse_json,
 )
 from procjobs.worker import middleware
 from procjobs.worker.baseline import FIRST, QUICK, Baseline
-from procjobs.worker.caller import CallerOfJob
+from procjobs.worker.caller import become_caller, explain_loading
 from procjobs.worker.context import current_job, enter_context, enter_job, leave_job
-from procjobs.worker.exceptions import OWN_FILES, format_line, format_message, format_traceback, name_type
+from procjobs.worker.exceptions import (
+    MAX_MESSAGE_BYTES,
+    OWN_FILES,
+    format_line,
+    format_message,
+    format_traceback,
+    name_type,
+)
 from procjobs.worker.loaded_files import LOADED_FILES
 from procjobs.worker.own_descriptors import apart_from_standard
 from procjobs.worker.startup import WorkerSetup, exit_status, initialize, settle_in
@@ -72,7 +80,7 @@ class _Kind:
 
     __slots__ = (
         "awaits", "caller", "function", "keeps_children", "looks", "measures", "name", "pickled", "records",
-        "soft_timeout",        "timeout",
+        "soft_timeout", "timeout",
     )  # fmt: skip
 
     def __init__(self, description: dict[str, Any], pickled: bytes) -> None:
@@ -137,7 +145,6 @@ class Worker:
         self._nice = setup.nice
         self._yields = not self._nice
         self._meter = observe.Meter()
-        self._caller = CallerOfJob()
         signal.signal(process.SOFT_SIGNAL, self._on_soft_timeout)
         self._baseline = Baseline(answers=answers, side=side.fileno(), others=(jobs, stack, setup.table_fd), stack=stack)
 
@@ -261,14 +268,14 @@ class Worker:
                 raise OSError(errno.EMFILE, descriptors.out_of_descriptors("worker"))
             if fd is not None:
                 self._received = payload.Received(inline, fd)
-            self._caller.become(kind.caller)
+            become_caller(kind.caller)
             function, args, kwargs = self._load(kind, inline)
         except JobTimeout:
             raise
         except Exception as error:
             raise _Unpicklable(
                 f"the function or the arguments of {kind.name} could not be unpickled in the worker: {format_line(error)}. "
-                "Can the worker import what they are made of?"
+                f"{explain_loading(error)}"
             ) from error
         if middleware.around_job is None:
             return self._perform(kind, function, args, kwargs, started)
@@ -318,7 +325,8 @@ class Worker:
             raise
         except Exception as error:
             raise _Unpicklable(
-                f"the result of {kind.name}, of type {type(result).__name__}, could not be pickled: {format_line(error)}"
+                f"the result of {kind.name}, of type {type(result).__name__}, could not be pickled: "
+                f"{limit_text(payload.explain_result(result, error), MAX_MESSAGE_BYTES)}"
             ) from error
         return _RETURNED, _NO_REASON, seconds, b"", result_inline, result_file
 

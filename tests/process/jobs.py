@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import procjobs
@@ -194,3 +196,12 @@ def submit_for_ever(name, size):
 def append_line_and_wait(path, value, go):
     append_line(path, value)
     return wait_for_file(go, value)
+
+
+@functools.lru_cache
+def echo_cached(value):
+    return value
+
+
+def return_with_lock():
+    return {"lock": threading.Lock()}

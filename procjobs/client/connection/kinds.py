@@ -184,7 +184,7 @@ def _dump(function: Any, name: str, caller: Caller) -> bytes:
     except Exception as error:
         if came_from_outside(error):
             raise
-        raise PayloadError(f"the function {name} cannot be pickled: {error}") from error
+        raise PayloadError(payload.explain((function, (), {}), name, error, caller.by_value)) from error
 
 
 def _global_names(code: types.CodeType) -> list[str]:

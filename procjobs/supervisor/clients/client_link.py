@@ -71,9 +71,14 @@ class _RecalledAnswer:
         os.close(self._fd)
 
 
+class DescribedKinds(dict[int, "SupervisedKind"]):
+    """The kinds that a client has described; `caller` goes to the workers with those that it describes next, as JSON."""
+
+    caller = b""
+
+
 class ClientLink:
-    """One connection; a `Watcher` for those below. `kinds` are those that it has described, by its own numbers; `caller`
-    is the JSON that goes to the workers with those it describes next.
+    """One connection; a `Watcher` for those below. `kinds` are those that it has described, by its own numbers.
 
     `accepted` submissions were taken, and the client knows of `acknowledged`; it learns of the others at `ack_due_at` at
     the latest. `tied` are the jobs that are cancelled when no client waits for them any more.
@@ -85,8 +90,7 @@ class ClientLink:
         self.stream = FrameStream(sock)
         self.pid = 0
         self.generation: Generation | None = None
-        self.caller = b""
-        self.kinds: dict[int, SupervisedKind] = {}
+        self.kinds = DescribedKinds()
         self.accepted = 0
         self.acknowledged = 0
         self.ack_due_at = NEVER

@@ -159,7 +159,7 @@ class RequestHandler:
         if fd is not None or len(function) > wire.MAX_FUNCTION_BYTES or len(client.kinds) >= _MAX_KINDS:
             _close(fd)
             raise WireError("a KIND that is too large, or one too many")
-        client.kinds[number] = self._registry.kinds.intern(text, function, client.caller)
+        client.kinds[number] = self._registry.kinds.intern(text, function, client.kinds.caller)
 
     def _on_caller(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
         body = raw[BODY:]
@@ -167,7 +167,7 @@ class RequestHandler:
             _close(fd)
             raise WireError("a CALLER that is too large")
         wire.parse_json(body)
-        client.caller = body
+        client.kinds.caller = body
 
     def _on_forget(self, client: ClientLink, _raw: bytes, fd: int | None) -> None:
         _close(fd)
