@@ -7,11 +7,15 @@ other logs. Nothing is decided by it.
 
 from __future__ import annotations
 
-from time import CLOCK_BOOTTIME, clock_gettime, monotonic, perf_counter, sleep
+from time import CLOCK_BOOTTIME, clock_gettime, monotonic, perf_counter
 from time import time as wall
 from typing import Final
 
+from procjobs.originals import original
+
 __all__ = ["NEVER", "boottime", "monotonic", "perf_counter", "sleep", "wall"]
+
+sleep = original("time", "sleep")
 
 NEVER: Final = float("inf")
 """The deadline of things that have none: it comes after every other one."""

@@ -14,6 +14,7 @@ from procjobs.clock import monotonic, sleep
 from procjobs.errors import SupervisorError
 from procjobs.host import cpus, observe, ownership, payload, process, rundir, shortages, signature
 from procjobs.host.descriptors import Descriptor
+from procjobs.originals import original
 from procjobs.shared.config import PoolSettings
 from procjobs.store import started_attempts
 
@@ -131,7 +132,7 @@ def try_connect(directory: rundir.RunDir) -> socket.socket | None:
     """
     check_place(directory)
     try:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock: socket.socket = original("socket", "socket")(socket.AF_UNIX, socket.SOCK_STREAM)
     except OSError as error:
         raise SupervisorError(f"no connection to pool {directory.name!r} can be made: {shortages.explain(error)}") from error
     try:

@@ -18,6 +18,8 @@ import stat
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
+from procjobs.originals import close
+
 ROOM_FOR_ALL: Final = socket.CMSG_LEN(253 * 4)
 """Room for the most descriptors that one message can carry (SCM_MAX_FD of the kernel)."""
 ROOM_FOR_ONE: Final = socket.CMSG_LEN(4)
@@ -91,7 +93,7 @@ def move_up(fd: int) -> int:
     process that may open few keeps the number that it had.
     """
     moved = copy_up(fd)
-    os.close(fd)
+    close(fd)
     return moved
 
 
@@ -116,7 +118,7 @@ def is_regular(fd: int) -> bool:
 def close_all(fds: Iterable[int]) -> None:
     """Close these descriptors."""
     for fd in fds:
-        os.close(fd)
+        close(fd)
 
 
 def close_inherited(first: int) -> None:
@@ -132,7 +134,7 @@ def close_inherited(first: int) -> None:
     for fd in found:
         if fd >= first:
             with contextlib.suppress(OSError):  # the one that the listing itself has had
-                os.close(fd)
+                close(fd)
 
 
 class DescriptorLimit(NamedTuple):

@@ -33,6 +33,7 @@ from procjobs.host import culprit
 from procjobs.host.descriptors import Descriptor, open_descriptor
 from procjobs.host.mapping import map_privately
 from procjobs.host.pickler import NOTHING, Pickler
+from procjobs.originals import close
 from procjobs.shared.wire import MAX_INLINE_BYTES
 
 OUT_OF_BAND_BYTES: Final = 32 * 1024
@@ -44,6 +45,7 @@ _ALIGN: Final = 64
 _STREAM_BYTES: Final = 1024 * 1024
 """A bytes or str argument from this size on is pickled straight into the memory file: one copy instead of two."""
 _TEXTS: Final = frozenset({bytes, str})
+_BY_NAME: Final = pickle.STACK_GLOBAL
 _registered_by_value = cloudpickle.cloudpickle._PICKLE_BY_VALUE_MODULES  # noqa: SLF001 - cloudpickle's own set; it changes
 _NOT_FOR_C: Final = (pickle.PicklingError, TypeError, AttributeError, RecursionError)
 """The errors after which cloudpickle is asked: with these the C pickler says that it cannot. Any other comes from a pickling
@@ -155,7 +157,7 @@ def dump_inline(
         data = pickle.dumps(value, 5, buffer_callback=callback)
     except _NOT_FOR_C:
         data = b""
-    if data and _is_for_c(data, by_value):
+    if data and (_BY_NAME not in data or _is_for_c(data, by_value)):  # most calls have nothing that goes by name
         return data
     if buffers is not None:
         buffers.clear()
@@ -233,7 +235,7 @@ class Received:
             try:
                 self._mapped = map_privately(fd)
             finally:
-                os.close(fd)
+                close(fd)
 
     def load(self) -> Any:
         """Unpickle. Every call makes new objects, but they share the memory of out-of-band buffers."""

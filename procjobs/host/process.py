@@ -25,6 +25,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from procjobs.errors import UnsupportedPlatform
 from procjobs.host import observe
+from procjobs.originals import close, original, posix_spawn, waitpid
 
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_NAME: Final = 15
@@ -127,11 +128,11 @@ def spawn(args: list[str], *, env: Mapping[str, str], stdin: int, passed: Sequen
             return _spawn(args, env, actions, own_session=False)
     finally:
         for fd in safe:
-            os.close(fd)
+            close(fd)
 
 
 def _spawn(args: list[str], env: Mapping[str, str], actions: list[tuple[int, int, int]], *, own_session: bool) -> int:
-    return os.posix_spawn(
+    return posix_spawn(
         args[0], args, env, file_actions=actions, setsid=own_session, setsigmask=[], setsigdef=[signal.SIGPIPE]
     )
 
@@ -168,13 +169,13 @@ def fork_to_subreaper(child: Callable[[], NoReturn], tell: Callable[[int], None]
             between = os.fork()
             if between == 0:
                 _fork_again(child, tell, status_write)
-        os.close(status_write)
+        close(status_write)
         status_write = -1
         status = int(os.read(status_read, 16) or b"0")
     finally:  # a template that may not fork tries again and again
         for fd in (status_read, status_write):
             if fd >= 0:
-                os.close(fd)
+                close(fd)
     os.waitpid(between, 0)
     if status <= 0:
         raise OSError(-status, os.strerror(-status) if status else "the process between was killed")
@@ -188,7 +189,7 @@ def _fork_again(child: Callable[[], NoReturn], tell: Callable[[int], None], stat
         os.write(status, str(-(error.errno or 0)).encode())
         os._exit(1)
     if pid == 0:
-        os.close(status)
+        close(status)
         child()
     try:
         tell(pid)
@@ -262,7 +263,7 @@ def wait_for_child(pid: int, timeout: float) -> bool:
     finally:
         child.close()
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
+        waitpid(pid, 0)
     return True
 
 
@@ -289,7 +290,7 @@ class WatchedProcess:
         while not self.has_ended():
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(min(pause, max(deadline - time.monotonic(), 0.0)))
+            original("time", "sleep")(min(pause, max(deadline - time.monotonic(), 0.0)))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
         return True
 
@@ -306,7 +307,7 @@ class WatchedProcess:
     def close(self) -> None:
         """Let go of the process."""
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)
 
 
 def watch(pid: int) -> WatchedProcess | None:
@@ -333,7 +334,7 @@ def wait_for_pidfd(pidfd: int, timeout: float) -> bool:
     """Wait until the process behind a pidfd has ended, or a pipe can be read; return whether it is so."""
     import select
 
-    poll = select.poll()
+    poll = original("select", "poll")()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(min(max(timeout, 0.0), _MAX_POLL_SECONDS) * 1000))
 

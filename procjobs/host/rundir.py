@@ -33,6 +33,7 @@ from procjobs.errors import ConfigurationError, SupervisorError
 from procjobs.host import ownership, signature
 from procjobs.host.descriptors import Descriptor, open_descriptor
 from procjobs.host.signature import ForeignFileError
+from procjobs.originals import close
 from procjobs.shared import private_files
 
 SOCKET: Final = "socket"
@@ -184,7 +185,7 @@ def is_held(path: str) -> bool:
     except OSError:  # there are no locks in this file system
         return False
     finally:
-        os.close(fd)
+        close(fd)
     return False
 
 

@@ -11,6 +11,7 @@ import os
 import stat
 from typing import Final
 
+from procjobs.originals import close
 from procjobs.shared import private_files
 
 FILE: Final = ".procjobs"
@@ -53,7 +54,7 @@ def make_signed_file(path: str) -> None:
         os.write(fd, _CONTENT)
         os.link(part, path)
     finally:
-        os.close(fd)
+        close(fd)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
 
@@ -67,7 +68,7 @@ def is_signed_file(path: str) -> bool:
     try:
         return is_signed(fd)
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def is_signed(fd: int) -> bool:

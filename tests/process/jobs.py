@@ -205,3 +205,25 @@ def echo_cached(value):
 
 def return_with_lock():
     return {"lock": threading.Lock()}
+
+
+def patch(library):
+    """Patch the standard library of the worker."""
+    if library == "gevent":
+        from gevent import monkey
+
+        monkey.patch_all()
+    else:
+        import eventlet
+
+        eventlet.monkey_patch()
+    return library
+
+
+def sleep_for_ever():
+    while True:
+        time.sleep(0.01)  # job
+
+
+def leave_a_child():
+    return subprocess.Popen(["sleep", "60"]).pid

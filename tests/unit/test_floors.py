@@ -15,6 +15,7 @@ import procjobs
 from tests.unit.imports import ROOT, circles, dotted, graph, imports_of, parse, paths
 
 FLOORS = {
+    "originals": -1,
     "errors": 0, "clock": 0, "version": 0,
     "shared": 1,
     "host": 2,

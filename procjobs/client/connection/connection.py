@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -22,6 +21,7 @@ from procjobs.client.connection.failover import NO_TABLE, Failover, NoTable, OnL
 from procjobs.client.connection.handle import Handle
 from procjobs.client.connection.interruptible import came_from_outside
 from procjobs.client.connection.kinds import Kind, KindRegistry
+from procjobs.client.connection.native_thread import NativeThread, get_ident
 from procjobs.client.connection.receiver import FrameReceiver
 from procjobs.client.connection.requests import RequestChannel
 from procjobs.client.connection.sender import FrameSender, request_frame
@@ -32,6 +32,7 @@ from procjobs.clock import monotonic
 from procjobs.errors import PayloadError, SupervisorError, SupervisorLost
 from procjobs.host import payload
 from procjobs.host.descriptors import out_of_descriptors
+from procjobs.originals import close
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import ID_BYTES
@@ -85,7 +86,8 @@ class Connection:
         self._receiver = FrameReceiver(sock, greeting.reader)
         self._is_received = False
         self._receivers = ["the one"]  # a thread that takes it out receives, any other one ends
-        self._thread: threading.Thread | None = None
+        self._thread: NativeThread | None = None
+        self._thread_id = 0
         self._kinds = KindRegistry(caller, greeting.files_sent)
         self._table: PostMortemTable | NoTable = table
         self._directory = directory
@@ -233,9 +235,9 @@ class Connection:
 
     def _start_receiver(self) -> None:
         if not self._is_received and not self.lifecycle.has_ended:
-            thread = threading.Thread(target=self._receive, name="procjobs-receiver", daemon=True)
+            self._thread = NativeThread(self._receive, "procjobs-receiver")
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError as error:
                 raise _NoThreadError(
                     f"this process can start no thread to receive answers with: {error}. Raise its limits of processes "
@@ -248,7 +250,7 @@ class Connection:
             self._receivers.pop()
         except IndexError:  # the thread that started another one was interrupted before it could note that
             return
-        self._is_received, self._thread = True, threading.current_thread()
+        self._is_received, self._thread_id = True, get_ident()
         lifecycle = self.lifecycle
         try:
             while (frames := self._receiver.receive()) is not None:
@@ -291,7 +293,7 @@ class Connection:
         handle = self._entries.handles.get(job_id)
         if handle is None:
             if fd is not None:
-                os.close(fd)
+                close(fd)
             return
         if handle.done():
             self._entries.note_end_of_cancelled(job_id, raw)
@@ -377,7 +379,7 @@ class Connection:
         """Close the connection and wait for the receiver thread to end, which may be in a callback of the user's."""
         self.lifecycle.move_to(ConnectionState.CLOSING)
         self._receiver.shut_down()
-        if self._thread is threading.current_thread():
+        if self._thread_id == get_ident():
             self._failover().abandon_all(None)
         else:
             try:
@@ -393,7 +395,7 @@ class Connection:
     def wait_for_end(self, timeout: float | None) -> None:
         """Wait until the supervisor has closed the connection, and everything that was awaited is settled."""
         self._start_receiver()
-        if self._thread is threading.current_thread():
+        if self._thread_id == get_ident():
             return
         if self.lifecycle.news.wait_for(lambda: self.lifecycle.has_ended, timeout) and self._thread is not None:
             self._thread.join()  # it has nothing left to do, but it holds what it has done it with

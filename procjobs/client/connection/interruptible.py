@@ -7,7 +7,10 @@ connection whole all the same:
    or between that function and leaving it, so nobody can be locked out by a thread that has moved on.
 2. The function first writes down what it is about to do. What it leaves half done, the next one to hold the lock finds
    written down, and finishes or undoes.
-3. A thread waits on a lock of its own, which others only release (`News`). The threads that bring news lock nothing.
+3. A thread waits on a bell of its own, which others only ring (`News`). The threads that bring news lock nothing.
+
+The locks are the original ones of Python, and no greenlet gives way while it holds one: another greenlet of the same thread
+that then wanted it would wait for ever.
 """
 
 from __future__ import annotations
@@ -16,18 +19,23 @@ import contextlib
 import signal
 import sys
 import threading
-from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 
+from procjobs.client.connection.bells import Bell, make_bell
 from procjobs.clock import monotonic
 from procjobs.errors import JobTimeout
+from procjobs.originals import original
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _FOR_EVER: Final = -1.0
+_RING: Final = methodcaller("release")
+_lock = original("_thread", "allocate_lock")
+_nesting_lock = original("_thread", "RLock")
 
 
 class Exclusive:
@@ -36,7 +44,7 @@ class Exclusive:
     __slots__ = ("lock",)
 
     def __init__(self, *, nests: bool = False) -> None:
-        self.lock: contextlib.AbstractContextManager[object] = threading.RLock() if nests else threading.Lock()
+        self.lock: contextlib.AbstractContextManager[object] = _nesting_lock() if nests else _lock()
 
     def run(self, function: Callable[[Unpack[Ts]], T], *args: *Ts) -> T:
         """Call the function under the lock; wait for the lock as long as it takes."""
@@ -51,7 +59,7 @@ class News:
     __slots__ = ("_bells",)
 
     def __init__(self) -> None:
-        self._bells: deque[LockType] = deque()
+        self._bells: deque[Bell] = deque()
 
     def wait_for(self, has_come: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until `has_come`, which is asked after each piece of news; return False if `timeout` seconds pass first."""
@@ -64,16 +72,16 @@ class News:
         return True
 
     def _wait(self, has_come: Callable[[], bool], timeout: float) -> None:
-        bell = allocate_lock()
-        bell.acquire()
-        self._bells.append(bell)
-        is_rung = False
-        try:
-            is_rung = not has_come() and bell.acquire(True, timeout)  # asked again: news before the bell hung rang no bell
-        finally:
-            if not is_rung:
-                with contextlib.suppress(ValueError):  # it rang in this very moment
-                    self._bells.remove(bell)
+        bell, in_use = make_bell()
+        with in_use:
+            self._bells.append(bell)
+            is_rung = False
+            try:
+                is_rung = not has_come() and bell.acquire(True, timeout)  # asked again: news before it hung rang no bell
+            finally:
+                if not is_rung:
+                    with contextlib.suppress(ValueError):  # it rang in this very moment
+                        self._bells.remove(bell)
 
     def is_awaited(self) -> bool:
         """Return whether a thread waits."""
@@ -83,7 +91,7 @@ class News:
         """Wake all threads that wait."""
         try:  # noqa: SIM105 - for many jobs, and 0.5 us cheaper
             # Each bell is taken out and rung, all in one call of C: no exception can come between.
-            deque(map(LockType.release, iter(self._bells.popleft, None)), maxlen=0)
+            deque(map(_RING, iter(self._bells.popleft, None)), maxlen=0)
         except IndexError:
             pass
 

@@ -13,6 +13,7 @@ from procjobs.client.connection.state import OPEN, ConnectionState
 from procjobs.clock import monotonic
 from procjobs.errors import SubmitTimeout, SupervisorLost
 from procjobs.host.descriptors import pack_descriptor
+from procjobs.originals import original
 from procjobs.shared import wire
 from procjobs.shared.wire import Frame
 
@@ -212,7 +213,7 @@ class FrameSender:
                 went.extend(map(self._socket.sendmsg, ([data],), (pack_descriptor(file),), _FLAGS))
 
     def _wait_writable(self, deadline: float) -> None:
-        poll = select.poll()
+        poll = original("select", "poll")()
         poll.register(self._socket, select.POLLOUT)
         if not poll.poll(max(deadline - monotonic(), 0.0) * 1000):
             raise SubmitTimeout(
