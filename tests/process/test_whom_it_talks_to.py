@@ -124,3 +124,19 @@ def test_report_in_a_file_of_another_user_is_not_unpickled(base, tmp_path):
         assert ("m" * 10, None) == (seen.message[:10], seen.data)
         assert 1 == job.result(30)
         pool.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_error_in_this_process_is_not_told_as_the_end_of_the_supervisor(pool, monkeypatch, tmp_path):
+    job = pool.submit(jobs.wait_for_file, str(tmp_path / "go"))
+    job.wait_accepted(30)
+
+    def fail(*_):
+        raise AttributeError("module 'select' has no attribute 'poll'")
+
+    monkeypatch.setattr("procjobs.client.connection.connection.Connection._take_answer", fail)
+    (tmp_path / "go").touch()
+    with pytest.raises(procjobs.SupervisorLost, match=r"could not read on .AttributeError: module 'select' has") as caught:
+        job.result(30)
+    assert "went away" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, AttributeError)

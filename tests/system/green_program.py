@@ -142,7 +142,8 @@ def futures():
     found = [pool.submit(jobs.add, n) for n in range(20)]
     done = {job.result() for job in concurrent.futures.as_completed(found, 30)}
     ended, open_ = concurrent.futures.wait([pool.submit(jobs.add, n) for n in range(20)], 30)
-    return done == set(range(20)) and (len(ended), len(open_)) == (20, 0) and list(pool.map(jobs.add, range(50))) == [*range(50)]
+    mapped = list(pool.map(jobs.add, range(50)))
+    return done == set(range(20)) and (len(ended), len(open_)) == (20, 0) and mapped == list(range(50))
 
 
 def callbacks():
@@ -213,7 +214,8 @@ def patched_in_the_job():
     result = pool.options(soft_timeout=0.2, timeout=30).submit(jobs.sleep_for_ever).exception(60)
     children = [pool.submit(jobs.leave_a_child).result(60) for _ in range(4)]
     large = [len(pool.submit(jobs.echo, b"x" * 300_000).result(60)) for _ in range(4)]
-    return set(found) == {LIBRARY} and isinstance(result, procjobs.JobTimeout) and len(children) == 4 and large == [300_000] * 4
+    is_whole = len(children) == 4 and large == [300_000] * 4
+    return is_whole and set(found) == {LIBRARY} and isinstance(result, procjobs.JobTimeout)
 
 
 def stop():
@@ -227,8 +229,8 @@ def stop():
 
 
 TRIES = (
-    others_run_while_one_waits, many_submit_and_wait, submits_while_others_wait, timeouts, killed_greenlet, futures, callbacks,
-    cancels_and_fails, interrupt, forked_child, lost_supervisor, private_pools, patched_in_the_job, stop,
+    others_run_while_one_waits, many_submit_and_wait, submits_while_others_wait, timeouts, killed_greenlet, futures,
+    callbacks, cancels_and_fails, interrupt, forked_child, lost_supervisor, private_pools, patched_in_the_job, stop,
 )  # fmt: skip
 if __name__ == "__main__":
     for attempt in TRIES:

@@ -252,6 +252,7 @@ class Connection:
             return
         self._is_received, self._thread_id = True, get_ident()
         lifecycle = self.lifecycle
+        failure: Exception | None = None
         try:
             while (frames := self._receiver.receive()) is not None:
                 for kind, raw, has_descriptor in frames:
@@ -261,27 +262,35 @@ class Connection:
                         self._take(kind, raw)
                 if lifecycle.state is ConnectionState.LEAVING and not self._entries.handles:
                     break
-        except (OSError, WireError):
-            pass  # the supervisor was killed, this process has closed the connection, or nonsense came: all end here
+        except OSError:
+            pass  # the supervisor was killed, or this process has closed the connection
+        except WireError as error:  # nonsense came
+            failure = error
+        except Exception as error:
+            failure = error
+            raise
         finally:
-            self._end()
+            self._end(failure)
 
-    def _end(self) -> None:
-        """Settle everything that is awaited; the supervisor has gone, or this process has let go of it."""
+    def _end(self, failure: Exception | None) -> None:
+        """Settle everything that is awaited; the supervisor has gone, or this process has let go of it.
+
+        `failure` is what has kept this process from reading on.
+        """
         self.lifecycle.move_to(ConnectionState.LOST)
         self.sender.exclusive.run(self.sender.end)  # a thread that was sending has noticed by now
         problem: Exception | None = None
         try:
             if not self.lifecycle.is_closing:
-                problem = self._failover().move_to_successor(self._on_lost)
+                problem = self._failover(failure).move_to_successor(self._on_lost)
         finally:
-            self._failover().abandon_all(problem)
+            self._failover(failure).abandon_all(problem)
             self._receiver.close()
             self._table = NO_TABLE  # it is unmapped with its last reader
             self.lifecycle.move_to(ConnectionState.ENDED)
 
-    def _failover(self) -> Failover:
-        return Failover(self, self._entries, self.welcome, self._table, self.lifecycle)
+    def _failover(self, failure: Exception | None = None) -> Failover:
+        return Failover(self, self._entries, self.welcome, self._table, self.lifecycle, failure)
 
     def _take_answer(self, raw: bytes, has_descriptor: bool) -> None:
         if len(raw) < FINISHED_FRAME.size:

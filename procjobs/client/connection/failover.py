@@ -68,8 +68,11 @@ class Failover:
         welcome: dict[str, Any],
         table: PostMortemTable | NoTable,
         lifecycle: Lifecycle,
+        failure: Exception | None = None,
     ) -> None:
+        """`failure` is what has kept this process from reading on; None where the supervisor has gone."""
         self._route = route
+        self._failure = failure
         self._handles = entries.handles
         self._waiting = entries.unacknowledged
         self._supervisor_pid: int = welcome["pid"]
@@ -138,12 +141,18 @@ class Failover:
     def _describe_loss(self, handle: Handle, problem: Exception | None) -> ProcjobsError:
         if self._lifecycle.is_stop_asked:
             return self._describe_stop(handle)
-        who = f"the supervisor (pid {self._supervisor_pid}) went away before"
+        supervisor = f"the supervisor (pid {self._supervisor_pid})"
+        who = f"{supervisor} went away before"
+        if self._failure is not None:
+            why = f"{type(self._failure).__name__}: {self._failure}"
+            who = f"the connection to {supervisor} was given up, because this process could not read on ({why}), before"
         job = f"job {handle.id} {handle.name}"
         if problem is None:
-            return SupervisorLost(
+            lost = SupervisorLost(
                 f"{who} {job} was answered; whether it ran is not known. Submit it again if that does no harm"
             )
+            lost.__cause__ = self._failure
+            return lost
         if self._has_store:
             text = (
                 f"{who} {job} was answered, about which nothing is heard from a successor: {problem}. If the store has it, "
