@@ -93,7 +93,7 @@ CLIENT = (
     Point("client.has-submitted", "client/connection/sender.py", "self._entries.note_sent(submission)"),
     Point("client.has-cancelled", "client/job.py", "route[0].cancel_job(self.raw_id)", is_after=True),
     Point("client.asks-again", "client/connection/connection.py", "self._entries.handles[handle.raw_id] = handle"),
-    Point("client.moves", "client/connection/connection.py", "problem = self._failover().move_to_successor("),
+    Point("client.moves", "client/connection/connection.py", "problem = self._failover(failure).move_to_successor("),
     Point("client.sends-again", "client/connection/connection.py", "kind = self._adopt(submission.kind)"),
 )  # fmt: skip
 POINTS = (*SUPERVISOR, *RECORDER, *WORKER, *TEMPLATE, *CLIENT)

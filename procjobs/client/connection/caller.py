@@ -53,18 +53,17 @@ class Caller:
         now = extent()
         if now == self.looked_at and sys.path == self._own_path and self._has_seen(module):
             return False
-        known = self.description
-        self.description = self._describe()
-        self._own_path = list(sys.path)
-        path = [*self.description.get("first", ()), *self._path, *self.description.get("last", ())]
+        known, description, own_path = self.description, self._describe(), list(sys.path)
+        path = [*description.get("first", ()), *self._path, *description.get("last", ())]
         if now != self.looked_at:
-            self.looked_at = now
             new = [name for name, loaded in _LOADED.copy().items() if self._seen.get(name) != id(loaded)]
             for name in sorted(new):  # packages before their modules
                 self._sort(name, path)
         if not self._has_seen(module):
             self._sort(module, path)
-        return known != self.description
+        # Last, and the other way round than they are compared: a thread that is interrupted has another one look again.
+        self.description, self._own_path, self.looked_at = description, own_path, now
+        return known != description
 
     def _has_seen(self, module: str | None) -> bool:
         return module == "__main__" or module not in _LOADED or self._seen.get(module) == id(_LOADED[module])
