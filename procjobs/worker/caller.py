@@ -59,6 +59,9 @@ def become_caller(description: dict[str, Any]) -> None:
     _caller.become(description)
 
 
+_NO_ATTRIBUTE: Final = "Can't get attribute"
+
+
 def explain_loading(error: BaseException) -> str:
     """Return what is probably behind an error that came while a call was unpickled."""
     trace = error.__traceback__
@@ -67,4 +70,9 @@ def explain_loading(error: BaseException) -> str:
         if folder.endswith("multiprocessing") and name in _REASONS:
             return _REASONS[name]
         trace = trace.tb_next
+    if isinstance(error, AttributeError) and str(error).startswith(_NO_ATTRIBUTE):
+        return (
+            "The workers loaded that module before it had this name, or the name was made at run time: reload() has all jobs "
+            "run the files as they are now; what was made at run time goes along from __main__ or as a closure"
+        )
     return "Can the worker import what they are made of?"

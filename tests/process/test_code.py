@@ -236,6 +236,16 @@ def test_version_of_the_user_stands_for_all_files(application):
     assert "v2" == application.run(program.replace("'3'", "'4'"))[0]
 
 
+def test_name_that_the_running_code_does_not_have_is_told_with_what_to_do(application):
+    program = ONE_JOB.replace("linger=60", "linger=60, version='3'")
+    application.run(program)
+    application.write("films.py", "def burn(): return 'burnt'")
+    burn = program.replace("pool.submit(films.version).result(30)", "str(pool.submit(films.burn).exception(30))")
+    told = application.run(burn)[0]
+    assert "Can't get attribute 'burn'" in told
+    assert "reload() has all jobs run the files as they are now" in told
+
+
 # In one process ---------------------------------------------------------------------------------------------------
 
 
