@@ -72,7 +72,7 @@ def explain_loading(error: BaseException) -> str:
         trace = trace.tb_next
     if isinstance(error, AttributeError) and str(error).startswith(_NO_ATTRIBUTE):
         return (
-            "The workers loaded that module before it had this name, or the name was made at run time: reload() has all jobs "
+            "The workers loaded that module before it had this name, or it was made at run time: reload() has all jobs "
             "run the files as they are now; what was made at run time goes along from __main__ or as a closure"
         )
     return "Can the worker import what they are made of?"
