@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import procjobs
+from procjobs.client.connection.caller import Caller
 from procjobs.client.connection.connection import Connection
 from procjobs.client.connection.failover import NO_TABLE
 from procjobs.client.connection.handshake import say_hello
@@ -602,7 +603,7 @@ class Peer:
         finally:
             os.close(spec)
         self.connection = Connection(
-            self._ours, greeting, NO_TABLE, self._directory, submit_timeout=2.0,
+            self._ours, greeting, NO_TABLE, self._directory, submit_timeout=2.0, caller=Caller(()),
             on_lost=refuse, on_notice=lambda *_: None,
         )  # fmt: skip
 

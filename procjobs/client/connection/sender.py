@@ -168,10 +168,13 @@ class FrameSender:
         former = self._under_way
         if former is None:
             return
+        if not isinstance(former, _Frames):
+            cancel = request_frame("cancel", id=former.handle.raw_id.hex())
+            if not former.frame.endswith(cancel):
+                former.frame += cancel  # with the rest: between the two, a worker that waits for a job would begin it
         self._push(former)
         if not isinstance(former, _Frames):
             self._entries.note_sent(former)
-            self._owed.append(request_frame("cancel", id=former.handle.raw_id.hex()))
         self._under_way = None
 
     def _give_up(self) -> None:
