@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
+import sys
 import tempfile
 import threading
 import uuid
@@ -17,6 +19,9 @@ import procjobs
 from procjobs.host import rundir, signature
 
 from .waiting import wait_until
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does that to what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _side = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 if os.environ.get("PROCJOBS_TEST_SIDE") != _side:  # not in a program that a test starts
@@ -99,6 +104,8 @@ def nothing_is_left_behind(request):
     processes = _pool_processes()
     threads = set(threading.enumerate())
     yield
+    for name in [name for name in sys.modules if name.startswith("code_")]:  # tests.process.witnesses.Code
+        del sys.modules[name]
     gc.collect()
     assert set() == _children() - children  # those that a test has left that failed are its own fault only
     wait_until(lambda: _pool_processes() <= processes, timeout=10, dump=lambda: str(_pool_processes()))

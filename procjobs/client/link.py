@@ -96,7 +96,8 @@ class Link(ABC):
 
     def _renew_table(self, table: PostMortemTable) -> PostMortemTable:
         if self._was_replaced(table):
-            self.table = PostMortemTable(self.directory.table, loads=payload.loads)
+            with contextlib.suppress(FileNotFoundError):  # it is being made, or has gone again
+                self.table = PostMortemTable(self.directory.table, loads=payload.loads)
         return self.read_table()
 
     def _was_replaced(self, table: PostMortemTable) -> bool:

@@ -40,6 +40,7 @@ class SourceFiles:
         self.changes: list[tuple[str, Source]] = []
         self._sources: dict[str, Source] = {}
         self._specs: dict[str, Any] = {}
+        self._paths: dict[str, str] = {}
         self._submitted: set[str] = set()
         self._folders: set[str] = set()
         self._count = 0
@@ -66,6 +67,8 @@ class SourceFiles:
 
     def _look_at_new(self) -> None:
         count = len(sys.modules)
+        for name in self._specs.keys() - sys.modules.keys():
+            self._forget(name)
         for name, module in list(sys.modules.items()):
             spec = _spec(module)
             if self._specs.get(name) is not spec:
@@ -86,6 +89,15 @@ class SourceFiles:
                 self.changes.append((path, self._sources[path]))
         return len(self.changes)
 
+    def _forget(self, name: str) -> None:
+        """Note that a module is not loaded any more: its file may change without a difference to this process."""
+        self._specs.pop(name, None)
+        path = self._paths.pop(name, None)
+        source = self._sources.get(path) if path is not None else None
+        if path is not None and source is not None:
+            self._sources[path] = source._replace(is_loaded=False)
+            self.changes.append((path, self._sources[path]))
+
     # One module -------------------------------------------------------------------------------------------------
 
     def _look_at(self, name: str, spec: Any) -> None:
@@ -94,6 +106,7 @@ class SourceFiles:
         path = os.path.abspath(str(spec.origin))
         if _is_library(path):
             return
+        self._paths[name] = path
         self._enter(path, read_source(path) or _read_archive(spec), is_loaded=True)
         if not self._looks_around:
             return

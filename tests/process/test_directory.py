@@ -148,12 +148,12 @@ def test_new_client_gets_a_pool_after_something_was_removed(base, name):
 
 def test_supervisor_that_was_replaced_leaves_the_files_of_its_successor(base):
     first = procjobs.Pool("d", directory=base, workers=1, linger=0.0)
+    gone = first.stats().supervisor_pid
     remove(base)
     os.mkdir(base, 0o700)
     with procjobs.Pool("d", directory=base, workers=1) as second:
         supervisor = second.stats().supervisor_pid
-        assert supervisor != first.stats().supervisor_pid
-        gone = first.stats().supervisor_pid
+        assert supervisor != gone
         first.shutdown()
         os.kill(gone, signal.SIGTERM)
         wait_until(lambda: not os.path.exists(f"/proc/{gone}"))

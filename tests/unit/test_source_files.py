@@ -112,6 +112,17 @@ def test_file_counts_as_it_was_when_it_was_loaded(folder, name):
     assert {f"{name}.py"} == {os.path.basename(path) for path in files.since(position)}
 
 
+def test_module_that_is_not_loaded_any_more_makes_no_difference(folder, name):
+    (folder / f"{name}.py").write_text("x = 1")
+    files = SourceFiles()
+    importlib.import_module(name)
+    files.look()
+    assert {f"{name}.py": True} == seen(files, folder)
+    del sys.modules[name]
+    files.look()
+    assert {f"{name}.py": False} == seen(files, folder)
+
+
 def test_file_is_looked_at_again_when_it_is_loaded(folder, name):
     (folder / f"{name}.py").write_text("x = 1")
     (folder / f"{name}_late.py").write_text("x = 1")

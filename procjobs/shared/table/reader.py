@@ -48,17 +48,21 @@ class ProgressTable:
     def __init__(self, path: str, *, loads: Callable[[bytes], Any]) -> None:
         """Map the table at `path`; `loads` unpickles the data of reports.
 
-        Raise OSError if it is not there, or belongs to another user.
+        Raise OSError if it is not there, or belongs to another user; FileNotFoundError also while it is being made.
         """
         self._directory = os.path.dirname(path)
         self._loads = loads
         with open(path, "rb", buffering=0) as file:
             info = os.fstat(file.fileno())
             _check_owner(info, path)
+            if not info.st_size:
+                raise FileNotFoundError(errno.ENOENT, "it is being made", path)
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self.file_id = info.st_ino
         identity = try_read_part(self._map, 0, layout.IDENTITY.size)
-        fields = layout.IDENTITY.unpack(identity) if identity else (b"",)
+        if not identity or not identity.strip(b"\0"):
+            raise FileNotFoundError(errno.ENOENT, "it is being made", path)
+        fields = layout.IDENTITY.unpack(identity)
         if fields[0] != layout.MAGIC:
             raise OSError(f"{path} is not a table of this version of procjobs")
         _, _, self.supervisor_pid, self._buckets, _, self._rows_offset, self.started_at = fields
