@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from procjobs.host.descriptors import move_up
+from procjobs.host.descriptors import move_up, open_descriptor
 
 MARK: Final = "PROCJOBS_POOL"
 """The environment variable by which the processes of a pool are found when they have lost their parent."""
@@ -30,11 +30,15 @@ _OWN_BYTES: Final = 4 * 2**20
 """The memory of a worker that it does not share with the template when it is ready; measured, 2 to 3 MiB."""
 
 
+def _read(path: str) -> bytes:
+    """Return what a file of /proc says; it is closed whatever comes between (Ctrl-C). Raise OSError."""
+    return open_descriptor(os.open, path, os.O_RDONLY | os.O_CLOEXEC).readall()
+
+
 def _read_stat(pid: int | str) -> list[bytes]:
     """Return the fields of /proc/PID/stat from the state on, field 3 of proc(5); nothing if it cannot be read."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()
+        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:
         return []
 
@@ -173,8 +177,7 @@ def rss_of(pids: Iterable[int]) -> int:
 def _rss_bytes(pid: int | str) -> int:
     """Return the resident bytes of a process: the second field of /proc/PID/statm, in pages; 0 if it cannot be read."""
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(_read(f"/proc/{pid}/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
 
