@@ -113,6 +113,11 @@ class Linked:
     def __init__(self, link: Link) -> None:
         self._link = link
 
+    @property
+    def _directory(self) -> RunDir:
+        """The names of the files that the pool has on the host: log, socket, table, lock."""
+        return self._link.directory
+
 
 def greet(sock: socket.socket, code: Code, directory: RunDir) -> Greeting:
     """Say hello for a process with this code; raise SupervisorRefused or SupervisorLost."""

@@ -140,12 +140,12 @@ class RunningPool(Monitor, Controls):
     @property
     def path(self) -> str:
         """The pool's directory."""
-        return self._link.directory.path
+        return self._directory.path
 
     @property
     def log(self) -> str:
         """The pool's log file."""
-        return self._link.directory.log
+        return self._directory.log
 
     def is_running(self) -> bool:
         """Return whether the pool has a supervisor."""
