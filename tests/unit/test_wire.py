@@ -70,7 +70,7 @@ def test_frames_that_change_get_a_new_version():
     structs = [wire.HEADER, wire.SUBMIT, wire.FINISHED, wire.JOB, wire.KIND]
     calls = sorted(re.findall(r"def (_call_\w+)", (ROOT / "supervisor/clients/calls.py").read_text()))
     facts = [
-        [struct.format for struct in structs],
+        [one.format for one in structs],
         [(member.name, int(member)) for kind in (wire.Frame, wire.Outcome, Reason, JobState) for member in kind],
         sorted(JOB_OPTION_NAMES),
         calls,
