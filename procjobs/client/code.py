@@ -44,7 +44,7 @@ class Code(NamedTuple):
         """
         if self.version is not None:
             return self.spec, None
-        position = SOURCES.look(modules=self.spec["preload"])
+        position = SOURCES.look(modules=self.spec["preload"], at_all=True)
         return {**self.spec, "files": SOURCES.since(0)}, position
 
     def renewed(self) -> Code:

@@ -45,13 +45,14 @@ class SourceFiles:
         self._folders: set[str] = set()
         self._count = 0
 
-    def look(self, function: Any = None, modules: Iterable[str] = ()) -> int:
+    def look(self, function: Any = None, modules: Iterable[str] = (), *, at_all: bool = False) -> int:
         """Look at what was loaded since the last time; return how many changes there are in all.
 
-        `function` is about to be submitted, `modules` will be imported in another process.
+        `function` is about to be submitted, `modules` will be imported in another process. Modules that came in the place of
+        as many others are found with `at_all`.
         """
         name = getattr(function, "__module__", None) or "__main__"
-        if len(sys.modules) != self._count or not self._is_known(name):
+        if at_all or len(sys.modules) != self._count or not self._is_known(name):
             self._look_at_new()
             self._look_at_installed(name)
             self._submitted.add(name)

@@ -170,8 +170,9 @@ def main(arguments: dict[str, Any]) -> None:
         nice=arguments["nice"],
         database=spec.get("database"),
     )
-    template = Template(control, setup, arguments["supervisor_pid"])
-    own = [_SQL] if spec.get("database") else []
-    if template.preload([*own, *(name for name in spec["preload"] if name not in arguments["skip"])]):
-        process.outlive_parent()
-        template.serve()
+    with control:  # else an interpreter with -W would complain of it at its end
+        template = Template(control, setup, arguments["supervisor_pid"])
+        own = [_SQL] if spec.get("database") else []
+        if template.preload([*own, *(name for name in spec["preload"] if name not in arguments["skip"])]):
+            process.outlive_parent()
+            template.serve()

@@ -104,7 +104,7 @@ def test_pool_of_an_older_release_is_handed_over_to_a_newer_client(release, pool
         with procjobs.Pool(pool_name, workers=1) as pool:
             assert before != pool.stats().supervisor_pid
             assert 3 == pool.submit(jobs.add, 1, 2).result(30)
-            wait_until(lambda: pool.stats().finished >= 4 and not pool.stats().queued)
+            wait_until(lambda: pool.stats().finished >= 1 and not pool.stats().queued)  # some may have ended before
             script.stdin.write("\n")
             script.stdin.flush()
             assert "first\n" == script.stdout.readline()

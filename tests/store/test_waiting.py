@@ -87,11 +87,11 @@ def test_retry_that_waits_when_the_pool_stops_was_not_interrupted(started, store
     assert [(1, "raised"), (2, "raised")] == store.attempts(job)
 
 
-def test_job_that_is_on_its_way_from_the_store_can_be_cancelled(started, store):
+def test_job_that_is_on_its_way_from_the_store_can_be_cancelled(started, store, tmp_path):
     """The recorder has loaded the job when it is asked to cancel it, and its LOADED comes after the question."""
     handles = leave_waiting(started, 10)
-    pool = started(workers=1, max_queued=4)
-    pool.pause()
+    never = str(tmp_path / "never")
+    pool = started(workers=1, max_queued=4, initializer=jobs.wait_for_file, initargs=(never,))  # no job is started
     wait_until(lambda: 4 == pool.stats().queued)
     recorder = psutil.Process(recorder_of(pool))
     recorder.suspend()

@@ -123,6 +123,18 @@ def test_module_that_is_not_loaded_any_more_makes_no_difference(folder, name):
     assert {f"{name}.py": False} == seen(files, folder)
 
 
+def test_module_in_the_place_of_another_one_is_seen_by_a_new_connection(folder, name):
+    for each in (name, f"{name}_other"):
+        (folder / f"{each}.py").write_text("x = 1")
+    files = SourceFiles()
+    importlib.import_module(name)
+    files.look()
+    del sys.modules[name]
+    importlib.import_module(f"{name}_other")
+    files.look(at_all=True)
+    assert {f"{name}.py": False, f"{name}_other.py": True} == seen(files, folder)
+
+
 def test_file_is_looked_at_again_when_it_is_loaded(folder, name):
     (folder / f"{name}.py").write_text("x = 1")
     (folder / f"{name}_late.py").write_text("x = 1")

@@ -60,9 +60,9 @@ class ProgressTable:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self.file_id = info.st_ino
         identity = try_read_part(self._map, 0, layout.IDENTITY.size)
-        if not identity or not identity.strip(b"\0"):
+        if not any(self._map[: layout.PART_HEAD.size + layout.IDENTITY.size]):
             raise FileNotFoundError(errno.ENOENT, "it is being made", path)
-        fields = layout.IDENTITY.unpack(identity)
+        fields = layout.IDENTITY.unpack(identity) if identity else (b"",)
         if fields[0] != layout.MAGIC:
             raise OSError(f"{path} is not a table of this version of procjobs")
         _, _, self.supervisor_pid, self._buckets, _, self._rows_offset, self.started_at = fields
