@@ -79,11 +79,14 @@ class Baseline:
         Handlers of the job's signals run until they are put back, and may raise anything anywhere.
         """
         try:
-            is_intact = self._put_back_cheaply() and self._are_answers_intact() and self._are_streams_intact()
-            if is_intact and not (thoroughly and not self._is_rest_intact()):
-                return _NOTHING
-        except BaseException:  # noqa: BLE001, S110 - see above
-            pass
+            is_intact = (
+                self._put_back_cheaply() and self._are_answers_intact() and self._are_streams_intact()
+                and (not thoroughly or self._is_rest_intact())
+            )  # fmt: skip
+        except BaseException:  # noqa: BLE001 - see above: then it is not known, and everything is put back
+            is_intact = False
+        if is_intact:
+            return _NOTHING
         for _ in range(_MAX_INTERRUPTIONS):
             try:
                 return Findings(has_left=True, lost=self._put_back())

@@ -33,7 +33,9 @@ def pid():
 
 
 def wait_for_file(path, result=None):
-    while not os.path.exists(path):
+    """Wait for a file; for ten minutes at the most: else the pool of a killed test run would stay for ever."""
+    given_up_at = time.monotonic() + 600
+    while not os.path.exists(path) and time.monotonic() < given_up_at:
         time.sleep(0.005)  # job
     return result
 

@@ -18,7 +18,7 @@ import pytest
 import procjobs
 from procjobs.host import rundir
 from tests.process import jobs
-from tests.process.witnesses import Code, call
+from tests.process.witnesses import call
 
 from ..conftest import wait_until
 
@@ -247,14 +247,6 @@ def test_name_that_the_running_code_does_not_have_is_told_with_what_to_do(applic
 
 
 # In one process ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def code(tmp_path, monkeypatch):
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(folder)
-    return Code(folder)
 
 
 @contextlib.contextmanager

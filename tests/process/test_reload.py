@@ -16,18 +16,9 @@ import pytest
 import procjobs
 from procjobs.host import rundir
 from tests.process import jobs
-from tests.process.witnesses import Code, call
+from tests.process.witnesses import call
 
 from ..conftest import wait_until
-
-
-@pytest.fixture
-def code(tmp_path, monkeypatch):
-    """A module on disk, version "one"."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(folder)
-    return Code(folder)
 
 
 def version(pool, code):

@@ -29,10 +29,10 @@ import concurrent.futures  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 import threading  # noqa: E402
-import time  # noqa: E402
 
 import procjobs  # noqa: E402
 from tests.process import jobs  # noqa: E402
+from tests.waiting import wait_until  # noqa: E402
 
 faulthandler.dump_traceback_later(90, exit=True)
 signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C, which some shells have ignored
@@ -151,8 +151,7 @@ def callbacks():
     job = pool.submit(jobs.add, 1)
     job.add_done_callback(called.append)
     job.result(30)
-    while not called:
-        time.sleep(0.001)
+    wait_until(lambda: called)  # not an event: the callback comes in a thread of the system
     return called == [job]
 
 

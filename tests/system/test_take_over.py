@@ -78,6 +78,16 @@ def begin_and_wait(directory, word):
     return word
 
 
+def taking_over(cli, serve, store, directory):
+    """Return a pool with one running job, that job, and the process of `serve` that waits for its end."""
+    pool = cli.pool(workers=1, store=store)
+    running = pool.submit(begin_and_wait, str(directory), "running")
+    begun(directory, 1)
+    process = serve()
+    Errors(process).wait_for("waits for 1 running job")
+    return pool, running, process
+
+
 def test_pool_of_clients_is_taken_over_with_the_jobs_that_it_has(cli, serve, store, tmp_path):
     pool = cli.pool(workers=1, store=store)
     before = pool.stats().supervisor_pid
@@ -133,12 +143,8 @@ def test_idle_pool_is_taken_over_at_once(cli, serve, store):
 
 
 def test_serve_that_is_killed_while_it_waits_leaves_the_pool_as_it_was(cli, serve, store, tmp_path):
-    pool = cli.pool(workers=1, store=store)
+    pool, running, process = taking_over(cli, serve, store, tmp_path)
     before = pool.stats().supervisor_pid
-    running = pool.submit(begin_and_wait, str(tmp_path), "running")
-    begun(tmp_path, 1)
-    process = serve()
-    Errors(process).wait_for("waits for 1 running job")
     process.kill()
     process.wait()
     (tmp_path / "go").touch()
@@ -148,12 +154,8 @@ def test_serve_that_is_killed_while_it_waits_leaves_the_pool_as_it_was(cli, serv
 
 
 def test_supervisor_that_is_killed_during_the_take_over_has_serve_as_its_successor(cli, serve, store, tmp_path):
-    pool = cli.pool(workers=1, store=store)
+    pool, running, process = taking_over(cli, serve, store, tmp_path)
     before = pool.stats().supervisor_pid
-    running = pool.submit(begin_and_wait, str(tmp_path), "running")
-    begun(tmp_path, 1)
-    process = serve()
-    Errors(process).wait_for("waits for 1 running job")
     os.kill(before, signal.SIGKILL)
     (tmp_path / "go").touch()
     after = pool.submit(note_run, str(tmp_path / "runs"), "after")
