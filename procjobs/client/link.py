@@ -39,7 +39,7 @@ from procjobs.shared.wire import WIRE_VERSION
 if TYPE_CHECKING:
     import socket
     from collections import deque
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from procjobs.client.code import Code
     from procjobs.client.connection.connection import OnNotice
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from procjobs.settings.plan import Plan
 
 H = TypeVar("H", bound="Handle")
+T = TypeVar("T")
 STOP_TIMEOUT: Final = 30.0
 """How long the end of a supervisor is waited for, beyond the grace period of its jobs."""
 
@@ -328,10 +329,20 @@ class PoolLink(Link):
 
     def watch(self, handle: H) -> H:
         """Ask for the answer of a job that another process submitted; return the handle that will get it."""
-        try:
-            return self.connect().watch(handle)
-        except SupervisorLost:  # it has just gone, and has a successor
-            return self.connect().watch(handle)
+        return self.persist(lambda connection: connection.watch(handle))
+
+    def persist(self, act: Callable[[Connection], T]) -> T:
+        """Return what `act` returns; it is tried again over the next connection where it finds the supervisor lost.
+
+        More than one can be lost in a row: that of this process, and the one of a service that takes the pool over.
+        """
+        given_up_at = monotonic() + launcher.START_TIMEOUT
+        while True:
+            try:
+                return act(self.connect())
+            except SupervisorLost:
+                if monotonic() > given_up_at:
+                    raise
 
     def worker_count(self) -> int:
         """Return how many workers the pool has at the most, as it was when this process connected."""

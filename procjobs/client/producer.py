@@ -55,15 +55,9 @@ class Producer:
         if connection.sent >= self._unchecked_until or monotonic() >= self._check_due_at:
             self._check_capacity(connection)
         try:
-            kind = connection.register(fn, options)
-            job: Job[Any] = Job(source, new_id(), kind.name)
-            connection.submit(submission_of(job, kind, options, call, terms))
+            return _submit(connection, source, call, terms, options)
         except SupervisorLost:  # it had gone before the job was sent whole, so the job cannot have run
-            connection = link.connect()
-            kind = connection.register(fn, options)
-            job = Job(source, new_id(), kind.name)
-            connection.submit(submission_of(job, kind, options, call, terms))
-        return job
+            return link.persist(lambda successor: _submit(successor, source, call, terms, options))
 
     # Unique jobs ------------------------------------------------------------------------------------------------
 
@@ -143,3 +137,10 @@ class Producer:
     def _count_waiting(self) -> int:
         counters = self.link.read_table().counters()
         return counters.queued + counters.scheduled
+
+
+def _submit(connection: Connection, source: StatusSource, call: Call, terms: Terms, options: JobOptions) -> Job[Any]:
+    kind = connection.register(call[0], options)
+    job: Job[Any] = Job(source, new_id(), kind.name)
+    connection.submit(submission_of(job, kind, options, call, terms))
+    return job

@@ -596,3 +596,30 @@ def test_supervisor_killed_at_any_moment_costs_results_but_nothing_runs_twice(an
     assert [] == [n for n in results if n not in lost and runs[str(n)] != 1]
     assert [] == [n for n in (*lost, *refused) if runs[str(n)] > 1]
     assert len(lost) < len(results)
+
+
+@pytest.mark.parametrize("call", ["submit", "watch"])
+def test_call_that_loses_several_supervisors_in_a_row_is_made_over_the_next_one(pool_name, tmp_path, monkeypatch, call):
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    pool = procjobs.Pool(pool_name, workers=1, store=url)
+    kept = pool.submit(jobs.add, 1, 2)
+    assert 3 == kept.result(30)
+    begin, left = FrameSender._begin, [3]
+
+    def begin_without_a_supervisor(sender):
+        connection = pool._link.connection
+        if left[0] and threading.current_thread() is threading.main_thread() and connection.sender is sender:
+            left[0] -= 1
+            os.kill(connection.welcome["pid"], signal.SIGKILL)
+            wait_until(lambda: not psutil.pid_exists(connection.welcome["pid"]))
+        begin(sender)
+
+    if call == "submit":
+        pool.submit(jobs.add, 0, 0).result(30)
+        monkeypatch.setattr(FrameSender, "_begin", begin_without_a_supervisor)
+        assert 9 == pool.submit(jobs.echo, 9).result(30)  # a function that is new: it is described first
+    else:
+        monkeypatch.setattr(FrameSender, "_begin", begin_without_a_supervisor)
+        assert 3 == pool.job(kept.id).result(30)
+    assert [0] == left
+    pool.shutdown()
