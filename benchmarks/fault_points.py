@@ -11,7 +11,7 @@ _CLIENTS = "supervisor/clients"
 _DURABLE = "supervisor/durable"
 
 SUPERVISOR = (
-    Point("supervisor.starts", "supervisor/boot.py", "os.close(READY_FD)\n    # A job"),
+    Point("supervisor.starts", "supervisor/boot.py", "_tell_started(boot)\n"),
     Point("supervisor.has-looked-back", "store/started_attempts.py", "if attempts:\n        _write("),
     Point("supervisor.forgets-started", "store/started_attempts.py", "self.attempts = {}"),
     Point("supervisor.submission-read", f"{_CLIENTS}/requests.py", "job = SupervisedJob(job_id, kind,"),

@@ -16,6 +16,7 @@ from procjobs.host import cpus, observe, ownership, payload, process, rundir, sh
 from procjobs.host.descriptors import Descriptor
 from procjobs.originals import original
 from procjobs.shared.config import PoolSettings
+from procjobs.shared.hello import STARTED
 from procjobs.store import started_attempts
 
 START_TIMEOUT: Final = 30.0
@@ -30,6 +31,9 @@ _START: Final = """if True:
         os._exit(1)
     main()
 """
+_KILLED: Final = (
+    "it was killed while it started. If the host or its control group was short of memory, the kernel's log says so"
+)
 
 
 def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, private: bool) -> socket.socket:
@@ -40,6 +44,7 @@ def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, pri
     """
     deadline = monotonic() + START_TIMEOUT
     pause = 0.001
+    starts = 0
     chosen: PoolSettings | None = None
     while True:
         sock = try_connect(directory)
@@ -50,20 +55,19 @@ def reach(directory: rundir.RunDir, settings: Callable[[], PoolSettings], *, pri
         lock = try_lock(directory)
         if lock is not None:
             with lock:
-                _start(directory, chosen, lock, private=private)
-                sock = try_connect(directory)
-                if sock is None:
-                    rundir.remove_own(directory, lock.fileno())
+                if starts and (private or monotonic() > deadline):
                     raise SupervisorError(
-                        f"the supervisor of pool {directory.name!r} was killed while it started. If the host or its control "
-                        "group was short of memory, the kernel's log says so"
+                        f"the supervisor of pool {directory.name!r} ended as soon as it had started, {starts} time(s). See "
+                        f"{directory.log}; if the host or its control group was short of memory, the kernel's log says so"
                     )
-            return sock
+                _start(directory, chosen, lock, private=private)
+            starts += 1  # it can be connected to now, unless a service has taken the pool over in this very moment
         # Another process holds the lock: it is starting a supervisor, or it is one that is just about to end.
-        if monotonic() > deadline:
+        elif monotonic() > deadline:
             raise unreachable(directory)
-        sleep(pause)
-        pause = min(pause * 1.5, 0.05)
+        else:
+            sleep(pause)
+            pause = min(pause * 1.5, 0.05)
 
 
 def await_pool(directory: rundir.RunDir, deadline: float, is_given_up: Callable[[], bool]) -> socket.socket | None:
@@ -217,13 +221,13 @@ def _spawn_supervisor(
 
 
 def _await_ready(ready: Descriptor, directory: rundir.RunDir) -> str:
-    """Wait until a new supervisor is ready, or has ended; return why it has, in words, or an empty text."""
+    """Wait until a new supervisor is ready, or has ended; return why it has, in words, empty where it is ready."""
     deadline = monotonic() + START_TIMEOUT
     text = b""
     while process.wait_for_pidfd(ready.fileno(), deadline - monotonic()):
         data = ready.read(65_536)
         if not data:
-            return text.decode(errors="replace").strip()
+            return "" if text == STARTED else text.decode(errors="replace").strip() or _KILLED
         text += data
     raise SupervisorError(
         f"the supervisor of pool {directory.name!r} is not ready after {START_TIMEOUT:g} s: is the host overloaded, or "

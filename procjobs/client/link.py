@@ -19,20 +19,17 @@ from procjobs.client.connection.caller import Caller
 from procjobs.client.connection.connection import Connection
 from procjobs.client.connection.handshake import say_hello
 from procjobs.client.connection.interruptible import Exclusive
+from procjobs.client.pool_warnings import describe_differences, warn_about, warn_of
 from procjobs.clock import monotonic
 from procjobs.errors import (
-    CodeDiffers,
     ConfigurationError,
     PoolClosed,
-    PoolDegraded,
     PoolNotRunning,
     SettingsDiffer,
     SupervisorLost,
     SupervisorRefused,
 )
 from procjobs.host import observe, ownership, payload, process
-from procjobs.shared.config import PoolSettings
-from procjobs.shared.passwords import hide
 from procjobs.shared.table.post_mortem import PostMortemTable
 from procjobs.shared.wire import WIRE_VERSION
 
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from procjobs.client.code import Code
-    from procjobs.client.connection.connection import OnNotice
     from procjobs.client.connection.failover import OnLost
     from procjobs.client.connection.handle import Handle
     from procjobs.client.connection.handshake import Greeting
@@ -223,7 +219,7 @@ class PoolLink(Link):
         self.table = table
         self.connection = connection
         self._compare_settings(greeting.welcome["settings"])
-        _warn_of(self.label, greeting.news)
+        warn_of(self.label, greeting.news)
         return connection
 
     def _reach_supervisor(self, appears_by: float) -> tuple[Connection, Greeting, PostMortemTable]:
@@ -287,26 +283,17 @@ class PoolLink(Link):
     def _make_connection(self, sock: socket.socket, greeting: Greeting, table: PostMortemTable) -> Connection:
         return Connection(
             sock, greeting, table, self.directory.path, submit_timeout=self.plan.client.submit_timeout, caller=self.caller,
-            on_lost=_move_weakly(self), on_notice=_warn_about(self.label),
+            on_lost=_move_weakly(self), on_notice=warn_about(self.label),
         )  # fmt: skip
 
     def _compare_settings(self, running: Mapping[str, Any]) -> None:
         """Warn (or raise, if strict) where settings that were given here are not those of the running pool."""
-        there = PoolSettings.from_json(running)
-        different = there.differences(self.plan.asked_of(there))
-        if different:
-            text = ", ".join(
-                f"{n}={_show(theirs)} ({self._here(n)}{_show(asked)})" for n, (theirs, asked) in different.items()
-            )
-            message = f"pool {self.name!r} is running with other settings, which hold: {text}"
-            if self.plan.client.strict:
-                self.leave()
-                raise ConfigurationError(message)
+        message = describe_differences(self.plan, running)
+        if message and self.plan.client.strict:
+            self.leave()
+            raise ConfigurationError(message)
+        if message:
             warnings.warn(message, SettingsDiffer, stacklevel=6)
-
-    def _here(self, setting: str) -> str:
-        origin = self.plan.origin(setting)
-        return "here " if origin.kind == "argument" else f"by {origin.where} "
 
     def move_to_successor(self, waiting: Unacknowledged, kept: deque[Handle]) -> None:
         """Let the supervisor there is now have the jobs of a lost one; those that it could not take stay in `waiting`.
@@ -405,10 +392,6 @@ class PoolLink(Link):
         self.connection = None
 
 
-def _show(value: object) -> str:
-    return repr(hide(value) if isinstance(value, str) else value)
-
-
 def _nothing() -> None:
     pass
 
@@ -427,19 +410,6 @@ def _move_weakly(link: PoolLink) -> OnLost:
         present.move_to_successor(waiting, kept)
 
     return move
-
-
-def _warn_about(label: str) -> OnNotice:
-    return lambda news: _warn_of(label, news)
-
-
-def _warn_of(label: str, news: Mapping[str, Any]) -> None:
-    if difference := news.get("warning"):
-        warnings.warn(f"{label}: {difference}", CodeDiffers, stacklevel=2)
-    if problem := news.get("problem"):
-        warnings.warn(f"{label} cannot run jobs at the moment: {problem}", PoolDegraded, stacklevel=2)
-    if notice := news.get("notice"):
-        warnings.warn(f"{label} is slower than it could be: {notice}", PoolDegraded, stacklevel=2)
 
 
 def _let_go(connection: Connection, is_owner: bool) -> None:

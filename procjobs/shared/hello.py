@@ -35,6 +35,8 @@ _VERSION_AT: Final = BODY + len(wire.MAGIC)
 _JSON_AT: Final = _VERSION_AT + 2
 STOP, HAND_OVER = "stop", "hand_over"
 BUSY, OVER = "busy", "over"
+STARTED: Final = b"started"
+"""The word of a new supervisor to its starter: clients can connect."""
 
 
 class Hello(NamedTuple):

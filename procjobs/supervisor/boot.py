@@ -4,7 +4,8 @@
     0   JSON: name and base of the directory, settings, pid of the owner (private pools),
         key and interpreter of the code to begin with (pools in the foreground)
     3   the pool's lock, held already
-    4   a pipe: nothing is written and it is closed when clients can connect, else why they never will
+    4   a pipe: STARTED when clients can connect, else why they never will; it is closed then. For pools in the foreground
+        standard error, for the latter
     5   for pools in the foreground: the specification of that code
 
 A pool in the foreground is a service: its manager is told when it is ready, and its log goes to standard error too.
@@ -12,6 +13,7 @@ A pool in the foreground is a service: its manager is told when it is ready, and
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import json
@@ -26,6 +28,7 @@ from procjobs.host import descriptors, powers, process, rundir, shortages, strea
 from procjobs.host.loop import Loop
 from procjobs.host.notify import notify_manager
 from procjobs.shared.config import PoolSettings
+from procjobs.shared.hello import STARTED
 from procjobs.shared.table.state_writer import count_rows, file_bytes
 from procjobs.shared.visible import visible
 from procjobs.store import started_attempts
@@ -62,7 +65,7 @@ def main() -> None:
         os.write(READY_FD, f"{_explain(error, directory, boot)}\n".encode()[-60_000:])
         rundir.remove(directory)
         raise SystemExit(1) from None
-    os.close(READY_FD)
+    _tell_started(boot)
     # A job is no part of a cycle. With a million of them queued, a look through all for cycles stops the pool for 0.2 s, and
     # one at every 700 new ones costs 3 % of all time.
     gc.freeze()
@@ -86,6 +89,14 @@ def main() -> None:
         from procjobs.host import footprints  # here, because a pool should be ready soon
 
         footprints.remember(directory.name, supervisor.peaks)
+
+
+def _tell_started(boot: dict[str, Any]) -> None:
+    """Tell the starter that clients can connect; it may have gone by now."""
+    if boot.get("code") is None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(READY_FD, STARTED)
+    os.close(READY_FD)
 
 
 def _give_up(directory: rundir.RunDir, successor: socket.socket | None) -> None:

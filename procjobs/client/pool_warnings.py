@@ -1,0 +1,50 @@
+"""What a process is told, in warnings, of the pool that it attaches to."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from procjobs.errors import CodeDiffers, PoolDegraded
+from procjobs.shared.config import PoolSettings
+from procjobs.shared.passwords import hide
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from procjobs.client.connection.connection import OnNotice
+    from procjobs.settings.plan import Plan
+
+
+def describe_differences(plan: Plan, running: Mapping[str, Any]) -> str:
+    """Return which settings that were given here are not those of the running pool; empty text if there are none."""
+    there = PoolSettings.from_json(running)
+    different = there.differences(plan.asked_of(there))
+    text = ", ".join(
+        f"{n}={_show(theirs)} ({_here(plan, n)}{_show(asked)})" for n, (theirs, asked) in different.items()
+    )
+    return text and f"pool {plan.name!r} is running with other settings, which hold: {text}"
+
+
+def _here(plan: Plan, setting: str) -> str:
+    origin = plan.origin(setting)
+    return "here " if origin.kind == "argument" else f"by {origin.where} "
+
+
+def _show(value: object) -> str:
+    return repr(hide(value) if isinstance(value, str) else value)
+
+
+def warn_about(label: str) -> OnNotice:
+    """Return a function that warns of the news of a pool."""
+    return lambda news: warn_of(label, news)
+
+
+def warn_of(label: str, news: Mapping[str, Any]) -> None:
+    """Warn of what the supervisor has told: a difference, a problem, a notice."""
+    if difference := news.get("warning"):
+        warnings.warn(f"{label}: {difference}", CodeDiffers, stacklevel=2)
+    if problem := news.get("problem"):
+        warnings.warn(f"{label} cannot run jobs at the moment: {problem}", PoolDegraded, stacklevel=2)
+    if notice := news.get("notice"):
+        warnings.warn(f"{label} is slower than it could be: {notice}", PoolDegraded, stacklevel=2)
