@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import warnings
 import weakref
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -19,7 +18,7 @@ from procjobs.client.connection.caller import Caller
 from procjobs.client.connection.connection import Connection
 from procjobs.client.connection.handshake import say_hello
 from procjobs.client.connection.interruptible import Exclusive
-from procjobs.client.pool_warnings import describe_differences, warn_about, warn_of
+from procjobs.client.pool_warnings import describe_differences, warn, warn_about, warn_of
 from procjobs.clock import monotonic
 from procjobs.errors import (
     ConfigurationError,
@@ -293,7 +292,7 @@ class PoolLink(Link):
             self.leave()
             raise ConfigurationError(message)
         if message:
-            warnings.warn(message, SettingsDiffer, stacklevel=6)
+            warn(message, SettingsDiffer)
 
     def move_to_successor(self, waiting: Unacknowledged, kept: deque[Handle]) -> None:
         """Let the supervisor there is now have the jobs of a lost one; those that it could not take stay in `waiting`.

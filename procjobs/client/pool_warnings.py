@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.errors import CodeDiffers, PoolDegraded
 from procjobs.shared.config import PoolSettings
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
     from procjobs.client.connection.connection import OnNotice
     from procjobs.settings.plan import Plan
+
+_PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 def describe_differences(plan: Plan, running: Mapping[str, Any]) -> str:
@@ -43,8 +47,16 @@ def warn_about(label: str) -> OnNotice:
 def warn_of(label: str, news: Mapping[str, Any]) -> None:
     """Warn of what the supervisor has told: a difference, a problem, a notice."""
     if difference := news.get("warning"):
-        warnings.warn(f"{label}: {difference}", CodeDiffers, stacklevel=2)
+        warn(f"{label}: {difference}", CodeDiffers)
     if problem := news.get("problem"):
-        warnings.warn(f"{label} cannot run jobs at the moment: {problem}", PoolDegraded, stacklevel=2)
+        warn(f"{label} cannot run jobs at the moment: {problem}", PoolDegraded)
     if notice := news.get("notice"):
-        warnings.warn(f"{label} is slower than it could be: {notice}", PoolDegraded, stacklevel=2)
+        warn(f"{label} is slower than it could be: {notice}", PoolDegraded)
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the application that has called this package."""
+    level, frame = 2, sys._getframe(1)  # noqa: SLF001 - there is no other way before Python 3.12
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

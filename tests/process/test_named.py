@@ -299,3 +299,13 @@ def test_files_of_a_killed_supervisor_are_swept_by_the_next_of_any_name(pool_nam
     assert os.path.exists(directory.path)
     procjobs.Pool(workers=1).shutdown()
     assert (False, False) == (os.path.exists(directory.path), os.path.exists(directory.lock))
+
+
+def test_warnings_are_given_at_the_line_of_the_application(pool_name):
+    with (
+        procjobs.Pool(pool_name, workers=1),
+        pytest.warns(procjobs.SettingsDiffer) as told,
+        procjobs.Pool(pool_name, workers=2),
+    ):
+        pass
+    assert {__file__} == {warned.filename for warned in told}
