@@ -5,6 +5,7 @@ It is the JSON object in the memory file that comes with a client's HELLO.
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +36,15 @@ def read_spec(fd: int) -> CodeSpec:
     except (OSError, WireError):
         pass
     return CodeSpec([], {}, {})
+
+
+def renewed_spec(fd: int, present: CodeSpec) -> bytes:
+    """Return the specification in a memory file with these values; as it is if it makes no sense."""
+    data = os.pread(fd, os.fstat(fd).st_size, 0)
+    try:
+        return json.dumps({**parse_json(data), **present._asdict()}).encode()
+    except WireError:
+        return data
 
 
 def check_texts(value: Any) -> dict[str, str]:

@@ -44,6 +44,11 @@ class CodeVersion:
         self.files.update((path, source.digest) for path, source in files.items())
         self.loaded.update(path for path, source in files.items() if source.is_loaded)
 
+    def to_spec(self) -> CodeSpec:
+        """Return all that a process with the same code would say of it."""
+        files = {path: Source(digest, 0.0, path in self.loaded) for path, digest in self.files.items()}
+        return CodeSpec(self.flags, self.environment, files)
+
     def note_loaded(self, files: Mapping[str, str]) -> set[str]:
         """Note files that a template or a worker has loaded; return those of which a client has loaded another version.
 

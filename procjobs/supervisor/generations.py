@@ -97,8 +97,8 @@ class Generations:
         if not version.conflicts(files):
             version.add(files)
             return Joined(generation, "")
-        known = {path: Source(digest, 0.0, path in version.loaded) for path, digest in version.files.items()}
-        spec = CodeSpec(version.flags, version.environment, {**known, **files})
+        spec = version.to_spec()
+        spec = spec._replace(files={**spec.files, **files})
         found = self._find(version.key, spec)
         if found is None:
             spec_fd = self._templates.duplicate_spec(generation)

@@ -4,7 +4,7 @@
     records: u32 length of the JSON, JSON with "sizes", then that many parts of these sizes
 
     "generation"  its key, its interpreter; part: the specification of its code
-    "kind"        parts: description and function, as in a KIND frame
+    "kind"        parts: description and function, as in a KIND frame; JSON as in the CALLER frame before it, without the key
     "job"         its id, numbers of its generation and kind (by their order in the file), and the fields of WaitingJob;
                   parts: key, inline part of the payload, content of its memory file where "is_large"
 
@@ -35,10 +35,11 @@ class WaitingGeneration(NamedTuple):
 
 
 class WaitingKind(NamedTuple):
-    """The kind of a job."""
+    """The kind of a job. `caller` says where its modules are; the key of multiprocessing is in no file."""
 
     description: bytes
     function: bytes
+    caller: bytes
 
 
 class WaitingJob(NamedTuple):
@@ -87,7 +88,7 @@ def _write_record(file: BinaryIO, record: Record) -> None:
     if isinstance(record, WaitingGeneration):
         head, parts = {"generation": [record.key, record.executable]}, [record.spec]
     elif isinstance(record, WaitingKind):
-        head, parts = {"kind": True}, [record.description, record.function]
+        head, parts = {"kind": True}, [*record]
     else:
         fields = record.job_id.hex(), *record[1:-_IN_PARTS]
         head, parts = {"job": fields, "is_large": record.large is not None}, [record.key, record.inline]
@@ -136,7 +137,7 @@ def _read_record(file: BinaryIO, head: bytes) -> Record:
         key, executable = values["generation"]
         return WaitingGeneration(str(key), str(executable), parts[0])
     if "kind" in values:
-        return WaitingKind(*parts[:2])
+        return WaitingKind(*parts[:3])
     job_id, *fields = values["job"]
     large = parts[2] if values["is_large"] else None
     return WaitingJob._make([bytes.fromhex(job_id), *fields, *parts[:2], large])

@@ -260,3 +260,26 @@ def test_serve_that_is_killed_at_any_moment_costs_no_job(cli, tmp_path):
 def _comm(pid):
     with open(f"/proc/{pid}/comm") as file:
         return file.read()
+
+
+def test_waiting_jobs_have_their_code_and_environment_after_a_take_over(cli, serve, tmp_path, monkeypatch):
+    """Those of a client that has changed both since the pool began: by a reload, and by a directory on its path."""
+    late = tmp_path / "late"
+    late.mkdir()
+    (late / "imported_late.py").write_text("def job(): return 'found'")
+    pool = cli.pool(workers=1)
+    running = pool.submit(begin_and_wait, str(tmp_path), "running")
+    begun(tmp_path, 1)
+    monkeypatch.setenv("STRIPE_KEY", "new")
+    pool.reload()
+    monkeypatch.syspath_prepend(late)
+    import imported_late
+
+    waiting = [pool.submit(os.getenv, "STRIPE_KEY"), pool.submit(imported_late.job)]
+    waiting[-1].wait_accepted(30)
+    process = serve()
+    Errors(process).wait_for("waits for 1 running job")
+    (tmp_path / "go").touch()
+    assert "running" == running.result(30)
+    assert ["new", "found"] == [job.result(30) for job in waiting]
+    assert process.pid == pool.stats().supervisor_pid

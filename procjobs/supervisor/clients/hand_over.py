@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -131,7 +132,7 @@ class HandOver:
                 yield WaitingGeneration(generation.key, *self._templates.describe(generation))
             if kind not in kinds:
                 kinds[kind] = len(kinds)
-                yield WaitingKind(kind.description, kind.function)
+                yield WaitingKind(kind.description, kind.function, _without_key(kind.caller))
             yield WaitingJob(
                 job.id, generations[generation], kinds[kind], job.attempt, job.interrupted, job.crashes,
                 submitted_at=job.queued_at + clock_offset if job.queued_at else wall(),
@@ -174,7 +175,7 @@ class HandOver:
 
     def _intern(self, kind: WaitingKind) -> SupervisedKind:
         try:
-            return self._registry.kinds.intern(kind.description, kind.function)
+            return self._registry.kinds.intern(kind.description, kind.function, kind.caller)
         except WireError as error:  # another release, which has other options
             unknown = SupervisedKind(0, b"unknown", JobOptions(), function=b"", description=b"{}")
             unknown.rejection = f"the pool was handed a job over that this release of procjobs cannot run: {error}"
@@ -211,6 +212,13 @@ class HandOver:
         fd = os.dup(memory.fileno())
         memory.close()
         return fd
+
+
+def _without_key(caller: bytes) -> bytes:
+    """Return what a kind says of its client, but for the key of its multiprocessing, which goes into no file."""
+    values = wire.parse_json(caller or b"{}")
+    values.pop("authkey", None)
+    return json.dumps(values).encode() if values else b""
 
 
 def _state(state: str, running: int) -> bytes:

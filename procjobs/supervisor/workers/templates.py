@@ -17,7 +17,7 @@ from procjobs.clock import NEVER
 from procjobs.dispatch.limits import MIN_SECONDS_LEFT
 from procjobs.host import cpus, hostinfo, observe, payload, process
 from procjobs.host.loop import Loop
-from procjobs.shared.code_spec import check_texts
+from procjobs.shared.code_spec import check_texts, renewed_spec
 from procjobs.shared.wire import WireError, parse_json
 from procjobs.supervisor.workers.events import (
     ForkRefused,
@@ -111,9 +111,9 @@ class Templates:
             process.kill_process(state.link.pid, 9)
 
     def describe(self, generation: Generation) -> tuple[str, bytes]:
-        """Return the interpreter and the specification of a generation's template."""
+        """Return the interpreter and the specification of a generation's template, with what its clients have said since."""
         state = self._states[generation]
-        return state.version.executable, os.pread(state.spec_fd, os.fstat(state.spec_fd).st_size, 0)
+        return state.version.executable, renewed_spec(state.spec_fd, state.version.to_spec())
 
     def discard(self, generation: Generation) -> None:
         """End the template of a generation that is not used any more."""
