@@ -74,11 +74,10 @@ class Completion:
             job.crashes += 1
             if job.crashes >= job.kind.options.max_crashes:
                 failure = quarantine(job, failure)
-        if slot.stop is not Stop.SHUTDOWN:
-            self._outcomes.log(failure.message)
-            if self._may_retry(job) and failure.reason is not Reason.QUARANTINED:
-                self._retry(job, failure.reason, failure.message, b"", now)
-                return
+        if slot.stop is not Stop.SHUTDOWN and self._may_retry(job) and failure.reason is not Reason.QUARANTINED:
+            self._outcomes.log(failure.message)  # its end, if it is one, is logged with the job's answer
+            self._retry(job, failure.reason, failure.message, b"", now)
+            return
         job.advance(Event.FAIL)
         self._conclude(job, failure)
 

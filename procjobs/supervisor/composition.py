@@ -23,6 +23,7 @@ from procjobs.supervisor.clients.hand_over import HandOver
 from procjobs.supervisor.clients.requests import Identity, RequestHandler
 from procjobs.supervisor.clients.unique_keys import UniqueKeys
 from procjobs.supervisor.durable.durability import Durability, NoStore
+from procjobs.supervisor.failure_log import FailureLog
 from procjobs.supervisor.generations import Generations
 from procjobs.supervisor.lifecycle import Lifecycle
 from procjobs.supervisor.publisher import Publisher, SlotPublisher
@@ -89,7 +90,8 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     fds = descriptors.raise_descriptor_limit()
     table = TableWriter(directory.table, rows=count_rows(settings.max_queued), started_at=boottime())
     kinds = Kinds(directory.name, settings, are_recorded=settings.store is not None)
-    registry = Registry(table, ResultStore(directory.path, settings, max_fds=max(fds.now // 8, 16)), kinds)
+    results = ResultStore(directory.path, settings, max_fds=max(fds.now // 8, 16))
+    registry = Registry(table, results, kinds, FailureLog(log))
     mark = os.urandom(16).hex()
     durability = _make_durability(ground, registry, started, mark)
 

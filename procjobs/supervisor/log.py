@@ -10,6 +10,8 @@ from typing import Final
 from procjobs.shared import private_files
 
 MAX_BYTES: Final = 1024 * 1024
+WARNING: Final = "WARNING "
+"""Comes after the time in lines that somebody should look at."""
 _MAX_LABELLED: Final = 1000
 """Where more lines come at once, only the first has a label: 32,000 labels for a pipe full of `yes` are some megabytes."""
 
@@ -32,6 +34,10 @@ class Log:
     def write(self, text: str) -> None:
         """Write a line; lines of a longer text are indented."""
         self._append(f"{_stamp()} {text.strip()}".replace("\n", "\n    ").encode(errors="replace") + b"\n")
+
+    def warn(self, text: str) -> None:
+        """Write a line, and lines below it, that somebody should look at."""
+        self.write(f"{WARNING}{text.strip()}")
 
     def write_output(self, label: str, lines: bytes) -> None:
         """Write lines of the output of a job, each with its label."""

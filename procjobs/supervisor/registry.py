@@ -25,6 +25,7 @@ from procjobs.supervisor.results import KeptTranscripts, ResultStore
 from procjobs.supervisor.stack_text import without_own_frames
 
 if TYPE_CHECKING:
+    from procjobs.supervisor.failure_log import FailureLog
     from procjobs.supervisor.job import Watcher
 
 _MAX_NAME_BYTES: Final = 63
@@ -74,9 +75,10 @@ class Kinds:
 class Registry:
     """Every job that has a row or an answer. `has_answers` says that clients have answers to be sent."""
 
-    def __init__(self, table: TableWriter, results: ResultStore, kinds: Kinds) -> None:
+    def __init__(self, table: TableWriter, results: ResultStore, kinds: Kinds, failures: FailureLog) -> None:
         self.table = table
         self.kinds = kinds
+        self._failures = failures
         self.jobs: dict[bytes, SupervisedJob] = {}
         self.has_answers = False
         self._results = results
@@ -138,6 +140,8 @@ class Registry:
         """Keep the answer of a job, show its end in the table, and pass the answer to every client that waits for it."""
         if job.row:
             self.table.write_state(job.row, job.state, reason, job.attempt, wall(), error)
+        if reason and not _goes_on(job):
+            self._failures.write(job, reason, frame, error, now)
         self._results.keep(job, frame, fd, now)
         self.has_answers = True
         client, watchers = job.client, job.watchers
@@ -184,13 +188,16 @@ class Registry:
 
     def next_deadline(self, now: float) -> float:
         """Return when an answer is to be moved, evicted or sent."""
-        return now if self.has_answers else self._results.next_deadline()
+        if self.has_answers:
+            return now
+        return min(self._results.next_deadline(), self._failures.next_deadline())
 
     def advance(self, now: float) -> None:
         """Forget the jobs whose answers have been kept long enough; move some of those that fill the memory."""
         while (job := self._results.pop_expired(now)) is not None:
             self._forget(job)
         self._results.spill_some()
+        self._failures.advance(now)
 
     def close_spent_fds(self) -> None:
         """Close the arguments of ended jobs, after their answers went out: to free 100 MB of memory takes 6 ms."""
@@ -206,9 +213,15 @@ class Registry:
 
     def close(self) -> None:
         """Drop every answer, and the table."""
+        self._failures.close()
         self.close_spent_fds()
         self._results.close()
         self.table.close()
+
+
+def _goes_on(job: SupervisedJob) -> bool:
+    """Return whether a job that has ended here is kept by the store, for the next start of the pool."""
+    return job.durable is not None and job.durable.is_freed
 
 
 def _short_name(name: str) -> bytes:
