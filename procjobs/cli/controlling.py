@@ -50,7 +50,9 @@ def stop(name: str, now: bool, directory: str | None, as_json: bool) -> int:
 @click.command(short_help="Refuse new jobs; end the pool after its last job.")
 @parameters.name_argument
 @click.option("--wait/--no-wait", help="Return when the pool has ended.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: exit with 1 after this time.")
+@click.option(
+    "--timeout", type=parameters.parse_seconds, metavar="TIME", help="With --wait: exit with 1 after this time."
+)
 @click.option("--hand-over", is_flag=True, help="Keep waiting and new jobs for the pool's next start.")
 @parameters.common
 def drain(

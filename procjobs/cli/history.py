@@ -24,7 +24,7 @@ _SHORT_ID: Final = 8
 @click.option("--store", metavar="URL", help="Read this database; the pool need not run then.")
 @click.option("--state", type=click.Choice(_STATES), help="Only jobs in this state.")
 @click.option("--job-name", metavar="TEXT", help="Only jobs with this name; a % stands for any text.")
-@click.option("--since", type=float, metavar="SECONDS", help="Only jobs submitted in the last SECONDS.")
+@click.option("--since", type=parameters.parse_seconds, metavar="TIME", help="Only those of the last TIME, such as 2h.")
 @click.option("--limit", "-n", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="At most N jobs.")
 @parameters.common
 def history(name: str, store: str | None, directory: str | None, as_json: bool, **options: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -13,6 +14,7 @@ from procjobs.cli.text import one_line
 from procjobs.client.running_pool import RunningPool, find_pools
 from procjobs.errors import ConfigurationError, ProcjobsError
 from procjobs.settings import keys
+from procjobs.shared import durations
 from procjobs.shared.config import NICE, Affinity, Threads, Workers
 
 if TYPE_CHECKING:
@@ -117,9 +119,24 @@ def parse_cpus(text: str) -> Affinity:
 def parse_size(text: str) -> int:
     """Return a number of bytes: 5000000, 300M, 1.5G."""
     try:
-        return keys.parse_size(text)
+        return durations.parse_size(text)
     except ConfigurationError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def parse_seconds(text: str) -> float:
+    """Return a duration: 90, or 1m30s.
+
+    >>> parse_seconds("90"), parse_seconds("1m30s")
+    (90.0, 90.0)
+    """
+    try:
+        seconds = durations.parse_seconds_or_number(text)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from None
+    if not math.isfinite(seconds) or seconds < 0:
+        raise click.BadParameter(f"{text!r} is no duration: give 0 or more seconds, or a text such as 1h30m")
+    return seconds
 
 
 def parse_value(text: str) -> Any:
@@ -171,20 +188,20 @@ def target_pool(about: str, *, required: bool = False) -> Callable[[F], F]:
 
 # Options of jobs and pools --------------------------------------------------------------------------------------
 
-_SECONDS = "SECONDS"
+_TIME: Final[dict[str, Any]] = {"type": parse_seconds, "metavar": "TIME"}
 _JOB_OPTIONS = (
-    click.option("--timeout", type=float, metavar=_SECONDS, help="Stop the job if it runs longer."),
-    click.option("--soft-timeout", type=float, metavar=_SECONDS, help="Raise JobTimeout in the job if it runs longer."),
-    click.option("--stall-timeout", type=float, metavar=_SECONDS, help="Stop the job if it does nothing for this time."),
-    click.option("--grace-period", type=float, metavar=_SECONDS, help="The time between SIGTERM and SIGKILL."),
+    click.option("--timeout", **_TIME, help="Stop the job if it runs longer."),
+    click.option("--soft-timeout", **_TIME, help="Raise JobTimeout in the job if it runs longer."),
+    click.option("--stall-timeout", **_TIME, help="Stop the job if it does nothing for this time."),
+    click.option("--grace-period", **_TIME, help="The time between SIGTERM and SIGKILL."),
     click.option("--max-rss", type=parse_size, metavar="SIZE", help="Stop the job if it uses more memory, such as 500M."),
     click.option("--retries", type=int, metavar="N", help="Start the job up to N times again if it fails."),
-    click.option("--backoff", type=float, metavar=_SECONDS, help="The pause before the first retry."),
+    click.option("--backoff", **_TIME, help="The pause before the first retry."),
     click.option("--priority", type=int, metavar="N", help="Jobs with a higher priority start first."),
     click.option("--queue", metavar="NAME", help="The queue of the pool whose limits the job shares."),
     click.option("--key", metavar="TEXT", help="Jobs with the same key run one at a time."),
-    click.option("--delay", type=float, metavar=_SECONDS, help="Do not start the job before this time has passed."),
-    click.option("--expires", type=float, metavar=_SECONDS, help="Do not start the job after this time has passed."),
+    click.option("--delay", **_TIME, help="Do not start the job before this time has passed."),
+    click.option("--expires", **_TIME, help="Do not start the job after this time has passed."),
     click.option("--name", metavar="TEXT", help="The name of the job in records."),
 )
 
@@ -203,14 +220,14 @@ _POOL_OPTIONS = (
     click.option("--nice", type=int, metavar="N", help=f"Add to the workers' niceness.  [default: {NICE}]"),
     click.option("--threads", type=parse_threads, metavar="N", help="Threads of numeric libraries; auto: CPUs per worker."),
     click.option("--affinity", type=parse_cpus, metavar="CPUS", help="spread: a share for each worker; or 0,2-3 for all."),
-    click.option("--worker-idle", type=float, metavar=_SECONDS, help="End idle workers beyond the minimum after this time."),
+    click.option("--worker-idle", **_TIME, help="End idle workers beyond the minimum after this time."),
     click.option("--max-queued", type=int, metavar="N", help="Refuse further jobs while N jobs wait."),
     click.option("--max-jobs-per-worker", type=int, metavar="N", help="Replace a worker after N jobs."),
-    click.option("--result-ttl", type=float, metavar=_SECONDS, help="Keep results for this time."),
+    click.option("--result-ttl", **_TIME, help="Keep results for this time."),
     click.option("--store", metavar="URL", help="Keep jobs in this database: sqlite:///FILE, postgresql+psycopg://..."),
-    click.option("--timeout", type=float, metavar=_SECONDS, help="The jobs' default timeout."),
+    click.option("--timeout", **_TIME, help="The jobs' default timeout."),
     click.option("--retries", type=int, metavar="N", help="The jobs' default retries."),
-    click.option("--grace-period", type=float, metavar=_SECONDS, help="The jobs' default time between SIGTERM and SIGKILL."),
+    click.option("--grace-period", **_TIME, help="The jobs' default time between SIGTERM and SIGKILL."),
 )
 
 

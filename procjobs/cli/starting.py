@@ -39,7 +39,12 @@ def use_working_directory() -> None:
 @click.command(short_help="Start a pool in the background.")
 @parameters.name_argument
 @parameters.pool_options
-@click.option("--linger", type=float, metavar="SECONDS", help="End the pool when unused for this time; default: never.")
+@click.option(
+    "--linger",
+    type=parameters.parse_seconds,
+    metavar="TIME",
+    help="End the pool when unused for this time; default: never.",
+)
 @parameters.common
 def start(name: str, directory: str | None, as_json: bool, **options: Any) -> int:
     """Start the pool NAME in the background, where it stays until it is stopped, and wait for its first worker.

@@ -93,10 +93,10 @@ def _parse_sizes(_context: click.Context, _parameter: click.Parameter, given: st
 @click.option("--most", type=int, metavar="N", help="The largest size to measure.")
 @click.option(
     "--seconds",
-    type=float,
-    default=_SECONDS,
+    type=parameters.parse_seconds,
+    default=str(_SECONDS),
     show_default=True,
-    metavar="SECONDS",
+    metavar="TIME",
     help="The minimum time for each size.",
 )
 @click.option(
@@ -116,7 +116,12 @@ def _parse_sizes(_context: click.Context, _parameter: click.Parameter, given: st
 @click.option(
     "--affinity", type=parameters.parse_cpus, metavar="CPUS", help="spread: a share for each worker; or 0,2-3 for all."
 )
-@click.option("--timeout", type=float, metavar="SECONDS", help="Stop a job if it runs longer; it counts as failed.")
+@click.option(
+    "--timeout",
+    type=parameters.parse_seconds,
+    metavar="TIME",
+    help="Stop a job if it runs longer; it counts as failed.",
+)
 @click.option("--chart", metavar="FILE", help="Draw the curve into a file: .png, .svg, .pdf.")
 @click.option(
     "--write",

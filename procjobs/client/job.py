@@ -15,6 +15,7 @@ from procjobs.client.listeners import FuturesWaiters, Listeners
 from procjobs.clock import monotonic, wall
 from procjobs.errors import JobCancelled, PoolClosed, ProcjobsError, SupervisorLost, UnknownJob
 from procjobs.host.payload import Received
+from procjobs.shared.durations import Seconds, check_required, wait_seconds
 from procjobs.shared.ids import to_text
 from procjobs.shared.records import JobStatus, Progress
 from procjobs.shared.wire import verdict_of
@@ -101,8 +102,8 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
     # Asking -------------------------------------------------------------------------------------------------
 
-    def result(self, timeout: float | None = None) -> T:
-        """Wait up to `timeout` seconds (None: for ever) and return what the job returned, or raise how it ended.
+    def result(self, timeout: Seconds | None = None) -> T:
+        """Wait up to `timeout` (None: for ever) and return what the job returned, or raise how it ended.
 
         Raise TimeoutError if it has not ended by then; the job goes on.
         """
@@ -114,16 +115,16 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         finally:
             error = None  # a traceback that holds this frame must not hold the exception in turn
 
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait up to `timeout` seconds and return how the job failed, None if it succeeded.
+    def exception(self, timeout: Seconds | None = None) -> BaseException | None:
+        """Wait up to `timeout` and return how the job failed, None if it succeeded.
 
         Raise JobCancelled if it was cancelled, TimeoutError if it has not ended by then.
         """
         return (self._decoded or self._await_answer(timeout))[1]
 
-    def _await_answer(self, timeout: float | None) -> tuple[Any, BaseException | None]:
+    def _await_answer(self, timeout: Seconds | None) -> tuple[Any, BaseException | None]:
         """Wait for the answer and unpickle it; return (result, None) or (None, exception)."""
-        if not self._ends and not self._listen().news.wait_for(self.done, timeout):
+        if not self._ends and not self._listen().news.wait_for(self.done, wait_seconds(timeout)):
             raise TimeoutError
         end = self._ends[0]
         if end is _CANCELLED:
@@ -221,7 +222,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
             route[0].cancel_job(self.raw_id)
         return True
 
-    def wait_accepted(self, timeout: float | None = None) -> None:
+    def wait_accepted(self, timeout: Seconds | None = None) -> None:
         """Return when the supervisor has the job: from then on it runs, whatever becomes of this process.
 
         (A private pool ends with its process all the same.) With a store, return when the database has it: from then on
@@ -229,7 +230,8 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         SupervisorLost if the supervisor has gone and the job could not be sent to a successor, PoolClosed if the pool was
         stopped.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        seconds = wait_seconds(timeout)
+        deadline = None if seconds is None else monotonic() + seconds
         route = self._route
         while route is not None and not self.done():
             way, sequence = route
@@ -249,11 +251,12 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
         return asyncio.wrap_future(self).__await__()
 
-    async def updates(self, interval: float = 0.1) -> AsyncIterator[JobStatus]:
-        """Yield the job's status each time it has changed, looking every `interval` seconds; the last is a final one."""
+    async def updates(self, interval: Seconds = 0.1) -> AsyncIterator[JobStatus]:
+        """Yield the job's status each time it has changed, looking every `interval`; the last is a final one."""
         import asyncio
 
         last: JobStatus | None = None
+        pause = check_required("interval", interval)
         while True:
             ended = self.done()
             with contextlib.suppress(UnknownJob):
@@ -263,7 +266,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
                     yield status
             if ended or (last is not None and last.done):
                 return
-            await asyncio.sleep(interval)
+            await asyncio.sleep(pause)
 
     # What concurrent.futures and asyncio ask for --------------------------------------------------------------
 

@@ -188,7 +188,7 @@ class PoolLink(Link):
         Where this process does not start it, wait for it, up to `start_timeout` seconds, and raise PoolNotRunning then.
         """
         # Counted from here, and not from when other threads that wait for the same have given up.
-        return self.exclusive.run(self._connect, monotonic() + self.plan.values["start_timeout"])
+        return self.exclusive.run(self._connect, monotonic() + self.plan.start_timeout)
 
     def read_table(self) -> PostMortemTable:
         """Return the table as it is mapped here, connecting first where that was left out; raise PoolClosed."""
@@ -275,7 +275,7 @@ class PoolLink(Link):
             return PoolClosed(f"{self.label} was shut down while it waited for its supervisor")
         return PoolNotRunning(
             f"nothing serves pool {self.name!r} (no supervisor came within start_timeout="
-            f"{self.plan.values['start_timeout']:g} s), and this process starts none (start=False): "
+            f"{self.plan.start_timeout:g} s), and this process starts none (start=False): "
             f"start it with `procjobs serve {self.name}` or its service"
         )
 

@@ -10,8 +10,9 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 from procjobs.client.job import Job
 from procjobs.clock import monotonic
 from procjobs.errors import ConfigurationError
-from procjobs.shared.config import check_count, check_seconds
+from procjobs.shared.config import check_count
 from procjobs.shared.coroutines import is_coroutine_function
+from procjobs.shared.durations import Seconds, check_seconds
 
 T = TypeVar("T")
 Submit: TypeAlias = Callable[..., Job[Any]]
@@ -30,15 +31,15 @@ def map_calls(
     fn: Callable[..., Any],
     iterables: tuple[Iterable[Any], ...],
     *,
-    timeout: float | None,
+    timeout: Seconds | None,
     chunksize: int | Literal["auto"],
     ordered: bool,
     progress: bool,
     buffersize: int | None,
 ) -> Iterator[Any]:
     """Do what `Pool.map` says, with jobs that go through `submit`."""
-    check_seconds("timeout", timeout, zero=True)
-    deadline = None if timeout is None else monotonic() + timeout
+    seconds = check_seconds("timeout", timeout, zero=True)
+    deadline = None if seconds is None else monotonic() + seconds
     sizer: ChunkSizer | None = None
     if chunksize == "auto":
         sizer = ChunkSizer(count_workers(), known_length(iterables))

@@ -8,10 +8,12 @@ from procjobs.client.link import Linked
 from procjobs.clock import boottime
 from procjobs.errors import ConfigurationError, UnknownJob
 from procjobs.host import observe
-from procjobs.shared.config import check_count, check_seconds, suggest
+from procjobs.shared.config import check_count
+from procjobs.shared.durations import check_moment
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.records import JobRecord, JobStatus, PoolStats, Progress, WorkerInfo
 from procjobs.shared.states import JobState
+from procjobs.shared.suggestions import suggest
 from procjobs.shared.table.layout import SLOT_STATES
 
 if TYPE_CHECKING:
@@ -70,8 +72,7 @@ class Monitor(Linked):
         check_count("limit", limit, minimum=1)
         if state is not None and state not in STATE_TEXTS:
             raise ConfigurationError(f"unknown state{suggest([state], STATE_TEXTS)}")
-        moment = since if since is None or isinstance(since, int | float) else since.timestamp()
-        check_seconds("since", moment, zero=True)
+        moment = check_moment("since", since)
         welcome = self._link.connect().welcome
         url = welcome["settings"].get("store")
         if url is None:

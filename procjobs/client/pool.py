@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from procjobs.client.code import describe_code
-from procjobs.client.connection.submission import Terms
+from procjobs.client.connection.submission import TERM_NAMES, Terms
 from procjobs.client.controls import Controls
 from procjobs.client.job import Job
 from procjobs.client.link import PoolLink
@@ -21,14 +21,21 @@ from procjobs.client.submitter import Submitter, WithOptions
 from procjobs.errors import ConfigurationError
 from procjobs.host import process, rundir
 from procjobs.settings.plan import given_settings, make_plan
-from procjobs.shared.config import UNSET, Threads, Workers, check_pool_name
+from procjobs.shared.config import JOB_OPTION_NAMES, UNSET, Threads, Workers, check_pool_name
+from procjobs.shared.durations import Seconds, Size
 from procjobs.shared.ids import from_text
+from procjobs.shared.suggestions import suggesting
 
 if TYPE_CHECKING:
     from procjobs.shared.queues import Queue
     from procjobs.sql.configuration import Database
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _explain_option(name: str) -> str | None:
+    is_option = name in JOB_OPTION_NAMES | TERM_NAMES
+    return f"Pool() has no {name!r}: it is an option of jobs, pool.options({name}=...).submit(...)" if is_option else None
 
 
 class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
@@ -39,11 +46,12 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     A Pool made before a fork works in the child.
 
     A setting that is not given comes from the environment or a settings file, else it has its default: docs/settings.md
-    lists them, and `procjobs check --all` shows which values hold.
+    lists them, and `procjobs check --all` shows which values hold. Durations are seconds as a number, a timedelta, or a text
+    ("500ms", "2m", "1h30m", "7d"); sizes are bytes, or a text ("512M", "1GiB").
 
-    workers: how many, or "auto" (as many as CPUs and memory allow), or (min, max) to scale between them: the pool grows
-        while jobs wait and the host has CPUs and memory left, and shrinks when workers were not needed for `worker_idle`
-        seconds.
+    workers: how many, or "auto" or None (as many as CPUs and memory allow), or (min, max) to scale between them: the pool
+        grows while jobs wait and the host has CPUs and memory left, and shrinks when workers were not needed for
+        `worker_idle` seconds.
     reserve: how many CPUs "auto" leaves to the web server; "auto" decides that too (procjobs.host.sizing).
     timeout, soft_timeout, stall_timeout, retries, max_rss, grace_period: defaults for jobs; see `options`.
     max_jobs_per_worker: replace a worker after this number of jobs.
@@ -72,40 +80,41 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     directory: where the pool's socket and table are; by default chosen as in `procjobs.host.rundir`.
     """
 
+    @suggesting("Pool() has no setting", _explain_option)
     def __init__(
         self,
         name: str | None = None,
         *,
-        workers: Workers = UNSET,
+        workers: Workers | None = UNSET,
         reserve: int | Literal["auto"] = UNSET,
         max_workers: int | None = None,
-        timeout: float | None = UNSET,
-        soft_timeout: float | None = UNSET,
-        stall_timeout: float | None = UNSET,
+        timeout: Seconds | None = UNSET,
+        soft_timeout: Seconds | None = UNSET,
+        stall_timeout: Seconds | None = UNSET,
         retries: int = UNSET,
-        max_rss: int | None = UNSET,
-        grace_period: float = UNSET,
+        max_rss: Size | None = UNSET,
+        grace_period: Seconds = UNSET,
         max_jobs_per_worker: int | None = UNSET,
         preload: Sequence[str] = UNSET,
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
         database: Database | None = None,
-        start_timeout: float = UNSET,
+        start_timeout: Seconds = UNSET,
         nice: int = UNSET,
         threads: Threads = UNSET,
         affinity: Iterable[int] | Literal["spread"] | None = UNSET,
-        worker_idle: float = UNSET,
+        worker_idle: Seconds = UNSET,
         queues: Mapping[str, Queue | Mapping[str, Any]] = UNSET,
         max_queued: int = UNSET,
-        result_ttl: float = UNSET,
-        result_memory_bytes: int = UNSET,
-        linger: float = UNSET,
+        result_ttl: Seconds = UNSET,
+        result_memory_bytes: Size = UNSET,
+        linger: Seconds = UNSET,
         store: str | bool | None = UNSET,
-        history_ttl: float = UNSET,
+        history_ttl: Seconds = UNSET,
         history_limit: int = UNSET,
         version: str | None = UNSET,
         environment: Sequence[str] = UNSET,
-        submit_timeout: float = UNSET,
+        submit_timeout: Seconds = UNSET,
         strict: bool = UNSET,
         start: bool = UNSET,
         directory: str | None = None,

@@ -7,11 +7,12 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
 from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE
-from procjobs.client.connection.submission import Terms
+from procjobs.client.connection.submission import TERM_NAMES, Terms
 from procjobs.client.job import Job
 from procjobs.client.map import map_calls
 from procjobs.errors import ConfigurationError
 from procjobs.shared.config import JobOptions
+from procjobs.shared.durations import Seconds
 
 if TYPE_CHECKING:
     from procjobs.client.job import StatusSource
@@ -101,13 +102,13 @@ class Submitter:
 
     @overload
     def map(
-        self, fn: _Awaited[..., T], *iterables: Iterable[Any], timeout: float | None = ...,
+        self, fn: _Awaited[..., T], *iterables: Iterable[Any], timeout: Seconds | None = ...,
         chunksize: int | Literal["auto"] = ..., ordered: bool = ..., progress: bool = ..., buffersize: int | None = ...,
     ) -> Iterator[T]: ...  # fmt: skip
 
     @overload
     def map(
-        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = ...,
+        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: Seconds | None = ...,
         chunksize: int | Literal["auto"] = ..., ordered: bool = ..., progress: bool = ..., buffersize: int | None = ...,
     ) -> Iterator[T]: ...  # fmt: skip
 
@@ -115,7 +116,7 @@ class Submitter:
         self,
         fn: Callable[..., Any],
         *iterables: Iterable[Any],
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         chunksize: int | Literal["auto"] = 1,
         ordered: bool = True,
         progress: bool = False,
@@ -161,6 +162,11 @@ def job(**options: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
     >>> render(3)
     'page 3'
     """
+    misplaced = options.keys() & TERM_NAMES
+    if misplaced:
+        raise ConfigurationError(
+            f"{', '.join(sorted(misplaced))}: this is of one submission, not of a function: pool.options(...).submit(...)"
+        )
     JobOptions().but(options)
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:

@@ -20,6 +20,7 @@ from procjobs.shared.config import (
     check_affinity,
     check_workers,
 )
+from procjobs.shared.durations import parse_seconds_or_number, parse_size
 
 _Owner = type[PoolSettings] | type[JobOptions] | type[ClientSettings]
 
@@ -118,6 +119,8 @@ def parse_setting(name: str, text: str) -> Any:
 
     >>> parse_setting("workers", "2-8"), parse_setting("max_rss", "500M"), parse_setting("timeout", "none")
     ((2, 8), 524288000, None)
+    >>> parse_setting("timeout", "90"), parse_setting("result_ttl", "1h30m")
+    (90.0, 5400.0)
     >>> parse_setting("nice", "5"), parse_setting("strict", "yes"), parse_setting("preload", "numpy, jobs")
     (5, True, ('numpy', 'jobs'))
     >>> parse_setting("threads", "auto"), parse_setting("affinity", "0,2-3")
@@ -144,7 +147,7 @@ def _parse_numbers(text: str, kinds: frozenset[Any]) -> Any:
         if int in kinds:
             return int(text)
         if float in kinds:
-            return float(text)
+            return parse_seconds_or_number(text)
     return text
 
 
@@ -194,20 +197,6 @@ def parse_cpus(text: str) -> Affinity:
             raise ConfigurationError(f"{text!r} are no CPUs: there is no CPU {last}")
         numbers |= set(range(int(first), int(last or first) + 1))
     return check_affinity(numbers)
-
-
-def parse_size(text: str) -> int:
-    """Return a number of bytes.
-
-    >>> parse_size("5000000"), parse_size("300M"), parse_size("1.5G")
-    (5000000, 314572800, 1610612736)
-    """
-    unit = text[-1:].upper()
-    power = "KMGT".find(unit) + 1 if unit else 0
-    try:
-        return int(float(text[:-1] if power else text) * 1024**power)
-    except (ValueError, OverflowError):
-        raise ConfigurationError(f"{text!r} is no size: give bytes, or 300M, or 2G") from None
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

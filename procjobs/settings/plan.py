@@ -75,6 +75,11 @@ class Plan:
         places = [f"{name} from {self.origin(name).where}" for name in named if self.origin(name).kind != "argument"]
         return f" ({', '.join(places)})" if places else ""
 
+    @property
+    def start_timeout(self) -> float:
+        """How many seconds a process that does not start the pool waits for it."""
+        return self._settings.start_timeout
+
     def origin(self, setting: str) -> Origin:
         """Return the place that a setting comes from."""
         return self.origins.get(setting, _DEFAULT)
@@ -143,13 +148,13 @@ class Plan:
 def given_settings(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return those arguments of a call that are settings and were given. `max_workers` is another name of `workers`."""
     given = {name: value for name, value in arguments.items() if name in SETTINGS and value is not UNSET}
+    if "workers" in given:
+        given["workers"] = check_workers(given["workers"])
     max_workers = arguments.get("max_workers")
     if max_workers is not None:
         if given.get("workers", "auto") != "auto":
             raise ConfigurationError("workers and max_workers contradict each other: give one of them")
         given["workers"] = check_count("max_workers", max_workers, minimum=1, maximum=MAX_SLOTS)
-    if "workers" in given:
-        given["workers"] = check_workers(given["workers"])
     return given
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 from procjobs.errors import ConfigurationError
+from procjobs.shared.durations import check_required, check_seconds, check_size
 from procjobs.shared.queues import Queue, check_queue_name, check_queues
+from procjobs.shared.suggestions import suggest
 
 NICE = 10
 """The workers' niceness: jobs leave the CPUs to the web server. Measured (docs/benchmarks, web): the slowest in a hundred
@@ -45,24 +46,6 @@ def check_pool_name(name: object) -> str:
     return name
 
 
-def check_seconds(name: str, value: object, *, zero: bool = False, optional: bool = True) -> float | None:
-    """Return a duration in seconds as a float; raise ConfigurationError unless it is finite and positive."""
-    if value is None and optional:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
-        raise ConfigurationError(f"{name}={value!r}: expected seconds as a number" + (" or None" if optional else ""))
-    if value < 0 or (value == 0 and not zero):
-        raise ConfigurationError(f"{name}={value!r}: expected {'zero or more' if zero else 'more than zero'} seconds")
-    return float(value)
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int beyond the range of a float
-        return False
-
-
 def check_count(name: str, value: object, *, minimum: int, maximum: int = 2**31 - 1) -> int:
     """Return a whole number within its bounds; raise ConfigurationError if it is anything else."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -78,8 +61,8 @@ def _check_worker_count(name: str, value: object) -> int:
 
 
 def check_workers(value: object) -> Workers:
-    """Return a valid `workers` setting: a number, "auto", or a pair (least, most)."""
-    if value == "auto":
+    """Return a valid `workers` setting: a number, "auto" (the same as None), or a pair (least, most)."""
+    if value is None or value == "auto":
         return "auto"
     if isinstance(value, tuple | list):
         if len(value) != 2:
@@ -114,7 +97,7 @@ def check_affinity(value: object) -> Affinity:
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """How a job is run. Durations in seconds; None means without limit.
+    """How a job is run. Durations in seconds (a timedelta or a text such as "1h30m" becomes that); None means without limit.
 
     `retries` counts the starts after the first one. `backoff` is the pause before the first retry; it doubles with each
     further one up to `max_backoff`, and each pause is shortened at random by up to a half, so that jobs that failed
@@ -146,10 +129,6 @@ class JobOptions:
 
     def validated(self) -> JobOptions:
         """Return these options with durations as floats; raise ConfigurationError naming the first bad one."""
-        backoff = check_seconds("backoff", self.backoff, zero=True, optional=False)
-        max_backoff = check_seconds("max_backoff", self.max_backoff, zero=True, optional=False)
-        grace_period = check_seconds("grace_period", self.grace_period, zero=True, optional=False)
-        assert backoff is not None and max_backoff is not None and grace_period is not None  # noqa: PT018
         if self.name is not None and not isinstance(self.name, str):
             raise ConfigurationError(f"name={self.name!r}: expected text")
         for name in ("cancel_on_disconnect", "keep_children"):
@@ -160,8 +139,7 @@ class JobOptions:
             raise ConfigurationError(f"soft_timeout={soft_timeout:g} must come before timeout={timeout:g}")
         if self.queue is not None:
             check_queue_name(self.queue)
-        if self.max_rss is not None:
-            check_count("max_rss", self.max_rss, minimum=2**20, maximum=2**60)
+        max_rss = check_size("max_rss", self.max_rss)
         return replace(
             self,
             timeout=timeout,
@@ -170,10 +148,11 @@ class JobOptions:
             slow_after=check_seconds("slow_after", self.slow_after),
             max_crashes=check_count("max_crashes", self.max_crashes, minimum=1),
             retries=check_count("retries", self.retries, minimum=0, maximum=65_000),
-            backoff=backoff,
-            max_backoff=max_backoff,
+            backoff=check_required("backoff", self.backoff, zero=True),
+            max_backoff=check_required("max_backoff", self.max_backoff, zero=True),
             priority=check_count("priority", self.priority, minimum=-1_000_000, maximum=1_000_000),
-            grace_period=grace_period,
+            grace_period=check_required("grace_period", self.grace_period, zero=True),
+            max_rss=None if max_rss is None else check_count("max_rss", max_rss, minimum=2**20, maximum=2**60),
         )
 
     def but(self, changes: Mapping[str, Any]) -> JobOptions:
@@ -185,18 +164,6 @@ class JobOptions:
 
 
 JOB_OPTION_NAMES = frozenset(f.name for f in fields(JobOptions))
-
-
-def suggest(unknown: Iterable[str], known: Iterable[str]) -> str:
-    """Return the end of a message about unknown names: each with the name that was probably meant, and all known names."""
-    import difflib
-
-    known = sorted(known)
-    hints = []
-    for name in unknown:
-        close = difflib.get_close_matches(name, known, 1)
-        hints.append(f" {name!r}" + (f" (did you mean {close[0]!r}?)" if close else ""))
-    return ",".join(hints) + f"; there are: {', '.join(known)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +200,6 @@ class PoolSettings:
 
     def validated(self) -> PoolSettings:
         """Return these settings; raise ConfigurationError naming the first one out of range."""
-        for name in ("result_ttl", "linger", "worker_idle", "history_ttl"):
-            check_seconds(name, getattr(self, name), zero=True, optional=False)
-        check_seconds("start_timeout", self.start_timeout, optional=False)
         if self.max_jobs_per_worker is not None:
             check_count("max_jobs_per_worker", self.max_jobs_per_worker, minimum=1)
         if not isinstance(self.store, str | bool | None):
@@ -245,9 +209,15 @@ class PoolSettings:
         check_count("history_limit", self.history_limit, minimum=0)
         check_count("nice", self.nice, minimum=0, maximum=19)
         check_count("max_queued", self.max_queued, minimum=1, maximum=16_000_000)
-        check_count("result_memory_bytes", self.result_memory_bytes, minimum=0, maximum=2**50)
+        memory = check_size("result_memory_bytes", self.result_memory_bytes)
         return replace(
             self,
+            result_ttl=check_required("result_ttl", self.result_ttl, zero=True),
+            linger=check_required("linger", self.linger, zero=True),
+            worker_idle=check_required("worker_idle", self.worker_idle, zero=True),
+            history_ttl=check_required("history_ttl", self.history_ttl, zero=True),
+            start_timeout=check_required("start_timeout", self.start_timeout),
+            result_memory_bytes=check_count("result_memory_bytes", memory, minimum=0, maximum=2**50),
             job_defaults=self.job_defaults.validated(),
             threads=check_threads(self.threads),
             affinity=check_affinity(self.affinity),
@@ -306,10 +276,8 @@ class ClientSettings:
         for name in ("strict", "start"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: expected True or False")
-        check_seconds("submit_timeout", self.submit_timeout, optional=False)
-        return replace(
-            self, preload=preload, environment=environment, submit_timeout=float(self.submit_timeout)
-        )
+        submit_timeout = check_required("submit_timeout", self.submit_timeout)
+        return replace(self, preload=preload, environment=environment, submit_timeout=submit_timeout)
 
 
 def _check_names(setting: str, value: Any, expected: str) -> tuple[str, ...]:

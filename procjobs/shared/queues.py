@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, NamedTuple
 
 from procjobs.errors import ConfigurationError
+from procjobs.shared.durations import parse_seconds
+from procjobs.shared.suggestions import suggest, suggesting
 
 _PERIODS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _MAX_STARTS: Final = 100_000
@@ -26,8 +28,8 @@ class Queue:
     """The limits of the jobs of one queue together, for instance `Pool(queues={"mail": Queue(limit=2, rate="100/m")})`.
 
     `limit` is how many of them run at once, `rate` how many are started: "100/m" in any minute, "10/s", "1000/h", "5/d"
-    likewise; a retry is a start. `key_limit` and `key_rate` are the same for jobs of the queue with the same `key`. None
-    means no limit.
+    likewise, and "100/30s" in any half minute; a retry is a start. `key_limit` and `key_rate` are the same for jobs of the
+    queue with the same `key`. None means no limit.
     """
 
     limit: int | None = None
@@ -50,8 +52,9 @@ class Queue:
         return self
 
 
-_DEFAULT: Final = Queue()
+Queue.__init__ = suggesting("Queue() has no field")(Queue.__init__)  # type: ignore[method-assign, assignment]
 _FIELDS: Final = frozenset(field.name for field in fields(Queue))
+_DEFAULT: Final = Queue()
 
 
 def parse_rate(text: object, what: str = "rate") -> Rate | None:
@@ -63,12 +66,21 @@ def parse_rate(text: object, what: str = "rate") -> Rate | None:
     if text is None:
         return None
     count, slash, unit = text.partition("/") if isinstance(text, str) else ("", "", "")
-    if not (slash and count.isascii() and count.isdecimal() and 1 <= int(count) <= _MAX_STARTS and unit in _PERIODS):
+    period = _PERIODS.get(unit) or _try_parse(unit)
+    if not (slash and count.isascii() and count.isdecimal() and 1 <= int(count) <= _MAX_STARTS and period):
         raise ConfigurationError(
-            f"{what}={text!r}: expected how many are started and in what time, such as '10/s', '100/m', '1000/h' or '5/d', "
-            f"up to {_MAX_STARTS}"
+            f"{what}={text!r}: expected how many are started and in what time, such as '10/s', '100/m', '1000/h', '5/d' or "
+            f"'100/30s', up to {_MAX_STARTS}"
         )
-    return Rate(int(count), _PERIODS[unit])
+    return Rate(int(count), period)
+
+
+def _try_parse(period: str) -> float:
+    """Return the seconds of a period such as 30s; 0.0 for a text that is none."""
+    try:
+        return parse_seconds(period)
+    except ConfigurationError:
+        return 0.0
 
 
 def check_queues(value: object) -> dict[str, Queue]:
@@ -106,8 +118,7 @@ def _check_queue(name: str, queue: object) -> Queue:
     if isinstance(queue, Mapping):
         unknown = sorted(set(map(str, queue)) - _FIELDS)
         if unknown:
-            known = ", ".join(sorted(_FIELDS))
-            raise ConfigurationError(f"queue {name!r} has no {', '.join(unknown)}; there are: {known}")
+            raise ConfigurationError(f"queue {name!r} has no field{suggest(unknown, _FIELDS)}")
         values: dict[str, Any] = {key: None if value == "none" else value for key, value in queue.items()}
         queue = replace(Queue(), **values)
     if not isinstance(queue, Queue):

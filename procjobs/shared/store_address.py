@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl, urlencode
 
 from procjobs.errors import ConfigurationError
 from procjobs.shared import private_files
-from procjobs.shared.config import suggest
 from procjobs.shared.passwords import hide
 from procjobs.shared.state_directory import find_state_directory
+from procjobs.shared.suggestions import suggest
 
 _OPTIONS: Final = {"procjobs_synchronous", "procjobs_host"}
 _SYNCHRONOUS: Final = {"normal", "full"}

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Query, Session
 
 from procjobs.clock import monotonic, sleep
 from procjobs.errors import ConfigurationError
-from procjobs.shared.config import check_seconds
+from procjobs.shared.durations import Seconds, check_required
 from procjobs.sql import async_unit, changes, unit
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 1.0
 
 
-def wait_for(query: Query[Any] | Executable, timeout: float = 60.0, *, session: Session | None = None) -> Any:
+def wait_for(query: Query[Any] | Executable, timeout: Seconds = 60.0, *, session: Session | None = None) -> Any:
     """Return the first row of a query as soon as there is one, None if there is none within `timeout` seconds.
 
     Looks at once, again after 10 ms, and then at intervals that double up to a second. Each look is a transaction of its
@@ -52,7 +52,7 @@ def wait_for(query: Query[Any] | Executable, timeout: float = 60.0, *, session: 
     return next(iter(_look(session, query)), None)
 
 
-async def async_wait_for(query: Executable, timeout: float = 60.0, *, session: AsyncSession | None = None) -> Any:
+async def async_wait_for(query: Executable, timeout: Seconds = 60.0, *, session: AsyncSession | None = None) -> Any:
     """Wait as `wait_for` does, with a session of asyncio, by default the job's: other tasks go on between the looks."""
     import asyncio
 
@@ -69,11 +69,9 @@ async def async_wait_for(query: Executable, timeout: float = 60.0, *, session: A
     return next(iter(await session.run_sync(_look, query)), None)
 
 
-def _pauses(timeout: float) -> Iterator[float]:
+def _pauses(timeout: Seconds) -> Iterator[float]:
     """Yield the pauses between looks; the last one ends when the time is out."""
-    seconds = check_seconds("timeout", timeout, zero=True, optional=False)
-    assert seconds is not None
-    deadline = monotonic() + seconds
+    deadline = monotonic() + check_required("timeout", timeout, zero=True)
     pause = _FIRST_PAUSE
     while (left := deadline - monotonic()) > 0:
         yield min(pause, left)

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from procjobs.host import hostinfo
-from procjobs.shared.config import check_count, check_seconds
+from procjobs.shared.config import check_count
+from procjobs.shared.durations import Seconds, check_required
 from procjobs.tuning.measure import Moment, Plan, check_settings, measure
 from procjobs.tuning.plan import Call, check_calls, check_sizes, default_sizes, min_jobs
 from procjobs.tuning.report import Measurement, Report, Skipped
@@ -47,7 +48,7 @@ class Tuning:
         *,
         sizes: Iterable[int] | None = None,
         most: int | None = None,
-        seconds: float = SECONDS,
+        seconds: Seconds = SECONDS,
         jobs: int | None = None,
         memory_bytes: int | None = None,
         around_start: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
@@ -66,7 +67,7 @@ class Tuning:
         if memory_bytes is not None:
             check_count("memory_bytes", memory_bytes, minimum=1, maximum=2**60)
         self._limit = memory_to_use() if memory_bytes is None else memory_bytes
-        checked = check_seconds("seconds", seconds, optional=False) or SECONDS
+        checked = check_required("seconds", seconds)
         self._plan = Plan(function, self._calls, checked, self._limit, check_settings(settings), around_start)
         self._tell = tell
         self._measured: list[Measurement] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import subprocess
 import sys
@@ -46,6 +47,33 @@ def test_pool_has_what_the_file_says(write, pool_name):
 
 def is_preloaded(name):
     return os.nice(0), name in sys.modules
+
+
+def test_timedelta_and_texts_arrive_as_seconds_and_bytes_and_differ_from_nothing(write, pool_name):
+    write(f"[pool.{pool_name}]\nresult_ttl = '1h30m'\n")
+    minute = dt.timedelta(minutes=1)
+    given = {"timeout": minute, "soft_timeout": "30s", "linger": "500ms", "start_timeout": minute, "max_rss": "1G"}
+    with procjobs.Pool(pool_name, workers=1, **given) as pool, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        running = settings_of(pool)
+        assert (5400.0, 0.5, 60.0) == tuple(running[key] for key in ("result_ttl", "linger", "start_timeout"))
+        defaults = running["job_defaults"]
+        assert (60.0, 30.0, 2**30) == tuple(defaults[key] for key in ("timeout", "soft_timeout", "max_rss"))
+        with procjobs.Pool(pool_name, strict=True, timeout=60, max_rss="1024M") as other:
+            assert 3 == other.options(timeout="20s", soft_timeout="10s").submit(jobs.add, 1, 2).result(minute)
+        pool.stop()
+
+
+def test_wait_that_is_no_duration_is_refused_and_the_job_goes_on(pool):
+    job = pool.submit(jobs.add, 1, 2)
+    waiting = pool.options(delay="1h").submit(jobs.add, 1, 2)
+    for refused in ("5 parsecs", float("nan"), 1e300):
+        with pytest.raises(procjobs.ConfigurationError, match="timeout="):
+            waiting.result(refused)
+    with pytest.raises(TimeoutError):
+        waiting.result(dt.timedelta(milliseconds=10))
+    assert 3 == job.result("30s")
+    waiting.cancel()
 
 
 def test_table_for_this_host_holds(write, pool_name):

@@ -17,8 +17,8 @@ from procjobs.shared.wire import Outcome
 
 from .bench import Bench
 
-RATES = [("1/s", (1, 1.0)), ("100/m", (100, 60.0)), ("5/h", (5, 3600.0)), ("2/d", (2, 86_400.0))]
-NO_RATES = ["", "5", "/s", "0/s", "-1/s", "1.5/s", "1/week", "1/", 5, True, "²/s", "1000000/s", " 1/s"]
+RATES = [("1/s", (1, 1.0)), ("100/m", (100, 60.0)), ("5/h", (5, 3600.0)), ("2/d", (2, 86_400.0)), ("9/1m30s", (9, 90.0))]
+NO_RATES = ["", "5", "/s", "0/s", "-1/s", "1.5/s", "1/week", "1/5", "1/0s", "1/", 5, True, "²/s", "1000000/s", " 1/s"]
 
 
 @pytest.mark.parametrize(("text", "rate"), RATES)
@@ -40,7 +40,7 @@ def test_text_that_is_no_rate_is_refused(text):
         ({"": {}}, "expected a name"),
         ({"a\n": {}}, "expected a name"),
         ({"q": 5}, "queue 'q' is 5: expected procjobs.Queue"),
-        ({"q": {"limits": 2}}, "queue 'q' has no limits; there are: key_limit, key_rate, limit, rate"),
+        ({"q": {"limits": 2}}, r"queue 'q' has no field 'limits' \(did you mean 'limit'\?\); there are: key_limit"),
         ({"q": Queue(limit=0)}, "limit=0: expected how many run at once"),
         ({"q": Queue(limit=True)}, "limit=True"),
         ({"q": {"key_limit": "2"}}, "key_limit='2'"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from procjobs.clock import wall
 from procjobs.errors import ConfigurationError
-from procjobs.shared.config import check_seconds
+from procjobs.shared.config import JOB_OPTION_NAMES
+from procjobs.shared.durations import check_moment, check_seconds
+from procjobs.shared.suggestions import suggest
 from procjobs.shared.wire import HEADER, SUBMIT
 
 if TYPE_CHECKING:
@@ -46,15 +48,20 @@ class Terms:
         at = rest.pop("at", self.at)
         if at is not None and delay:
             raise ConfigurationError("delay and at contradict each other: give one of them")
-        if hasattr(at, "timestamp"):
-            at = at.timestamp()
-        check_seconds("at", at, zero=True)
+        at = check_moment("at", at)
         expires = check_seconds("expires", rest.pop("expires", self.expires or None)) or 0.0
         key = _check_key(rest.pop("key", None)) or self.key
         unique = _check_unique(rest.pop("unique", None), self.unique)
         if unique is not None and not key:
             raise ConfigurationError("unique= needs a key=, which says what the job is the only one of")
+        unknown = rest.keys() - JOB_OPTION_NAMES
+        if unknown:
+            raise ConfigurationError(f"unknown job option{suggest(sorted(unknown), JOB_OPTION_NAMES | TERM_NAMES)}")
         return Terms({**self.changes, **rest}, delay, at, expires, key, unique)
+
+
+TERM_NAMES: Final = frozenset(one.name for one in fields(Terms)) - {"changes"}
+"""The options of one submission, which a function cannot have as its own."""
 
 
 def _check_key(key: object) -> bytes:
