@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -24,6 +25,7 @@ _SHORT_ID: Final = 8
 @click.option("--store", metavar="URL", help="Read this database; the pool need not run then.")
 @click.option("--state", type=click.Choice(_STATES), help="Only jobs in this state.")
 @click.option("--job-name", metavar="TEXT", help="Only jobs with this name; a % stands for any text.")
+@click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Only jobs with this in their meta (VALUE: JSON, or text).")
 @click.option("--since", type=parameters.parse_seconds, metavar="TIME", help="Only those of the last TIME, such as 2h.")
 @click.option("--limit", "-n", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="At most N jobs.")
 @parameters.common
@@ -31,6 +33,7 @@ def history(name: str, store: str | None, directory: str | None, as_json: bool, 
     """List the jobs that the store of the pool NAME keeps, the newest first, each with its attempts."""
     job_name, since = options["job_name"], options["since"]
     wanted = {"state": options["state"], "name": job_name, "limit": options["limit"]}
+    wanted["meta"] = dict(map(_parse_meta, options["meta"]))
     wanted["since"] = None if since is None else max(wall() - since, 0.0)
     if store is not None:
         from procjobs.store.reading import find_history  # imports SQLAlchemy, which is slow to load
@@ -47,6 +50,17 @@ def history(name: str, store: str | None, directory: str | None, as_json: bool, 
     else:
         screen.write("the store has no such job")
     return OK
+
+
+def _parse_meta(text: str) -> tuple[str, Any]:
+    """Return a key and its value; raise click.BadParameter for a text without both."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise click.BadParameter(f"--meta {text}: expected KEY=VALUE, such as user=7")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 def _document(record: JobRecord) -> dict[str, Any]:

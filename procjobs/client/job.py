@@ -198,7 +198,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
             if self.done():
                 raise
             return JobStatus(
-                self.id, self._name, "queued", None, 0, None, self._submitted_at, None, None, None, None
+                self.id, self._name, "queued", None, 0, None, self._submitted_at, None, None, None, None, {}, None, None
             )
 
     def progress(self) -> Progress | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.client.link import Linked
 from procjobs.clock import boottime
@@ -11,12 +11,14 @@ from procjobs.host import observe
 from procjobs.shared.config import check_count
 from procjobs.shared.durations import check_moment
 from procjobs.shared.ids import from_text, to_text
+from procjobs.shared.meta import pack_meta
 from procjobs.shared.records import JobRecord, JobStatus, PoolStats, Progress, WorkerInfo
 from procjobs.shared.states import JobState
 from procjobs.shared.suggestions import suggest
 from procjobs.shared.table.layout import SLOT_STATES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 STATE_TEXTS: Final = [state.text for state in JobState]
@@ -61,25 +63,27 @@ class Monitor(Linked):
         state: str | None = None,
         name: str | None = None,
         since: float | datetime | None = None,
+        meta: Mapping[str, Any] | None = None,
         limit: int = 100,
     ) -> list[JobRecord]:
         """Return what the store knows of up to `limit` jobs, the newest first, each with all of its attempts. Blocks.
 
         Those in `state`, called `name` (a `%` in it stands for any text), submitted at `since` or later (a Unix time or a
-        datetime), if given. Reads the database in this process. Raise ConfigurationError if the pool has no store, or
-        there is no such state; StoreUnavailable if it cannot be read.
+        datetime), whose `meta` has all of these values for these keys, if given. Reads the database in this process. Raise
+        ConfigurationError if the pool has no store, or there is no such state; StoreUnavailable if it cannot be read.
         """
         check_count("limit", limit, minimum=1)
         if state is not None and state not in STATE_TEXTS:
             raise ConfigurationError(f"unknown state{suggest([state], STATE_TEXTS)}")
         moment = check_moment("since", since)
+        pack_meta({} if meta is None else dict(meta))
         welcome = self._link.connect().welcome
         url = welcome["settings"].get("store")
         if url is None:
             raise ConfigurationError(f"{self!r} keeps no history: it was started without store=...")
         from procjobs.store.reading import find_history  # see _recall
 
-        return find_history(url, welcome["store_name"], state=state, name=name, since=moment, limit=limit)
+        return find_history(url, welcome["store_name"], state=state, name=name, since=moment, meta=meta, limit=limit)
 
     def jobs(self, state: str | None = None, limit: int = 100) -> list[JobStatus]:
         """Return up to `limit` jobs, the newest first, those in `state` if given. Reads the shared table."""

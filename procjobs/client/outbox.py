@@ -80,7 +80,7 @@ def _make_tables(_mapper: Any, connection: Connection, _row: OutboxRow) -> None:
     engine = connection.engine
     if engine in _opened:
         return
-    if inspect(connection).has_table(outbox.name):
+    if _is_up_to_date(connection):
         _opened.add(engine)
         return
     try:
@@ -90,6 +90,14 @@ def _make_tables(_mapper: Any, connection: Connection, _row: OutboxRow) -> None:
             f"the tables of the store are not there yet, and this transaction could not make them ({explain(error)}): start "
             "the pool, and wait until its stats().store is 'available'"
         ) from error
+
+
+def _is_up_to_date(connection: Connection) -> bool:
+    """Return whether the outbox is there, and has the columns of this release."""
+    found = inspect(connection)
+    if not found.has_table(outbox.name):
+        return False
+    return {column["name"] for column in found.get_columns(outbox.name)} >= set(outbox.columns.keys())
 
 
 def submit_on_commit(
@@ -120,7 +128,7 @@ def _describe(submission: Submission) -> dict[str, Any]:
     (length,) = U32.unpack_from(description)
     now = wall()
     return {
-        "id": submission.handle.id, "key": submission.terms.key or None,
+        "id": submission.handle.id, "key": submission.terms.key or None, "meta": submission.terms.meta.decode() or None,
         "description": description[4 : 4 + length], "function": description[4 + length :],
         "submitted_at": now,
         "not_before": now + delay if delay else None, "expires_at": now + expires if expires else None,

@@ -161,6 +161,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         key: of the jobs with the same key, one runs at a time (in a queue: as many as its `key_limit` says).
         unique: of the jobs with the same key, there is one: while it has not ended, or with a number of seconds also for
             so long after its submission, submit returns its handle instead of submitting another one.
+        meta: a dict that JSON can carry, of at most 2 KiB: a user's id, a trace header. It is `status.meta` in any process,
+            `current_job().meta` in the job, and `history(meta={"user": 7})` finds it. Given again, it replaces the former.
         cancel_on_disconnect: cancel it when no process that waits for it is connected any more.
         keep_children: let the processes that it has started run on after it returned, until its worker ends.
         """

@@ -7,6 +7,7 @@
         .procjobs     the signature: procjobs has made the directory, and may remove it with everything in it
         socket        where clients connect
         table         the shared table
+        annex         what a row of the table has no room for: the meta of jobs, failed attempts
         log           messages of the pool, and the output of its jobs
         mark          the text that every process of the pool carries in its environment
         data-ID       progress data too big for the table

@@ -14,7 +14,7 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: t
     OP        CLASS     FIELDS
     OPEN      Open      url, pool, owner, result_ttl, history_ttl, history_limit, holder, epoch, known_jobs, started_attempts
     KIND      Kind      number, description, function
-    SUBMIT    Submit    job_id, kind, inline, has_descriptor, submitted_at, not_before, expires_at, key, unique_until
+    SUBMIT    Submit    job_id, kind, inline, has_descriptor, submitted_at, not_before, expires_at, key, unique_until, extras
     START     Start     job_id, attempt, worker, pid, time
     RETRY     Retry     job_id, attempt, account, not_before
     END       End       job_id, attempt, state, reason, frame, has_descriptor, ended_at, error, account
@@ -37,7 +37,7 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: t
     HELD      recorder -> supervisor   job id, JSON {"attempt", "cut_off", "crashes"}: the store has this submission already
     FOUND     recorder -> supervisor   job id, u32 length of JSON {"state"}, JSON, FINISHED frame where it has ended
     TOLD      recorder -> supervisor   JSON {"token", ...}: the answer to the question that had this token
-    LOADED    recorder -> supervisor   LOADED struct, key, description, function, inline
+    LOADED    recorder -> supervisor   LOADED struct, key, meta, description, function, inline
     WINDOW    recorder -> supervisor   f64: seconds until a job that waits in the store may run; infinity if no job waits
 """
 
@@ -50,9 +50,9 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 BATCH: Final = struct.Struct("<IIQ")
-LOADED: Final = struct.Struct("<16sHHHdddBII")
-"""Job id, attempt, interruptions, crashes, submitted, not before, expires (Unix times, 0: none), length of the key, of the
-description, of the function."""
+LOADED: Final = struct.Struct("<16sHHHddd16sBHII")
+"""Job id, attempt, interruptions, crashes, submitted, not before, expires (Unix times, 0: none), id of the job that it
+repeats (zero: none), length of the key, of the meta, of the description, of the function."""
 WINDOW: Final = struct.Struct("<d")
 MAX_STORED_BYTES: Final = 64 * 2**20
 """The largest descriptor of a job or of an answer that goes into the database: a transaction is held up for 0.3 s by it."""
@@ -62,7 +62,7 @@ MAX_EVENTS: Final = 1000
 """The most events of a batch. A transaction takes all that has arrived, so this bounds the memory of a batch alone."""
 
 assert BATCH.size == 16
-assert LOADED.size == 55
+assert LOADED.size == 73
 
 
 class Op(IntEnum):
@@ -120,7 +120,8 @@ class Kind(NamedTuple):
 class Submit(NamedTuple):
     """A job to be stored. `not_before` and `expires_at` are 0 where there is no such time.
 
-    `unique_until` is None for a job that does not have its key for itself.
+    `unique_until` is None for a job that does not have its key for itself. `extras` are its meta, as JSON, and the id of
+    the job that it repeats; both may be empty.
     """
 
     job_id: bytes
@@ -132,6 +133,7 @@ class Submit(NamedTuple):
     expires_at: float
     key: bytes
     unique_until: float | None
+    extras: tuple[bytes, bytes] = (b"", b"")
 
 
 class Start(NamedTuple):

@@ -43,6 +43,9 @@ class JobStatus(NamedTuple):
     `state` is one of queued, scheduled, running, retrying, succeeded, failed, cancelled, expired; `reason` says why it
     failed or ended: raised, timeout, stalled, memory, crashed, quarantined, cancelled, expired, payload, rejected,
     stopped. `attempt` counts the starts. `error` is one line of text; `Job.result()` raises the exception itself.
+    `error_details` is the traceback of the last attempt if that has failed: for one that was stopped, its stack; None if
+    there is none, or it is not kept any more. `meta` is what was given with `options(meta=...)`, {} if nothing was.
+    `retry_of` is the id of the job that this one repeats (`Pool.retry`), None for other jobs.
     """
 
     id: str
@@ -56,6 +59,9 @@ class JobStatus(NamedTuple):
     finished_at: float | None
     worker_pid: int | None
     error: str | None
+    meta: dict[str, Any]
+    retry_of: str | None
+    error_details: str | None
 
     @property
     def done(self) -> bool:
@@ -89,7 +95,10 @@ class Run(NamedTuple):
 
 
 class JobRecord(NamedTuple):
-    """A job as the store keeps it, with all attempts; the end of supervisor or host has interrupted `cut_off` of them."""
+    """A job as the store keeps it, with all attempts; the end of supervisor or host has interrupted `cut_off` of them.
+
+    `meta` and `retry_of` are as in `JobStatus`.
+    """
 
     id: str
     name: str
@@ -104,6 +113,8 @@ class JobRecord(NamedTuple):
     started_at: float | None
     finished_at: float | None
     attempts: tuple[Run, ...]
+    meta: dict[str, Any]
+    retry_of: str | None
 
 
 class PoolStats(NamedTuple):

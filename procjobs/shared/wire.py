@@ -17,7 +17,7 @@ All numbers are little-endian.
     KIND      client -> supervisor   u32 number of the kind, u32 length of the JSON {"name", "options"}, JSON, function
     CALLER    client -> supervisor   JSON {"authkey", "first", "last"}, all optional: holds for the KINDs that follow
     FORGET    client -> supervisor   empty: every kind of this connection is forgotten
-    SUBMIT    client -> supervisor   SUBMIT struct, key, inline part of the payload
+    SUBMIT    client -> supervisor   SUBMIT struct, key, meta (JSON), inline part of the payload
     SUBMIT_UNIQUE   client -> supervisor   as SUBMIT; before the key f64: seconds for which it is taken, 0: until the end
     DUPLICATE supervisor -> client   job id, id of the job that has its key: that submission is none. Before its ACCEPTED
     ACCEPTED  supervisor -> client   u64 submissions of this connection taken so far
@@ -51,7 +51,7 @@ from typing import Any, Final, NamedTuple
 from procjobs.clock import NEVER
 from procjobs.shared.states import Reason
 
-WIRE_VERSION: Final = 2
+WIRE_VERSION: Final = 3
 """The version of the frames between clients and a supervisor, and of their contents. tests/unit/test_wire.py fails when
 the frames have changed and it has not."""
 MAGIC: Final = b"procjobs"
@@ -75,7 +75,8 @@ NO_PIPES_STATUS: Final = 119
 """The exit status of a worker that cannot answer, because the job has closed or replaced its descriptors."""
 
 HEADER: Final = struct.Struct("<IBBH")
-SUBMIT: Final = struct.Struct("<16sIddB")  # job id, kind, delay in seconds, expires in seconds (0: never), length of the key
+SUBMIT: Final = struct.Struct("<16sIddHB")
+"""Job id, kind, delay in seconds, expires in seconds (0: never), length of the meta, of the key."""
 FINISHED: Final = struct.Struct("<16sBBHdQI")  # job id, outcome, reason, attempt, seconds it ran, rss, length of the JSON
 JOB: Final = struct.Struct("<16sIIHHI")  # job id, kind, row, attempt, length of the kind's JSON, length of its function
 KIND: Final = struct.Struct("<II")  # number, length of the JSON
@@ -87,7 +88,7 @@ SUBMIT_FRAME: Final = struct.Struct(HEADER.format + SUBMIT.format[1:])
 FINISHED_FRAME: Final = struct.Struct(HEADER.format + FINISHED.format[1:])
 
 assert HEADER.size == 8
-assert SUBMIT.size == 37
+assert SUBMIT.size == 39
 assert FINISHED.size == 40
 assert JOB.size == 32
 assert MAX_INLINE_BYTES + MAX_FUNCTION_BYTES + 16 * 1024 <= MAX_JOB_BYTES

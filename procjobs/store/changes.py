@@ -21,9 +21,9 @@ from procjobs.store.statements import ACCOUNT
 _STATES: Final = {int(state): state.text for state in JobState}
 _REASONS: Final = {int(reason): reason.text for reason in Reason}
 _UNKNOWN: Final = dict.fromkeys(ACCOUNT)
-_TEXTS: Final = ("error", "progress", "log")
+_TEXTS: Final = ("error", "progress", "log", "traceback")
 _COPIED_FROM_OUTBOX: Final = (
-    "id", "pool", "key", "submitted_at", "not_before", "expires_at", "call", "call_data"
+    "id", "pool", "key", "submitted_at", "not_before", "expires_at", "call", "call_data", "meta"
 )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ class Changes:
 
     def submit(self, event: Submit, kind: StoredKind, data: bytes | None) -> None:
         """Add a job, and its kind unless the store has it."""
-        job_id, _, inline, _, submitted_at, not_before, expires_at, key, unique_until = event
+        job_id, _, inline, _, submitted_at, not_before, expires_at, key, unique_until, (meta, retry_of) = event
         if not kind.is_stored:
             self.kinds.append(kind)
             kind.is_stored = True
@@ -73,7 +73,8 @@ class Changes:
             "kind": kind.digest, "queue": kind.queue, "priority": kind.priority, "key": key or None,
             "state": "scheduled" if not_before else "queued", "attempt": 0, "cut_off": 0, "crashes": 0,
             "submitted_at": submitted_at, "not_before": not_before or None, "expires_at": expires_at or None,
-            "unique_until": unique_until, "call": inline, "call_data": data,
+            "unique_until": unique_until, "call": inline, "call_data": data, "meta": meta.decode() or None,
+            "retry_of": to_text(retry_of) if retry_of else None,
         })  # fmt: skip
 
     def submit_from_outbox(self, row: Mapping[str, Any], kind: StoredKind) -> None:
@@ -83,7 +84,7 @@ class Changes:
             **{name: row[name] for name in _COPIED_FROM_OUTBOX},
             "owner": "", "epoch": self._epoch, "name": kind.name, "kind": kind.digest, "queue": kind.queue,
             "priority": kind.priority, "unique_until": None, "state": "scheduled" if row["not_before"] else "queued",
-            "attempt": 0, "cut_off": 0, "crashes": 0,
+            "attempt": 0, "cut_off": 0, "crashes": 0, "retry_of": None,
         })  # fmt: skip
 
     def start(self, event: Start) -> None:

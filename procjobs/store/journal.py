@@ -18,6 +18,7 @@ from sqlalchemy import bindparam, delete, select, update
 from procjobs.clock import wall
 from procjobs.errors import UnknownJob
 from procjobs.shared.ids import from_text
+from procjobs.shared.meta import unpack_meta
 from procjobs.shared.recorder_wire import End, EventWithFd, Free, Kind, Retry, Start, Submit
 from procjobs.store.changes import Changes, StoredKind
 from procjobs.store.database import SLICE, slices
@@ -177,6 +178,7 @@ class Journal:
             try:
                 from_text(row["id"])
                 kind = StoredKind(self._pool, row["description"], row["function"])
+                unpack_meta(row["meta"])
             except (UnknownJob, LookupError, TypeError, ValueError) as error:
                 text = f"row {row['id']!r:.100} of {outbox.name} describes no job, and is dropped: {error!r}"
                 print(f"recorder: {text}", flush=True)  # noqa: T201 - to the pool's log

@@ -107,11 +107,12 @@ def _told(values: dict[str, Any]) -> Answer:
 
 def _loaded(row: RowMapping) -> Answer:
     key, description, function, call = row["key"] or b"", row["description"], row["function"], row["call"] or b""
+    meta, retry_of = (row["meta"] or "").encode(), from_text(row["retry_of"]) if row["retry_of"] else b""
     head = LOADED.pack(
         from_text(row["id"]), row["attempt"], row["cut_off"], row["crashes"], row["submitted_at"], row["not_before"] or 0.0,
-        row["expires_at"] or 0.0, len(key), len(description), len(function),
+        row["expires_at"] or 0.0, retry_of, len(key), len(meta), len(description), len(function),
     )  # fmt: skip
-    return Answer(RecorderFrame.LOADED, b"".join((head, key, description, function, call)), row["call_data"])
+    return Answer(RecorderFrame.LOADED, b"".join((head, key, meta, description, function, call)), row["call_data"])
 
 
 def cancel(connection: Connection, claim: Claim, job_id: str) -> tuple[bool, bool]:

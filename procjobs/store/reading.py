@@ -10,17 +10,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import inspect, select
+from sqlalchemy import String, cast, exists, func, inspect, literal, select
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
 from procjobs.errors import StoreUnavailable, UnknownJob
+from procjobs.shared.meta import pack_meta, unpack_meta
 from procjobs.shared.passwords import hide
 from procjobs.shared.records import JobRecord, JobStatus, Run
 from procjobs.store.database import explain, may_be_shown, open_engine, slices
 from procjobs.store.schema import attempts, jobs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.engine import Connection, Row
+    from sqlalchemy.sql import ColumnElement
 
 
 @contextmanager
@@ -51,7 +56,7 @@ def find_status(url: str, job_id: str) -> JobStatus:
         pid = connection.scalar(select(attempts.c.worker_pid).where(key))
     return JobStatus(
         row.id, row.name, row.state, row.reason, row.attempt, None, row.submitted_at, row.started_at, row.finished_at, pid,
-        row.error,
+        row.error, unpack_meta(row.meta), row.retry_of, None,
     )  # fmt: skip
 
 
@@ -65,7 +70,15 @@ def find_log(url: str, job_id: str) -> str:
 
 
 def find_history(
-    url: str, pool: str, *, state: str | None, name: str | None, since: float | None, limit: int
+    url: str,
+    pool: str,
+    *,
+    state: str | None = None,
+    name: str | None = None,
+    since: float | None = None,
+    meta: Mapping[str, Any] | None = None,
+    job_id: str | None = None,
+    limit: int,
 ) -> list[JobRecord]:
     """Return jobs of a pool with their attempts, the newest first; `name` may have SQL's wildcards."""
     chosen = select(jobs).where(jobs.c.pool == pool)
@@ -75,10 +88,33 @@ def find_history(
         chosen = chosen.where(jobs.c.name.like(name) if "%" in name else jobs.c.name == name)
     if since is not None:
         chosen = chosen.where(jobs.c.submitted_at >= since)
+    if job_id is not None:
+        chosen = chosen.where(jobs.c.id == job_id)
     with _reading(url) as connection:
+        for key, value in (meta or {}).items():
+            chosen = chosen.where(_has_meta(connection.dialect.name, key, value))
         rows = connection.execute(chosen.order_by(jobs.c.id.desc()).limit(limit)).all()
         runs = _find_runs(connection, [row.id for row in rows])
     return [_record(row, tuple(runs[row.id])) for row in rows]
+
+
+def _has_meta(dialect: str, key: str, value: Any) -> ColumnElement[bool]:
+    """Return the condition that a job's meta has this value for a key: equal as JSON, so that 7 is 7.0 and not "7"."""
+    wanted = pack_meta({"": value}).decode()[4:-1]
+    if dialect == "postgresql":
+        found: ColumnElement[Any] = cast(jobs.c.meta, postgresql.JSONB)[key]
+        return found == cast(literal(wanted, String), postgresql.JSONB)
+    entry = func.json_each(jobs.c.meta).table_valued("key", "value", "type")
+    if isinstance(value, bool | None):
+        is_equal: ColumnElement[bool] = entry.c.type == wanted
+    elif isinstance(value, int | float):  # SQLite has no larger whole numbers
+        number = value if abs(value) < 2**63 else float(value)
+        is_equal = entry.c.type.in_(["integer", "real"]) & (entry.c.value == literal(number))
+    else:
+        is_text = isinstance(value, str)
+        kind = "text" if is_text else "array" if isinstance(value, list) else "object"
+        is_equal = (entry.c.type == kind) & (entry.c.value == literal(value if is_text else wanted))
+    return exists(select(entry.c.key).where(entry.c.key == literal(key), is_equal))
 
 
 def _find_runs(connection: Connection, job_ids: list[str]) -> dict[str, list[Run]]:
@@ -100,5 +136,5 @@ def _unknown(job_id: str) -> UnknownJob:
 def _record(row: Row[Any], runs: tuple[Run, ...]) -> JobRecord:
     return JobRecord(
         row.id, row.name, row.state, row.reason, row.error, row.queue, row.priority, row.attempt, row.cut_off,
-        row.submitted_at, row.started_at, row.finished_at, runs,
+        row.submitted_at, row.started_at, row.finished_at, runs, unpack_meta(row.meta), row.retry_of,
     )  # fmt: skip

@@ -83,6 +83,8 @@ jobs: Final = Table(
     Column("call_data", LargeBinary),
     Column("answer", LargeBinary),
     Column("answer_data", LargeBinary),
+    Column("meta", Text),
+    Column("retry_of", String(36)),
 )
 Index(
     "procjobs_jobs_waiting", jobs.c.pool, jobs.c.priority.desc(), jobs.c.id,
@@ -113,6 +115,15 @@ attempts: Final = Table(
     Column("peak_bytes", Double),
     Column("progress", Text),
     Column("log", Text),
+    Column("traceback", Text),
+)
+
+checkpoints: Final = Table(
+    "procjobs_checkpoints",
+    metadata,
+    Column("job_id", String(36), primary_key=True),
+    Column("saved_at", Double, nullable=False),
+    Column("data", LargeBinary, nullable=False),
 )
 
 outbox: Final = Table(
@@ -128,6 +139,7 @@ outbox: Final = Table(
     Column("submitted_at", Double, nullable=False),
     Column("not_before", Double),
     Column("expires_at", Double),
+    Column("meta", Text),
 )
 
 _BLOB: Final = {"sqlite": "BLOB", "postgresql": "BYTEA"}
@@ -165,6 +177,14 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         AND other.unique_until IS NOT NULL AND other.finished_at IS NULL AND other.id > procjobs_jobs.id)""",
         """CREATE UNIQUE INDEX procjobs_jobs_only_one ON procjobs_jobs (pool, key)
         WHERE unique_until IS NOT NULL AND finished_at IS NULL""",
+    ),
+    (
+        """ALTER TABLE procjobs_jobs ADD COLUMN meta TEXT""",
+        """ALTER TABLE procjobs_jobs ADD COLUMN retry_of VARCHAR(36)""",
+        """ALTER TABLE procjobs_outbox ADD COLUMN meta TEXT""",
+        """ALTER TABLE procjobs_attempts ADD COLUMN traceback TEXT""",
+        """CREATE TABLE procjobs_checkpoints (job_id VARCHAR(36) NOT NULL PRIMARY KEY,
+        saved_at DOUBLE PRECISION NOT NULL, data {blob} NOT NULL)""",
     ),
 )
 VERSION: Final = len(STEPS)

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 ACCOUNT: Final = (
     "outcome", "error", "started_at", "ended_at", "worker", "worker_pid", "signal", "exit_code", "cpu_seconds",
-    "peak_bytes", "progress", "log",
+    "peak_bytes", "progress", "log", "traceback",
 )  # fmt: skip
 """The account of an attempt: columns that are filled one after the other, and never emptied."""
 _JOB: Final = (
     "id", "pool", "owner", "epoch", "name", "kind", "queue", "priority", "key", "unique_until", "state", "attempt",
-    "cut_off", "crashes", "submitted_at", "not_before", "expires_at", "call", "call_data",
+    "cut_off", "crashes", "submitted_at", "not_before", "expires_at", "call", "call_data", "meta", "retry_of",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from procjobs.dispatch.model import Job, Kind
+from procjobs.shared.table.annex import NO_EXTRAS
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Generation
@@ -118,9 +119,10 @@ class SupervisedJob(Job):
     `client` submitted it, `watchers` are others that wait for its answer. `inline` and `fd` are its payload. `row` is 0
     where the table has none for it. `answer` is one of `procjobs.supervisor.answers`, None until there is one; `unsent`
     counts the clients that it is still to be sent to. `durable` is set where the pool has a store that knows the job.
+    `extras` is what few jobs have.
     """
 
-    __slots__ = ("answer", "client", "durable", "fd", "inline", "row", "transcript", "unsent", "watchers")
+    __slots__ = ("answer", "client", "durable", "extras", "fd", "inline", "row", "transcript", "unsent", "watchers")
 
     if TYPE_CHECKING:
         kind: SupervisedKind  # narrower than the core's
@@ -138,6 +140,7 @@ class SupervisedJob(Job):
         self.unsent = 0
         self.transcript: Transcript | None = None
         self.durable: DurableState | None = None
+        self.extras = NO_EXTRAS
 
 
 def supervised(job: Any) -> SupervisedJob:

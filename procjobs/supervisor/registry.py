@@ -98,7 +98,12 @@ class Registry:
                 raise
             self._forget(oldest)
             job.row = table.allocate(job.id)
-        table.publish(job.row, job.id, _SCHEDULED if delay > 0 else _QUEUED, job.attempt, submitted_at, job.kind.name)
+        state = _SCHEDULED if delay > 0 else _QUEUED
+        try:
+            table.publish(job.row, job.id, state, job.attempt, submitted_at, job.kind.name, job.extras)
+        except TableFull:
+            job.row = 0
+            raise
 
     def publish_queued(self, job: SupervisedJob) -> None:
         """Show that the time of a delayed job has come."""

@@ -6,7 +6,8 @@
     "generation"  its key, its interpreter; part: the specification of its code
     "kind"        parts: description and function, as in a KIND frame; JSON as in the CALLER frame before it, without the key
     "job"         its id, numbers of its generation and kind (by their order in the file), and the fields of WaitingJob;
-                  parts: key, inline part of the payload, content of its memory file where "is_large"
+                  parts: key, inline part of the payload, content of its memory file where "is_large". "extras": a later
+                  addition, with the fields that have defaults
 
 Times are Unix times, 0.0 for none.
 """
@@ -59,11 +60,14 @@ class WaitingJob(NamedTuple):
     key: bytes
     inline: bytes
     large: int | bytes | None
+    meta: str = ""
+    retry_of: str = ""
 
 
 Record = WaitingGeneration | WaitingKind | WaitingJob
-_IN_PARTS: Final = 3
-"""How many fields of a job, the last ones, are parts."""
+_FIELDS: Final = slice(1, WaitingJob._fields.index("key"))
+"""The fields of a job that are neither its id nor parts nor among its extras."""
+_EXTRAS: Final = WaitingJob._field_defaults
 
 
 def write(path: str, records: Iterable[Record]) -> None:
@@ -90,8 +94,10 @@ def _write_record(file: BinaryIO, record: Record) -> None:
     elif isinstance(record, WaitingKind):
         head, parts = {"kind": True}, [*record]
     else:
-        fields = record.job_id.hex(), *record[1:-_IN_PARTS]
+        values = tuple(record)
+        fields = [record.job_id.hex(), *values[_FIELDS]]
         head, parts = {"job": fields, "is_large": record.large is not None}, [record.key, record.inline]
+        head["extras"] = {name: getattr(record, name) for name in _EXTRAS}
     large = getattr(record, "large", None)
     sizes = [len(part) for part in parts]
     if isinstance(large, int):
@@ -140,7 +146,8 @@ def _read_record(file: BinaryIO, head: bytes) -> Record:
         return WaitingKind(*parts[:3])
     job_id, *fields = values["job"]
     large = parts[2] if values["is_large"] else None
-    return WaitingJob._make([bytes.fromhex(job_id), *fields, *parts[:2], large])
+    extras = {name: value for name, value in values.get("extras", {}).items() if name in _EXTRAS}
+    return WaitingJob._make([bytes.fromhex(job_id), *fields, *parts[:2], large, *_EXTRAS.values()])._replace(**extras)
 
 
 def _is_own(path: str) -> bool:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from contextvars import Context, ContextVar
 from typing import Any, Final, TypeVar
 
+from procjobs.errors import OutsideJob
 from procjobs.shared.ids import to_text
+from procjobs.shared.meta import unpack_meta
 from procjobs.shared.table.progress_writer import ProgressWriter
 
 T = TypeVar("T")
@@ -24,11 +26,14 @@ class JobContext:
     `deadline` is the `time.monotonic()` at which it will be stopped, None without a timeout; `attempt` counts from 1.
     """
 
-    __slots__ = ("_id", "_is_stopping", "attempt", "deadline", "name")
+    __slots__ = ("_id", "_is_stopping", "_meta", "_writer", "attempt", "deadline", "name")
 
     def __init__(
-        self, job_id: bytes, name: str, attempt: int, deadline: float | None, is_stopping: Callable[[], bool]
-    ) -> None:
+        self, writer: ProgressWriter, job_id: bytes, name: str, attempt: int, deadline: float | None,
+        is_stopping: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self._writer = writer
+        self._meta: dict[str, Any] | None = None
         self._id = job_id
         self.name = name
         self.attempt = attempt
@@ -48,6 +53,21 @@ class JobContext:
         and has the grace period to clean up.
         """
         return self._is_stopping()
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The dict that the submitter gave with `options(meta=...)`, {} if none was given.
+
+        Raise OutsideJob if the job has ended, or the pool's directory was removed.
+        """
+        if self._meta is None:
+            extras = self._writer.read_extras(self._id)
+            if extras is None:
+                raise OutsideJob(
+                    f"the meta of job {self.id} {self.name} cannot be read: the job, or its pool, has ended"
+                )
+            self._meta = unpack_meta(extras.meta)
+        return self._meta
 
     def __repr__(self) -> str:
         return f"<JobContext {self.id} {self.name} attempt {self.attempt}>"
@@ -116,11 +136,11 @@ def current_job() -> JobContext | None:
     A child process of a job is outside, and so is a thread that an earlier job has left running.
     """
     global _current
-    facts, current = _job_of_thread(), _current
-    if facts is None:
+    facts, current, writer = _job_of_thread(), _current, _writer
+    if facts is None or writer is None:
         return None
     if current is None or current[0] is not facts:
-        current = _current = facts, JobContext(*facts)
+        current = _current = facts, JobContext(writer, *facts)
     return current[1]
 
 

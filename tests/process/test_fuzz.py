@@ -207,7 +207,7 @@ def body_frame(rnd):
         descriptors = not rnd.randrange(4)
         inline = len(ARGUMENTS).to_bytes(8, "little") if descriptors else ARGUMENTS
         number = rnd.randrange(3) if rnd.randrange(8) else rnd.randrange(2**32)
-        body = wire.SUBMIT.pack(job_id, number, delay, expires, 0) + inline
+        body = wire.SUBMIT.pack(job_id, number, delay, expires, rnd.choice([0, 0, 0, 2, 5000]), 0) + inline
     elif kind == Frame.WATCH:
         body = rnd.choice([bytes(16), b"\xff" * 16, b"", b"x", bytes(100_000)][: rnd.choice([2, 5])])
     elif kind == Frame.REQUEST:

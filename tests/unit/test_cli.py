@@ -41,7 +41,9 @@ def test_examples_in_docstrings_are_right(name):
 def job(number, **changes):
     progress = Progress(40, 100, "encoding\n\x1b[31m", None, NOW - 1, NOW - 21)
     job_id = f"01a1fd57-cd2f-7ad2-96aa-{number:012x}"
-    status = JobStatus(job_id, f"film[{number}].mp4", "running", None, 1, progress, NOW - 30, NOW - 21, None, 4712, None)
+    status = JobStatus(
+        job_id, f"film[{number}].mp4", "running", None, 1, progress, NOW - 30, NOW - 21, None, 4712, None, {}, None, None
+    )
     return status._replace(**changes)
 
 

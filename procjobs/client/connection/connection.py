@@ -130,14 +130,17 @@ class Connection:
             if came_from_outside(error):
                 raise
             raise PayloadError(payload.explain(payload_call, handle.name, error, by_value)) from error
-        key, frame_kind = terms.key, _SUBMIT
+        key, meta, frame_kind = terms.key, terms.meta, _SUBMIT
+        if meta:
+            rest = meta + rest
         if key:
             rest = key + rest
             if terms.unique is not None:
                 frame_kind, rest = _SUBMIT_UNIQUE, F64.pack(terms.unique) + rest
         length = SUBMIT_FRAME.size + len(rest)
         submission.frame = SUBMIT_FRAME.pack(
-            length, frame_kind, file is not None, 0, handle.raw_id, kind.number, submission.delay, terms.expires, len(key)
+            length, frame_kind, file is not None, 0, handle.raw_id, kind.number, submission.delay, terms.expires,
+            len(meta), len(key),
         ) + rest  # fmt: skip
         submission.file, submission.went = file, []
         is_kept = file is None or try_retain(file)

@@ -10,6 +10,7 @@ from procjobs.clock import wall
 from procjobs.errors import ConfigurationError
 from procjobs.shared.config import JOB_OPTION_NAMES
 from procjobs.shared.durations import check_moment, check_seconds
+from procjobs.shared.meta import pack_meta
 from procjobs.shared.suggestions import suggest
 from procjobs.shared.wire import HEADER, SUBMIT
 
@@ -31,7 +32,7 @@ class Terms:
     """When and with which options jobs run that are submitted through one object: `Pool.options` has the words for them.
 
     `changes` are those to the default options. `unique` is for how many seconds after its submission a job is to be the
-    only one of its key, ended or not; None if others with its key may be submitted.
+    only one of its key, ended or not; None if others with its key may be submitted. `meta` is JSON, empty for none.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Terms:
     expires: float = 0.0
     key: bytes = b""
     unique: float | None = None
+    meta: bytes = b""
 
     def but(self, changes: Mapping[str, Any]) -> Terms:
         """Return these terms with changes, which have the names of `Pool.options`; raise ConfigurationError."""
@@ -54,10 +56,12 @@ class Terms:
         unique = _check_unique(rest.pop("unique", None), self.unique)
         if unique is not None and not key:
             raise ConfigurationError("unique= needs a key=, which says what the job is the only one of")
+        meta = rest.pop("meta", None)
+        packed = self.meta if meta is None else pack_meta(meta)
         unknown = rest.keys() - JOB_OPTION_NAMES
         if unknown:
             raise ConfigurationError(f"unknown job option{suggest(sorted(unknown), JOB_OPTION_NAMES | TERM_NAMES)}")
-        return Terms({**self.changes, **rest}, delay, at, expires, key, unique)
+        return Terms({**self.changes, **rest}, delay, at, expires, key, unique, packed)
 
 
 TERM_NAMES: Final = frozenset(one.name for one in fields(Terms)) - {"changes"}
@@ -116,10 +120,10 @@ class Submission:
 
     def renewed(self, kind: Kind, now: float) -> Submission:
         """Return the submission for another connection: the kind's number there, times shorter by what has passed."""
-        job_id, _, delay, expires, key_length = SUBMIT.unpack_from(self.frame, HEADER.size)
+        job_id, _, delay, expires, *lengths = SUBMIT.unpack_from(self.frame, HEADER.size)
         elapsed = now - self.sent_at
         rest = max(expires - elapsed, _AT_ONCE) if expires else 0.0
-        head = SUBMIT.pack(job_id, kind.number, max(delay - elapsed, 0.0), rest, key_length)
+        head = SUBMIT.pack(job_id, kind.number, max(delay - elapsed, 0.0), rest, *lengths)
         renewed = submission_of(self.handle, kind, self.options, SENT, self.terms)
         renewed.frame = self.frame[: HEADER.size] + head + self.frame[HEADER.size + SUBMIT.size :]
         renewed.file, renewed.sent_at, renewed.went = self.file, now, []

@@ -46,7 +46,7 @@ PROBLEM: Final = struct.Struct("=255p")
 STORE: Final = struct.Struct("=255p")
 SCALING: Final = struct.Struct("=IIIxxxxd255p")  # least, most, size, changed at, why
 SLOT: Final = struct.Struct("=IIB3x16sQd")  # pid, generation, state, job id, jobs done, started at
-STATE: Final = struct.Struct("=16sIBBH4xddd64p156p")  # id, next, state, reason, attempt, 3 times, name, error
+STATE: Final = struct.Struct("=16sIBBHIddd64p156p")  # id, next, state, reason, attempt, flags, 3 times, name, error
 STATE_HEAD: Final = struct.Struct("=16sI")
 STATE_CHANGED: Final = struct.Struct("=20sBBH20sd64s156p")  # STATE, with the fields that do not change as packed bytes
 PROGRESS: Final = struct.Struct("=8sHHIdddd96p80p")  # tag, attempt, flags, pid, started, value, total, updated, ...
@@ -74,6 +74,11 @@ assert PART_HEAD.size + STATE.size <= PROGRESS_OFFSET
 assert STATE_CHANGED.size == STATE.size
 assert PROGRESS_OFFSET + PART_HEAD.size + PROGRESS.size <= ROW_BYTES
 assert BUCKETS_OFFSET == 36864
+
+STATE_FLAGS_OFFSET: Final = 24
+"""Where STATE has its flags."""
+HAS_EXTRAS: Final = 1
+"""A flag of STATE: the annex has more of this job (procjobs.shared.table.annex)."""
 
 _TRIES: Final = 200
 

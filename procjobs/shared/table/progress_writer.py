@@ -10,6 +10,7 @@ from zlib import crc32
 from procjobs.clock import wall
 from procjobs.shared import private_files
 from procjobs.shared.table import layout
+from procjobs.shared.table.annex import NO_EXTRAS, AnnexReader, Extras
 from procjobs.shared.table.layout import (
     PROGRESS,
     PROGRESS_OFFSET,
@@ -105,6 +106,19 @@ class ProgressWriter:
                 os.unlink(path + ".new")  # half a file takes memory that others are short of
             return False
         return True
+
+    def read_extras(self, job_id: bytes) -> Extras | None:
+        """Return what the annex has of the job that runs; None if it is not this one, or cannot be read."""
+        state = self._offset - PROGRESS_OFFSET + layout.PART_HEAD.size
+        if self._job_id() != job_id:
+            return None
+        if not self._map[state + layout.STATE_FLAGS_OFFSET] & layout.HAS_EXTRAS:
+            return NO_EXTRAS
+        annex = AnnexReader(self._directory)
+        try:
+            return annex.read((self._offset - self._rows_offset) // ROW_BYTES + 1, job_id)
+        finally:
+            annex.close()
 
     def _job_id(self) -> bytes:
         state = self._offset - PROGRESS_OFFSET + 8

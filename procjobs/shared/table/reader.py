@@ -13,9 +13,11 @@ from typing import Any
 
 from procjobs.errors import PayloadError, UnknownJob
 from procjobs.shared.ids import to_text
+from procjobs.shared.meta import unpack_meta
 from procjobs.shared.records import JobStatus, Progress
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.table import layout
+from procjobs.shared.table.annex import NO_EXTRAS, AnnexReader, Extras
 from procjobs.shared.table.layout import (
     BUCKETS_OFFSET,
     PROGRESS,
@@ -32,6 +34,7 @@ from procjobs.shared.table.layout import (
     try_read_part,
 )
 
+_TRIES = 20
 _RUNNING = int(JobState.RUNNING)
 _STATE_TEXT = {int(state): state.text for state in JobState}
 _REASON_TEXT = {int(reason): reason.text for reason in Reason}
@@ -67,11 +70,13 @@ class ProgressTable:
             raise OSError(f"{path} is not a table of this version of procjobs")
         _, _, self.supervisor_pid, self._buckets, _, self._rows_offset, self.started_at = fields
         self._heads = memoryview(self._map)[BUCKETS_OFFSET : self._rows_offset].cast("I")
+        self._annex = AnnexReader(self._directory)
 
     def close(self) -> None:
         """Unmap the table."""
         self._heads.release()
         self._map.close()
+        self._annex.close()
 
     def _state_at(self, row: int) -> bytes | None:
         return try_read_part(self._map, self._rows_offset + (row - 1) * ROW_BYTES, STATE.size)
@@ -98,29 +103,37 @@ class ProgressTable:
 
     def status(self, job_id: bytes, text: str = "") -> JobStatus:
         """Return the status of a job, `text` being its id as text; raise UnknownJob if it has no row."""
-        found = self._find(job_id)
-        if found is None:
-            raise UnknownJob(
-                f"job {to_text(job_id)} is not known to this pool: its supervisor has not received it yet, it was "
-                "evicted some time after it finished, or it belongs to another pool or an earlier supervisor"
-            )
-        return self._status(*found, text)
+        for _ in range(_TRIES):
+            found = self._find(job_id)
+            if found is None:
+                raise UnknownJob(
+                    f"job {to_text(job_id)} is not known to this pool: its supervisor has not received it yet, it was "
+                    "evicted some time after it finished, or it belongs to another pool or an earlier supervisor"
+                )
+            status = self._status(*found, text)
+            if status is not None:
+                return status
+        raise UnknownJob(f"the meta of job {to_text(job_id)} cannot be read: something has written over its file")
 
     def progress(self, job_id: bytes) -> Progress | None:
         """Return the last report of a job, None if there is none; raise UnknownJob if it has no row."""
         return self.status(job_id).progress
 
-    def _status(self, row: int, body: bytes, text: str = "") -> JobStatus:
-        job_id, _, state, reason, attempt, submitted, _, finished, name, error = STATE.unpack(body)
+    def _status(self, row: int, body: bytes, text: str = "") -> JobStatus | None:
+        """Return the status of the job in a row; None if the row is another job's by now."""
+        job_id, _, state, reason, attempt, flags, submitted, _, finished, name, error = STATE.unpack(body)
+        extras = NO_EXTRAS if not flags else self._annex.read(row, job_id)
+        if extras is None:
+            return None
         offset = self._rows_offset + (row - 1) * ROW_BYTES + PROGRESS_OFFSET
         report = try_read_part(self._map, offset, PROGRESS.size)
         progress = started_at = pid = None
         if report is not None and report[:8] == job_id[8:]:
             fields = PROGRESS.unpack(report)
-            began, flags, pid, started_at = fields[1:5]
+            began, reported, pid, started_at = fields[1:5]
             if began > attempt:
                 state, reason, attempt, error = _RUNNING, 0, began, b""
-            if flags & layout.REPORTED:
+            if reported & layout.REPORTED:
                 progress = self._decode(job_id, fields)
         return JobStatus(
             text or to_text(job_id),
@@ -134,7 +147,15 @@ class ProgressTable:
             finished or None,
             pid,
             error.decode(errors="replace") or None,
+            unpack_meta(extras.meta),
+            to_text(extras.retry_of) if extras.is_retry else None,
+            self._find_details(job_id, attempt, extras) if error and extras.failure[0] else None,
         )
+
+    def _find_details(self, job_id: bytes, attempt: int, extras: Extras) -> str | None:
+        """Return the traceback of an attempt that has failed, if it is still kept."""
+        last = next(iter(self._annex.attempts(job_id, extras)), None)
+        return last.get("traceback") if last is not None and last.get("attempt") == attempt else None
 
     def _decode(self, job_id: bytes, fields: tuple[Any, ...]) -> Progress:
         _, _, flags, _, started_at, value, total, updated_at, text, data = fields
@@ -168,7 +189,9 @@ class ProgressTable:
         for row in range(1, self.counters().rows_used + 1):
             body = self._state_at(row)
             if body is not None and (found := self._find(body[:16])) is not None and found[0] == row:
-                yield self._status(row, found[1])
+                status = self._status(row, found[1])
+                if status is not None:
+                    yield status
 
     def counters(self) -> Counters:
         """Return the pool's counters as of the supervisor's last turn."""

@@ -9,11 +9,13 @@ import contextlib
 import errno
 import mmap
 import os
+from typing import Any
 
 from procjobs.shared import private_files
 from procjobs.shared.config import MAX_SLOTS
 from procjobs.shared.states import JobState
 from procjobs.shared.table import layout
+from procjobs.shared.table.annex import NO_EXTRAS, AnnexWriter, Extras
 from procjobs.shared.table.layout import (
     BUCKETS_OFFSET,
     PROGRESS,
@@ -86,6 +88,7 @@ class TableWriter:
         self._free: list[int] = []
         self._count = 0
         self._directory = os.path.dirname(path)
+        self.annex = AnnexWriter(self._directory)
         self.fd = private_files.create(path)
         os.ftruncate(self.fd, self._rows_offset + rows * ROW_BYTES)
         _give_memory(self.fd, 0, self._rows_offset)
@@ -123,13 +126,42 @@ class TableWriter:
         self.rows_used += 1
         return self.rows_used
 
-    def publish(self, row: int, job_id: bytes, state: JobState, attempt: int, submitted_at: float, name: bytes) -> None:
-        """Write the first state of a job and make its row findable by the job's id."""
+    def publish(
+        self, row: int, job_id: bytes, state: JobState, attempt: int, submitted_at: float, name: bytes,
+        extras: Extras = NO_EXTRAS,
+    ) -> None:  # fmt: skip
+        """Write the first state of a job and make its row findable by the job's id.
+
+        Raise TableFull where there is no room for its extras; the row is free again then.
+        """
+        flags = 0 if extras is NO_EXTRAS else self._write_extras(row, job_id, extras)
         bucket = bucket_of(job_id, self._buckets)
         following = self._heads[bucket]
-        fields = job_id, following, state, 0, attempt, submitted_at, 0.0, 0.0, name, b""
+        fields = job_id, following, state, 0, attempt, flags, submitted_at, 0.0, 0.0, name, b""
         self._write(self._row_offset(row), STATE.pack(*fields))
         self._heads[bucket] = row
+
+    def _write_extras(self, row: int, job_id: bytes, extras: Extras) -> int:
+        try:
+            self.annex.write(row, job_id, extras)
+        except OSError as error:
+            self._free.append(row)
+            raise TableFull(f"no room for the meta of a job in {self._directory}: {error.strerror or error}") from None
+        return layout.HAS_EXTRAS
+
+    def add_failure(self, row: int, job_id: bytes, extras: Extras, attempt: dict[str, Any]) -> Extras:
+        """Note a failed attempt of a published job; return its extras. Where there is no room, they stay as they were."""
+        try:
+            extras = extras._replace(failure=self.annex.add_failure(job_id, extras.failure, attempt))
+            self.annex.write(row, job_id, extras)
+        except OSError:
+            return extras
+        offset = self._row_offset(row)
+        body = bytearray(self._map[offset + 8 : offset + 8 + STATE.size])
+        if not body[layout.STATE_FLAGS_OFFSET]:
+            body[layout.STATE_FLAGS_OFFSET] = layout.HAS_EXTRAS
+            self._write(offset, bytes(body))
+        return extras
 
     def write_state(
         self, row: int, state: JobState, reason: int, attempt: int, finished_at: float, error: str
@@ -238,4 +270,5 @@ class TableWriter:
         """Unmap and close. The owner of the directory removes the file."""
         self._heads.release()
         self._map.close()
+        self.annex.close()
         os.close(self.fd)

@@ -9,6 +9,7 @@ from procjobs.dispatch.failures import job_name
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import to_text
 from procjobs.shared.states import FINAL, Event, JobState, Reason
+from procjobs.shared.table.annex import extras_of
 from procjobs.shared.table.state_writer import TableFull
 from procjobs.shared.wire import WireError, failure_frame
 from procjobs.supervisor.job import NO_CLIENT, DurableState, SupervisedJob, SupervisedKind
@@ -191,6 +192,7 @@ class Admission:
         job.durable = DurableState()
         job.durable.is_committed, job.durable.not_before = True, loaded.not_before
         job.attempt, job.interrupted, job.crashes, job.key = loaded.attempt, loaded.interrupted, loaded.crashes, loaded.key
+        job.extras = extras_of(loaded.meta, loaded.retry_of)
         delay = max(loaded.not_before - moment, 0.0) if loaded.not_before else 0.0
         try:
             self._registry.publish(job, loaded.submitted_at, delay)

@@ -20,6 +20,7 @@ from procjobs.clock import wall
 from procjobs.host import payload
 from procjobs.shared import hello, wire
 from procjobs.shared.config import JobOptions
+from procjobs.shared.table.annex import extras_of
 from procjobs.shared.table.state_writer import TableFull
 from procjobs.shared.wire import Frame, WireError
 from procjobs.supervisor import waiting_file
@@ -139,7 +140,7 @@ class HandOver:
                 not_before=when + clock_offset if when else 0.0,
                 expires_at=job.expires_at + clock_offset if job.expires_at and not job.attempt else 0.0,
                 unique_until=self._unique_keys.until(job), history=job.history, key=job.key, inline=job.inline,
-                large=job.fd,
+                large=job.fd, meta=job.extras.meta.decode(), retry_of=job.extras.retry_of.hex(),
             )  # fmt: skip
 
     # From the predecessor ---------------------------------------------------------------------------------------
@@ -186,6 +187,7 @@ class HandOver:
         job = SupervisedJob(left.job_id, kind, generation, NO_CLIENT, left.inline, self._file_of(left))
         job.attempt, job.interrupted, job.crashes, job.key = left.attempt, left.interrupted, left.crashes, left.key
         job.history = left.history
+        job.extras = extras_of(left.meta.encode(), bytes.fromhex(left.retry_of))
         delay = max(left.not_before - moment, 0.0)
         expires = (left.expires_at - moment or -1.0) if left.expires_at else 0.0
         problem = ("ConfigurationError", kind.rejection)

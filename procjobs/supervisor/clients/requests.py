@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from procjobs.shared import hello, wire
 from procjobs.shared.code_spec import check_files
 from procjobs.shared.ids import ID_BYTES
+from procjobs.shared.meta import unpack_meta
 from procjobs.shared.states import FINAL
+from procjobs.shared.table.annex import Extras
 from procjobs.shared.wire import BODY, Frame, WireError, failure_frame
 from procjobs.supervisor.job import SupervisedJob
 from procjobs.version import __version__
@@ -181,9 +183,10 @@ class RequestHandler:
         self._on_submit(client, raw[:_KEY_AT] + raw[_KEY_AT + wire.F64.size :], fd, seconds)
 
     def _on_submit(self, client: ClientLink, raw: bytes, fd: int | None, unique: float | None = None) -> None:
-        _, _, _, _, job_id, number, delay, expires, key_length = wire.SUBMIT_FRAME.unpack_from(raw)
+        _, _, _, _, job_id, number, delay, expires, meta_length, key_length = wire.SUBMIT_FRAME.unpack_from(raw)
         kind = client.kinds.get(number)
-        inline = raw[_KEY_AT + key_length :]
+        meta_at = _KEY_AT + key_length
+        inline = raw[meta_at + meta_length :]
         if kind is None or len(inline) > wire.MAX_INLINE_BYTES or not delay >= 0 or not expires >= 0:
             _close(fd)
             raise WireError("a SUBMIT of an unknown kind, too large, or with a bad time")
@@ -200,7 +203,9 @@ class RequestHandler:
             generation = client.generation = generation.newest()
         job = SupervisedJob(job_id, kind, generation, client, inline, fd)
         if key_length:
-            job.key = raw[_KEY_AT : _KEY_AT + key_length]
+            job.key = raw[_KEY_AT:meta_at]
+        if meta_length:
+            job.extras = Extras(_check_meta(raw[meta_at : meta_at + meta_length], fd))
         if kind.options.cancel_on_disconnect:
             client.tied.add(job)
         self._admission.admit(client, job, delay, expires, unique)
@@ -238,6 +243,15 @@ class RequestHandler:
             if job.state not in FINAL and all(other.closed for other in waiting):
                 self._admission.cancel(job)
         client.tied.clear()
+
+
+def _check_meta(packed: bytes, fd: int | None) -> bytes:
+    try:
+        unpack_meta(packed)
+    except ValueError:
+        _close(fd)
+        raise WireError("a SUBMIT with a meta that is none") from None
+    return packed
 
 
 def _close(fd: int | None) -> None:

@@ -47,6 +47,8 @@ class LoadedJob(NamedTuple):
     fd: int | None
     is_cancelled: bool
     """Whether it was asked to be cancelled after the store was asked for jobs, and not told yet."""
+    meta: bytes
+    retry_of: bytes
 
 
 class Committed(NamedTuple):

@@ -223,6 +223,7 @@ class DurableJobs:
         submit = Submit(
             job.id, job.kind.number, job.inline, job.fd is not None, moment, moment + delay if delay > 0 else 0.0,
             moment + expires if expires else 0.0, job.key, unique_until,
+            (job.extras.meta, job.extras.retry_of if job.extras.is_retry else b""),
         )  # fmt: skip
         size = len(job.inline) + (os.fstat(job.fd).st_size if job.fd is not None else 0)
         self._events.append(Entry(submit, job.fd, job.kind, Wait.SUBMISSION, job, size))

@@ -191,8 +191,8 @@ class StoredJobs:
 
     def _on_loaded(self, raw: bytes, fd: int | None) -> list[LoadedJob]:
         fields = LOADED.unpack_from(raw, BODY)
-        job_id, attempt, interrupted, crashes, submitted_at, not_before, expires_at, *lengths = fields
-        key, description, function, inline = _cut(raw[BODY + LOADED.size :], lengths)
+        job_id, attempt, interrupted, crashes, submitted_at, not_before, expires_at, retry_of, *lengths = fields
+        key, meta, description, function, inline = _cut(raw[BODY + LOADED.size :], lengths)
         known = self._registry.jobs.get(job_id)
         if known is not None:  # sent again by its client before this was read
             _take_over(known, attempt, interrupted, crashes)
@@ -201,7 +201,7 @@ class StoredJobs:
             return []
         loaded = LoadedJob(
             job_id, attempt, interrupted, crashes, submitted_at, not_before, expires_at,
-            key, description, function, inline, fd, job_id in self._cancelling,
+            key, description, function, inline, fd, job_id in self._cancelling, meta, retry_of,
         )  # fmt: skip
         return [loaded]
 
