@@ -140,7 +140,8 @@ def job_document(status: JobStatus, pool: str) -> dict[str, Any]:
     document: dict[str, Any] = {"pool": pool, **status._asdict()}
     if status.progress is not None:
         progress = status.progress
-        document["progress"] = {**progress._asdict(), "fraction": progress.fraction, "eta": progress.eta()}
+        shown = {name: value for name, value in progress._asdict().items() if name not in {"pace", "is_running"}}
+        document["progress"] = {**shown, "fraction": progress.fraction, "eta": progress.eta()}
     return document
 
 

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from procjobs.clock import wall
+
+_STALLED_AFTER: Final = 3.0
+_MIN_SILENCE: Final = 2.0
+_MIN_SPENT: Final = 1.0
+_MIN_FRACTION: Final = 0.05
+"""What a job must have done by its only report, so that its average speed since its start says something."""
+
+
+class Pace(NamedTuple):
+    """The speed at which a job has reported: its first value and when that came, in Unix time, and the longest pause.
+
+    If a report was of less than the one before, as in jobs with several phases, the first value is that of this phase.
+    """
+
+    first_value: float
+    first_at: float
+    longest_pause: float
 
 
 class Progress(NamedTuple):
     """The last report of a job.
 
-    `value` and `total` are in the job's own unit; `total` is None if the job did not give one. `data` is a copy of the
-    object that the job handed over (a PayloadError if it cannot be unpickled here); `updated_at` is Unix time in seconds.
+    `value` and `total` are in the job's own unit; `total` is None if the job did not give one, and 1.0 if it reported a
+    fraction. `data` is a copy of the object that the job handed over (a PayloadError if it cannot be unpickled here);
+    `updated_at` is Unix time in seconds. `pace` is what `eta` goes by; `is_running` is False for a job that has ended or
+    waits to be started again.
     """
 
     value: float
@@ -20,6 +39,8 @@ class Progress(NamedTuple):
     data: Any
     updated_at: float
     started_at: float
+    pace: Pace | None = None
+    is_running: bool = True
 
     @property
     def fraction(self) -> float | None:
@@ -29,12 +50,32 @@ class Progress(NamedTuple):
         return min(max(self.value / self.total, 0.0), 1.0)
 
     def eta(self) -> float | None:
-        """Return the remaining seconds if the job goes on at its average speed; None while that is not known."""
+        """Return the remaining seconds if the job goes on at its average speed; None where that cannot be told.
+
+        The speed is that since the first report, so neither the time to load a model nor a job that goes on in the middle
+        mislead. It cannot be told in the first second of reports; of a job that does not run; and of one that is stalled:
+        it has reported nothing for three times its longest pause (at least 2 seconds), or should have ended by now.
+        """
         fraction = self.fraction
-        if not fraction:
+        if fraction == 1.0:
+            return 0.0
+        if not fraction or not self.is_running:
             return None
-        spent = self.updated_at - self.started_at
-        return max(spent / fraction - (wall() - self.started_at), 0.0)
+        silence = wall() - self.updated_at
+        if self.pace is not None and silence > max(_STALLED_AFTER * self.pace.longest_pause, _MIN_SILENCE):
+            return None
+        left = self._seconds_left(fraction)
+        return left - silence if left is not None and left > silence else None
+
+    def _seconds_left(self, fraction: float) -> float | None:
+        """Return the estimate at the time of the last report; None as long as it would be a guess."""
+        since, done = self.started_at, fraction
+        if self.pace is not None and self.total and self.value > self.pace.first_value:
+            since, done = self.pace.first_at, (self.value - self.pace.first_value) / self.total
+        elif fraction < _MIN_FRACTION:
+            return None
+        spent = self.updated_at - since
+        return spent * (1.0 - fraction) / done if spent >= _MIN_SPENT and done > 0 else None
 
 
 class JobStatus(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import functools
 import os
 import struct
@@ -86,6 +87,8 @@ _main: int = 0
 _of_context: ContextVar[_Facts | None] = ContextVar("procjobs job", default=None)
 _leaving = threading.Lock()
 """Held by other threads while they report: a job does not end, and another one begin, in the middle of that."""
+_INFINITE: Final = float("inf")
+_NO_NUMBERS: Final = frozenset({"bool", "bool_", "str", "bytes"})
 _STARTED_FOR: Final = "_procjobs_started_for"
 _NO_JOB: Final[_Facts] = (b"", "", 0, None, bool)
 """That of raw threads (`_thread`) which no job has started."""
@@ -147,10 +150,14 @@ def current_job() -> JobContext | None:
 def progress(value: float, total: float | None = None, message: str | None = None, data: Any = None) -> None:
     """Report how far the job is; any process of the host reads it with `Pool.progress(job_id)`.
 
-    `value` and `total` are in a unit of the job's choice; `message` is text for people; `data` any picklable object (None
-    means no data). Never blocks: it writes some 200 bytes of shared memory; a long message or large data go into a file.
-    Outside a job it does nothing, so that a function that reports can also be called directly; nor does it in a thread that
-    an earlier job has left running. A thread that serves several jobs reports in a copy of the context of each:
+    `value` and `total` are in a unit of the job's choice: `progress(40, 100)`. Without a total, a float from 0.0 to 1.0 is
+    the finished part: `progress(0.4)`, and `progress(1.0)` is all of it. Any other number, and an int always, is a count of
+    things of which the total is not known: `progress(1)` is one thing. `message` is text for people; `data` any picklable
+    object (None means no data). Raise TypeError for what is no number, ValueError for nan, infinity and a negative total.
+
+    Never blocks: it writes some 200 bytes of shared memory; a long message or large data go into a file. Outside a job it
+    does nothing, so that a function that reports can also be called directly; nor does it in a thread that an earlier job
+    has left running. A thread that serves several jobs reports in a copy of the context of each:
     `executor.submit(contextvars.copy_context().run, function)`.
     """
     writer = _writer
@@ -166,13 +173,43 @@ def progress(value: float, total: float | None = None, message: str | None = Non
 
 
 def _report(writer: ProgressWriter, value: float, total: float | None, message: str | None, data: bytes | None) -> None:
+    if type(value) is not int or (total is not None and type(total) is not int):
+        value, total = _to_numbers(value, total)
+    if total is not None and total < 0:
+        raise ValueError(f"progress({value!r}, {total!r}): a total is 0 or more, or None where it is not known")
     try:
         if message is None and data is None:
             writer.report(value, total)
         else:
             writer.report_more(value, total, message, data)
-    except struct.error:
-        raise TypeError(f"progress({value!r}, total={total!r}): expected numbers") from None
+    except (struct.error, OverflowError):
+        raise ValueError(f"progress({value!r}, {total!r}): the numbers are too large") from None
+
+
+def _to_numbers(value: Any, total: Any) -> tuple[float, float | None]:
+    """Return what was reported as numbers that can be written, a fraction with its total."""
+    number = value if type(value) is float else _to_number(value, value, total)
+    if total is not None:
+        total = total if type(total) is float else _to_number(total, value, total)
+        if not total < _INFINITE:
+            raise ValueError(f"progress({value!r}, {total!r}): a total is a number, or None where it is not known")
+    elif type(number) is float and 0.0 <= number <= 1.0:
+        total = 1.0
+    if not -_INFINITE < number < _INFINITE:
+        raise ValueError(f"progress({value!r}): this is no progress; write progress(40, 100), or progress(0.4)")
+    return number, total
+
+
+def _to_number(given: Any, value: Any, total: Any) -> float:
+    """Return a number of any type, such as numpy's, as an int or a float."""
+    kind = type(given)
+    if kind.__name__ not in _NO_NUMBERS:
+        for method in ("__index__", "__float__"):
+            with contextlib.suppress(TypeError, AttributeError):
+                number: float = getattr(kind, method)(given)
+                return number
+    both = f"{value!r}" if total is None else f"{value!r}, {total!r}"
+    raise TypeError(f"progress({both}): {given!r} is no number; write progress(40, 100), or progress(0.4) for 40 %")
 
 
 def _dump(data: Any) -> bytes:

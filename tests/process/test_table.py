@@ -84,6 +84,43 @@ def test_what_an_earlier_occupant_reported_is_not_taken_for_the_new_ones(tmp_pat
     writer.close()
 
 
+def test_pace_of_the_reports_is_in_the_row(tmp_path):
+    writer, reader = make(tmp_path)
+    job_id, row = add(writer)
+    worker = ProgressWriter(writer.fd, writer.rows_offset, str(tmp_path))
+    worker.begin(row, job_id, 1)
+    begun = time.time()
+    for value in (40, 41, 45):
+        worker.report(value, 100)
+    progress = reader.progress(job_id)
+    assert (45, 40.0, True) == (progress.value, progress.pace.first_value, progress.is_running)
+    assert begun - 1 <= progress.pace.first_at <= progress.updated_at
+    worker.report_more(1, 10, "the next phase", None)  # it begins anew
+    assert 1.0 == reader.progress(job_id).pace.first_value
+    worker.begin(row, job_id, 2)
+    worker.report(3e300, 1e301)
+    assert (3e300, 0.3) == (reader.progress(job_id).value, pytest.approx(reader.progress(job_id).fraction))
+    reader.close()
+    writer.close()
+
+
+def test_fraction_is_read_by_id_and_a_job_that_has_ended_has_no_time_left(pool, tmp_path):
+    go = tmp_path / "go"
+    job = pool.submit(jobs.report_and_wait, str(go), 0.5, None)
+    progress = wait_until(job.progress)
+    assert (0.5, 1.0, True) == (progress.fraction, progress.total, progress.is_running)
+    job.cancel()
+    wait_until(lambda: pool.status(job.id).done)
+    assert (0.5, None, False) == (job.progress().fraction, job.progress().eta(), job.progress().is_running)
+
+
+def test_job_that_reports_what_is_no_number_fails_with_what_to_write(pool):
+    with pytest.raises(TypeError, match="'50%' is no number; write"):
+        pool.submit(procjobs.progress, "50%").result(30)
+    with pytest.raises(ValueError, match="a total is 0 or more"):
+        pool.submit(procjobs.progress, 1, -1).result(30)
+
+
 def test_no_reader_ever_sees_a_torn_row(tmp_path):
     """A process writes rows whose values depend on each other, as fast as it can; readers check them."""
     writer, reader = make(tmp_path)

@@ -49,7 +49,8 @@ SLOT: Final = struct.Struct("=IIB3x16sQd")  # pid, generation, state, job id, jo
 STATE: Final = struct.Struct("=16sIBBHIddd64p156p")  # id, next, state, reason, attempt, flags, 3 times, name, error
 STATE_HEAD: Final = struct.Struct("=16sI")
 STATE_CHANGED: Final = struct.Struct("=20sBBH20sd64s156p")  # STATE, with the fields that do not change as packed bytes
-PROGRESS: Final = struct.Struct("=8sHHIdddd96p80p")  # tag, attempt, flags, pid, started, value, total, updated, ...
+PROGRESS: Final = struct.Struct("=8sHHIdddd84p80p12s")  # tag, attempt, flags, pid, started, value, total, updated, ..., PACE
+PACE: Final = struct.Struct("=fff")  # the first value, after how many seconds it came, the longest pause between reports
 
 COUNTERS_OFFSET: Final = 128
 PROBLEM_OFFSET: Final = 512
@@ -61,7 +62,7 @@ BUCKETS_OFFSET: Final = SLOTS_OFFSET + MAX_SLOTS * SLOT_BYTES
 ROW_BYTES: Final = 512
 PROGRESS_OFFSET: Final = 280
 PROGRESS_FLAGS_OFFSET: Final = PROGRESS_OFFSET + 8 + 10  # the byte of PROGRESS with its flags
-INLINE_MESSAGE_BYTES: Final = 95
+INLINE_MESSAGE_BYTES: Final = 83
 INLINE_DATA_BYTES: Final = 79
 
 assert PART_HEAD.size + IDENTITY.size <= COUNTERS_OFFSET

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
+from typing import Final
 from zlib import crc32
 
 from procjobs.clock import wall
@@ -24,6 +26,8 @@ from procjobs.shared.table.layout import (
 )
 
 _MASK = 0xFFFF_FFFF
+_MAX_FLOAT: Final = 3.4e38
+_NO_PACE: Final = layout.PACE.pack(0.0, 0.0, 0.0)
 
 
 class ProgressWriter:
@@ -41,6 +45,8 @@ class ProgressWriter:
         self._attempt = 0
         self._started_at = 0.0
         self._sticky = 0
+        self._last_at = self._last_value = self._longest_pause = 0.0
+        self._pace = _NO_PACE
 
     def begin(self, row: int, job_id: bytes, attempt: int) -> None:
         """Mark that this process has begun the job. Everything written until the next `begin` is about this job."""
@@ -51,14 +57,25 @@ class ProgressWriter:
         self._sticky = layout.MAY_HAVE_FILE if attempt > 1 else 0
         self._started_at = now = wall()
         self._pid = self._pid or os.getpid()
+        self._last_at, self._last_value = now, math.inf
+        self._longest_pause, self._pace = 0.0, _NO_PACE
         self._write(0, 0.0, 0.0, now, b"", b"")
 
     def _write(self, flags: int, value: float, total: float, now: float, message: bytes, data: bytes) -> None:
         self._count = count = (self._count + 1) & _MASK
         body = PROGRESS.pack(
-            self._tag, self._attempt, flags | self._sticky, self._pid, self._started_at, value, total, now, message, data
-        )
+            self._tag, self._attempt, flags | self._sticky, self._pid, self._started_at, value, total, now, message, data,
+            self._pace
+        )  # fmt: skip
         self._map[self._offset : self._stop] = layout.PART_HEAD.pack(crc32(body, count), count) + body
+
+    def _keep_pace(self, value: float, now: float) -> None:
+        """Note the pace up to a report. One of less than the report before begins anew: so do jobs with several phases."""
+        first, after, _ = layout.PACE.unpack(self._pace)
+        if value < self._last_value:
+            first, after = max(-_MAX_FLOAT, min(value, _MAX_FLOAT)), now - self._started_at
+        self._longest_pause = max(self._longest_pause, now - self._last_at)
+        self._pace = layout.PACE.pack(first, after, self._longest_pause)
 
     def is_stopping(self, slot: int) -> bool:
         """Return whether the supervisor is stopping the worker of this slot."""
@@ -67,10 +84,14 @@ class ProgressWriter:
 
     def report(self, value: float, total: float | None) -> None:
         """Write a value without message and data."""
+        now = wall()
+        if value < self._last_value or now - self._last_at > self._longest_pause:
+            self._keep_pace(value, now)
+        self._last_at, self._last_value = now, value
         if total is None:
-            self._write(1, value, 0.0, wall(), b"", b"")
+            self._write(1, value, 0.0, now, b"", b"")
         else:
-            self._write(3, value, total, wall(), b"", b"")
+            self._write(3, value, total, now, b"", b"")
 
     def report_more(self, value: float, total: float | None, message: str | None, data: bytes | None) -> None:
         """Write a value with message and pickled data; texts too long for the row go into a file beside the table.
@@ -78,6 +99,9 @@ class ProgressWriter:
         Where the file cannot be written, as on a full file system, the report has no data and a clipped message: a job
         must not fail because of its report.
         """
+        now = wall()
+        self._keep_pace(value, now)
+        self._last_at, self._last_value = now, value
         flags = layout.REPORTED
         flags |= layout.HAS_TOTAL if total is not None else 0
         flags |= layout.HAS_MESSAGE if message is not None else 0
@@ -93,7 +117,7 @@ class ProgressWriter:
             if not flags & layout.IN_FILE:
                 flags &= ~layout.HAS_DATA
             data = b""
-        self._write(flags, value, total or 0.0, wall(), text, data)
+        self._write(flags, value, total or 0.0, now, text, data)
 
     def _try_write_file(self, text: bytes, data: bytes) -> bool:
         path = data_file(self._directory, self._job_id())

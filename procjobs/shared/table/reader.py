@@ -14,7 +14,7 @@ from typing import Any
 from procjobs.errors import PayloadError, UnknownJob
 from procjobs.shared.ids import to_text
 from procjobs.shared.meta import unpack_meta
-from procjobs.shared.records import JobStatus, Progress
+from procjobs.shared.records import JobStatus, Pace, Progress
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.table import layout
 from procjobs.shared.table.annex import NO_EXTRAS, AnnexReader, Extras
@@ -134,7 +134,7 @@ class ProgressTable:
             if began > attempt:
                 state, reason, attempt, error = _RUNNING, 0, began, b""
             if reported & layout.REPORTED:
-                progress = self._decode(job_id, fields)
+                progress = self._decode(job_id, fields, state == _RUNNING)
         return JobStatus(
             text or to_text(job_id),
             name.decode(errors="replace"),
@@ -157,8 +157,9 @@ class ProgressTable:
         last = next(iter(self._annex.attempts(job_id, extras)), None)
         return last.get("traceback") if last is not None and last.get("attempt") == attempt else None
 
-    def _decode(self, job_id: bytes, fields: tuple[Any, ...]) -> Progress:
-        _, _, flags, _, started_at, value, total, updated_at, text, data = fields
+    def _decode(self, job_id: bytes, fields: tuple[Any, ...], is_running: bool) -> Progress:
+        _, _, flags, _, started_at, value, total, updated_at, text, data, pace = fields
+        first_value, first_after, pause = layout.PACE.unpack(pace)
         if flags & layout.IN_FILE:
             try:
                 with open(data_file(self._directory, job_id), "rb") as file:
@@ -175,6 +176,8 @@ class ProgressTable:
             self._load(job_id, data) if flags & layout.HAS_DATA else None,
             updated_at,
             started_at,
+            Pace(first_value, started_at + first_after, pause),
+            is_running,
         )
 
     def _load(self, job_id: bytes, data: bytes) -> Any:

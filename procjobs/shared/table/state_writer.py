@@ -217,7 +217,7 @@ class TableWriter:
         body = try_read_part(self._map, self._row_offset(row) + PROGRESS_OFFSET, PROGRESS.size)
         if body is None:
             return None, None
-        tag, _, flags, _, started_at, value, total, _, message, _ = PROGRESS.unpack(body)
+        tag, _, flags, _, started_at, value, total, _, message, *_ = PROGRESS.unpack(body)
         if tag != job_id[8:]:
             return None, None
         if not flags & layout.REPORTED:
