@@ -87,7 +87,17 @@ from procjobs.errors import (
     WorkerCrashed,
 )
 from procjobs.shared.queues import Queue
-from procjobs.shared.records import JobRecord, JobStatus, PoolStats, Progress, QueueInfo, Run, WorkerInfo
+from procjobs.shared.records import (
+    Histogram,
+    JobRecord,
+    JobStatus,
+    KindInfo,
+    PoolStats,
+    Progress,
+    QueueInfo,
+    Run,
+    WorkerInfo,
+)
 from procjobs.version import __version__
 from procjobs.worker.context import JobContext, current_job, progress, track
 
@@ -102,6 +112,7 @@ __all__ = [
     "CodeDiffers",
     "CommitFailed",
     "ConfigurationError",
+    "Histogram",
     "Job",
     "JobCancelled",
     "JobContext",
@@ -112,6 +123,7 @@ __all__ = [
     "JobStalled",
     "JobStatus",
     "JobTimeout",
+    "KindInfo",
     "MemoryLimitExceeded",
     "OutsideJob",
     "PayloadError",

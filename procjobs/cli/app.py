@@ -40,6 +40,8 @@ COMMANDS: Final = {
         "history": "procjobs.cli.history",
         "workers": "procjobs.cli.listing",
         "queues": "procjobs.cli.listing",
+        "kinds": "procjobs.cli.health",
+        "health": "procjobs.cli.health",
         "top": "procjobs.cli.top",
     },
     "Settings": {

@@ -112,6 +112,8 @@ def _show_pool(pool: RunningPool, *, as_json: bool) -> None:
     if stats.scaling and stats.scaled_at:
         screen.write(f"size:     {stats.scaling} ({text.duration(wall() - stats.scaled_at)} ago)")
     screen.write(f"waiting:  {stats.queued} queued, {stats.scheduled} scheduled{wait}")
+    if stats.oldest_waiting >= 1:
+        screen.write(f"oldest:   a job has waited {text.duration(stats.oldest_waiting)} for a worker")
     screen.write(f"done:     {stats.finished}, of these {stats.failed} failed, {stats.crashed} crashed")
     screen.write(f"restarts: {text.count(stats.restarts, 'worker')} replaced after they died")
     screen.write(f"memory:   {text.size(stats.rss)}")

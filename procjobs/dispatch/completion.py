@@ -67,6 +67,9 @@ class Completion:
             self.cancel(job, f"{job_name(job)} was cancelled while it ran")
             return
         account = self._outcomes.account(job)
+        if account.started_at is not None:
+            seconds = max(account.ended_at - account.started_at, 0.0)
+            job.kind.note_broken_run(seconds, now - seconds - job.queued_at)
         failure = diagnose(job, slot, how, account, self._stop_reason)
         self._add_to_history(job, failure.reason, failure.message, how, account)
         if failure.reason is Reason.CRASHED:

@@ -116,6 +116,14 @@ class Dispatcher:
         """Return the pool's queues: their limits, how many of their jobs run, and how many wait for these limits."""
         return self._pending.limiters.describe()
 
+    def oldest_waiting(self) -> float:
+        """Return since when (monotonic) the job waits that could have been started first, infinity where none waits."""
+        return self._pending.oldest()
+
+    def oldest_by_queue(self) -> dict[str, float]:
+        """Return the same for each of the pool's queues; the jobs that their limits hold count here."""
+        return self._pending.arrivals.oldest()
+
     def estimated_wait(self) -> float:
         """Return about how many seconds a job that is queued now will wait, judged by recent run times."""
         return self.queued * self._mean_seconds / self.worker_slots.size
@@ -272,19 +280,19 @@ class Dispatcher:
         if job is None:
             self._outcomes.log(f"worker {slot.number} answered for a job that it was not given")
             return fd
-        self._observe(slot, job, answer)
+        self._observe(slot, job, answer, now)
         unwanted = self._completion.complete(job, answer, frame, fd, now)
         self._after_job(slot, now)
         return unwanted
 
-    def _observe(self, slot: Slot, job: Job, answer: Finished) -> None:
+    def _observe(self, slot: Slot, job: Job, answer: Finished, now: float) -> None:
         """Take note of how long a job has run, and of how large its worker has become."""
         slot.jobs_done += 1
         if slot.jobs_done == 1:
             job.generation.budget.add_success()
         slot.is_slow = False
         seconds = answer.seconds
-        job.kind.observe(seconds)
+        job.kind.observe(seconds, now - seconds - job.queued_at)
         if self._measured < 16:
             self._measured += 1  # the first ones weigh more: there were no jobs of zero seconds before them
         self._mean_seconds += (seconds - self._mean_seconds) / self._measured

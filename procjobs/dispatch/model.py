@@ -36,10 +36,13 @@ class Kind:
         self.is_limited = any(limit is not None for limit in limits)
         self.prints = False
 
-    def observe(self, seconds: float) -> None:
-        """Take a run time into the mean."""
+    def observe(self, seconds: float, waited: float) -> None:
+        """Take a run time into the mean; the owner of a kind may count it, and how long that job had waited, as well."""
         mean = self.mean_seconds
         self.mean_seconds = seconds if mean == NEVER else mean + (seconds - mean) * 0.125
+
+    def note_broken_run(self, seconds: float, waited: float) -> None:
+        """Take note of a run without an answer, which tells nothing about the next one: the owner of a kind may count it."""
 
 
 class Generation:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from procjobs.clock import NEVER
+from procjobs.dispatch.arrivals import Arrivals
 from procjobs.dispatch.limiters import Limiters
 from procjobs.dispatch.model import Generation, Job
 from procjobs.dispatch.queue import DelayQueue
@@ -23,6 +24,7 @@ class PendingJobs:
         self._delayed: DelayQueue[Job] = DelayQueue(_is_delayed)
         self._expiring: DelayQueue[Job] = DelayQueue(_is_unfinished)
         self.limiters = Limiters(queues)
+        self.arrivals = Arrivals(queues)
         self.scheduled = self.wakes = 0
 
     @property
@@ -47,6 +49,8 @@ class PendingJobs:
 
     def _queue(self, job: Job, now: float) -> None:
         job.queued_at = now
+        if job.shares_limits:
+            self.arrivals.add(job)
         limiter = self.limiters.full_for_newcomer(job, now) if job.shares_limits else None
         if limiter is None:
             job.generation.queue.push(job)
@@ -63,6 +67,7 @@ class PendingJobs:
         move_to_successor(job)
         if job.shares_limits:
             self.limiters.requeue(job)
+            self.arrivals.put_back(job)
         else:
             job.generation.queue.push_front(job)
         if job.expires_at and not job.attempt:
@@ -82,6 +87,14 @@ class PendingJobs:
             if job.generation is old:
                 move_to_successor(job)
                 self.limiters.move(job)
+
+    def oldest(self) -> float:
+        """Return since when the job waits that could have been started first, infinity where none waits."""
+        oldest = NEVER
+        for generation in self._generations:  # in every turn of the loop: a generator would take twice as long
+            if generation.queue:
+                oldest = min(oldest, generation.queue.oldest())
+        return oldest
 
     # Time -------------------------------------------------------------------------------------------------------
 

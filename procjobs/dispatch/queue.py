@@ -88,12 +88,13 @@ class JobQueue(Generic[J]):
 
         Only the first one of each priority is looked at: jobs behind it came later, or were put back a moment ago.
         """
-        return min((self._since(level) for level in self._levels.values()), default=NEVER)
-
-    def _since(self, level: deque[J]) -> float:
-        while level and level[0].state is not _QUEUED:
-            level.popleft()
-        return level[0].queued_at if level else NEVER
+        oldest = NEVER
+        for level in self._levels.values():
+            while level and level[0].state is not _QUEUED:
+                level.popleft()
+            if level and level[0].queued_at < oldest:
+                oldest = level[0].queued_at
+        return oldest
 
     def drop_first(self) -> None:
         """Take out the job that `first` has just returned."""

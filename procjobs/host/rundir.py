@@ -8,6 +8,7 @@
         socket        where clients connect
         table         the shared table
         annex         what a row of the table has no room for: the meta of jobs, failed attempts
+        counts        how jobs of each kind have fared, and how long jobs wait
         log           messages of the pool, and the output of its jobs
         mark          the text that every process of the pool carries in its environment
         data-ID       progress data too big for the table
@@ -39,6 +40,7 @@ from procjobs.shared import private_files
 
 SOCKET: Final = "socket"
 TABLE: Final = "table"
+COUNTS: Final = "counts"
 LOG: Final = "log"
 MARK: Final = "mark"
 PRIVATE_PREFIX: Final = "private-"
@@ -81,6 +83,11 @@ class RunDir(NamedTuple):
     def table(self) -> str:
         """The shared table."""
         return f"{self.path}/{TABLE}"
+
+    @property
+    def counts(self) -> str:
+        """The counters of kinds of jobs, and of queues."""
+        return f"{self.path}/{COUNTS}"
 
     @property
     def log(self) -> str:

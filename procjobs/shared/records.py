@@ -168,6 +168,9 @@ class PoolStats(NamedTuple):
     when `draining`, none is taken, and the pool ends with the last one. The pool has `least` to `most` workers (the same
     number if it does not scale); `scaling` says how that number changed last and why ("6 -> 8 workers: 14 jobs wait 2.3 s,
     CPUs 40 % used"), and `scaled_at` when, in Unix time; both are None before the first change.
+
+    `oldest_waiting` is for how many seconds the first job has waited that only lacks a worker, 0.0 if none does; `waits` the
+    same for each of the pool's queues by name, jobs that the queue's limits hold among them.
     """
 
     supervisor_pid: int
@@ -191,6 +194,8 @@ class PoolStats(NamedTuple):
     most: int
     scaling: str | None
     scaled_at: float | None
+    oldest_waiting: float = 0.0
+    waits: dict[str, float] = {}
 
 
 class QueueInfo(NamedTuple):
@@ -206,6 +211,47 @@ class QueueInfo(NamedTuple):
     key_rate: str | None
     running: int
     held: int
+
+
+class Histogram(NamedTuple):
+    """How many values are at most as large as each of the `bounds`, and above the bound before; in seconds.
+
+    `counts` has one number more than `bounds`, for the values above the last bound. `total` is the sum of all values.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float
+
+    @property
+    def samples(self) -> int:
+        """How many values there are."""
+        return sum(self.counts)
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of the values, None if there are none."""
+        samples = self.samples
+        return self.total / samples if samples else None
+
+
+class KindInfo(NamedTuple):
+    """How the jobs with one name have fared since the pool was started.
+
+    `name` is that of the function, or the option `name`; "others" stands for all kinds beyond the 200 most used. The numbers
+    of jobs that `succeeded`, `failed`, were `cancelled`, `expired`; `retried` counts the attempts that were followed by
+    another one. `seconds` has the run time of each attempt that was not cancelled, `waits` how long it had waited for a
+    worker, or for a limit, since it could have been started.
+    """
+
+    name: str
+    succeeded: int
+    failed: int
+    cancelled: int
+    expired: int
+    retried: int
+    seconds: Histogram
+    waits: Histogram
 
 
 class WorkerInfo(NamedTuple):

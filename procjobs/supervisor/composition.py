@@ -14,6 +14,7 @@ from procjobs.clock import boottime
 from procjobs.dispatch.dispatcher import Dispatcher
 from procjobs.host import descriptors
 from procjobs.shared.store_address import store_name
+from procjobs.shared.table.counts import CountsWriter
 from procjobs.shared.table.state_writer import TableWriter, count_rows
 from procjobs.supervisor.children import Children
 from procjobs.supervisor.clients.admission import Admission
@@ -25,6 +26,7 @@ from procjobs.supervisor.clients.unique_keys import UniqueKeys
 from procjobs.supervisor.durable.durability import Durability, NoStore
 from procjobs.supervisor.failure_log import FailureLog
 from procjobs.supervisor.generations import Generations
+from procjobs.supervisor.kind_counters import KindCounters
 from procjobs.supervisor.lifecycle import Lifecycle
 from procjobs.supervisor.publisher import Publisher, SlotPublisher
 from procjobs.supervisor.registry import Kinds, Registry
@@ -89,7 +91,8 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     loop, directory, settings, log, console, *_ = ground
     fds = descriptors.raise_descriptor_limit()
     table = TableWriter(directory.table, rows=count_rows(settings.max_queued), started_at=boottime())
-    kinds = Kinds(directory.name, settings, are_recorded=settings.store is not None)
+    counters = KindCounters(CountsWriter(directory.counts, list(settings.queues)))
+    kinds = Kinds(directory.name, settings, counters, are_recorded=settings.store is not None)
     results = ResultStore(directory.path, settings, max_fds=max(fds.now // 8, 16))
     registry = Registry(table, results, kinds, FailureLog(log))
     mark = os.urandom(16).hex()
@@ -116,7 +119,7 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     identity = Identity(directory.name, settings.to_json(), ground.name_in_store, ground.in_foreground, mark)
     requests = RequestHandler(identity, registry, generations, durability, admission, calls, hand_over)
     connections = Connections(loop, listener, requests, log)
-    publisher = Publisher(table, dispatcher, slots)
+    publisher = Publisher(table, dispatcher, slots, counters)
     return Parts(mark, registry, durability, dispatcher, children, generations, lifecycle, admission, connections, publisher,
                  hand_over)  # fmt: skip
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from procjobs.clock import NEVER
 from procjobs.dispatch.model import Job, Kind
 from procjobs.shared.table.annex import NO_EXTRAS
+from procjobs.supervisor.kind_counters import Tally
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Generation
@@ -76,18 +78,39 @@ class SupervisedKind(Kind):
 
     `function` is its pickle, empty where each payload carries its own function; `description` the JSON of its KIND frame;
     `caller` that of the CALLER frame before it, empty without one, which no store gets. `is_recorded` says that a store
-    wants to know what its jobs use, `rejection` why none of them is taken.
+    wants to know what its jobs use, `rejection` why none of them is taken. `tally` counts all jobs of its name, and `runs`
+    is the tally's list of them.
     """
 
-    __slots__ = ("caller", "description", "function", "is_recorded", "rejection")
+    __slots__ = ("caller", "description", "function", "is_recorded", "rejection", "runs", "tally")
 
-    def __init__(self, number: int, name: bytes, options: JobOptions, *, function: bytes, description: bytes) -> None:
+    def __init__(
+        self, number: int, name: bytes, options: JobOptions, *,
+        function: bytes, description: bytes, tally: Tally | None = None,
+    ) -> None:  # fmt: skip
+        """Without a `tally`, its jobs are not counted."""
         super().__init__(number, name, options)
+        self.tally = tally or Tally(name, [])
+        self.runs = self.tally.runs
         self.function = function
         self.description = description
         self.caller = b""
         self.is_recorded = False
         self.rejection = ""
+
+    def observe(self, seconds: float, waited: float) -> None:
+        """Take a run time into the mean, and count the run."""
+        mean = self.mean_seconds
+        self.mean_seconds = seconds if mean == NEVER else mean + (seconds - mean) * 0.125
+        self.note_broken_run(seconds, waited)
+
+    def note_broken_run(self, seconds: float, waited: float) -> None:
+        """Count a run."""
+        runs = self.runs
+        if not runs:
+            self.tally.mark_changed()
+        runs.append(seconds)
+        runs.append(waited)
 
 
 class DurableState:

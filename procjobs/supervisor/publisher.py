@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from procjobs.clock import wall
+from procjobs.clock import NEVER, wall
 from procjobs.dispatch.model import Slot, SlotState
 from procjobs.shared.table.layout import Counters, Scaling, SlotRecord
 
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher
     from procjobs.shared.table.state_writer import TableWriter
+    from procjobs.supervisor.kind_counters import KindCounters
 
 
 class SlotPublisher:
@@ -35,10 +36,15 @@ class SlotPublisher:
 class Publisher:
     """Writes counters, slots, sizes and the pool's problem."""
 
-    def __init__(self, table: TableWriter, dispatcher: Dispatcher, slots: SlotPublisher) -> None:
+    def __init__(
+        self, table: TableWriter, dispatcher: Dispatcher, slots: SlotPublisher, kind_counters: KindCounters
+    ) -> None:
         self._table = table
         self._dispatcher = dispatcher
         self._slots = slots
+        self._kind_counters = kind_counters
+        self._oldest = 0.0
+        self._oldest_by_queue: dict[str, float] = {}
         self._counters: Counters | None = None
         self._problem = ""
         self._notices: list[str] = []
@@ -70,6 +76,19 @@ class Publisher:
         if counters != self._counters:
             self._counters = counters
             self._table.write_counters(counters)
+        self._publish_oldest()
+
+    def _publish_oldest(self) -> None:
+        """Write since when the first job waits, in the pool and in each queue: readers know for how long by their clock."""
+        oldest = self._dispatcher.oldest_waiting()
+        if oldest != self._oldest:
+            self._oldest = oldest
+            self._table.write_oldest(0.0 if oldest == NEVER else oldest)
+        by_queue = self._dispatcher.oldest_by_queue()
+        if by_queue != self._oldest_by_queue:
+            for name, since in by_queue.items() - self._oldest_by_queue.items():
+                self._kind_counters.write_queue(name, 0.0 if since == NEVER else since)
+            self._oldest_by_queue = by_queue
 
     def publish_slots(self, now: float) -> None:
         """Write the slots, and how many there are to be."""

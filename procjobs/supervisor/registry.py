@@ -27,6 +27,7 @@ from procjobs.supervisor.stack_text import without_own_frames
 if TYPE_CHECKING:
     from procjobs.supervisor.failure_log import FailureLog
     from procjobs.supervisor.job import Watcher
+    from procjobs.supervisor.kind_counters import KindCounters
 
 _MAX_NAME_BYTES: Final = 63
 _QUEUED, _SCHEDULED = JobState.QUEUED, JobState.SCHEDULED  # to look up a member of an enum costs 40 ns
@@ -35,8 +36,9 @@ _QUEUED, _SCHEDULED = JobState.QUEUED, JobState.SCHEDULED  # to look up a member
 class Kinds:
     """The kinds of jobs of all clients. Clients that describe the same kind share one."""
 
-    def __init__(self, pool: str, settings: PoolSettings, *, are_recorded: bool) -> None:
-        """`are_recorded`: a store wants to know what their jobs use."""
+    def __init__(self, pool: str, settings: PoolSettings, counters: KindCounters, *, are_recorded: bool) -> None:
+        """`counters` count their jobs. `are_recorded`: a store wants to know what these use."""
+        self.counters = counters
         self._pool = pool
         self._queues = settings.queues
         self._are_recorded = are_recorded
@@ -64,7 +66,10 @@ class Kinds:
         except ConfigurationError as error:
             raise WireError(f"a KIND with bad options: {error}") from None
         self._count += 1
-        kind = SupervisedKind(self._count, _short_name(name), checked, function=function, description=text)
+        label = _short_name(name)
+        kind = SupervisedKind(
+            self._count, label, checked, function=function, description=text, tally=self.counters.of(label)
+        )
         kind.caller = caller
         kind.is_recorded = self._are_recorded
         if checked.queue is not None:
@@ -114,6 +119,7 @@ class Registry:
         """Show that an attempt failed and another one follows. The job's standard error begins anew with that."""
         if job.row:
             self.table.write_state(job.row, job.state, reason, job.attempt, 0.0, error)
+        job.kind.tally.count_retry()
         if job.transcript is not None:
             job.transcript.begin_attempt()
 
@@ -145,7 +151,10 @@ class Registry:
         """Keep the answer of a job, show its end in the table, and pass the answer to every client that waits for it."""
         if job.row:
             self.table.write_state(job.row, job.state, reason, job.attempt, wall(), error)
-        if reason and not _goes_on(job):
+        if not reason:
+            job.kind.tally.count_success()
+        elif not _goes_on(job):
+            job.kind.tally.count_end(job.state)
             self._failures.write(job, reason, frame, error, now)
         self._results.keep(job, frame, fd, now)
         self.has_answers = True
@@ -195,7 +204,9 @@ class Registry:
         """Return when an answer is to be moved, evicted or sent."""
         if self.has_answers:
             return now
-        return min(self._results.next_deadline(), self._failures.next_deadline())
+        return min(
+            self._results.next_deadline(), self._failures.next_deadline(), self.kinds.counters.next_deadline()
+        )
 
     def advance(self, now: float) -> None:
         """Forget the jobs whose answers have been kept long enough; move some of those that fill the memory."""
@@ -203,6 +214,7 @@ class Registry:
             self._forget(job)
         self._results.spill_some()
         self._failures.advance(now)
+        self.kinds.counters.advance(now)
 
     def close_spent_fds(self) -> None:
         """Close the arguments of ended jobs, after their answers went out: to free 100 MB of memory takes 6 ms."""
@@ -219,6 +231,7 @@ class Registry:
     def close(self) -> None:
         """Drop every answer, and the table."""
         self._failures.close()
+        self.kinds.counters.close()
         self.close_spent_fds()
         self._results.close()
         self.table.close()

@@ -18,6 +18,7 @@ pytest.importorskip("click")
 JOB = "01a1fd57-cd2f-7ad2-96aa-13760a4968b6"
 ON_A_POOL = [
     ["status", "media"], ["jobs", "media"], ["workers", "media"], ["queues", "media"],
+    ["kinds", "media"], ["health", "media"],
     ["top", "media"], ["stop", "media"], ["drain", "media"],
     ["pause", "media"], ["resume", "media"], ["resize", "media", "2"], ["reload", "media"],
     ["cancel", JOB, "--pool", "media"], ["logs", JOB, "--pool", "media"], ["watch", JOB, "--pool", "media"],

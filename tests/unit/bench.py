@@ -169,7 +169,7 @@ class Bench:
         self.jobs += 1
         kind = Kind(self.jobs, b"work", JobOptions(**options))
         if tiny:
-            kind.observe(0.000_01)
+            kind.observe(0.000_01, 0.0)
         job = Job(self.jobs.to_bytes(16, "big"), kind, generation or self.generation)
         job.key = key
         self.dispatcher.submit(job, self.now, delay=delay, expires=expires)

@@ -408,7 +408,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             kind = Kind(len(self.kinds), b"tiny" if tiny else b"long", options)
             self.kinds[options, tiny] = kind
             if tiny:
-                kind.observe(TINY_SECONDS / 2)
+                kind.observe(TINY_SECONDS / 2, 0.0)
         for _ in range(count):
             job = Job(len(self.world.jobs).to_bytes(16, "big"), kind, generation)
             job.key = key

@@ -12,9 +12,11 @@ from procjobs.host.loop import Loop
 from procjobs.shared.config import JobOptions, PoolSettings
 from procjobs.shared.ids import to_text
 from procjobs.shared.states import Event, Reason
+from procjobs.shared.table.counts import CountsWriter
 from procjobs.shared.table.state_writer import TableWriter
 from procjobs.supervisor.failure_log import FailureLog
 from procjobs.supervisor.job import NO_CLIENT, SupervisedJob, SupervisedKind
+from procjobs.supervisor.kind_counters import KindCounters
 from procjobs.supervisor.registry import Kinds, Registry
 from procjobs.supervisor.results import KeptTranscripts, ResultStore
 from procjobs.supervisor.stack_text import MAX_STACK_BYTES, for_readers
@@ -162,7 +164,7 @@ def test_tails_of_finished_jobs_are_bounded_together(world):
 @pytest.fixture
 def registry(tmp_path):
     settings = PoolSettings(workers=(1, 1), result_ttl=1.0)
-    kinds = Kinds("pool", settings, are_recorded=False)
+    kinds = Kinds("pool", settings, KindCounters(CountsWriter(str(tmp_path / "counts"), [])), are_recorded=False)
     table = TableWriter(str(tmp_path / "table"), rows=100, started_at=1.0)
     registry = Registry(table, ResultStore(str(tmp_path), settings, max_fds=16), kinds, FailureLog(Lines()))
     yield registry

@@ -4,7 +4,7 @@ The table is one file, mapped by every process of the pool and by every client.
 
     TABLE
     OFFSET        SIZE        PART
-    0             4096        IDENTITY (written once) at 0, COUNTERS at 128, PROBLEM at 512,
+    0             4096        IDENTITY (written once) at 0, COUNTERS at 128, OLDEST at 256, PROBLEM at 512,
                               SCALING at 1024, STORE at 2048
     4096          512 x 64    SLOT of each worker
     36864         4 x buckets u32 number of the first row whose job id falls into the bucket, 0 for none
@@ -42,6 +42,7 @@ MAGIC: Final = b"procjobs table 1"
 PART_HEAD: Final = struct.Struct("=II")  # crc, count
 IDENTITY: Final = struct.Struct("=16sIIIIQd")  # magic, version, supervisor pid, buckets, rows, rows_offset, boot time
 COUNTERS: Final = struct.Struct("=IIIIIQQQQIId")  # see table.Counters
+OLDEST: Final = struct.Struct("=d")  # since when the first job waits that could run: monotonic, 0.0 if none does
 PROBLEM: Final = struct.Struct("=255p")
 STORE: Final = struct.Struct("=255p")
 SCALING: Final = struct.Struct("=IIIxxxxd255p")  # least, most, size, changed at, why
@@ -53,6 +54,7 @@ PROGRESS: Final = struct.Struct("=8sHHIdddd84p80p12s")  # tag, attempt, flags, p
 PACE: Final = struct.Struct("=fff")  # the first value, after how many seconds it came, the longest pause between reports
 
 COUNTERS_OFFSET: Final = 128
+OLDEST_OFFSET: Final = 256
 PROBLEM_OFFSET: Final = 512
 STORE_OFFSET: Final = 2048
 SCALING_OFFSET: Final = 1024
@@ -66,7 +68,8 @@ INLINE_MESSAGE_BYTES: Final = 83
 INLINE_DATA_BYTES: Final = 79
 
 assert PART_HEAD.size + IDENTITY.size <= COUNTERS_OFFSET
-assert COUNTERS_OFFSET + PART_HEAD.size + COUNTERS.size <= PROBLEM_OFFSET
+assert COUNTERS_OFFSET + PART_HEAD.size + COUNTERS.size <= OLDEST_OFFSET
+assert OLDEST_OFFSET + PART_HEAD.size + OLDEST.size <= PROBLEM_OFFSET
 assert STORE_OFFSET + PART_HEAD.size + STORE.size <= SLOTS_OFFSET
 assert PROBLEM_OFFSET + PART_HEAD.size + PROBLEM.size <= SCALING_OFFSET
 assert SCALING_OFFSET + PART_HEAD.size + SCALING.size <= STORE_OFFSET

@@ -5,18 +5,20 @@ The table can be read while the supervisor is busy, stopped or dead. Bytes and p
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from procjobs.clock import monotonic
 from procjobs.errors import PayloadError, UnknownJob
 from procjobs.shared.ids import to_text
 from procjobs.shared.meta import unpack_meta
-from procjobs.shared.records import JobStatus, Pace, Progress
+from procjobs.shared.records import JobStatus, KindInfo, Pace, Progress
 from procjobs.shared.states import JobState, Reason
-from procjobs.shared.table import layout
+from procjobs.shared.table import counts, layout
 from procjobs.shared.table.annex import NO_EXTRAS, AnnexReader, Extras
 from procjobs.shared.table.layout import (
     BUCKETS_OFFSET,
@@ -200,6 +202,24 @@ class ProgressTable:
         """Return the pool's counters as of the supervisor's last turn."""
         body = try_read_part(self._map, layout.COUNTERS_OFFSET, layout.COUNTERS.size)
         return Counters._make(layout.COUNTERS.unpack(body)) if body else Counters()
+
+    def oldest_waiting(self) -> float:
+        """Return for how many seconds the first job waits that could run, 0.0 where none does."""
+        body = try_read_part(self._map, layout.OLDEST_OFFSET, layout.OLDEST.size)
+        since: float = layout.OLDEST.unpack(body)[0] if body else 0.0
+        return max(monotonic() - since, 0.0) if since else 0.0
+
+    def kinds(self) -> list[KindInfo]:
+        """Return how jobs of each kind have fared, the most used kind first; nothing once the pool has stopped."""
+        with contextlib.suppress(FileNotFoundError):
+            return counts.read_kinds(f"{self._directory}/counts")
+        return []
+
+    def queue_waits(self) -> dict[str, float]:
+        """Return for how many seconds the first job of each queue has waited; nothing once the pool has stopped."""
+        with contextlib.suppress(FileNotFoundError):
+            return counts.read_waits(f"{self._directory}/counts")
+        return {}
 
     def problem(self) -> str | None:
         """Return why the pool cannot run jobs, None when it can."""

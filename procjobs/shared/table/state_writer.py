@@ -63,7 +63,7 @@ def _count_buckets(rows: int) -> int:
     return max(1024, 1 << rows.bit_length() - 1)
 
 
-def _give_memory(fd: int, offset: int, size: int) -> None:
+def give_memory(fd: int, offset: int, size: int) -> None:
     """Give memory to a part of a file that was never written; OSError where there is no room."""
     try:
         os.posix_fallocate(fd, offset, size)
@@ -91,7 +91,7 @@ class TableWriter:
         self.annex = AnnexWriter(self._directory)
         self.fd = private_files.create(path)
         os.ftruncate(self.fd, self._rows_offset + rows * ROW_BYTES)
-        _give_memory(self.fd, 0, self._rows_offset)
+        give_memory(self.fd, 0, self._rows_offset)
         self._grow()
         self._map = mmap.mmap(self.fd, 0)
         self._heads = memoryview(self._map)[BUCKETS_OFFSET : self._rows_offset].cast("I")
@@ -102,7 +102,7 @@ class TableWriter:
         """Give memory to one more segment now, so that a full file system is an error here and no SIGBUS later."""
         rows = min(SEGMENT_ROWS, self._max_rows - self._rows_with_memory)
         offset = self._rows_offset + self._rows_with_memory * ROW_BYTES
-        _give_memory(self.fd, offset, rows * ROW_BYTES)
+        give_memory(self.fd, offset, rows * ROW_BYTES)
         self._rows_with_memory += rows
 
     def _write(self, offset: int, body: bytes) -> None:
@@ -253,6 +253,10 @@ class TableWriter:
     def write_store(self, state: str) -> None:
         """Write the state of the pool's store."""
         self._write(layout.STORE_OFFSET, layout.STORE.pack(clip(state, 254)))
+
+    def write_oldest(self, since: float) -> None:
+        """Write since when (monotonic) the first job waits that could run, 0.0 if none does."""
+        self._write(layout.OLDEST_OFFSET, layout.OLDEST.pack(since))
 
     def write_scaling(self, scaling: Scaling) -> None:
         """Write the pool's size and its bounds."""
