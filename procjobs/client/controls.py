@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from procjobs.client.finding import refuse_in_event_loop
 from procjobs.client.link import Linked
 from procjobs.errors import ReloadFailed, UnknownJob
 from procjobs.host import observe, rundir
 from procjobs.settings.plan import make_plan
 from procjobs.shared.config import Workers, check_workers
-from procjobs.shared.ids import from_text
+from procjobs.shared.ids import parse
 from procjobs.shared.records import QueueInfo
+
+if TYPE_CHECKING:
+    from procjobs.shared.ids import JobId
 
 
 class Controls(Linked):
@@ -18,32 +22,34 @@ class Controls(Linked):
 
     # About a job ------------------------------------------------------------------------------------------------
 
-    def cancel(self, job_id: str) -> bool:
+    def cancel(self, job_id: JobId) -> bool:
         """Cancel a job, waiting or running; return False if it had ended. Waits for the supervisor's reply.
 
         Raise UnknownJob if there is no such job.
         """
         return bool(self._ask_about(job_id, "cancel")["cancelled"])
 
-    def logs(self, job_id: str) -> str:
+    def logs(self, job_id: JobId) -> str:
         """Return the end (16 KiB) of what a job has printed and logged, while it runs or after it. Asks the supervisor.
 
         Standard output and error of everything that it started are in it, in the order in which they were read. Of a job
         that is in the pool's store alone, return what that has kept: the last 8 KiB of each attempt. Raise UnknownJob if
         there is no such job, StoreUnavailable if the store cannot be read.
         """
+        raw, text = parse(job_id)
         connection = self._link.connect()
-        reply = connection.request("logs", id=from_text(job_id).hex())
+        reply = connection.request("logs", id=raw.hex())
         if reply["known"]:
             return str(reply["text"])
         url = connection.welcome["settings"].get("store")
         if url is None:
-            raise _unknown(job_id)
+            raise _unknown(text)
+        refuse_in_event_loop(text, "alogs")
         from procjobs.store.reading import find_log  # with SQLAlchemy, which takes longer to load than all the rest
 
-        return find_log(url, job_id)
+        return find_log(url, text)
 
-    def stack(self, job_id: str) -> str | None:
+    def stack(self, job_id: JobId) -> str | None:
         """Return where a running job is: the Python stacks of its worker's threads, as text, also from C code.
 
         For a job that does not run, return where it was when it was last examined: before it was stopped because of a
@@ -53,10 +59,11 @@ class Controls(Linked):
         text = self._ask_about(job_id, "stack")["text"]
         return None if text is None else str(text)
 
-    def _ask_about(self, job_id: str, call: str) -> dict[str, Any]:
-        reply = self._link.connect().request(call, id=from_text(job_id).hex())
+    def _ask_about(self, job_id: JobId, call: str) -> dict[str, Any]:
+        raw, text = parse(job_id)
+        reply = self._link.connect().request(call, id=raw.hex())
         if not reply["known"]:
-            raise _unknown(job_id)
+            raise _unknown(text)
         return reply
 
     # About the pool ---------------------------------------------------------------------------------------------

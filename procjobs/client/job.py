@@ -26,8 +26,11 @@ T = TypeVar("T")
 class StatusSource(Protocol):
     """Where a handle asks for the status of its job: a pool."""
 
-    def status(self, job_id: str) -> JobStatus:
-        """Return what is known about a job; raise UnknownJob, or PoolClosed once nothing can be asked any more."""
+    def shown_status(self, job_id: bytes, *, may_be_unread: bool) -> JobStatus:
+        """Return what is known about a job; raise UnknownJob, or PoolClosed once nothing can be asked any more.
+
+        The supervisor is not asked. A job that `may_be_unread` was perhaps not taken by it yet.
+        """
 
 
 class Route(Protocol):
@@ -193,7 +196,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         As long as the supervisor has not taken it, it is shown as queued; UnknownJob once its record was evicted.
         """
         try:
-            return self._source.status(self.id)
+            return self._source.shown_status(self.raw_id, may_be_unread=not self.done())
         except UnknownJob:
             if self.done():
                 raise

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import weakref
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -120,6 +121,14 @@ def greet(sock: socket.socket, code: Code, directory: RunDir) -> Greeting:
     spec, files_sent = code.with_files()
     file = payload.memory_file(json.dumps(spec).encode(), directory.base)
     return say_hello(sock, code.key, file.fileno(), launcher.interpreter())._replace(files_sent=files_sent)
+
+
+def close_reads(connection: Connection) -> None:
+    """Close what this process keeps open to read the store of a pool that it lets go of; other pools open it again."""
+    engines = sys.modules.get("procjobs.store.engines")
+    url = connection.welcome["settings"].get("store")
+    if engines is not None and url is not None:
+        engines.dispose(url)
 
 
 def map_table(directory: RunDir, supervisor_pid: int) -> PostMortemTable:
@@ -363,11 +372,13 @@ class PoolLink(Link):
         self._finalizer.detach()
         if self.connection is not None:
             self.connection.close_when_idle()
+            close_reads(self.connection)
 
     def release(self, connection: Connection) -> None:
         """Close the last connection, and wait for the end of those before it and of the supervisor that is a child."""
         self._finalizer.detach()
         connection.close()
+        close_reads(connection)
         for former in self._retired:
             former.wait_for_end(None)
         self.table = None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from procjobs.client.finding import JobFinder, is_young
 from procjobs.client.link import Linked
 from procjobs.clock import boottime
 from procjobs.errors import ConfigurationError, UnknownJob
 from procjobs.host import observe
 from procjobs.shared.config import check_count
 from procjobs.shared.durations import check_moment
-from procjobs.shared.ids import from_text, to_text
+from procjobs.shared.ids import parse, to_text
 from procjobs.shared.meta import pack_meta
 from procjobs.shared.records import JobRecord, JobStatus, KindInfo, PoolStats, Progress, WorkerInfo
 from procjobs.shared.states import JobState
@@ -21,39 +22,52 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from procjobs.client.link import Link
+    from procjobs.shared.ids import JobId
+
 STATE_TEXTS: Final = [state.text for state in JobState]
 
 
 class Monitor(Linked):
-    """The reading half of a pool. Nothing here blocks, and it works while the supervisor is busy, stopped or dead."""
+    """The reading half of a pool. It works while the supervisor is busy, stopped or dead."""
 
-    def status(self, job_id: str) -> JobStatus:
+    def __init__(self, link: Link) -> None:
+        super().__init__(link)
+        self._finder = JobFinder(link)
+
+    def status(self, job_id: JobId) -> JobStatus:
         """Return what is known about a job. From any process, without blocking; source: the shared table.
 
-        With a store, what is not in the table (any more) is looked up there, which blocks, and raises StoreUnavailable if
-        it cannot be read. Raise UnknownJob if its supervisor has not received it yet, or its record was evicted.
+        `job_id` is text (upper case and without dashes, too), a UUID or a handle. What the table does not have is asked for,
+        which blocks: an id that is at most 10 seconds old of the supervisor, which answers when it has read all that was
+        sent before, or 5 seconds later (0.1 where an event loop runs) counts as not knowing it; and any id of the store, if
+        the pool has one. On the thread of an event loop the store is not read: `await pool.astatus(id)` does that.
+
+        Raise UnknownJob if there is no such job, or its record was evicted; StoreUnavailable if the store cannot be read.
         """
-        wanted = from_text(job_id)
-        table = self._link.read_table()
+        raw, text = parse(job_id)
         try:
-            return table.status(wanted, job_id)
+            return self._link.read_table().status(raw, text)
         except UnknownJob:
-            table = self._link.renew_table(table)
-            if table.store() is None:
-                return table.status(wanted, job_id)
+            return self._finder.find(raw, text)
+
+    def shown_status(self, job_id: bytes, *, may_be_unread: bool) -> JobStatus:
+        """Return the status of a job whose handle this process has; raise as `status` does.
+
+        The supervisor is not asked; nor is the store, if the job `may_be_unread` and only just submitted.
+        """
+        text = to_text(job_id)
         try:
-            return table.status(wanted, job_id)
+            return self._link.read_table().status(job_id, text)
         except UnknownJob:
-            return self._recall(job_id)
+            if may_be_unread and is_young(job_id):
+                shown = self._finder.find_shown(job_id, text)
+                if shown is None:
+                    raise
+                return shown
+            return self._finder.find_stored(job_id, text)
 
-    def _recall(self, job_id: str) -> JobStatus:
-        """Return what the store knows of a job; raise as `status` does."""
-        url: str = self._link.connect().welcome["settings"]["store"]
-        from procjobs.store.reading import find_status  # with SQLAlchemy, which takes longer to load than all the rest
-
-        return find_status(url, job_id)
-
-    def progress(self, job_id: str) -> Progress | None:
+    def progress(self, job_id: JobId) -> Progress | None:
         """Return what a job has last reported, None if nothing; otherwise as `status`."""
         return self.status(job_id).progress
 

@@ -27,6 +27,7 @@ from procjobs.shared.ids import from_text
 from procjobs.shared.suggestions import suggesting
 
 if TYPE_CHECKING:
+    from procjobs.shared.ids import JobId
     from procjobs.shared.queues import Queue
     from procjobs.sql.configuration import Database
 
@@ -168,7 +169,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         """
         return WithOptions(self._producer, self, self._terms.but(changes))
 
-    def job(self, job_id: str) -> Job[Any]:
+    def job(self, job_id: JobId) -> Job[Any]:
         """Return a handle of a job that was submitted anywhere; its result is asked for at once.
 
         Raise UnknownJob as `status` does. The result is there for `result_ttl` seconds after the job ended.

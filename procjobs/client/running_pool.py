@@ -12,7 +12,7 @@ from procjobs.client.connection.connection import Connection
 from procjobs.client.connection.failover import NO_TABLE
 from procjobs.client.controls import Controls
 from procjobs.client.job import Job
-from procjobs.client.link import Link, greet
+from procjobs.client.link import Link, close_reads, greet
 from procjobs.client.monitor import Monitor
 from procjobs.clock import monotonic, sleep
 from procjobs.errors import PoolNotRunning, SupervisorError, SupervisorLost
@@ -24,6 +24,7 @@ from procjobs.shared.wire import ANY_CODE
 if TYPE_CHECKING:
     from procjobs.client.connection.failover import OnLost
     from procjobs.host.rundir import RunDir
+    from procjobs.shared.ids import JobId
 
 _APPEAR_TIMEOUT: Final = 5.0
 """How long a pool whose lock is held may take until its table is there: it is starting, or just ending."""
@@ -80,6 +81,7 @@ class RunningLink(Link):
         """Let go of the supervisor; the next call that asks it connects anew."""
         connection, self.connection = self.connection, None
         if connection is not None:
+            close_reads(connection)
             connection.close()
 
     def close(self) -> None:
@@ -159,7 +161,7 @@ class RunningPool(Monitor, Controls):
         """Return what the supervisor says of itself: its `version`, `settings`, `problem`."""
         return self._link.connect().welcome
 
-    def job(self, job_id: str) -> Job[Any]:
+    def job(self, job_id: JobId) -> Job[Any]:
         """Return a handle of a job, as `Pool.job` does."""
         job: Job[Any] = Job(self, from_text(job_id), self.status(job_id).name)
         return self._link.connect().watch(job)

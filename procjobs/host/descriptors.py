@@ -15,7 +15,9 @@ import os
 import resource
 import socket
 import stat
+import sys
 from collections.abc import Callable, Iterable
+from termios import FIONREAD
 from typing import Any, Final, NamedTuple
 
 from procjobs.originals import close
@@ -113,6 +115,11 @@ def is_regular(fd: int) -> bool:
     Nothing else is taken from a process that is not trusted: a pipe or a device has no size and may have no end.
     """
     return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def unread_bytes(fd: int) -> int:
+    """Return how many bytes have arrived at a stream socket that were not read yet."""
+    return int.from_bytes(fcntl.ioctl(fd, FIONREAD, bytes(4)), sys.byteorder)
 
 
 def close_all(fds: Iterable[int]) -> None:

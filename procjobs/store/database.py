@@ -59,7 +59,10 @@ def slices(ids: list[str]) -> Iterator[list[str]]:
 
 
 def open_engine(url: str, *, read_only: bool = False) -> Engine:
-    """Return an engine that keeps no connections for later; raise StoreUnavailable if there is no driver for the URL."""
+    """Return an engine; one to read PostgreSQL with keeps a connection for later, and others none.
+
+    Raise StoreUnavailable if there is no driver for the URL.
+    """
     plain, options = split_options(url)
     path = sqlite_path(plain)
     try:
@@ -101,5 +104,8 @@ def _postgresql_engine(url: str, *, read_only: bool) -> Engine:
     if make_url(url).get_driver_name() in {"psycopg", "psycopg2"}:
         options = " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL.items())
         arguments = {**_SOCKET, "options": options, "application_name": "procjobs"}
-    engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
-    return engine.execution_options(postgresql_readonly=True) if read_only else engine
+    if not read_only:
+        return create_engine(url, poolclass=NullPool, connect_args=arguments)
+    # A connection that the server has closed meanwhile is not used.
+    engine = create_engine(url, pool_size=1, pool_pre_ping=True, connect_args=arguments)
+    return engine.execution_options(postgresql_readonly=True)

@@ -1,6 +1,7 @@
-"""Reads for any process: nothing here writes, and no connection outlives its call.
+"""Reads for any process: nothing here writes, so a store can be read while its pool is down.
 
-So a store can be read while its pool is down, and no connection is carried over a fork.
+There is one engine for each database. That of an SQLite file keeps no connection: to open one takes 0.1 ms, and one that
+stayed open would keep the write-ahead log from being put away. That of PostgreSQL keeps one, for this process alone.
 """
 
 from __future__ import annotations
@@ -8,17 +9,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import String, cast, exists, func, inspect, literal, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
+from procjobs.clock import NEVER
 from procjobs.errors import StoreUnavailable, UnknownJob
+from procjobs.shared.ids import from_text, made_at, to_text
 from procjobs.shared.meta import pack_meta, unpack_meta
 from procjobs.shared.passwords import hide
 from procjobs.shared.records import JobRecord, JobStatus, Run
-from procjobs.store.database import explain, may_be_shown, open_engine, slices
+from procjobs.store.database import explain, may_be_shown, slices
+from procjobs.store.engines import engine_of
 from procjobs.store.schema import attempts, jobs
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 @contextmanager
 def _reading(url: str) -> Iterator[Connection]:
     try:
-        with open_engine(url, read_only=True).connect() as connection:
+        with engine_of(url).connect() as connection:
             yield connection
     except SQLAlchemyError as error:
         why = "no pool has used it yet: it has no tables of procjobs" if _is_unused(url) else explain(error, url)
@@ -40,28 +44,47 @@ def _reading(url: str) -> Iterator[Connection]:
 
 def _is_unused(url: str) -> bool:
     try:
-        with open_engine(url, read_only=True).connect() as connection:
+        with engine_of(url).connect() as connection:
             return not inspect(connection).has_table(jobs.name)
     except SQLAlchemyError:
         return False
 
 
-def find_status(url: str, job_id: str) -> JobStatus:
-    """Return a job as the store knows it; raise UnknownJob, or StoreUnavailable if it cannot be read."""
+_OF_STATUS: Final = (
+    "id", "name", "state", "reason", "attempt", "submitted_at", "started_at", "finished_at", "error", "meta", "retry_of",
+)  # fmt: skip
+_last_attempt: Final = (attempts.c.job_id == jobs.c.id) & (attempts.c.attempt == jobs.c.attempt)
+_with_pid: Final = select(*(jobs.c[name] for name in _OF_STATUS), attempts.c.worker_pid).select_from(
+    jobs.outerjoin(attempts, _last_attempt)
+)
+
+
+def find_statuses(url: str, job_ids: list[bytes]) -> list[JobStatus]:
+    """Return those of these jobs that the store knows; raise StoreUnavailable if it cannot be read."""
+    found: list[JobStatus] = []
     with _reading(url) as connection:
-        row = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
-        if row is None:
-            raise _unknown(job_id)
-        key = (attempts.c.job_id == job_id) & (attempts.c.attempt == row.attempt)
-        pid = connection.scalar(select(attempts.c.worker_pid).where(key))
+        for part in slices([to_text(job_id) for job_id in job_ids]):
+            rows = connection.execute(_with_pid.where(jobs.c.id.in_(part)))
+            found += [_status(row) for row in rows]
+    return found
+
+
+def _status(row: Any) -> JobStatus:
     return JobStatus(
-        row.id, row.name, row.state, row.reason, row.attempt, None, row.submitted_at, row.started_at, row.finished_at, pid,
-        row.error, unpack_meta(row.meta), row.retry_of, None,
+        row.id, row.name, row.state, row.reason, row.attempt, None, row.submitted_at, row.started_at, row.finished_at,
+        row.worker_pid, row.error, unpack_meta(row.meta), row.retry_of, None,
     )  # fmt: skip
 
 
+def find_oldest(url: str) -> float:
+    """Return when the id of the oldest job in the store was made (Unix time), infinity if there is no job."""
+    with _reading(url) as connection:
+        oldest = connection.scalar(select(func.min(jobs.c.id)))
+    return NEVER if oldest is None else made_at(from_text(oldest)) or 0.0
+
+
 def find_log(url: str, job_id: str) -> str:
-    """Return the kept output of a job, all attempts together; raise as `find_status` does."""
+    """Return the kept output of a job, all attempts together; raise UnknownJob, or StoreUnavailable."""
     logs = select(attempts.c.log).where(attempts.c.job_id == job_id).order_by(attempts.c.attempt)
     with _reading(url) as connection:
         if connection.scalar(select(jobs.c.id).where(jobs.c.id == job_id)) is None:

@@ -20,6 +20,7 @@ from procjobs.supervisor.children import Children
 from procjobs.supervisor.clients.admission import Admission
 from procjobs.supervisor.clients.calls import Calls
 from procjobs.supervisor.clients.connections import Connections
+from procjobs.supervisor.clients.deferred import DeferredCalls
 from procjobs.supervisor.clients.hand_over import HandOver
 from procjobs.supervisor.clients.requests import Identity, RequestHandler
 from procjobs.supervisor.clients.unique_keys import UniqueKeys
@@ -113,12 +114,13 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     unique_keys = UniqueKeys(registry)
     admission = Admission(loop, directory.name, settings, registry, dispatcher, durability, unique_keys, lifecycle,
                           max_fds=fds.now)  # fmt: skip
-    calls = Calls(loop, registry, dispatcher, workers, generations, durability, admission, lifecycle)
+    deferred = DeferredCalls()
+    calls = Calls(loop, registry, dispatcher, workers, generations, durability, admission, lifecycle, deferred)
     hand_over = HandOver(loop, directory, registry, dispatcher, generations, templates, unique_keys, durability,
                          lifecycle, log)  # fmt: skip
     identity = Identity(directory.name, settings.to_json(), ground.name_in_store, ground.in_foreground, mark)
     requests = RequestHandler(identity, registry, generations, durability, admission, calls, hand_over)
-    connections = Connections(loop, listener, requests, log)
+    connections = Connections(loop, listener, requests, deferred, log)
     publisher = Publisher(table, dispatcher, slots, counters)
     return Parts(mark, registry, durability, dispatcher, children, generations, lifecycle, admission, connections, publisher,
                  hand_over)  # fmt: skip

@@ -24,7 +24,7 @@ class FrameStream:
 
     Only regular files are taken, as memory files are. Of a socket, our peer's own end would never let this stream end; a
     device or a pipe has no size, and may never come to an end when it is read. And a peer that sends more descriptors than
-    its frames claim would take them away from everybody.
+    its frames claim would take them away from everybody. `bytes_read` is how far the stream was read.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -32,6 +32,7 @@ class FrameStream:
         self._reader = FrameReader()
         self._fds: deque[int] = deque()
         self.ended = False
+        self.bytes_read = 0
 
     def read(self) -> Iterator[tuple[int, bytes, int | None]]:
         """Yield (kind, frame, descriptor) of the frames that have arrived; set `ended` at the end of the stream."""
@@ -47,6 +48,7 @@ class FrameStream:
         if not data:
             self.ended = True
             return
+        self.bytes_read += len(data)
         if is_truncated:
             raise WireError("descriptors were lost: the limit of open files is reached")
         for kind, raw, has_descriptor in self._reader.feed(data):

@@ -169,6 +169,7 @@ def test_client_that_comes_while_the_supervisor_is_stopped_finds_it_after_its_li
 def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
     allowed = {
         "client/connection/submission.py",  # at=
+        "client/finding.py",  # how old an id is, which has the time of day in it
         "client/job.py",  # shown as submitted_at until the table has it
         "cli/bars.py",  # how long a job has been running, beside the time at which it began
         "cli/history.py",  # --since

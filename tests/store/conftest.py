@@ -11,6 +11,7 @@ from sqlalchemy.pool import NullPool
 import procjobs
 from procjobs.client.connection.submission import Terms, submission_of
 from procjobs.shared.ids import from_text
+from procjobs.store import engines
 from tests.databases import postgres_server, postgres_url, sqlite_url  # noqa: F401
 
 from ..conftest import wait_until
@@ -42,7 +43,9 @@ class Store:
 @pytest.fixture(params=["sqlite_url", "postgres_url"], ids=["sqlite", "postgresql"])
 def store(request):
     """A store that has nothing yet, once in each kind of database."""
-    return Store(request.getfixturevalue(request.param))
+    found = Store(request.getfixturevalue(request.param))
+    yield found
+    engines.dispose(found.url)  # for tests that read it without a pool
 
 
 @pytest.fixture

@@ -23,6 +23,11 @@ class RequestChannel:
         self._replies: dict[int, list[dict[str, Any]]] = {}
         self._numbers = itertools.count(1)
 
+    @property
+    def are_awaited(self) -> bool:
+        """Whether a thread waits for a reply."""
+        return bool(self._replies) and self._lifecycle.news.is_awaited()
+
     def request(self, call: str, timeout: float | None, **arguments: Any) -> dict[str, Any]:
         """Ask the supervisor and wait for its reply; raise SupervisorLost if there is none."""
         number = next(self._numbers) % 0x7FFF_FFFF + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from procjobs.shared import wire
 from procjobs.shared.code_spec import check_texts
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from procjobs.host.loop import Loop
     from procjobs.supervisor.clients.admission import Admission
     from procjobs.supervisor.clients.client_link import ClientLink
+    from procjobs.supervisor.clients.deferred import DeferredCalls
     from procjobs.supervisor.durable.durability import Durability, Told
     from procjobs.supervisor.generations import Generations
     from procjobs.supervisor.lifecycle import Lifecycle
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _Reply: TypeAlias = dict[str, Any] | None
 """The reply to a call; None where it comes later."""
+_Call: TypeAlias = Callable[["ClientLink", dict[str, Any]], _Reply]
+_ABOUT_JOBS: Final = frozenset({"cancel", "known", "logs", "stack"})
+"""The calls that wait until everything is read that was sent before them, if they are about a job that is not known."""
 
 
 class Calls:
@@ -34,6 +38,7 @@ class Calls:
     def __init__(
         self, loop: Loop, registry: Registry, dispatcher: Dispatcher, workers: WorkerProcesses, generations: Generations,
         durability: Durability, admission: Admission, lifecycle: Lifecycle,
+        deferred: DeferredCalls,
     ) -> None:  # fmt: skip
         self._loop = loop
         self._registry = registry
@@ -43,15 +48,25 @@ class Calls:
         self._durability = durability
         self._admission = admission
         self._lifecycle = lifecycle
-        self._calls: dict[str, Callable[[ClientLink, dict[str, Any]], _Reply]] = {
+        self._deferred = deferred
+        self._calls: dict[str, _Call] = {
             name.removeprefix("_call_"): getattr(self, name) for name in dir(self) if name.startswith("_call_")
         }
 
     def act_on(self, client: ClientLink, number: int, request: dict[str, Any]) -> None:
-        """Act on a call; raise WireError for one that is unknown or has bad arguments."""
+        """Act on a call; raise WireError for one that is unknown or has bad arguments.
+
+        One about a job that is not known is answered when everything is read that clients have sent before it.
+        """
         call = self._calls.get(str(request.get("call")))
         if call is None:
             raise WireError(f"an unknown call: {request.get('call')!r}")
+        if request["call"] in _ABOUT_JOBS and not self._registry.jobs.keys() >= _ids_in(request):
+            self._deferred.add(lambda: self._carry_out(call, client, number, request))
+        else:
+            self._carry_out(call, client, number, request)
+
+    def _carry_out(self, call: _Call, client: ClientLink, number: int, request: dict[str, Any]) -> None:
         try:
             reply = call(client, {**request, "number": number})
         except (KeyError, TypeError, ValueError, OverflowError) as error:  # OverflowError: 1e400 workers
@@ -60,6 +75,9 @@ class Calls:
             _send(client, number, reply)
 
     # About jobs -------------------------------------------------------------------------------------------------
+
+    def _call_known(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
+        return {"known": [job_id.hex() for job_id in _ids_in(request) & self._registry.jobs.keys()]}
 
     def _call_logs(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
         job = self._registry.jobs.get(bytes.fromhex(request["id"]))
@@ -153,6 +171,15 @@ class Calls:
         """End the pool for everybody."""
         self._lifecycle.stop("the pool was stopped", self._loop.now, at_once=at_once)
         self._admission.close()
+
+
+def _ids_in(request: dict[str, Any]) -> set[bytes]:
+    """Return the ids of the jobs that a call is about; raise WireError for what is none."""
+    try:
+        texts = request["ids"] if request["call"] == "known" else [request["id"]]
+        return {bytes.fromhex(text) for text in texts}
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(f"the call {request['call']} has bad ids: {error!r}") from None
 
 
 def _send(client: ClientLink, number: int, reply: dict[str, Any]) -> None:

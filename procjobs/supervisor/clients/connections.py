@@ -15,6 +15,7 @@ from procjobs.supervisor.clients.client_link import ClientLink
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Generation
+    from procjobs.supervisor.clients.deferred import DeferredCalls
     from procjobs.supervisor.clients.requests import RequestHandler
     from procjobs.supervisor.log import Log
 
@@ -28,10 +29,13 @@ _MAX_BACKLOG: Final = 50_000
 class Connections:
     """All clients that are connected."""
 
-    def __init__(self, loop: Loop, listener: socket.socket, requests: RequestHandler, log: Log) -> None:
+    def __init__(
+        self, loop: Loop, listener: socket.socket, requests: RequestHandler, deferred: DeferredCalls, log: Log
+    ) -> None:
         self._loop = loop
         self._listener = listener
         self._requests = requests
+        self._deferred = deferred
         self._log = log
         self._clients: set[ClientLink] = set()
         self._told: set[ClientLink] = set()  # that a successor takes over
@@ -49,14 +53,15 @@ class Connections:
 
     def next_deadline(self) -> float:
         """Return when something is to be done."""
-        return min(self._accepts_again_at, self._next_ack_at, self._looks_again_at)
+        return min(self._accepts_again_at, self._next_ack_at, self._looks_again_at, self._deferred.next_deadline())
 
     def listen(self) -> None:
         """Begin to accept clients."""
         self._loop.add(self._listener.fileno(), self)
 
     def advance(self, now: float) -> None:
-        """Accept clients again after a pause."""
+        """Answer the calls that have waited for submissions; accept clients again after a pause."""
+        self._deferred.advance(self._clients, now)
         self._looks_again_at = NEVER
         if self._accepts_again_at <= now:
             self._accepts_again_at = NEVER
