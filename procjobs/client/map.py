@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from procjobs.client.job import Job
+from procjobs.client.map_outcomes import Outcomes, Results
 from procjobs.clock import monotonic
 from procjobs.errors import ConfigurationError
 from procjobs.shared.config import check_count
@@ -36,32 +37,35 @@ def map_calls(
     ordered: bool,
     progress: bool,
     buffersize: int | None,
+    return_exceptions: bool,
 ) -> Iterator[Any]:
     """Do what `Pool.map` says, with jobs that go through `submit`."""
+    draw = import_bar() if progress else None
     seconds = check_seconds("timeout", timeout, zero=True)
     deadline = None if seconds is None else monotonic() + seconds
     sizer: ChunkSizer | None = None
+    outcome = Outcomes() if return_exceptions else Results()
     if chunksize == "auto":
         sizer = ChunkSizer(count_workers(), known_length(iterables))
-        jobs = submit_sized(submit, fn, iterables, sizer)
+        jobs = submit_sized(submit, outcome, fn, iterables, sizer)
     else:
-        jobs = submit_chunks(submit, fn, iterables, check_count("chunksize", chunksize, minimum=1))
+        jobs = submit_chunks(submit, outcome, fn, iterables, check_count("chunksize", chunksize, minimum=1))
     default_window = _WINDOW if sizer is None else sizer.window
     window = check_count("buffersize", default_window if buffersize is None else buffersize, minimum=1)
     ahead = deque(itertools.islice(jobs, window))
-    results = (results_in_order if ordered else results_as_ready)(ahead, jobs, deadline)
+    results = (results_in_order if ordered else results_as_ready)(ahead, jobs, deadline, outcome)
     if sizer is not None:
         results = unpack_timed(results, sizer)
     if chunksize != 1:
         results = Flat(results)
-    return with_bar(results, fn, iterables) if progress else results
+    return results if draw is None else draw(results, getattr(fn, "__name__", "map"), known_length(iterables))
 
 
 # Fixed chunks ---------------------------------------------------------------------------------------------------
 
 
 def submit_chunks(
-    submit: Submit, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], size: int
+    submit: Submit, outcome: Results, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], size: int
 ) -> Iterator[Job[Any]]:
     """Submit a job for every `size` calls, as the iterator is advanced; one of several calls returns a list."""
     calls = zip(*iterables, strict=False)
@@ -69,7 +73,8 @@ def submit_chunks(
         return (submit(fn, *call) for call in calls)
     chunks = iter(lambda: list(itertools.islice(calls, size)), [])
     run: Callable[..., Any] = _await_chunk if is_coroutine_function(fn) else _run_chunk
-    return (submit(run, fn, chunk) for chunk in chunks)
+    call = outcome.call_of(fn)
+    return (outcome.note(submit(run, call, chunk), len(chunk)) for chunk in chunks)
 
 
 def _run_chunk(fn: Callable[..., T], calls: list[tuple[Any, ...]]) -> list[T]:
@@ -122,11 +127,12 @@ class ChunkSizer:
 
 
 def submit_sized(
-    submit: Submit, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], sizer: ChunkSizer
+    submit: Submit, outcome: Results, fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], sizer: ChunkSizer
 ) -> Iterator[Job[Any]]:
     """Submit jobs of the size that the sizer says, as the iterator is advanced; each returns (seconds, results)."""
     iterators = [iter(iterable) for iterable in iterables]
     run: Callable[..., Any] = _await_timed if is_coroutine_function(fn) else _run_timed
+    call = outcome.call_of(fn)
     while True:
         columns = _gather(iterators, sizer.next_size())
         count = min(map(len, columns), default=0)
@@ -134,7 +140,7 @@ def submit_sized(
             return
         sizer.take(count)
         begun = monotonic()
-        job = submit(run, fn, columns)
+        job = outcome.note(submit(run, call, columns), count, is_timed=True)
         sizer.observe_submission(count, monotonic() - begun)
         yield job
 
@@ -209,19 +215,23 @@ def _time_left(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - monotonic(), 0.0)
 
 
-def results_in_order(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None) -> Iterator[Any]:
+def results_in_order(
+    ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None, outcome: Results
+) -> Iterator[Any]:
     """Yield results in the order of submission, and submit one more job for each; at the end, cancel the rest."""
     try:
         while ahead:
-            ahead[0].result(_time_left(deadline))
+            outcome.wait(ahead[0], _time_left(deadline))
             ahead.extend(itertools.islice(jobs, 1))
-            yield ahead.popleft().result()  # no name here holds the result while the caller works on it
+            yield outcome.take(ahead.popleft())  # no name here holds the result while the caller works on it
     finally:
         for job in ahead:
             job.cancel()
 
 
-def results_as_ready(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None) -> Iterator[Any]:
+def results_as_ready(
+    ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline: float | None, outcome: Results
+) -> Iterator[Any]:
     """Yield results as they come, and submit one more job for each; at the end, cancel the rest."""
     import queue
 
@@ -240,22 +250,29 @@ def results_as_ready(ahead: deque[Job[Any]], jobs: Iterator[Job[Any]], deadline:
             for following in itertools.islice(jobs, 1):
                 waiting.add(following)
                 following.add_done_callback(ready.put)
-            yield job.result()
+            yield outcome.take(job)
     finally:
         for job in waiting:
             job.cancel()
 
 
-def with_bar(results: Iterator[T], fn: Callable[..., T], iterables: tuple[Iterable[Any], ...]) -> Iterator[T]:
-    """Yield results, and draw a bar."""
+Bar: TypeAlias = Callable[[Iterator[Any], str, "int | None"], Iterator[Any]]
+
+
+def import_bar() -> Bar:
+    """Return what draws a bar; raise ConfigurationError where it cannot be drawn, before there is any job."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     except ImportError:
         raise ConfigurationError("progress=True draws with rich: pip install 'procjobs[cli]'") from None
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(getattr(fn, "__name__", "map"), total=known_length(iterables))
-        for result in results:
-            bar.advance(task)
-            yield result
+
+    def draw(results: Iterator[T], label: str, total: int | None) -> Iterator[T]:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(label, total=total)
+            for result in results:
+                bar.advance(task)
+                yield result
+
+    return draw

@@ -104,13 +104,22 @@ class Submitter:
     def map(
         self, fn: _Awaited[..., T], *iterables: Iterable[Any], timeout: Seconds | None = ...,
         chunksize: int | Literal["auto"] = ..., ordered: bool = ..., progress: bool = ..., buffersize: int | None = ...,
+        return_exceptions: Literal[False] = ...,
     ) -> Iterator[T]: ...  # fmt: skip
 
     @overload
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: Seconds | None = ...,
         chunksize: int | Literal["auto"] = ..., ordered: bool = ..., progress: bool = ..., buffersize: int | None = ...,
+        return_exceptions: Literal[False] = ...,
     ) -> Iterator[T]: ...  # fmt: skip
+
+    @overload
+    def map(
+        self, fn: Callable[..., Any], *iterables: Iterable[Any], timeout: Seconds | None = ...,
+        chunksize: int | Literal["auto"] = ..., ordered: bool = ..., progress: bool = ..., buffersize: int | None = ...,
+        return_exceptions: bool = ...,
+    ) -> Iterator[Any]: ...  # fmt: skip
 
     def map(
         self,
@@ -121,6 +130,7 @@ class Submitter:
         ordered: bool = True,
         progress: bool = False,
         buffersize: int | None = None,
+        return_exceptions: bool = False,
     ) -> Iterator[Any]:
         """Call `fn` with the items of the iterables side by side, and yield the results.
 
@@ -130,10 +140,15 @@ class Submitter:
         after this call the iterator raises TimeoutError. `progress=True` shows a bar on standard error (needs
         `procjobs[cli]`). At most `buffersize` jobs are submitted ahead of the results taken: 10,000 by default, with "auto"
         two for each worker. When the iterator is closed or a job fails, jobs that have not been answered are cancelled.
+
+        With `return_exceptions=True` an exception is yielded in the place of its result, also of a single item of a chunk,
+        and the other jobs go on. If a chunk fails as a whole, because its worker crashed or its time is out, each of its
+        items has that exception. `retries` are of jobs: an item of a chunk is not tried again.
         """
         return map_calls(
             self.submit, self._producer.link.worker_count, fn, iterables,
             timeout=timeout, chunksize=chunksize, ordered=ordered, progress=progress, buffersize=buffersize,
+            return_exceptions=return_exceptions,
         )  # fmt: skip
 
 

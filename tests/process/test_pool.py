@@ -7,6 +7,7 @@ import concurrent.futures
 import functools
 import itertools
 import os
+import sys
 import threading
 
 import numpy as np
@@ -243,7 +244,7 @@ def test_progress_outside_a_job_does_nothing():
 
 
 def test_progress_refuses_what_is_no_number(pool):
-    with pytest.raises(TypeError, match="expected numbers"):
+    with pytest.raises(TypeError, match="is no number; write"):
         pool.submit(lambda: procjobs.progress("half")).result(30)
 
 
@@ -408,6 +409,83 @@ def test_results_beyond_the_memory_bound_are_still_there():
         again = [pool.job(job.id).result(30) for job in small]
         assert [bytes([n]) * 3000 for n in range(20)] == again
         assert b"x" * 3_000_000 == pool.job(large.id).result(30)
+
+
+# Exceptions in the places of results ------------------------------------------------------------------------
+
+
+class Stubborn(Exception):
+    """Cannot be pickled."""
+
+    def __reduce__(self):
+        raise TypeError("I stay here")
+
+
+class Lopsided(Exception):
+    """Can be pickled, and not be unpickled."""
+
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+def divide_or_worse(n):
+    if n == 5:
+        raise Stubborn("five")
+    if n == 6:
+        raise Lopsided(1, 2)
+    if n == 7:
+        raise StopIteration
+    return 12 // n
+
+
+async def divide_or_worse_later(n):
+    await asyncio.sleep(0)
+    return divide_or_worse(n)
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 20, "auto"])
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("function", [divide_or_worse, divide_or_worse_later])
+def test_exceptions_are_yielded_in_the_places_of_results(pool, chunksize, ordered, function):
+    numbers = [0, 1, 2, 3, 0, 4, 6, 12, 5]
+    outcomes = list(pool.map(function, numbers, chunksize=chunksize, ordered=ordered, return_exceptions=True))
+    named = [value if isinstance(value, int) else type(value).__name__ for value in outcomes]
+    expected = ["ZeroDivisionError", 12, 6, 4, "ZeroDivisionError", 3, "PayloadError", 1, "PayloadError"]
+    assert expected == named if ordered else sorted(map(str, expected)) == sorted(map(str, named))
+    first = next(value for value in outcomes if isinstance(value, ZeroDivisionError))
+    assert "in divide_or_worse" in str(first.__cause__)
+
+
+def test_exceptions_of_an_automatic_chunk_leave_its_other_items_alone(pool):
+    outcomes = list(pool.map(divmod, range(2000), itertools.cycle([0, 1]), chunksize="auto", return_exceptions=True))
+    assert [(n, 0) for n in range(1, 2000, 2)] == outcomes[1::2]
+    assert {ZeroDivisionError} == set(map(type, outcomes[::2]))
+
+
+def test_items_of_a_chunk_whose_worker_crashed_have_that_exception(pool):
+    outcomes = list(pool.map(crash_at_three, range(6), chunksize=2, return_exceptions=True))
+    assert [0, 1, "WorkerCrashed", "WorkerCrashed", 4, 5] == [v if type(v) is int else type(v).__name__ for v in outcomes]
+    assert [0, 1, 2] == list(pool.map(crash_at_three, range(3), return_exceptions=True))
+
+
+def crash_at_three(n):
+    return os._exit(3) if n == 3 else n
+
+
+def test_deadline_of_map_is_raised_all_the_same(pool, tmp_path):
+    release = str(tmp_path / "go")
+    results = pool.map(jobs.wait_for_file, [release, release], timeout=0.05, return_exceptions=True, chunksize=2)
+    with pytest.raises(TimeoutError):
+        list(results)
+
+
+def test_missing_rich_is_told_before_the_first_job(pool, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with pytest.raises(procjobs.ConfigurationError, match=r"progress=True draws with rich: pip install"):
+        pool.map(jobs.add, range(3), progress=True)
+    assert [] == pool.jobs()
 
 
 # Chunks that find their size ------------------------------------------------------------------------------
