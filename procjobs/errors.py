@@ -76,21 +76,26 @@ class OutsideJob(ProcjobsError, RuntimeError):
 
 
 class Attempt(NamedTuple):
-    """An attempt of a job that failed. Times are Unix times in seconds, None where it had not begun.
+    """An attempt of a job. Times are Unix times in seconds, None where it had not begun, or has not ended.
 
-    `reason` is as in `procjobs.JobStatus`; `error` is one or more lines; `signal` or `exit_code` say how its worker ended,
-    if it did; `stderr` is the end of the text that the job had written to standard error.
+    `reason` is as in `procjobs.JobStatus`, None of one that succeeded or still runs; `error` is one or more lines; `signal`
+    or `exit_code` say how its worker ended, if it did; `stderr` is the end of the text that the job had written to standard
+    error. `worker` is the slot of its worker, `worker_pid` the process. `traceback` is there where `Pool.attempts` has
+    returned this: at most 16 KiB of text; for an attempt that was stopped its stack, None where there is none.
     """
 
     attempt: int
     reason: str | None
     error: str
     started_at: float | None
-    ended_at: float
+    ended_at: float | None
     signal: int | None
     exit_code: int | None
     last_progress: str | None
     stderr: str
+    worker: int | None = None
+    worker_pid: int | None = None
+    traceback: str | None = None
 
 
 class JobError(ProcjobsError):

@@ -12,16 +12,18 @@ from procjobs.cli.problems import OK
 from procjobs.clock import wall
 from procjobs.shared.states import JobState
 from procjobs.shared.store_address import resolve, store_name
+from procjobs.shared.visible import visible
 
 if TYPE_CHECKING:
+    from procjobs.errors import Attempt
     from procjobs.shared.records import JobRecord, Run
 
 _STATES: Final = [state.text for state in JobState]
 _SHORT_ID: Final = 8
 
 
-@click.command(short_help="List past jobs with every attempt, from the pool's store.")
-@parameters.name_argument
+@click.command(short_help="List past jobs from the pool's store, or show the attempts of one job.")
+@click.argument("target", metavar="NAME|JOB", shell_complete=parameters.complete_both)
 @click.option("--store", metavar="URL", help="Read this database; the pool need not run then.")
 @click.option("--state", type=click.Choice(_STATES), help="Only jobs in this state.")
 @click.option("--job-name", metavar="TEXT", help="Only jobs with this name; a % stands for any text.")
@@ -29,8 +31,45 @@ _SHORT_ID: Final = 8
 @click.option("--since", type=parameters.parse_seconds, metavar="TIME", help="Only those of the last TIME, such as 2h.")
 @click.option("--limit", "-n", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="At most N jobs.")
 @parameters.common
-def history(name: str, store: str | None, directory: str | None, as_json: bool, **options: Any) -> int:
-    """List the jobs that the store of the pool NAME keeps, the newest first, each with its attempts."""
+def history(target: str, store: str | None, directory: str | None, as_json: bool, **options: Any) -> int:
+    """List the jobs that the store of the pool NAME keeps, the newest first, each with its attempts.
+
+    Of the job JOB, a whole id, show every attempt with its traceback, also if its pool has no store.
+    """
+    if finding.looks_like_id(target):
+        _show(target, _find_attempts(target, store, directory), as_json=as_json)
+        return OK
+    _list(target, store, directory, as_json=as_json, **options)
+    return OK
+
+
+def _find_attempts(job_id: str, store: str | None, directory: str | None) -> list[Attempt]:
+    if store is None:
+        with finding.open_job(job_id, None, directory) as (pool, _):
+            return list(pool.attempts(job_id))
+    from procjobs.store.reading import find_attempts
+
+    return find_attempts(resolve(store, "") or "", job_id)
+
+
+def _show(job_id: str, attempts: list[Attempt], *, as_json: bool) -> None:
+    if as_json:
+        screen.write_json({"id": job_id, "attempts": [one._asdict() for one in attempts]})
+        return
+    if not attempts:
+        screen.write(f"nothing is known of an attempt of job {job_id}")
+    for one in attempts:
+        outcome = one.reason or ("succeeded" if one.ended_at else "running")
+        took = one.ended_at - one.started_at if one.ended_at is not None and one.started_at is not None else None
+        where = "" if one.worker_pid is None else f", worker {one.worker} (pid {one.worker_pid})"
+        begun = f", started {text.moment(one.started_at)}" if one.started_at else ""
+        lasted = f", took {text.duration(took)}" if took is not None else ""
+        screen.write(f"attempt {one.attempt}: {outcome}{where}{begun}{lasted}")
+        for line in (one.traceback or one.error).strip().splitlines():
+            screen.write(f"  {visible(line)}")
+
+
+def _list(name: str, store: str | None, directory: str | None, *, as_json: bool, **options: Any) -> None:
     job_name, since = options["job_name"], options["since"]
     wanted = {"state": options["state"], "name": job_name, "limit": options["limit"]}
     wanted["meta"] = dict(map(_parse_meta, options["meta"]))
@@ -49,7 +88,6 @@ def history(name: str, store: str | None, directory: str | None, as_json: bool, 
         _write(records)
     else:
         screen.write("the store has no such job")
-    return OK
 
 
 def _parse_meta(text: str) -> tuple[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from procjobs.client.finding import JobFinder, is_young
 from procjobs.client.link import Linked
 from procjobs.clock import boottime
-from procjobs.errors import ConfigurationError, UnknownJob
+from procjobs.errors import Attempt, ConfigurationError, UnknownJob
 from procjobs.host import observe
 from procjobs.shared.config import check_count
 from procjobs.shared.durations import check_moment
@@ -70,6 +70,28 @@ class Monitor(Linked):
     def progress(self, job_id: JobId) -> Progress | None:
         """Return what a job has last reported, None if nothing; otherwise as `status`."""
         return self.status(job_id).progress
+
+    def attempts(self, job_id: JobId) -> tuple[Attempt, ...]:
+        """Return the attempts of a job, in their order: their times, workers and errors, with tracebacks.
+
+        Reads the shared memory, which has up to ten of a job, as long as the job is in the table and failed attempts of the
+        pool have not filled 16 MiB since. What is not there is looked up in the store, if there is one. Raise as `status`.
+        """
+        raw, _ = parse(job_id)
+        status = self.status(job_id)
+        table = self._link.read_present_table()
+        try:
+            known = table.attempts(raw)
+        except UnknownJob:
+            known = ()
+        if len(known) >= status.attempt or table.store() is None:
+            return known
+        url: str = self._link.connect().welcome["settings"]["store"]
+        from procjobs.store.reading import find_attempts  # see _recall
+
+        numbers = {one.attempt for one in known}
+        stored = [one for one in find_attempts(url, status.id) if one.attempt not in numbers]
+        return tuple(sorted([*stored, *known], key=lambda one: one.attempt))
 
     def history(
         self,

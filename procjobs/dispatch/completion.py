@@ -10,7 +10,16 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from procjobs.dispatch.failures import Failure, How, describe_attempt, diagnose, first_line, job_name, quarantine
+from procjobs.dispatch.failures import (
+    MAX_ATTEMPTS,
+    Failure,
+    How,
+    describe_attempt,
+    diagnose,
+    first_line,
+    job_name,
+    quarantine,
+)
 from procjobs.dispatch.limits import Stop
 from procjobs.dispatch.model import Job, Slot
 from procjobs.dispatch.pending import PendingJobs, move_to_successor
@@ -85,8 +94,7 @@ class Completion:
         self._conclude(job, failure)
 
     def _add_to_history(self, job: Job, reason: Reason, error: str, how: How, account: Account) -> None:
-        job.history = job.history or []
-        job.history.append(describe_attempt(job, reason, error, how, account))
+        job.history = [*(job.history or ())[1 - MAX_ATTEMPTS :], describe_attempt(job, reason, error, how, account)]
 
     # With another attempt ---------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from procjobs.shared.wire import NO_PIPES_STATUS, WireError, failure_frame, limi
 
 How = tuple[int | None, int | None]
 """How a process ended: (signal, exit code), one of them None."""
-_MAX_ATTEMPTS: Final = 10
-"""The attempts of a job's history that go into its answer: the last ones."""
+MAX_ATTEMPTS: Final = 10
+"""The attempts of a job's history that are kept, and go into its answer: the last ones."""
 _MEBIBYTE: Final = 2**20
 
 
@@ -33,7 +33,7 @@ class Failure(NamedTuple):
         if job.stack:
             details["stack"] = job.stack
         if job.history:
-            details["history"] = job.history[-_MAX_ATTEMPTS:]
+            details["history"] = job.history[-MAX_ATTEMPTS:]
         return failure_frame(job.id, self.error, self.message, reason=self.reason, attempt=job.attempt, details=details)
 
 
@@ -109,6 +109,8 @@ def describe_attempt(job: Job, reason: Reason, error: str, how: How, account: Ac
         "exit_code": how[1],
         "last_progress": account.progress,
         "stderr": limit_text(account.stderr, 1000),
+        "worker": account.worker,
+        "worker_pid": account.worker_pid,
     }
 
 

@@ -17,12 +17,17 @@ J_contra = TypeVar("J_contra", bound=Job, contravariant=True)
 
 
 class Account(NamedTuple):
-    """The facts known about an attempt that has ended: Unix times (None: not known), its last progress report and output."""
+    """The facts known about an attempt that has ended: Unix times (None: not known), its last progress report and output.
+
+    `worker` is the slot of its worker, `worker_pid` the process; None where no worker had begun it.
+    """
 
     started_at: float | None
     ended_at: float
     progress: str | None
     stderr: str
+    worker: int | None = None
+    worker_pid: int | None = None
 
 
 class CpuFacts(NamedTuple):

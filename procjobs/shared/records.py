@@ -117,7 +117,7 @@ class Run(NamedTuple):
     stopped (the pool was), unknown (the result was lost). `worker` is the slot, `worker_pid` the process. CPU time is that
     of the worker and of the processes that the job started and waited for; `peak_bytes` the most memory of the worker
     itself in this attempt, measured only if that took some milliseconds. `progress` is its last report, `log` the end of its
-    output.
+    output, `traceback` that of its exception, or its stack when it was stopped: at most 16 KiB.
     """
 
     attempt: int
@@ -133,6 +133,7 @@ class Run(NamedTuple):
     peak_bytes: int | None
     progress: str | None
     log: str | None
+    traceback: str | None
 
 
 class JobRecord(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, Final
 from procjobs.shared.ids import to_text
 from procjobs.shared.recorder_wire import End, Free, Retry, Start, Submit
 from procjobs.shared.states import JobState, Reason
-from procjobs.shared.wire import parse_finished
+from procjobs.shared.wire import limit_text, parse_finished
 from procjobs.store.database import clean
 from procjobs.store.statements import ACCOUNT
 
@@ -22,6 +22,7 @@ _STATES: Final = {int(state): state.text for state in JobState}
 _REASONS: Final = {int(reason): reason.text for reason in Reason}
 _UNKNOWN: Final = dict.fromkeys(ACCOUNT)
 _TEXTS: Final = ("error", "progress", "log", "traceback")
+_MAX_TRACEBACK_BYTES: Final = 16 * 1024
 _COPIED_FROM_OUTBOX: Final = (
     "id", "pool", "key", "submitted_at", "not_before", "expires_at", "call", "call_data", "meta"
 )  # fmt: skip
@@ -154,8 +155,11 @@ class Changes:
 
 
 def _usage(details: bytes) -> dict[str, Any]:
-    """Return the resources that an attempt took, as its worker has measured them."""
-    if b'"cpu_seconds"' not in details:
+    """Return the resources that an attempt took, as its worker has measured them, and the traceback of one that raised."""
+    if b'"cpu_seconds"' not in details and b'"traceback"' not in details:
         return {}
     values = json.loads(details)
-    return {name: values[name] for name in ("cpu_seconds", "peak_bytes") if isinstance(values.get(name), int | float)}
+    usage = {name: values[name] for name in ("cpu_seconds", "peak_bytes") if isinstance(values.get(name), int | float)}
+    if traceback := values.get("traceback"):
+        usage["traceback"] = limit_text(str(traceback), _MAX_TRACEBACK_BYTES)
+    return usage

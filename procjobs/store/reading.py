@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
 from procjobs.clock import NEVER
-from procjobs.errors import StoreUnavailable, UnknownJob
+from procjobs.errors import Attempt, StoreUnavailable, UnknownJob
 from procjobs.shared.ids import from_text, made_at, to_text
 from procjobs.shared.meta import pack_meta, unpack_meta
 from procjobs.shared.passwords import hide
@@ -54,7 +54,7 @@ _OF_STATUS: Final = (
     "id", "name", "state", "reason", "attempt", "submitted_at", "started_at", "finished_at", "error", "meta", "retry_of",
 )  # fmt: skip
 _last_attempt: Final = (attempts.c.job_id == jobs.c.id) & (attempts.c.attempt == jobs.c.attempt)
-_with_pid: Final = select(*(jobs.c[name] for name in _OF_STATUS), attempts.c.worker_pid).select_from(
+_with_pid: Final = select(*(jobs.c[name] for name in _OF_STATUS), attempts.c.worker_pid, attempts.c.traceback).select_from(
     jobs.outerjoin(attempts, _last_attempt)
 )
 
@@ -72,7 +72,7 @@ def find_statuses(url: str, job_ids: list[bytes]) -> list[JobStatus]:
 def _status(row: Any) -> JobStatus:
     return JobStatus(
         row.id, row.name, row.state, row.reason, row.attempt, None, row.submitted_at, row.started_at, row.finished_at,
-        row.worker_pid, row.error, unpack_meta(row.meta), row.retry_of, None,
+        row.worker_pid, row.error, unpack_meta(row.meta), row.retry_of, row.traceback,
     )  # fmt: skip
 
 
@@ -81,6 +81,19 @@ def find_oldest(url: str) -> float:
     with _reading(url) as connection:
         oldest = connection.scalar(select(func.min(jobs.c.id)))
     return NEVER if oldest is None else made_at(from_text(oldest)) or 0.0
+
+
+def find_attempts(url: str, job_id: str) -> list[Attempt]:
+    """Return the attempts of a job that are kept, in their order."""
+    with _reading(url) as connection:
+        runs = _find_runs(connection, [job_id])[job_id]
+    return [
+        Attempt(
+            run.attempt, None if run.outcome in {"running", "succeeded"} else run.outcome, run.error or "", run.started_at,
+            run.ended_at, run.signal, run.exit_code, run.progress, "", run.worker, run.worker_pid, run.traceback,
+        )
+        for run in runs
+    ]  # fmt: skip
 
 
 def find_log(url: str, job_id: str) -> str:

@@ -18,8 +18,9 @@ from procjobs.shared import wire
 from procjobs.shared.config import JOB_OPTION_NAMES, JobOptions, PoolSettings
 from procjobs.shared.queues import refuse_queue
 from procjobs.shared.states import FINAL, JobState, Reason
-from procjobs.shared.table.state_writer import TableFull, TableWriter
+from procjobs.shared.table.state_writer import NO_REPORT, TableFull, TableWriter
 from procjobs.shared.wire import U32, WireError
+from procjobs.supervisor.attempts import attempt_that_failed
 from procjobs.supervisor.job import NO_CLIENT, SupervisedJob, SupervisedKind
 from procjobs.supervisor.results import KeptTranscripts, ResultStore
 from procjobs.supervisor.stack_text import without_own_frames
@@ -115,9 +116,10 @@ class Registry:
         if job.row:
             self.table.write_state(job.row, job.state, Reason.NONE, job.attempt, 0.0, "")
 
-    def publish_retrying(self, job: SupervisedJob, reason: Reason, error: str) -> None:
+    def publish_retrying(self, job: SupervisedJob, reason: Reason, error: str, details: bytes) -> None:
         """Show that an attempt failed and another one follows. The job's standard error begins anew with that."""
         if job.row:
+            self._note_failure(job, reason, error, details)
             self.table.write_state(job.row, job.state, reason, job.attempt, 0.0, error)
         job.kind.tally.count_retry()
         if job.transcript is not None:
@@ -129,9 +131,15 @@ class Registry:
 
     def account(self, job: SupervisedJob) -> Account:
         """Return the facts that are known of the attempt that has just ended."""
-        started_at, progress = self.table.last_report(job.row, job.id) if job.row else (None, None)
+        report = self.table.last_report(job.row, job.id) if job.row else NO_REPORT
         stderr = without_own_frames(job.transcript.stderr.text()) if job.transcript is not None else ""
-        return Account(started_at, wall(), progress, stderr)
+        return Account(report.started_at, wall(), report.progress, stderr, report.worker, report.worker_pid)
+
+    def _note_failure(self, job: SupervisedJob, reason: Reason, error: str, details: bytes) -> None:
+        """Keep an attempt that has failed for readers by id. It is noted once: a job may be cancelled after it."""
+        attempt = attempt_that_failed(job, reason, error, details, self.account)
+        if attempt is not None:
+            job.extras = self.table.add_failure(job.row, job.id, job.extras, attempt)
 
     # Answers ----------------------------------------------------------------------------------------------------
 
@@ -150,6 +158,8 @@ class Registry:
     def finish(self, job: SupervisedJob, reason: Reason, frame: bytes, fd: int | None, error: str, now: float) -> None:
         """Keep the answer of a job, show its end in the table, and pass the answer to every client that waits for it."""
         if job.row:
+            if reason and job.attempt:
+                self._note_failure(job, reason, error, wire.parse_finished(frame).details)
             self.table.write_state(job.row, job.state, reason, job.attempt, wall(), error)
         if not reason:
             job.kind.tally.count_success()

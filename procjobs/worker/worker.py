@@ -136,7 +136,7 @@ class Worker:
         self._directory = setup.directory
         self._slot = slot
         self._pid = os.getpid()
-        self._writer = ProgressWriter(setup.table_fd, setup.rows_offset, setup.directory)
+        self._writer = ProgressWriter(setup.table_fd, setup.rows_offset, setup.directory, slot)
         self._kinds: dict[int, _Kind] = {}
         self._kept_children = observe.own_children() if process.has_children() else set()
         self._may_interrupt_at = NEVER

@@ -164,3 +164,19 @@ def test_database_that_no_pool_has_used_has_a_message_of_its_own(store):
     with pytest.raises(procjobs.StoreUnavailable, match=r"cannot be read: [A-Z][A-Za-z]+Error: ") as caught:
         find_history("sqlite:////nonexistent/jobs.db", "media", **wanted)
     assert "SELECT" not in str(caught.value)
+
+
+def test_tracebacks_are_in_the_store(started, store):
+    pool = started(workers=1, result_ttl=0.2)
+    job = pool.options(retries=1, backoff=0).submit(jobs.fail, "no")
+    assert job.exception(30)
+    wait_until(lambda: job.id not in [status.id for status in pool.jobs()])
+    first, second = pool.attempts(job.id)
+    assert [(1, "raised"), (2, "raised")] == [(one.attempt, one.reason) for one in (first, second)]
+    assert "in fail" in first.traceback
+    assert "in fail" in second.traceback
+    assert 0 == second.worker
+    assert "ValueError: no" in pool.status(job.id).error_details
+    assert "in fail" in pool.history()[0].attempts[1].traceback
+    rows = store.rows("SELECT traceback FROM procjobs_attempts ORDER BY attempt")
+    assert [(first.traceback,), (second.traceback,)] == rows

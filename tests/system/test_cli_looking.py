@@ -232,3 +232,13 @@ def test_state_of_the_store_is_shown(cli, tmp_path):
     wait_until(lambda: pool.stats().store == "available")
     assert "store:    available" in cli("status", "stored").stdout
     assert "store:" not in cli("status", cli.pool("plain").name).stdout
+
+
+def test_attempts_of_a_job_are_shown_with_their_tracebacks(cli, running):
+    shown = cli("history", running.failed.id).stdout
+    assert shown.startswith("attempt 1: raised, worker ")
+    assert "in fail" in shown
+    assert "no such film" in shown
+    document = json.loads(cli("history", running.failed.id, "--json").stdout)
+    assert "raised" == document["attempts"][0]["reason"]
+    assert "attempt 1: running" in cli("history", running.running.id).stdout

@@ -97,6 +97,9 @@ IN_FILE: Final = 16
 """Message and data are in a file beside the table, named after the job."""
 MAY_HAVE_FILE: Final = 32
 """Such a file was written earlier, perhaps in an earlier attempt, and is to be removed at the end."""
+WORKER_SHIFT: Final = 6
+"""The bits of the flags from here on are the slot of the worker."""
+assert MAX_SLOTS << WORKER_SHIFT <= 1 << 16
 
 
 def write_part(table: mmap, offset: int, count: int, body: bytes) -> None:

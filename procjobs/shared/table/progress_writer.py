@@ -33,7 +33,7 @@ _NO_PACE: Final = layout.PACE.pack(0.0, 0.0, 0.0)
 class ProgressWriter:
     """Marks in a job's row that the worker has begun it, and writes the reports of the job."""
 
-    def __init__(self, fd: int, rows_offset: int, directory: str) -> None:
+    def __init__(self, fd: int, rows_offset: int, directory: str, slot: int = 0) -> None:
         self._map = mmap.mmap(fd, 0)
         self._rows_offset = rows_offset
         self._directory = directory
@@ -44,7 +44,7 @@ class ProgressWriter:
         self._tag = b""
         self._attempt = 0
         self._started_at = 0.0
-        self._sticky = 0
+        self._sticky = self._of_worker = slot << layout.WORKER_SHIFT
         self._last_at = self._last_value = self._longest_pause = 0.0
         self._pace = _NO_PACE
 
@@ -54,7 +54,7 @@ class ProgressWriter:
         self._stop = self._offset + 8 + PROGRESS.size
         self._tag = job_id[8:]
         self._attempt = attempt
-        self._sticky = layout.MAY_HAVE_FILE if attempt > 1 else 0
+        self._sticky = self._of_worker | (layout.MAY_HAVE_FILE if attempt > 1 else 0)
         self._started_at = now = wall()
         self._pid = self._pid or os.getpid()
         self._last_at, self._last_value = now, math.inf
@@ -109,8 +109,8 @@ class ProgressWriter:
         text = (message or "").encode(errors="replace")
         data = data or b""
         if len(text) > layout.INLINE_MESSAGE_BYTES or len(data) > layout.INLINE_DATA_BYTES:
-            if not self._sticky:  # marked before the file exists, so that it is removed whenever this process dies
-                self._sticky = layout.MAY_HAVE_FILE
+            if not self._sticky & layout.MAY_HAVE_FILE:  # marked before there is a file: it goes whenever this process dies
+                self._sticky |= layout.MAY_HAVE_FILE
                 self._write(0, 0.0, 0.0, wall(), b"", b"")
             flags |= layout.IN_FILE if self._try_write_file(text, data) else 0
             text = clip(text.decode(errors="replace"), layout.INLINE_MESSAGE_BYTES)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from procjobs.clock import monotonic
-from procjobs.errors import PayloadError, UnknownJob
+from procjobs.errors import Attempt, PayloadError, UnknownJob
 from procjobs.shared.ids import to_text
 from procjobs.shared.meta import unpack_meta
 from procjobs.shared.records import JobStatus, KindInfo, Pace, Progress
@@ -153,6 +153,27 @@ class ProgressTable:
             to_text(extras.retry_of) if extras.is_retry else None,
             self._find_details(job_id, attempt, extras) if error and extras.failure[0] else None,
         )
+
+    def attempts(self, job_id: bytes) -> tuple[Attempt, ...]:
+        """Return the attempts of a job that are known here, in their order; raise as `status`."""
+        status = self.status(job_id)
+        found = self._find(job_id)
+        if found is None:
+            return self.attempts(job_id)
+        extras = self._annex.read(found[0], job_id) or NO_EXTRAS
+        known = [Attempt(**values) for values in reversed(self._annex.attempts(job_id, extras))]
+        if status.started_at is not None and status.attempt > (known[-1].attempt if known else 0):
+            known.append(self._last_attempt(found[0], status))
+        return tuple(known)
+
+    def _last_attempt(self, row: int, status: JobStatus) -> Attempt:
+        """Return the attempt that a job is in, or has succeeded in, or of which no more is known."""
+        report = try_read_part(self._map, self._rows_offset + (row - 1) * ROW_BYTES + PROGRESS_OFFSET, PROGRESS.size)
+        slot = PROGRESS.unpack(report)[2] >> layout.WORKER_SHIFT if report is not None else None
+        return Attempt(
+            status.attempt, status.reason, status.error or "", status.started_at, status.finished_at, None, None, None, "",
+            slot, status.worker_pid,
+        )  # fmt: skip
 
     def _find_details(self, job_id: bytes, attempt: int, extras: Extras) -> str | None:
         """Return the traceback of an attempt that has failed, if it is still kept."""

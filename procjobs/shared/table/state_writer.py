@@ -9,7 +9,7 @@ import contextlib
 import errno
 import mmap
 import os
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from procjobs.shared import private_files
 from procjobs.shared.config import MAX_SLOTS
@@ -46,6 +46,18 @@ _ZEROS_BYTES = 64 * 1024
 
 class TableFull(Exception):
     """No row is free and the file system has no room for more, or the table is at its size."""
+
+
+class LastReport(NamedTuple):
+    """When a job was begun (Unix time), its last report, as text for people; the slot and the process of its worker."""
+
+    started_at: float | None = None
+    progress: str | None = None
+    worker: int | None = None
+    worker_pid: int | None = None
+
+
+NO_REPORT: Final = LastReport()
 
 
 def count_rows(max_queued: int) -> int:
@@ -212,19 +224,20 @@ class TableWriter:
         count: int = layout.PART_HEAD.unpack_from(self._map, self._row_offset(row) + PROGRESS_OFFSET)[1]
         return count
 
-    def last_report(self, row: int, job_id: bytes) -> tuple[float | None, str | None]:
-        """Return when the job in this row was begun (Unix time), and its last report, as text for people."""
+    def last_report(self, row: int, job_id: bytes) -> LastReport:
+        """Return what the worker of the job in this row has last written."""
         body = try_read_part(self._map, self._row_offset(row) + PROGRESS_OFFSET, PROGRESS.size)
         if body is None:
-            return None, None
-        tag, _, flags, _, started_at, value, total, _, message, *_ = PROGRESS.unpack(body)
+            return NO_REPORT
+        tag, _, flags, pid, started_at, value, total, _, message, *_ = PROGRESS.unpack(body)
         if tag != job_id[8:]:
-            return None, None
+            return NO_REPORT
+        report = LastReport(started_at, None, flags >> layout.WORKER_SHIFT, pid)
         if not flags & layout.REPORTED:
-            return started_at, None
+            return report
         text = f"{value:g} of {total:g}" if flags & layout.HAS_TOTAL else f"{value:g}"
         inline = flags & layout.HAS_MESSAGE and not flags & layout.IN_FILE
-        return started_at, f"{text}, {message.decode(errors='replace')}" if inline else text
+        return report._replace(progress=f"{text}, {message.decode(errors='replace')}" if inline else text)
 
     def has_begun(self, row: int, job_id: bytes, attempt: int) -> bool:
         """Return whether a worker has marked that it began this attempt of the job.

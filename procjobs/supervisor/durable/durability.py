@@ -222,7 +222,7 @@ class NoStore:
 
     def retrying(self, job: SupervisedJob, reason: Reason, error: str, details: bytes, due_at: float) -> None:
         """Show in the table that the job waits for another attempt."""
-        self._registry.publish_retrying(job, reason, error)
+        self._registry.publish_retrying(job, reason, error, details)
 
     def finished(self, job: SupervisedJob, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
         """Pass on an answer."""

@@ -134,7 +134,7 @@ class DurableJobs:
         if details:
             account["details"] = details
         self._ask(Retry(job.id, job.attempt, account, wall() + due_at - self._loop.now))
-        self._registry.publish_retrying(job, reason, error)
+        self._registry.publish_retrying(job, reason, error, details)
 
     def finished(self, job: SupervisedJob, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
         """Take an answer; it goes out when it is committed. A job that is stopped goes back to the store first."""
@@ -180,13 +180,15 @@ class DurableJobs:
         if job.transcript is not None:
             account["log"] = limit_text(job.transcript.text_of_attempt(), _MAX_LOG_BYTES)
         if job.row:
-            progress = self._registry.table.last_report(job.row, job.id)[1]
-            if progress is not None:
-                account["progress"] = progress
+            report = self._registry.table.last_report(job.row, job.id)
+            if report.progress is not None:
+                account["progress"] = report.progress
         if job.history and (last := job.history[-1])["attempt"] == job.attempt:
             account |= {name: last[name] for name in ("error", "ended_at", "signal", "exit_code")}
             account["started_at"] = last["started_at"] or account.get("started_at")
             account["outcome"] = last["reason"] or "failed"
+            if job.stack:
+                account["traceback"] = job.stack
         return account
 
     # Submissions ------------------------------------------------------------------------------------------------
