@@ -40,6 +40,7 @@ COMMANDS: Final = {
         "history": "procjobs.cli.history",
         "workers": "procjobs.cli.listing",
         "queues": "procjobs.cli.listing",
+        "log": "procjobs.cli.log",
         "kinds": "procjobs.cli.health",
         "health": "procjobs.cli.health",
         "top": "procjobs.cli.top",

@@ -71,6 +71,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     store: keep jobs in a database, so that they survive whatever is killed: a URL (sqlite:///jobs.db,
         postgresql+psycopg://...), or True for a file in the user's state directory. See docs/store.md.
     history_ttl, history_limit: how long (seconds), and how many, jobs stay in the store that have ended.
+    log: the path of the pool's log, which then outlives the pool; `{pool}` in it is the pool's name. By default it is in the
+        pool's directory. See docs/log.md.
     version: text that tells the code of one deploy from another; by default the contents of the application's source files.
     environment: variables of the environment, as names or patterns ("STRIPE_*"), that tell one deploy from another as well:
         jobs run with the values that they have here. docs/code.md lists those that always do.
@@ -113,6 +115,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         store: str | bool | None = UNSET,
         history_ttl: Seconds = UNSET,
         history_limit: int = UNSET,
+        log: str | None = UNSET,
         version: str | None = UNSET,
         environment: Sequence[str] = UNSET,
         submit_timeout: Seconds = UNSET,

@@ -26,6 +26,7 @@ from procjobs.shared.config import (
     check_count,
     check_workers,
 )
+from procjobs.shared.log_lines import resolve_log
 
 if TYPE_CHECKING:
     from procjobs.host.hostinfo import CpuFacts, MemoryFacts
@@ -62,7 +63,9 @@ class Plan:
             self.job_defaults = JobOptions(**self._of(JobOptions)).validated()
             self.client = ClientSettings(**self._of(ClientSettings)).validated()
             store = store_address.resolve(values["store"], name)
-            self._settings = PoolSettings(**{**self._of(PoolSettings), "workers": (1, 1), "store": store}).validated()
+            self.log = resolve_log(values["log"], name)
+            settings = {**self._of(PoolSettings), "workers": (1, 1), "store": store, "log": self.log}
+            self._settings = PoolSettings(**settings).validated()
         except ConfigurationError as error:
             raise ConfigurationError(f"{error}{self._tell_origins(str(error))}") from None
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from procjobs.errors import ConfigurationError
 from procjobs.shared.durations import check_required, check_seconds, check_size
+from procjobs.shared.log_lines import resolve_log
 from procjobs.shared.queues import Queue, check_queue_name, check_queues
 from procjobs.shared.suggestions import suggest
 
@@ -177,7 +178,8 @@ class PoolSettings:
     described in docs/tuning.md. `queues` are the limits that jobs share, by the names of their queues. `origins` has the
     places that settings came from, except defaults: "file", "environment" or "argument". `store` is the URL of the
     database in which jobs are kept, None for no database, True for a file of the pool's own; jobs that have ended stay there
-    for `history_ttl` seconds, and the newest `history_limit`.
+    for `history_ttl` seconds, and the newest `history_limit`. `log` is the path of the pool's log, None for one in its
+    directory.
     """
 
     workers: tuple[int, int]
@@ -193,6 +195,7 @@ class PoolSettings:
     store: str | bool | None = field(default=None, repr=False)  # it may have a password
     history_ttl: float = 30 * 86_400.0
     history_limit: int = 1_000_000
+    log: str | None = None
     threads: Threads = "auto"
     affinity: Affinity = None
     queues: Mapping[str, Queue] = field(default_factory=dict)
@@ -207,6 +210,7 @@ class PoolSettings:
                 f"store=<{type(self.store).__name__}>: expected a URL such as 'sqlite:///jobs.db', True, or None"
             )
         check_count("history_limit", self.history_limit, minimum=0)
+        resolve_log(self.log, None)
         check_count("nice", self.nice, minimum=0, maximum=19)
         check_count("max_queued", self.max_queued, minimum=1, maximum=16_000_000)
         memory = check_size("result_memory_bytes", self.result_memory_bytes)

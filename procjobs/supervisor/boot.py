@@ -24,6 +24,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from procjobs.errors import ConfigurationError
 from procjobs.host import descriptors, powers, process, rundir, shortages, streams
 from procjobs.host.loop import Loop
 from procjobs.host.notify import notify_manager
@@ -149,8 +150,19 @@ def _lay_ground(directory: rundir.RunDir, boot: dict[str, Any]) -> Ground:
     in_foreground, owner_pid = bool(boot.get("code")), boot["owner_pid"]
     loop = Loop(signals=SIGNALS)
     console = Console(loop) if in_foreground or owner_pid is not None else None
-    log = Log(directory.log, echo=_echo(console) if console is not None and in_foreground else None)
+    echo = _echo(console) if console is not None and in_foreground else None
+    log = Log(directory.log, echo=echo) if settings.log is None else _log_elsewhere(directory, settings.log, echo)
     return Ground(loop, directory, settings, log, console, owner_pid, in_foreground)
+
+
+def _log_elsewhere(directory: rundir.RunDir, path: str, echo: Callable[[bytes], None] | None) -> Log:
+    """Open a log that outlives the pool, with a link to it where the log of a pool is."""
+    try:
+        log = Log(path, echo=echo)
+    except OSError as error:
+        raise ConfigurationError(f"log={path!r} cannot be written: {error.strerror}") from None
+    os.symlink(path, directory.log)
+    return log
 
 
 def _echo(console: Console) -> Callable[[bytes], None]:

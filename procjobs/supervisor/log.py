@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from procjobs.shared import private_files
+from procjobs.shared.log_lines import WARNING
 
 MAX_BYTES: Final = 1024 * 1024
-WARNING: Final = "WARNING "
-"""Comes after the time in lines that somebody should look at."""
 _MAX_LABELLED: Final = 1000
 """Where more lines come at once, only the first has a label: 32,000 labels for a pipe full of `yes` are some megabytes."""
 
