@@ -179,10 +179,12 @@ class PoolLink(Link):
         return self.connection is not None and not self.connection.lost
 
     def begin(self) -> None:
-        """Connect when the pool's face is made; where this process starts no supervisor, only to one that is there.
+        """Connect before the pool is used; where this process starts no supervisor, only to one that is there.
 
-        A process of a pool, which may have made this pool because it has imported a module, connects when it uses it.
+        A process of a pool connects when it uses another one. Does nothing once the pool was let go of.
         """
+        if self.closed:
+            return
         if self.is_private or (self.may_start and observe.own_mark() is None):
             self.connect()
             return
@@ -205,7 +207,7 @@ class PoolLink(Link):
             self.connect()
         return super().read_table()
 
-    def _connect(self, deadline: float) -> Connection:
+    def _connect(self, deadline: float, may_start: bool = True) -> Connection:
         if self.closed:
             raise PoolClosed(f"{self.label} was shut down; make a new Pool")
         connection = self.connection
@@ -217,7 +219,7 @@ class PoolLink(Link):
                 self._retired = [former for former in self._retired if former.is_receiving()] + [connection]
             self._reap_child(connection)
         former = connection
-        connection, greeting, table = self._reach_supervisor(deadline)
+        connection, greeting, table = self._reach_supervisor(deadline, may_start=may_start)
         if former is not None and greeting.welcome["settings"].get("store") is not None:
             connection.cancel_again(former)
         self._finalizer.detach()
@@ -230,11 +232,11 @@ class PoolLink(Link):
         warn_of(self.label, greeting.news)
         return connection
 
-    def _reach_supervisor(self, appears_by: float) -> tuple[Connection, Greeting, PostMortemTable]:
+    def _reach_supervisor(self, appears_by: float, *, may_start: bool) -> tuple[Connection, Greeting, PostMortemTable]:
         """Return a connection that has said hello; one to a supervisor that was just ending is tried again."""
         deadline = monotonic() + launcher.START_TIMEOUT
         while True:
-            sock = self._reach_socket(appears_by)
+            sock = self._reach_socket(appears_by, may_start=may_start)
             try:
                 greeting = greet(sock, self.code, self.directory)
                 table = map_table(self.directory, greeting.welcome["pid"])
@@ -266,8 +268,8 @@ class PoolLink(Link):
         lock = takeover.take_lock(self.directory, lambda _pid, _running: None, launcher.START_TIMEOUT)
         launcher.start_with_lock(self.directory, self.plan.for_supervisor(), lock)
 
-    def _reach_socket(self, appears_by: float) -> socket.socket:
-        if not self.may_start:
+    def _reach_socket(self, appears_by: float, *, may_start: bool) -> socket.socket:
+        if not (may_start and self.may_start):
             sock = launcher.await_pool(self.directory, appears_by, lambda: self.closed)
             if sock is None:
                 raise self._not_served()
@@ -358,8 +360,10 @@ class PoolLink(Link):
     def _connect_last(self) -> Connection | None:
         connection = self.connection
         if not self.closed:
+            # One that this process has not used is not started for its end; but what a killed one has left is cleared away.
+            may_start = self.may_start and (connection is not None or os.path.exists(self.directory.lock))
             with contextlib.suppress(PoolNotRunning):
-                connection = self._connect(monotonic() + launcher.START_TIMEOUT if self.may_start else 0.0)
+                connection = self._connect(monotonic() + launcher.START_TIMEOUT if may_start else 0.0, may_start)
         for former in [*self._retired, connection]:
             if former is not None:
                 former.lifecycle.is_stop_asked = True

@@ -7,7 +7,7 @@ import concurrent.futures
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from procjobs.client.code import describe_code
 from procjobs.client.connection.submission import TERM_NAMES, Terms
@@ -44,7 +44,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
 
     `Pool()` is private: it ends with the process that made it. `Pool("media")` is shared by all processes of this user
     on this host: the first one starts it, and it ends `linger` seconds after the last one has let go and no job is left.
-    A Pool made before a fork works in the child.
+    A Pool made before a fork works in the child. To make `Pool("media")` starts nothing and waits for nothing: that comes
+    with the first call, with `connect()`, or at the begin of a `with` block.
 
     A setting that is not given comes from the environment or a settings file, else it has its default: docs/settings.md
     lists them, and `procjobs check --all` shows which values hold. Durations are seconds as a number, a timedelta, or a text
@@ -130,7 +131,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         Submitter.__init__(self, Producer(link), Terms())
         Monitor.__init__(self, link)
         self._shutdown = Shutdown(link)
-        link.begin()
+        if link.is_private:
+            link.connect()
         _pools.add(self)
 
     @property
@@ -181,7 +183,21 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         job: Job[Any] = Job(self, from_text(job_id), status.name)
         return self._producer.link.watch(job)
 
-    # The end ----------------------------------------------------------------------------------------------------
+    # Begin and end ----------------------------------------------------------------------------------------------
+
+    def connect(self) -> Self:
+        """Connect to the pool now, and start it if it does not run; return this pool. Blocks; every call does it if need be.
+
+        Raise SupervisorError if the pool cannot be started or reached, and ConfigurationError if it cannot have these
+        settings, or, with `strict`, if it runs with others. Does nothing where the connection stands.
+        """
+        self._link.connect()
+        return self
+
+    def __enter__(self) -> Self:
+        """Connect, as `connect` does; only to a pool that is there, where this process does not start it."""
+        self._producer.link.begin()
+        return self
 
     def stop(self) -> None:
         """End the pool for everybody: waiting jobs fail with PoolClosed, running ones are stopped. Waits for the end.

@@ -44,14 +44,14 @@ class Producer:
             raise TypeError(f"{fn!r} cannot be called; submit() takes a function and its arguments")
         if orm_arguments.ORM in sys.modules:
             orm_arguments.refuse(*call)
-        options = self._defaults
-        own = getattr(fn, OPTIONS_ATTRIBUTE, None)
-        if own or terms.changes:
-            options = self.merged_options(own or {}, terms.changes)
         link = self.link
         connection = link.connection
         if connection is None or connection.lifecycle.state is not OPEN or link.closed:
             connection = link.connect()
+        options = self._defaults
+        own = getattr(fn, OPTIONS_ATTRIBUTE, None)
+        if own or terms.changes:
+            options = self.merged_options(own or {}, terms.changes)
         if connection.sent >= self._unchecked_until or monotonic() >= self._check_due_at:
             self._check_capacity(connection)
         try:

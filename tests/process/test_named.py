@@ -83,12 +83,12 @@ def test_pool_made_before_a_fork_works_in_the_child(pool_name):
 def test_settings_that_differ_are_told(pool_name):
     with procjobs.Pool(pool_name, workers=1, timeout=50):
         with pytest.warns(procjobs.SettingsDiffer, match=r"timeout=50.0 \(here 60.0\)"):
-            procjobs.Pool(pool_name, timeout=60).shutdown()
+            procjobs.Pool(pool_name, timeout=60).connect().shutdown()
         with pytest.raises(procjobs.ConfigurationError, match=r"workers=\(1, 1\) \(here \(2, 2\)\)"):
-            procjobs.Pool(pool_name, workers=2, strict=True)
+            procjobs.Pool(pool_name, workers=2, strict=True).connect()
         with pytest.warns(procjobs.SettingsDiffer, match=r"threads='auto' \(here 3\), affinity=None \(here 'spread'\)"):
-            procjobs.Pool(pool_name, threads=3, affinity="spread").shutdown()
-        procjobs.Pool(pool_name).shutdown()
+            procjobs.Pool(pool_name, threads=3, affinity="spread").connect().shutdown()
+        procjobs.Pool(pool_name).connect().shutdown()
 
 
 def test_pool_lingers_and_ends_by_itself(pool_name):

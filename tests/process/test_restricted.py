@@ -259,7 +259,7 @@ def test_full_file_system_leaves_nothing_behind(place):
         import os, procjobs
         for name in ("media", None):
             try:
-                procjobs.Pool(name, workers=1)
+                procjobs.Pool(name, workers=1).connect()
             except procjobs.SupervisorError as error:
                 assert "/dev/shm" in str(error) and "Traceback" not in str(error), error
                 assert "0.0 MiB of 0.1 MiB free" in str(error), error

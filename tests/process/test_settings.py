@@ -112,17 +112,17 @@ def test_jobs_have_the_default_options_of_the_file(write, pool_name):
 def test_broken_file_is_an_error_at_once_and_nothing_is_started(write, pool_name, tmp_path):
     write("[pool.media]\nnice = ")
     with pytest.raises(procjobs.ConfigurationError, match=f"{tmp_path}/procjobs.toml is not valid TOML: "):
-        procjobs.Pool(pool_name)
+        procjobs.Pool(pool_name).connect()
     write(f"[pool.{pool_name}]\nworkres = 3")
     with pytest.raises(procjobs.ConfigurationError, match="unknown setting 'workres'; did you mean 'workers'"):
-        procjobs.Pool(pool_name)
+        procjobs.Pool(pool_name).connect()
 
 
 def attach(pool_name, **arguments):
     """Return what somebody who comes to a running pool is told."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        procjobs.Pool(pool_name, **arguments).shutdown()
+        procjobs.Pool(pool_name, **arguments).connect().shutdown()
     return [str(warning.message) for warning in told]
 
 
@@ -135,7 +135,7 @@ def test_who_attaches_is_told_that_the_file_has_changed_since(write, pool_name, 
         expected = f"pool {pool_name!r} is running with other settings, which hold: workers=(1, 1) (by {where} (2, 2))"
         assert [expected] == attach(pool_name)
         with pytest.raises(procjobs.ConfigurationError, match="is running with other settings"):
-            procjobs.Pool(pool_name, strict=True)
+            procjobs.Pool(pool_name, strict=True).connect()
         pool.stop()
 
 

@@ -110,7 +110,7 @@ def test_event_loop_goes_on_while_a_pool_is_waited_for(pool_name):
         for _ in range(10):
             await asyncio.sleep(0.001)
         assert not waiting.done()
-        starter = await asyncio.to_thread(procjobs.Pool, pool_name, workers=1)
+        starter = await asyncio.to_thread(procjobs.Pool(pool_name, workers=1).connect)
         try:
             return await waiting
         finally:
@@ -126,7 +126,7 @@ def test_stop_of_a_pool_that_is_not_there_returns(pool_name, place):
 
 
 def test_jobs_ride_out_a_restart_of_the_service(pool_name, place, tmp_path):
-    service = procjobs.Pool(pool_name, workers=1)
+    service = procjobs.Pool(pool_name, workers=1).connect()
     with attached(pool_name) as pool:
         running = pool.submit(jobs.wait_for_file, str(tmp_path / "go"), "running")
         waiting = [pool.submit(jobs.add, n, 1) for n in range(20)]
@@ -149,7 +149,7 @@ def test_jobs_ride_out_a_restart_of_the_service(pool_name, place, tmp_path):
 
 
 def test_handles_say_that_nothing_came_after_the_service(pool_name, place, tmp_path):
-    service = procjobs.Pool(pool_name, workers=1)
+    service = procjobs.Pool(pool_name, workers=1).connect()
     with attached(pool_name, start_timeout=0.2) as pool:
         running = pool.submit(jobs.wait_for_file, str(tmp_path / "go"), "running")
         waiting = pool.submit(jobs.add, 1, 2)
@@ -166,7 +166,7 @@ def test_handles_say_that_nothing_came_after_the_service(pool_name, place, tmp_p
 
 
 def test_service_that_is_killed_has_a_successor_that_somebody_else_starts(pool_name, place):
-    service = procjobs.Pool(pool_name, workers=1)
+    service = procjobs.Pool(pool_name, workers=1).connect()
     with attached(pool_name) as pool:
         pid = pool.stats().supervisor_pid
         service.shutdown(wait=False)

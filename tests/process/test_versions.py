@@ -60,7 +60,7 @@ def client(folder, text, *arguments):
 
 
 WAITING = """
-pool = procjobs.Pool(sys.argv[1], workers=1)
+pool = procjobs.Pool(sys.argv[1], workers=1).connect()
 first = pool.submit(jobs.wait_for_file, sys.argv[2] + '/go', 'first')
 waiting = [pool.submit(jobs.wait_for_file, sys.argv[2] + '/go', n) for n in range(3)]
 waiting[-1].wait_accepted(30)
@@ -77,7 +77,7 @@ except procjobs.ProcjobsError as error:
 
 
 IDLE = """
-pool = procjobs.Pool(sys.argv[1], workers=1)
+pool = procjobs.Pool(sys.argv[1], workers=1).connect()
 print(pool.stats().supervisor_pid, flush=True)
 sys.stdin.readline()
 """
@@ -86,7 +86,7 @@ sys.stdin.readline()
 def test_client_of_an_older_release_is_told_both_releases_and_what_to_do(release, pool_name):
     older = release("0.0.9", wire.WIRE_VERSION - 1)
     with procjobs.Pool(pool_name, workers=1) as pool:
-        text = "try: procjobs.Pool(sys.argv[1])\nexcept procjobs.SupervisorRefused as error: print(error, flush=True)"
+        text = "try: procjobs.Pool(sys.argv[1]).connect()\nexcept procjobs.SupervisorRefused as why: print(why, flush=True)"
         with client(older, text, pool_name) as script:
             said = script.communicate(timeout=60)[0]
         here = procjobs.__version__
@@ -117,7 +117,7 @@ def test_older_client_does_not_take_the_pool_back(release, pool_name):
         script.stdout.readline()
     with procjobs.Pool(pool_name, workers=1) as pool:
         pid = pool.stats().supervisor_pid
-        with client(older, "procjobs.Pool(sys.argv[1])", pool_name) as script:
+        with client(older, "procjobs.Pool(sys.argv[1]).connect()", pool_name) as script:
             assert "SupervisorRefused" in script.communicate(timeout=60)[0]
         assert pid == pool.stats().supervisor_pid
 
@@ -127,7 +127,7 @@ def test_pool_of_a_newer_release_is_left_alone(release, pool_name, tmp_path):
     with client(newer, WAITING, pool_name, tmp_path) as script:
         pid = script.stdout.readline().strip()
         with pytest.raises(procjobs.SupervisorRefused, match=rf"is run by procjobs 9\.9\.9 \(pid {pid}\)") as caught:
-            procjobs.Pool(pool_name, workers=1)
+            procjobs.Pool(pool_name, workers=1).connect()
         assert ("9.9.9", int(pid)) == (caught.value.supervisor["version"], caught.value.supervisor["pid"])
         (tmp_path / "go").touch()
         script.stdin.write("\n")
