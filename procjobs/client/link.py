@@ -82,6 +82,10 @@ class Link(ABC):
             raise PoolClosed(f"{self.label} was shut down; make a new Pool")
         return table
 
+    def read_last_table(self) -> PostMortemTable:
+        """Return the table as `read_table` does, also after the pool was let go of, if it was used."""
+        return self.table or self.read_table()
+
     def read_present_table(self) -> PostMortemTable:
         """Return the table of the supervisor that runs now, or of the last one; raise as `read_table`."""
         table = self.read_table()
@@ -379,13 +383,15 @@ class PoolLink(Link):
             close_reads(self.connection)
 
     def release(self, connection: Connection) -> None:
-        """Close the last connection, and wait for the end of those before it and of the supervisor that is a child."""
+        """Close the last connection, and wait for the end of those before it and of the supervisor that is a child.
+
+        The table stays mapped, so that what was last known of the jobs can still be read.
+        """
         self._finalizer.detach()
         connection.close()
         close_reads(connection)
         for former in self._retired:
             former.wait_for_end(None)
-        self.table = None
         if self.is_owner:
             self._reap_child(connection)
             launcher.wait_for_end(self.directory, STOP_TIMEOUT)

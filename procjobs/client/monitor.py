@@ -44,10 +44,11 @@ class Monitor(Linked):
         the pool has one. On the thread of an event loop the store is not read: `await pool.astatus(id)` does that.
 
         Raise UnknownJob if there is no such job, or its record was evicted; StoreUnavailable if the store cannot be read.
+        After the pool was let go of, return what was known then; of other jobs raise PoolClosed.
         """
         raw, text = parse(job_id)
         try:
-            return self._link.read_table().status(raw, text)
+            return self._link.read_last_table().status(raw, text)
         except UnknownJob:
             return self._finder.find(raw, text)
 
@@ -58,7 +59,7 @@ class Monitor(Linked):
         """
         text = to_text(job_id)
         try:
-            return self._link.read_table().status(job_id, text)
+            return self._link.read_last_table().status(job_id, text)
         except UnknownJob:
             if may_be_unread and is_young(job_id):
                 shown = self._finder.find_shown(job_id, text)

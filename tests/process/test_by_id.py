@@ -182,3 +182,34 @@ def test_nonsense_about_jobs_closes_that_connection_alone(two):
         with pytest.raises(procjobs.SupervisorLost):
             asker._link.connect().request(call, timeout=30, ids=[])
     assert 3 == submitter.submit(jobs.add, 1, 2).result(30)
+
+
+# After the pool -------------------------------------------------------------------------------------------
+
+
+def test_private_pool_answers_after_its_block_what_was_last_known():
+    with procjobs.Pool(workers=1) as pool:
+        done = pool.submit(jobs.add, 1, 2)
+        failed = pool.submit(int, "x")
+    assert ("succeeded", "succeeded") == (pool.status(done.id).state, done.status().state)
+    assert ("failed", "raised") == pool.status(failed.id)[2:4]
+    assert None is pool.progress(done.id)
+    with pytest.raises(procjobs.PoolClosed):
+        pool.status(to_text(new_id()))
+    with pytest.raises(procjobs.PoolClosed):
+        pool.submit(jobs.add, 1, 2)
+
+
+def test_stopped_pool_says_how_its_jobs_have_ended(tmp_path):
+    pool = procjobs.Pool(workers=1)
+    running = pool.submit(jobs.wait_for_file, str(tmp_path / "go"))
+    waiting = pool.submit(jobs.add, 1, 2)
+    wait_until(running.running)
+    pool.stop()
+    assert [("failed", "stopped")] * 2 == [pool.status(job)[2:4] for job in (running, waiting)]
+
+
+def test_named_pool_that_was_let_go_of_answers_too(pool_name):
+    with procjobs.Pool(pool_name, workers=1), procjobs.Pool(pool_name) as other:
+        done = other.submit(jobs.add, 1, 2)
+    assert "succeeded" == other.status(done).state
