@@ -84,6 +84,7 @@ from procjobs.errors import (
     SupervisorRefused,
     UnknownJob,
     UnsupportedPlatform,
+    WaitRefused,
     WorkerCrashed,
 )
 from procjobs.shared.queues import Queue
@@ -148,6 +149,7 @@ __all__ = [
     "SupervisorRefused",
     "UnknownJob",
     "UnsupportedPlatform",
+    "WaitRefused",
     "WorkerCrashed",
     "WorkerInfo",
     "__version__",

@@ -38,6 +38,19 @@ class PoolClosed(ProcjobsError, RuntimeError):
     """The pool was shut down, or is stopping, and takes no more jobs."""
 
 
+class WaitRefused(ProcjobsError, RuntimeError):
+    """A job waits for another job of its pool, and would do so for ever; the message says why.
+
+    Each of the two waits for the other, or they share a limit that lets only one of them run, or all workers, with the spare
+    ones, have jobs that wait. `job_id` is the job that waits, `awaited_id` the one that it waits for, which stays as it is.
+    """
+
+    def __init__(self, message: str, *, job_id: str | None = None, awaited_id: str | None = None) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.awaited_id = awaited_id
+
+
 class QueueFull(ProcjobsError, RuntimeError):
     """The pool has `max_queued` jobs waiting, or no room to record another one.
 

@@ -107,6 +107,8 @@ def _show_pool(pool: RunningPool, *, as_json: bool) -> None:
     wait = f", about {text.duration(stats.estimated_wait)} to wait" if stats.estimated_wait >= 1 else ""
     starting = stats.workers - stats.busy - stats.idle
     more = f", {starting} starting" if starting else ""
+    if stats.waiting_workers:
+        more += f"; {text.count(stats.waiting_workers, 'busy one')} in jobs that wait for other jobs"
     bounds = f", scales from {stats.least} to {stats.most}" if stats.least < stats.most else ""
     screen.write(f"workers:  {stats.workers}: {stats.busy} busy, {stats.idle} idle{more}{bounds}")
     if stats.scaling and stats.scaled_at:

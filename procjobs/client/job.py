@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 from procjobs.client.answers import OUTCOME_AT, RETURNED, decode
 from procjobs.client.connection.interruptible import Exclusive
 from procjobs.client.listeners import FuturesWaiters, Listeners
+from procjobs.client.nested import WaitRoute, begin_wait, waiting_for
 from procjobs.clock import monotonic, wall
 from procjobs.errors import JobCancelled, PoolClosed, ProcjobsError, SupervisorLost, UnknownJob
 from procjobs.host.payload import Received
@@ -19,6 +20,7 @@ from procjobs.shared.durations import Seconds, check_required, wait_seconds
 from procjobs.shared.ids import to_text
 from procjobs.shared.records import JobStatus, Progress
 from procjobs.shared.wire import verdict_of
+from procjobs.worker.context import current_job
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ class StatusSource(Protocol):
         """
 
 
-class Route(Protocol):
+class Route(WaitRoute, Protocol):
     """The way over which a job went and its answer comes: a connection."""
 
     @property
@@ -54,6 +56,7 @@ class _Mark:
     """Stands for an end without an answer that is kept."""
 
 
+_ASYNCIO: Final = "asyncio.futures"
 _CANCELLED: Final = _Mark()
 _DECODED: Final = _Mark()
 _listening = Exclusive(nests=True)
@@ -127,7 +130,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
     def _await_answer(self, timeout: Seconds | None) -> tuple[Any, BaseException | None]:
         """Wait for the answer and unpickle it; return (result, None) or (None, exception)."""
-        if not self._ends and not self._listen().news.wait_for(self.done, wait_seconds(timeout)):
+        if not self._ends and not self._wait(wait_seconds(timeout)):
             raise TimeoutError
         end = self._ends[0]
         if end is _CANCELLED:
@@ -139,6 +142,19 @@ class Job(concurrent.futures.Future[T], Generic[T]):
             return None, end
         assert self._decoded is not None, "it is set before the mark"
         return self._decoded
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Wait for the end; return False if it has not come within `timeout` seconds."""
+        news = self._listen().news
+        if current_job() is None or (timeout is not None and timeout <= 0):
+            return news.wait_for(self.done, timeout)
+        with waiting_for([self]):
+            return news.wait_for(self.done, timeout)
+
+    def way(self) -> Route | None:
+        """Return the connection over which the answer comes, None if none is to come in this process."""
+        route = self._route
+        return None if route is None or route[0].pid != os.getpid() else route[0]
 
     def _listen(self) -> Listeners:
         return self._listeners or _listening.run(self._make_listeners, Listeners())
@@ -178,6 +194,8 @@ class Job(concurrent.futures.Future[T], Generic[T]):
         self._listen().callbacks.append(fn)
         if self._ends:
             self._tell()
+        elif getattr(fn, "__module__", None) == _ASYNCIO:  # the event loop of a job awaits this one
+            begin_wait([self])
 
     def _tell(self) -> None:
         if self._listeners is not None:

@@ -16,6 +16,8 @@ from concurrent.futures._base import PENDING
 from typing import TYPE_CHECKING, Any, Protocol
 
 from procjobs.client.connection.interruptible import News
+from procjobs.client.nested import Awaited, WaitRoute, wait_for_several
+from procjobs.worker.context import current_job
 
 if TYPE_CHECKING:
     from typing import Self
@@ -25,6 +27,11 @@ _log = logging.getLogger("concurrent.futures")
 
 class Ending(Protocol):
     """A job, as its listeners see it."""
+
+    raw_id: bytes
+
+    def way(self) -> WaitRoute | None:
+        """Return the connection over which its answer comes."""
 
     def done(self) -> bool:
         """Return whether it has ended."""
@@ -66,11 +73,12 @@ class Listeners:
 
 
 class _Event:
-    """As threading.Event, for one thread that waits; `set` takes no lock."""
+    """As threading.Event, for one thread that waits; `set` takes no lock. `jobs` set it; known inside a job only."""
 
     def __init__(self) -> None:
         self._is_set = False
         self._news = News()
+        self.jobs: list[Awaited] = []
 
     def is_set(self) -> bool:
         return self._is_set
@@ -83,7 +91,14 @@ class _Event:
         self._is_set = False
 
     def wait(self, timeout: float | None = None) -> bool:
+        if self.jobs:
+            return wait_for_several(self.jobs, self._news, self.is_set, timeout)
         return self._news.wait_for(self.is_set, timeout)
+
+    def note_end(self) -> None:
+        """Wake the thread that waits: one of the jobs has ended."""
+        if self.jobs:
+            self._news.spread()
 
 
 class FuturesWaiters(list[Any]):
@@ -133,6 +148,8 @@ class FuturesWaiters(list[Any]):
             return
         if isinstance(getattr(waiter, "event", None), threading.Event):
             waiter.event = _Event()  # a thread that is interrupted while it waits for the other leaves it locked
+        if isinstance(waiter.event, _Event) and current_job() is not None:
+            waiter.event.jobs.append(self._present_job())
         super().append(waiter)
         if self._present_job().done():
             self.tell()
@@ -156,3 +173,5 @@ class FuturesWaiters(list[Any]):
                 waiter.add_exception(job)
             else:
                 waiter.add_result(job)
+            if isinstance(waiter.event, _Event):
+                waiter.event.note_end()

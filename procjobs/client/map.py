@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from procjobs.client.job import Job
 from procjobs.client.map_outcomes import Outcomes, Results
+from procjobs.client.nested import waiting_for
 from procjobs.clock import monotonic
 from procjobs.errors import ConfigurationError
 from procjobs.shared.config import check_count
@@ -243,7 +244,8 @@ def results_as_ready(
     try:
         while waiting:
             try:
-                job = ready.get(timeout=_time_left(deadline))
+                with waiting_for(waiting):
+                    job = ready.get(timeout=_time_left(deadline))
             except queue.Empty:
                 raise TimeoutError(f"{len(waiting)} jobs have not ended") from None
             waiting.discard(job)

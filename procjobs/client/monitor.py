@@ -156,6 +156,7 @@ class Monitor(Linked):
             scaled_at=scaling.changed_at or None,
             oldest_waiting=table.oldest_waiting(),
             waits=table.queue_waits(),
+            waiting_workers=sum(SLOT_STATES[record.state] == "waiting" for _, record in table.slots()),
         )
 
     def kinds(self) -> list[KindInfo]:

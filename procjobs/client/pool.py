@@ -53,7 +53,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
 
     workers: how many, or "auto" or None (as many as CPUs and memory allow), or (min, max) to scale between them: the pool
         grows while jobs wait and the host has CPUs and memory left, and shrinks when workers were not needed for
-        `worker_idle` seconds.
+        `worker_idle` seconds. A worker whose job waits for another job of the pool does not count: a spare one works
+        meanwhile. Waits that could never end raise WaitRefused in the job.
     reserve: how many CPUs "auto" leaves to the web server; "auto" decides that too (procjobs.host.sizing).
     timeout, soft_timeout, stall_timeout, retries, max_rss, grace_period: defaults for jobs; see `options`.
     max_jobs_per_worker: replace a worker after this number of jobs.

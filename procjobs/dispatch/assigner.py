@@ -5,11 +5,13 @@
    The jobs that a worker has not read are reclaimed when its first job takes longer than expected.
 3. A worker that is being stopped gets no job.
 4. Of the jobs that share a limit, no more run or start than it allows.
+5. Where there are more workers than the pool's size, no more jobs are started than that, those that wait for others not
+   counted (procjobs.dispatch.nesting).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, Final
 
 from procjobs.clock import NEVER
@@ -57,12 +59,15 @@ class Assigner:
 
     # Sending ----------------------------------------------------------------------------------------------------
 
-    def assign(self, generation: Generation, now: float) -> None:
-        """Send the waiting jobs of a generation to idle workers, tiny ones to busy workers too."""
+    def assign(self, generation: Generation, now: float, only: Container[Job] | None = None) -> None:
+        """Send the waiting jobs of a generation to idle workers, tiny ones to busy workers too. With `only`, no others."""
         queue, idle = generation.queue, generation.idle
+        slots = self._worker_slots
         while queue and idle:
             job = queue.first()
-            if job is None:
+            if job is None or (slots.live > slots.size and slots.places() <= 0):
+                return
+            if only is not None and job not in only:
                 return
             if job.shares_limits and self._throttle_if_full(job, now):
                 continue
@@ -70,7 +75,7 @@ class Assigner:
                 idle.pop()
             else:
                 return
-        if queue and self._prefetches:
+        if queue and self._prefetches and only is None:
             self._prefetch(generation, now)
 
     def throttle_blocked(self, generation: Generation, now: float) -> None:
@@ -180,7 +185,7 @@ class Assigner:
     def reclaim_all(self, slots: Iterable[Slot], now: float) -> None:
         """Reclaim from busy workers all jobs that they have not begun."""
         for slot in slots:
-            if slot.state is SlotState.BUSY:
+            if slot.state in {SlotState.BUSY, SlotState.WAITING}:
                 self.reclaim(slot, now, even_one=True)
 
     def requeue(self, slot: Slot, job_ids: Iterable[bytes]) -> None:

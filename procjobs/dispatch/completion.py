@@ -24,6 +24,7 @@ from procjobs.dispatch.limits import Stop
 from procjobs.dispatch.model import Job, Slot
 from procjobs.dispatch.pending import PendingJobs, move_to_successor
 from procjobs.dispatch.ports import Account, Outcomes
+from procjobs.dispatch.waits import Waits
 from procjobs.shared.config import JobOptions
 from procjobs.shared.states import Event, JobState, Reason
 from procjobs.shared.wire import Finished, Outcome
@@ -36,9 +37,10 @@ class Completion:
     """Ends jobs, and counts how they ended. Once `stopping`, no job is tried again."""
 
     def __init__(
-        self, outcomes: Outcomes[Any], pending: PendingJobs, jitter: Callable[[], float] = random.random
+        self, outcomes: Outcomes[Any], pending: PendingJobs, waits: Waits, jitter: Callable[[], float] = random.random
     ) -> None:
         self._outcomes = outcomes
+        self._waits = waits
         self._pending = pending
         self._jitter = jitter
         self.finished = self.failed = self.crashed = 0
@@ -106,6 +108,8 @@ class Completion:
         due_at = now + backoff_pause(job.kind.options, job.attempt, self._jitter())
         job.advance(Event.RETRY)
         self._outcomes.retrying(job, reason, error, details, due_at)
+        if self._waits.of:
+            self._waits.end_attempt(job)
         job.slot = None
         move_to_successor(job)
         if job.shares_limits:
@@ -145,6 +149,8 @@ class Completion:
         self._outcomes.finished(job, failure.reason, failure.to_frame(job), None, failure.message)
 
     def _settle(self, job: Job) -> None:
+        if self._waits.of:
+            self._waits.settle(job)
         job.slot = None
         if job.shares_limits or job.expires_at:
             self._pending.settle(job)

@@ -9,8 +9,10 @@ of the parts holds the dispatcher: it asks them, and acts on their answers. Thes
 2. A job is started at most 1 + retries times, and again for each run that ended with the supervisor or the host. A start
    that is reclaimed before the worker began does not count.
 3. A job without an answer is in one place: one queue, the queue of delayed jobs, one limiter, or one slot.
-4. Higher priority starts first, then first come, first served, within one generation of code.
-5. No worker is idle while a job of its generation waits that may run, unless the pool is paused.
+4. Higher priority starts first, then first come, first served, within one generation of code. A job that another one waits
+   for is the next of its priority.
+5. No worker is idle while a job of its generation waits that may run, unless the pool is paused, or as many jobs run as it
+   has workers; those that wait for other jobs do not count.
 6. A worker that is being stopped gets no job, and its jobs are settled when it has ended, not before.
 7. Of the jobs of one queue, or with one key, no more run, and no more are started in a rate's period, than was set.
 """
@@ -18,18 +20,21 @@ of the parts holds the dispatcher: it asks them, and acts on their answers. Thes
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
+from procjobs.clock import NEVER
 from procjobs.dispatch.assigner import Assigner
 from procjobs.dispatch.completion import Completion
 from procjobs.dispatch.failures import How, job_name
 from procjobs.dispatch.limits import Stop
 from procjobs.dispatch.model import Generation, Job, Slot, SlotState
+from procjobs.dispatch.nesting import Nesting
 from procjobs.dispatch.pending import PendingJobs
 from procjobs.dispatch.ports import Host, Outcomes, Workers
 from procjobs.dispatch.scaling import Scaler
 from procjobs.dispatch.slots import WorkerSlots
+from procjobs.dispatch.waits import Waits
 from procjobs.dispatch.watchdog import Watchdog, keeps_too_much
 from procjobs.shared.config import PoolSettings
 from procjobs.shared.states import FINAL
@@ -55,12 +60,14 @@ class Dispatcher:
     ) -> None:
         self._workers = workers
         self._outcomes = outcomes
-        self.worker_slots = WorkerSlots(workers, outcomes, settings)
+        self.waits = Waits()
+        self.worker_slots = WorkerSlots(workers, outcomes, settings, self.waits)
         self.slots = self.worker_slots.slots
         self.generations = self.worker_slots.generations
         self._pending = PendingJobs(self.generations, settings.queues)
-        self._completion = Completion(outcomes, self._pending, jitter)
+        self._completion = Completion(outcomes, self._pending, self.waits, jitter)
         self._assigner = Assigner(workers, outcomes, settings, self.worker_slots, self._pending, self._completion)
+        self.nesting = Nesting(self.waits, self._pending, self.worker_slots)
         self._watchdog = Watchdog(workers, settings.job_defaults.grace_period)
         self._scaler = Scaler(host, self.worker_slots, settings.worker_idle)
         self.paused = self.held = False
@@ -161,6 +168,7 @@ class Dispatcher:
             self._completion.expire(job)
             return
         self._pending.add(job, now, delay=delay, expires=expires)
+        self.nesting.hasten_if_awaited(job)  # it may be, if it was in the store only now
 
     def reject(self, job: Job, error: str, message: str, details: dict[str, Any]) -> None:
         """Answer a submission that is not taken."""
@@ -196,6 +204,12 @@ class Dispatcher:
             return False
         return True
 
+    def begin_wait(self, job: Job, awaited: Iterable[Job], *, owner: Any, number: int, now: float) -> None:
+        """Take note that a running job waits for any of these others; `nesting.refused` has the waits that are in vain."""
+        slot = job.slot
+        if slot is not None and self._assigner.reclaim(slot, now) and slot.current is job:
+            self.nesting.begin(job, awaited, owner, number, NEVER if self.held else job.effective_priority)
+
     def isolate(self, job: Job, slot: Slot, now: float) -> bool:
         """Leave a worker only the job that it is in; return whether that is this one, and the worker is not stopped."""
         return slot.stop in {Stop.NONE, Stop.RETIRE} and self._assigner.reclaim(slot, now) and slot.current is job
@@ -222,9 +236,10 @@ class Dispatcher:
         return sum(len(slot.jobs) for slot in self.slots)
 
     def hold(self, now: float) -> None:
-        """Start no more jobs, as `pause` does, whatever users pause and resume: a successor is to start them."""
+        """Start none but jobs that running ones wait for, whatever users pause and resume: a successor starts the others."""
         self.held = True
         self._assigner.reclaim_all(self.slots, now)
+        self.nesting.hasten_all(NEVER)
 
     def unhold(self) -> None:
         """Start jobs again, from the next turn on."""
@@ -317,7 +332,7 @@ class Dispatcher:
 
     def on_spent(self, slot: Slot, why: str, now: float) -> None:
         """Give a worker no more jobs: it ends by itself after the answer to the one that it is in."""
-        if slot.stop is not Stop.NONE or slot.state not in {SlotState.IDLE, SlotState.BUSY}:
+        if slot.stop is not Stop.NONE or slot.state not in {SlotState.IDLE, SlotState.BUSY, SlotState.WAITING}:
             return
         self._outcomes.log(f"worker {slot.number} is replaced: a job has left what cannot be put back: {why}")
         if slot.state is SlotState.IDLE:
@@ -365,6 +380,7 @@ class Dispatcher:
         self._pending.limiters.advance(now)
         for job in self._pending.queue_due(now):
             self._outcomes.queued(job)
+            self.nesting.hasten_if_awaited(job)
         for slot in self.slots:
             self._advance_slot(slot, now)
         for job in self._pending.take_expired(now):
@@ -403,12 +419,16 @@ class Dispatcher:
         if self.stopping:
             return
         is_paused = self.paused or self.held
+        if self.waits.is_changed:
+            self.nesting.refuse_endless()
         if not is_paused:
             self._assign_all(now)
+        elif self.waits and not self.paused:
+            self._assign_all(now, self.waits.awaited)
         self.worker_slots.spawn_missing(now, paused=is_paused)
         self._scaler.observe(now, may_grow=not is_paused)
 
-    def _assign_all(self, now: float) -> None:
+    def _assign_all(self, now: float, only: Container[Job] | None = None) -> None:
         """Send jobs until limiters wake no more of them: a woken job may belong to a generation that had its turn."""
         self._pending.wake_throttled(now)
         wakes = -1
@@ -416,7 +436,7 @@ class Dispatcher:
             wakes = self._pending.wakes
             for generation in self.generations:
                 if generation.queue:
-                    self._assigner.assign(generation, now)
+                    self._assigner.assign(generation, now, only)
 
 
 def _pick(slot: Slot, job_id: bytes) -> Job | None:

@@ -212,6 +212,13 @@ class Limiters:
                 return limiter
         return None
 
+    def blocking(self, job: Job, stuck: set[Job]) -> Limiter | None:
+        """Return the first limiter without capacity for a job while the `stuck` ones run, None if all have some."""
+        for limiter in self._members[job].limiters if job.shares_limits else ():
+            if sum(limiter in self._members[other].limiters for other in stuck if other.shares_limits) >= limiter.limit:
+                return limiter
+        return None
+
     def full_for_newcomer(self, job: Job, now: float) -> Limiter | None:
         """Return a limiter that throttles a new job from the beginning, before it has come to the front.
 

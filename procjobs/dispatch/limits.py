@@ -89,6 +89,10 @@ class Limits:
         self._sampled_at, self._used_bytes = now, used_bytes
         return Stop.NONE
 
+    def note_life(self, now: float) -> None:
+        """Take note that the job is not stuck, although it does nothing: it waits for another job."""
+        self._active_at = now
+
     def _stall_interval(self) -> float:
         return min(max(self._stall_timeout / 10, 0.05), 5.0) if self._stall_timeout is not None else NEVER
 

@@ -149,6 +149,7 @@ class SlotState(IntEnum):
     IDLE = 2
     BUSY = 3
     STOPPING = 4
+    WAITING = 5  # as BUSY, and its job waits for other jobs
 
 
 class Slot:

@@ -73,6 +73,14 @@ class PendingJobs:
         if job.expires_at and not job.attempt:
             self._expiring.add(job.expires_at, job)  # its time may have come while it lay before a worker
 
+    def hasten(self, job: Job, priority: float) -> None:
+        """Let a job that waits for a worker be the next, one of this priority at least: another one waits for it.
+
+        The priority of one that shares limits stays: its limiters count by that.
+        """
+        if job.state is JobState.QUEUED and not self.limiters.is_throttled(job):
+            job.generation.queue.move_to_front(job, job.effective_priority if job.shares_limits else priority)
+
     def hand_over(self, old: Generation, new: Generation) -> None:
         """Let the jobs that wait for a generation run on its successor."""
         for job in list(_drain(old)):

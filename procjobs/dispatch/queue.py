@@ -15,6 +15,8 @@ _QUEUED: Final = JobState.QUEUED
 _MAX_LEFT_OVER: Final = 100
 """How many jobs a queue may hold that do not wait in it any more, beyond as many as do."""
 
+_NEAR_END: Final = 100
+
 
 class Queued(Protocol):
     """The fields of a job that a queue reads."""
@@ -65,6 +67,24 @@ class JobQueue(Generic[J]):
         """Put a job before those of its priority: it had been at the front already."""
         self._level(job.effective_priority).appendleft(job)
         self._waiting += 1
+
+    def move_to_front(self, job: J, priority: float) -> bool:
+        """Put a job that waits here before all others of its priority, or of this one if it is higher.
+
+        Return False if it does not wait here. It is looked for at the end first: such jobs have come a moment ago.
+        """
+        level = self._levels.get(job.effective_priority, deque())
+        near = (place for place in range(len(level) - 1, max(len(level) - _NEAR_END, 0) - 1, -1) if level[place] is job)
+        place = next(near, None)
+        if place is None:
+            if job not in level:
+                return False
+            place = level.index(job)
+        del level[place]
+        self._waiting -= 1
+        job.effective_priority = max(job.effective_priority, priority)
+        self.push_front(job)
+        return True
 
     def first(self) -> J | None:
         """Return the job that is to be started next and leave it where it is."""

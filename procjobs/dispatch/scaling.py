@@ -141,7 +141,7 @@ class Scaler:
         While some workers of the present size cannot be started, a larger size would not help.
         """
         slots = self._worker_slots
-        can_grow = may_grow and slots.size < slots.max and slots.live >= slots.size
+        can_grow = may_grow and slots.size < slots.max and slots.counted >= slots.size
         if not can_grow or not any(generation.queue for generation in slots.generations):
             self._look_at = NEVER
         elif self._look_at == NEVER:
@@ -216,7 +216,8 @@ class Scaler:
         ending = spare[: min(surplus, max(1, surplus // 4))]
         self._next_shrinking_at, self._shrank_at = now + SHRINK_INTERVAL, now
         size = min(slots.staying() - len(ending), slots.size)  # after a resize more workers may stay than `size`
-        slots.set_size(size, f"{len(spare)} not needed for {self._keep_seconds:g} s", now)
+        if size != slots.size:
+            slots.set_size(size, f"{len(spare)} not needed for {self._keep_seconds:g} s", now)
         for slot in ending:
             slots.retire(slot, now)
 

@@ -1,7 +1,8 @@
 """The workers of a pool: how many there are, for which code, and which of them end. Pure.
 
 There are `size` workers, at least `min` and at most `max`; the Scaler moves the size between them. Slots are shared
-between generations of code: a generation that has jobs and no worker comes first.
+between generations of code: a generation that has jobs and no worker comes first. Workers whose job waits for another job
+of the pool do not count: spare ones are started in their place when jobs wait, and stay until nobody needs them.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from procjobs.dispatch.failures import How, describe_end
 from procjobs.dispatch.limits import MIN_SECONDS_LEFT, Stop
 from procjobs.dispatch.model import Generation, Slot, SlotState
 from procjobs.dispatch.ports import Outcomes, Workers
-from procjobs.shared.config import PoolSettings
+from procjobs.dispatch.waits import Waits
+from procjobs.shared.config import MAX_SLOTS, PoolSettings
 
 # Looking up a member of an enum costs 40 ns; these are looked up for every job, or for every slot in every turn.
 _STARTING, _IDLE = SlotState.STARTING, SlotState.IDLE
+MAX_SPARE: Final = 100
+"""The most workers that are started in the place of others, whose jobs wait: a bound for jobs that submit jobs that ..."""
 _SPAWN_INTERVAL: Final = 0.1
 """Until a worker that could not even be asked for is tried again: its template or descriptors are missing just now."""
 
@@ -27,14 +31,16 @@ class WorkerSlots:
     `live` counts the slots that are not empty, `restarts` the workers that were replaced because they ended by themselves.
     """
 
-    def __init__(self, workers: Workers[Any], outcomes: Outcomes[Any], settings: PoolSettings) -> None:
+    def __init__(self, workers: Workers[Any], outcomes: Outcomes[Any], settings: PoolSettings, waits: Waits) -> None:
         self._workers = workers
+        self._waits = waits
         self._outcomes = outcomes
         self._settings = settings
         self.min, self.max = settings.workers
         self.size = self.min
         self.last_change, self.changed_at = "", 0.0
         self.slots: list[Slot] = []
+        self._spare: set[Slot] = set()  # started in slots beyond `max`, in the place of workers whose job waits
         self.generations: list[Generation] = []
         self.restarts = 0
         self.live = 0
@@ -61,6 +67,24 @@ class WorkerSlots:
         self.last_change, self.changed_at = text, now
         self._outcomes.log(text)
 
+    @property
+    def counted(self) -> int:
+        """How many workers there are, without those whose job waits for another one."""
+        return self.live - len(self._waits)
+
+    @property
+    def capacity(self) -> int:
+        """How many workers there can be, with all spare ones."""
+        return min(self.size + MAX_SPARE, MAX_SLOTS)
+
+    def _wanted(self) -> int:
+        """Return how many workers there may be now, with spare ones."""
+        return min(self.size + len(self._waits), self.capacity)
+
+    def places(self) -> int:
+        """Return how many more jobs may run: those that wait do not count."""
+        return self.size - sum(bool(slot.jobs) for slot in self.slots) + len(self._waits)
+
     def staying(self) -> int:
         """Return how many workers there are, without those that are about to end."""
         return sum(slot.state is not SlotState.EMPTY and slot.stop is Stop.NONE for slot in self.slots)
@@ -80,24 +104,24 @@ class WorkerSlots:
 
     def spawn_missing(self, now: float, *, paused: bool) -> None:
         """Keep the pool at its size: workers for the generations whose jobs wait, the rest for the newest one."""
-        if self.live >= self.size and len(self.generations) == 1:
+        if self.live >= self.size and len(self.generations) == 1 and not self._waits:
             return  # as in almost every turn
         ready = [g for g in self.generations if g.ready and g.successor is None and g.budget.not_before <= now]
         for generation in sorted((g for g in ready if g.queue), key=lambda g: (g.slots, g.started_at)):
             starting = sum(s.generation is generation and s.state is _STARTING for s in self.slots)
             wanted = len(generation.queue) - starting - len(generation.idle)
-            if wanted > 0 and not generation.slots and self.size <= self.live < self.max and not paused:
-                self.set_size(self.live + 1, "a job waits, and no worker has its code", now)
+            if wanted > 0 and not generation.slots and self.size <= self.counted < self.max and not paused:
+                self.set_size(self.counted + 1, "a job waits, and no worker has its code", now)
             if not self._spawn_some(generation, wanted, now):
                 return
-            if wanted > 0 and not starting and not paused and self.live >= self.size:
+            if wanted > 0 and not starting and not paused and self.live >= self._wanted():
                 self._make_room(generation, now)
         if ready:
             self._spawn_some(ready[-1], self.size - self.live, now)
 
     def _spawn_some(self, generation: Generation, count: int, now: float) -> bool:
         """Start `count` workers, or as many as there are free slots for; return False if one could not be started."""
-        return all(self._spawn(generation, now) for _ in range(min(count, self.size - self.live)))
+        return all(self._spawn(generation, now) for _ in range(min(count, self._wanted() - self.live)))
 
     def _spawn(self, generation: Generation, now: float) -> bool:
         slot = self._empty_slot()
@@ -108,6 +132,8 @@ class WorkerSlots:
         if self._try_spawn(slot, generation, now):
             generation.started_at = now
             self.live += 1
+            if slot.number >= self.max:
+                self._spare.add(slot)
             return True
         generation.slots -= 1
         slot.clear()
@@ -125,7 +151,7 @@ class WorkerSlots:
         return is_asked
 
     def _empty_slot(self) -> Slot:
-        """Return the first empty slot, a new one where all are taken: there are fewer than `max` then."""
+        """Return the first empty slot, a new one where all are taken: there are fewer than `capacity` then."""
         found = next((slot for slot in self.slots if slot.state is SlotState.EMPTY), None)
         if found is None:
             found = Slot(len(self.slots))
@@ -176,7 +202,13 @@ class WorkerSlots:
 
     def is_unwanted(self, slot: Slot) -> bool:
         """Return whether a worker is to end as soon as it has no job: its slot is beyond `max`, or its code superseded."""
-        return slot.number >= self.max or (slot.generation is not None and slot.generation.successor is not None)
+        if slot.generation is not None and slot.generation.successor is not None:
+            return True
+        return slot.number >= self.max and not self._may_be_needed(slot)
+
+    def _may_be_needed(self, slot: Slot) -> bool:
+        """Return whether a spare worker stays: a job waits, or may soon, and no other job waits for this place."""
+        return slot in self._spare and (bool(self._waits) or not (slot.generation and slot.generation.queue))
 
     def is_used_up(self, slot: Slot) -> bool:
         """Return whether a worker has done as many jobs as `max_jobs_per_worker` allows."""
@@ -270,6 +302,7 @@ class WorkerSlots:
     def _free(self, slot: Slot, generation: Generation) -> None:
         generation.slots -= 1
         self.live -= 1
+        self._spare.discard(slot)
         slot.clear()
 
     def add_start_failure(self, generation: Generation, problem: str, now: float) -> None:

@@ -52,6 +52,8 @@ class Watchdog:
         elif limits.sample_at <= now:
             sample = self._workers.measure(slot)
             slot.used_bytes = max(sample.rss_bytes - slot.baseline_bytes, 0)
+            if slot.state is SlotState.WAITING:
+                limits.note_life(now)
             why = limits.observe(sample, slot.used_bytes, now)
             if why is not Stop.NONE:
                 self.stop(slot, why, now)

@@ -172,6 +172,9 @@ class PoolStats(NamedTuple):
 
     `oldest_waiting` is for how many seconds the first job has waited that only lacks a worker, 0.0 if none does; `waits` the
     same for each of the pool's queues by name, jobs that the queue's limits hold among them.
+
+    `waiting_workers` are those among the busy ones whose job waits for another job of the pool: they do not count, and
+    others work in their place.
     """
 
     supervisor_pid: int
@@ -197,6 +200,7 @@ class PoolStats(NamedTuple):
     scaled_at: float | None
     oldest_waiting: float = 0.0
     waits: dict[str, float] = {}
+    waiting_workers: int = 0
 
 
 class QueueInfo(NamedTuple):
@@ -258,8 +262,8 @@ class KindInfo(NamedTuple):
 class WorkerInfo(NamedTuple):
     """One worker, in its slot.
 
-    `pid` is 0 until it has been forked; `state` is starting, idle, busy or stopping; `rss` in bytes; `cpu_percent` since it
-    started.
+    `pid` is 0 until it has been forked; `state` is starting, idle, busy, waiting (its job waits for another job of the pool)
+    or stopping; `rss` in bytes; `cpu_percent` since it started.
     """
 
     slot: int

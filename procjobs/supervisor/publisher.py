@@ -61,7 +61,7 @@ class Publisher:
         states = [slot.state for slot in dispatcher.slots]
         counters = Counters(  # by position, in its order: this runs in every turn
             workers.live,
-            states.count(SlotState.BUSY) + states.count(SlotState.STOPPING),
+            states.count(SlotState.BUSY) + states.count(SlotState.STOPPING) + states.count(SlotState.WAITING),
             states.count(SlotState.IDLE),
             dispatcher.queued + uncommitted,
             dispatcher.scheduled,

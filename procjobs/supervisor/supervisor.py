@@ -173,6 +173,8 @@ class Supervisor:
         if not self._durability.is_too_far_behind:
             self._dispatcher.assign(now)
         self._generations.retire_unused(now)
+        while self._dispatcher.nesting.refused:
+            self._connections.refuse(self._dispatcher.nesting.refused.pop(0))
         while self._generations.notices:
             self._connections.warn(*self._generations.notices.pop(0))
         if self._publisher.publish_problem():

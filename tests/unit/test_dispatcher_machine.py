@@ -69,8 +69,9 @@ class WorkersOfWorld:
 
     def spawn(self, slot):
         world = self.world
-        assert slot.number < world.dispatcher.worker_slots.max
-        assert len(world.workers) < world.dispatcher.worker_slots.size
+        waiting = len(world.dispatcher.waits)
+        assert slot.number < world.dispatcher.worker_slots.max + waiting
+        assert len(world.workers) < world.dispatcher.worker_slots.size + waiting
         assert slot.number not in world.workers
         assert slot.generation.ready
         if not world.has_pipes:
@@ -90,7 +91,10 @@ class WorkersOfWorld:
         waiting = [j for j in world.jobs.values() if j.state is JobState.QUEUED and j.generation is job.generation]
         waiting = [j for j in waiting if world.has_room_for(j)]
         assert job in waiting
-        assert job.kind.options.priority == max(j.kind.options.priority for j in waiting)
+        assert job.effective_priority == max(j.effective_priority for j in waiting)
+        slots = dispatcher.worker_slots
+        if slots.live > slots.size and not slot.jobs:
+            assert sum(bool(s.jobs) for s in slots.slots) - len(dispatcher.waits) < slots.size
         assert job.attempt <= 1 + job.kind.options.retries
         if len(worker.unread) >= CAPACITY:
             return False
@@ -204,7 +208,7 @@ class World:
         self.cancelled = set()
         self.races = []
         self.can_spawn = self.has_pipes = True
-        self.spawned = 0
+        self.spawned = self.refusals = 0
         self.asked = []
         self.tells_stacks = True
         self.samples = []
@@ -271,6 +275,19 @@ class World:
             answer = Finished(job_id, outcome, 0, attempt, seconds, 0, b'{"type": "Error", "message": "no"}')
             assert self.dispatcher.on_finished(worker.slot, answer, b"", None, self.now) is None
 
+    def waits(self, worker):
+        """Return whether the worker is in a job that waits for others."""
+        job = self.jobs.get(worker.running)
+        return job is not None and job in self.dispatcher.waits.of
+
+    def hear_refusals(self):
+        refused = self.dispatcher.nesting.refused
+        while refused:
+            _, _, awaited, why = refused.pop()
+            assert awaited
+            assert "would wait for ever" in why
+            self.refusals += 1
+
     def reap(self, worker):
         self.deliver(worker)
         self.dispatcher.on_exit(worker.slot, (9, None), worker.unread, self.now)
@@ -317,7 +334,9 @@ class World:
                 self.dispatcher.on_ready(worker.slot, 0, self.now)
             if worker.lives and worker.ready:
                 self.read(worker)
-                self.finish(worker, Outcome.RETURNED)
+                self.hear_refusals()
+                if not self.waits(worker):
+                    self.finish(worker, Outcome.RETURNED)
                 self.deliver(worker)
             if worker.killed or worker.dead:
                 worker.dead = True
@@ -402,7 +421,9 @@ class DispatcherMachine(RuleBasedStateMachine):
     )
     def submit(self, options, tiny, delay, expires, pick, count, key):
         alive = [g for g in self.dispatcher.generations if g.clients]
-        generation = alive[pick % len(alive)]
+        self._submit(options, tiny, alive[pick % len(alive)], delay, expires, key, count)
+
+    def _submit(self, options, tiny, generation, delay, expires, key, count):
         kind = self.kinds.get((options, tiny))
         if kind is None:
             kind = Kind(len(self.kinds), b"tiny" if tiny else b"long", options)
@@ -541,6 +562,53 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.world.read(worker)
         if is_heard:
             self.world.deliver(worker)
+            self.world.turn()
+
+    @rule(pick=PICK, others=st.lists(PICK, min_size=1, max_size=3), is_new=st.booleans(), number=st.integers(1, 2))
+    def job_waits_for_others(self, pick, others, is_new, number):
+        worker = self.pick_busy_worker(pick)
+        if worker is None:
+            return
+        waiter, jobs = self.world.jobs[worker.running], list(self.world.jobs.values())
+        awaited = [jobs[-1 - place % min(len(jobs), 3) if is_new else place % len(jobs)] for place in others]
+        self.dispatcher.begin_wait(waiter, awaited, owner=worker, number=number, now=self.world.now)
+        self.world.turn()
+        self.world.hear_refusals()
+
+    def pick_busy_worker(self, pick):
+        """Return a worker that is in a job, as most are: the ready ones read and begin before."""
+        for worker in self.world.workers.values():
+            if worker.lives and not worker.ready and worker.slot.stop is Stop.NONE:
+                worker.ready = True
+                self.dispatcher.on_ready(worker.slot, 0, self.world.now)
+        self.world.turn()
+        for worker in self.world.workers.values():
+            if worker.lives and worker.ready and not worker.answers:
+                self.world.read(worker)
+                self.world.begin(worker)
+        return self.pick_worker(pick, lambda w: w.lives and w.running is not None and not w.answers)
+
+    @precondition(lambda self: not self.dispatcher.stopping)
+    @rule(pick=PICK, options=FREQUENT_OPTIONS, key=st.sampled_from([b"", b"", b"a", b"b"]), count=st.integers(1, 3))
+    def job_submits_others_and_waits_for_them(self, pick, options, key, count):
+        worker = self.pick_busy_worker(pick)
+        if worker is None:
+            return
+        waiter = self.world.jobs[worker.running]
+        before = len(self.world.jobs)
+        self._submit(options, False, waiter.generation.newest(), 0.0, 0.0, key, count)
+        if worker.running != waiter.id or worker.dead:
+            return
+        awaited = list(self.world.jobs.values())[before:]
+        self.dispatcher.begin_wait(waiter, awaited, owner=worker, number=3, now=self.world.now)
+        self.world.turn()
+        self.world.hear_refusals()
+
+    @rule(pick=PICK, number=st.integers(1, 3))
+    def wait_is_given_up(self, pick, number):
+        worker = self.pick_worker(pick, self.world.waits)
+        if worker is not None:
+            self.dispatcher.waits.end(worker, number)
             self.world.turn()
 
     @rule(pick=PICK)
@@ -692,11 +760,21 @@ class DispatcherMachine(RuleBasedStateMachine):
             if slot.state in {SlotState.EMPTY, SlotState.STARTING, SlotState.IDLE}:
                 assert not slot.jobs
                 assert slot.stop is Stop.NONE
-            if slot.state is SlotState.BUSY:
+            if slot.state in {SlotState.BUSY, SlotState.WAITING}:
                 assert slot.jobs
+                assert (slot.state is SlotState.WAITING) == any(job in self.dispatcher.waits.of for job in slot.jobs)
                 assert slot.stop in {Stop.NONE, Stop.RETIRE}
             if slot.state is SlotState.STOPPING:
                 assert min(slot.kill_at, slot.term_at) < NEVER
+
+    @invariant()
+    def waits_are_of_running_jobs_for_unfinished_ones(self):
+        waits = self.dispatcher.waits
+        assert all(job.state is JobState.RUNNING for job in waits.of)
+        assert all(job.state not in FINAL for job in waits.awaited)
+        told = {wait for own in waits.of.values() for wait in own}
+        assert told == {wait for own in waits.awaited.values() for wait in own} == set(waits.newest_first())
+        assert all(wait.awaited for wait in told)
 
     @invariant()
     def size_is_within_its_bounds(self):
@@ -708,7 +786,9 @@ class DispatcherMachine(RuleBasedStateMachine):
     def no_worker_is_idle_while_a_job_waits(self):
         if not self.dispatcher.paused and not self.dispatcher.stopping:
             for generation in self.dispatcher.generations:
-                assert not (generation.idle and generation.queue)
+                slots = self.dispatcher.worker_slots
+                is_full = slots.live > slots.size and slots.places() <= 0
+                assert is_full or not (generation.idle and generation.queue)
 
     @invariant()
     def loop_would_sleep(self):

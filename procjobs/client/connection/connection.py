@@ -173,6 +173,18 @@ class Connection:
         """Cancel a job whose handle was cancelled; nothing is waited for. The handle stays until that is confirmed."""
         self.requests.post_cancel(job_id)
 
+    def begin_wait(self, waiter: str, job_ids: list[bytes]) -> int:
+        """Tell the supervisor that a job of this process waits for any of these; return the number of the wait.
+
+        That of another pool is told nothing, and the number is 0.
+        """
+        return self.requests.post_wait(waiter, job_ids) if self.welcome.get("inside") else 0
+
+    def end_wait(self, number: int) -> None:
+        """Tell the supervisor that this wait is over."""
+        if number:
+            self.requests.post_wait_over(number)
+
     def request(self, call: str, *, timeout: float | None = REQUEST_TIMEOUT, **arguments: Any) -> dict[str, Any]:
         """Ask the supervisor and wait for its reply; raise SupervisorLost if there is none."""
         if not self._is_received:

@@ -65,6 +65,18 @@ class RequestChannel:
         with contextlib.suppress(SupervisorLost, SubmitTimeout):
             self._sender.exclusive.run(self._sender.send_owed, request_frame("cancel", id=job_id.hex()))
 
+    def post_wait(self, waiter: str, job_ids: list[bytes]) -> int:
+        """Tell that a job (the hexadecimal id) waits for any of these; return the number under which it ends."""
+        number = next(self._numbers)
+        with contextlib.suppress(SupervisorLost, SubmitTimeout):  # the receiver thread settles what is awaited
+            self.post("wait", job=waiter, wait=number, **{"for": [job_id.hex() for job_id in job_ids]})
+        return number
+
+    def post_wait_over(self, number: int) -> None:
+        """Tell that a wait is over."""
+        with contextlib.suppress(SupervisorLost, SubmitTimeout):
+            self.post("wait_over", wait=number)
+
     def post_acknowledge(self) -> None:
         """Ask the supervisor to acknowledge at once; by itself it waits a moment for an answer to send along.
 

@@ -182,4 +182,4 @@ class SlotRecord(NamedTuple):
     started_at: float
 
 
-SLOT_STATES = ("empty", "starting", "idle", "busy", "stopping")
+SLOT_STATES = ("empty", "starting", "idle", "busy", "stopping", "waiting")

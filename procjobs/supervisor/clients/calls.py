@@ -115,6 +115,23 @@ class Calls:
             return {"known": job is not None, "cancelled": was_cancelled}
         return None
 
+    def _call_wait(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
+        """Take note that the job that the client's process runs waits for any of some others."""
+        job = self._registry.jobs.get(bytes.fromhex(request["job"]))
+        awaited = [self._registry.jobs.get(bytes.fromhex(text)) for text in request["for"]]
+        if job is not None and job.slot is not None and job.slot.pid == client.pid:
+            known = [other for other in awaited if other is not None]
+            self._dispatcher.begin_wait(job, known, owner=client, number=int(request["wait"]), now=self._loop.now)
+        return None
+
+    def _call_wait_over(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
+        self._dispatcher.waits.end(client, int(request["wait"]))
+        return None
+
+    def end_waits(self, client: ClientLink) -> None:
+        """Take note that the process of a client, a worker, waits for nothing any more."""
+        self._dispatcher.waits.end_all(client)
+
     def _call_cancel_queued(self, client: ClientLink, _request: dict[str, Any]) -> _Reply:
         return {"cancelled": self._admission.cancel_waiting(client)}
 

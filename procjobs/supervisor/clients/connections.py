@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final
 from procjobs.clock import NEVER
 from procjobs.host.loop import READ, WRITE, Loop
 from procjobs.host.ownership import peer_uid
-from procjobs.shared.wire import Frame, WireError, frame, json_frame
+from procjobs.shared.ids import to_text
+from procjobs.shared.wire import Frame, WireError, failure_frame, frame, json_frame
 from procjobs.supervisor.clients.client_link import ClientLink
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Generation
+    from procjobs.dispatch.waits import RefusedWait
     from procjobs.supervisor.clients.deferred import DeferredCalls
     from procjobs.supervisor.clients.requests import RequestHandler
     from procjobs.supervisor.log import Log
@@ -159,6 +161,13 @@ class Connections:
         for client in self._clients:
             if client.generation is not None and client.generation.newest() is generation:
                 client.queue_frame(json_frame(Frame.NOTICE, {"problem": generation.problem, "warning": text}))
+
+    def refuse(self, wait: RefusedWait) -> None:
+        """Tell a worker that its job is not to wait for some others: their handles there end with the reason."""
+        client = wait.owner
+        for job in () if client.closed else wait.awaited:
+            details = {"job_id": to_text(wait.waiter.id), "awaited_id": to_text(job.id)}
+            client.queue_frame(failure_frame(job.id, "WaitRefused", wait.why, details=details))
 
     def _drop(self, client: ClientLink) -> None:
         if client in self._clients:

@@ -120,6 +120,7 @@ class RequestHandler:
             "warning": warning,
             "version": __version__,
             "store_name": self._identity.store_name,
+            "inside": client in self._insiders,
         }
         client.queue_frame(wire.json_frame(Frame.WELCOME, welcome))
 
@@ -235,7 +236,9 @@ class RequestHandler:
     def forget_client(self, client: ClientLink) -> None:
         """Let go of a client that has disconnected; its jobs go on, except for those that only it was waiting for."""
         self._hand_over.forget_client(client)
-        self._insiders.discard(client)
+        if client in self._insiders:
+            self._insiders.discard(client)
+            self._calls.end_waits(client)
         if client.generation is not None:
             client.generation.newest().clients -= 1
         for job in client.tied:
