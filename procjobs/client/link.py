@@ -385,7 +385,7 @@ class PoolLink(Link):
     def release(self, connection: Connection) -> None:
         """Close the last connection, and wait for the end of those before it and of the supervisor that is a child.
 
-        The table stays mapped, so that what was last known of the jobs can still be read.
+        A copy of the table stays, so that what was last known of the jobs can still be read.
         """
         self._finalizer.detach()
         connection.close()
@@ -395,6 +395,7 @@ class PoolLink(Link):
         if self.is_owner:
             self._reap_child(connection)
             launcher.wait_for_end(self.directory, STOP_TIMEOUT)
+        self.table = None if self.table is None else self.table.snapshot()
 
     def _reap_child(self, connection: Connection) -> None:
         """Reap the supervisor if it is a child of this process: that of a private pool is."""

@@ -190,7 +190,10 @@ def test_nonsense_about_jobs_closes_that_connection_alone(two):
 def test_private_pool_answers_after_its_block_what_was_last_known():
     with procjobs.Pool(workers=1) as pool:
         done = pool.submit(jobs.add, 1, 2)
-        failed = pool.submit(int, "x")
+        failed = pool.options(meta={"user": 7}).submit(int, "x")
+        reported = pool.submit(jobs.report_and_wait, os.devnull, 3, 4)
+    assert ({"user": 7}, True) == (pool.status(failed).meta, "ValueError" in pool.status(failed).error_details)
+    assert 3 == pool.progress(reported).value
     assert ("succeeded", "succeeded") == (pool.status(done.id).state, done.status().state)
     assert ("failed", "raised") == pool.status(failed.id)[2:4]
     assert None is pool.progress(done.id)

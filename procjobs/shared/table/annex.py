@@ -23,6 +23,7 @@ import contextlib
 import json
 import os
 import struct
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
@@ -146,3 +147,23 @@ class AnnexReader:
 
     def __del__(self) -> None:
         self.close()
+
+
+class AnnexSnapshot(AnnexReader):
+    """What the file had of some jobs at one moment. It has no descriptor, and stays when the file has gone."""
+
+    def __init__(self, source: AnnexReader, rows: Iterable[tuple[int, bytes]]) -> None:
+        """`rows` are (row, job id) of the jobs."""
+        self._fd = -1
+        self._pieces: dict[int, bytes] = {}
+        self._source: AnnexReader | None = source
+        for row, job_id in rows:
+            extras = self.read(row, job_id)
+            if extras is not None:
+                self.attempts(job_id, extras)
+        self._source = None
+
+    def _read(self, position: int, length: int) -> bytes:
+        if self._source is not None:
+            self._pieces[position] = self._source._read(position, length)  # noqa: SLF001 - of the same kind
+        return self._pieces.get(position, b"")

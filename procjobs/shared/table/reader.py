@@ -6,11 +6,12 @@ The table can be read while the supervisor is busy, stopped or dead. Bytes and p
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import mmap
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from procjobs.clock import monotonic
 from procjobs.errors import Attempt, PayloadError, UnknownJob
@@ -19,7 +20,7 @@ from procjobs.shared.meta import unpack_meta
 from procjobs.shared.records import JobStatus, KindInfo, Pace, Progress
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.table import counts, layout
-from procjobs.shared.table.annex import NO_EXTRAS, AnnexReader, Extras
+from procjobs.shared.table.annex import NO_EXTRAS, AnnexReader, AnnexSnapshot, Extras
 from procjobs.shared.table.layout import (
     BUCKETS_OFFSET,
     PROGRESS,
@@ -37,6 +38,7 @@ from procjobs.shared.table.layout import (
 )
 
 _TRIES = 20
+_FLAGS_AT = layout.STATE_FLAGS_OFFSET
 _RUNNING = int(JobState.RUNNING)
 _STATE_TEXT = {int(state): state.text for state in JobState}
 _REASON_TEXT = {int(reason): reason.text for reason in Reason}
@@ -62,7 +64,7 @@ class ProgressTable:
             _check_owner(info, path)
             if not info.st_size:
                 raise FileNotFoundError(errno.ENOENT, "it is being made", path)
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._map: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self.file_id = info.st_ino
         identity = try_read_part(self._map, 0, layout.IDENTITY.size)
         if not any(self._map[: layout.PART_HEAD.size + layout.IDENTITY.size]):
@@ -72,7 +74,17 @@ class ProgressTable:
             raise OSError(f"{path} is not a table of this version of procjobs")
         _, _, self.supervisor_pid, self._buckets, _, self._rows_offset, self.started_at = fields
         self._heads = memoryview(self._map)[BUCKETS_OFFSET : self._rows_offset].cast("I")
-        self._annex = AnnexReader(self._directory)
+        self._annex: AnnexReader = AnnexReader(self._directory)
+
+    def snapshot(self) -> Self:
+        """Return a copy of the table as it is now, for when the pool has gone. It is no file any more, and not mapped."""
+        used = self.counters().rows_used
+        flagged = [(row, body[:16]) for row in range(1, used + 1) if (body := self._state_at(row)) and body[_FLAGS_AT]]
+        table = self._map[: self._rows_offset + used * ROW_BYTES]
+        heads = memoryview(table)[BUCKETS_OFFSET : self._rows_offset].cast("I")
+        copied = copy.copy(self)
+        vars(copied).update(_map=table, _heads=heads, _annex=AnnexSnapshot(self._annex, flagged))
+        return copied
 
     def close(self) -> None:
         """Unmap the table."""
