@@ -76,6 +76,7 @@ from procjobs.errors import (
     QueueFull,
     ReloadFailed,
     RemoteTraceback,
+    RetryRefused,
     SettingsDiffer,
     StoreUnavailable,
     SubmitTimeout,
@@ -100,7 +101,7 @@ from procjobs.shared.records import (
     WorkerInfo,
 )
 from procjobs.version import __version__
-from procjobs.worker.context import JobContext, current_job, progress, track
+from procjobs.worker.context import JobContext, checkpoint, current_job, progress, track
 
 if TYPE_CHECKING:
     from procjobs import sql as sql
@@ -140,6 +141,7 @@ __all__ = [
     "QueueInfo",
     "ReloadFailed",
     "RemoteTraceback",
+    "RetryRefused",
     "Run",
     "SettingsDiffer",
     "StoreUnavailable",
@@ -153,6 +155,7 @@ __all__ = [
     "WorkerCrashed",
     "WorkerInfo",
     "__version__",
+    "checkpoint",
     "current_job",
     "job",
     "progress",

@@ -73,6 +73,10 @@ class QueueFull(ProcjobsError, RuntimeError):
         self.retry_after = max(math.ceil(estimated_wait), 1)
 
 
+class RetryRefused(ProcjobsError, RuntimeError):
+    """The job cannot be repeated: it has succeeded or not ended, or its call is not kept any more. The message says it."""
+
+
 class PayloadError(ProcjobsError):
     """A function, argument, result or exception could not be pickled or unpickled; the message names which."""
 

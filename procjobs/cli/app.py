@@ -33,6 +33,7 @@ COMMANDS: Final = {
         "watch": "procjobs.cli.following",
         "logs": "procjobs.cli.following",
         "cancel": "procjobs.cli.controlling",
+        "retry": "procjobs.cli.retrying",
     },
     "Looking": {
         "status": "procjobs.cli.listing",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from procjobs.cli import finding, parameters, screen, text
+from procjobs.cli import finding, parameters, retrying, screen, text
 from procjobs.cli.problems import OK
 from procjobs.clock import wall
 from procjobs.shared.states import JobState
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _STATES: Final = [state.text for state in JobState]
 _SHORT_ID: Final = 8
+_RETRIED: Final = frozenset({"failed", "cancelled", "expired"})
 
 
 @click.command(short_help="List past jobs from the pool's store, or show the attempts of one job.")
@@ -30,12 +31,23 @@ _SHORT_ID: Final = 8
 @click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Only jobs with this in their meta (VALUE: JSON, or text).")
 @click.option("--since", type=parameters.parse_seconds, metavar="TIME", help="Only those of the last TIME, such as 2h.")
 @click.option("--limit", "-n", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="At most N jobs.")
+@click.option("--retry", is_flag=True, help="Submit these jobs again, those that did not succeed; print the new ids.")
 @parameters.common
-def history(target: str, store: str | None, directory: str | None, as_json: bool, **options: Any) -> int:
+def history(
+    target: str, store: str | None, retry: bool, directory: str | None, as_json: bool, **options: Any
+) -> int:
     """List the jobs that the store of the pool NAME keeps, the newest first, each with its attempts.
 
-    Of the job JOB, a whole id, show every attempt with its traceback, also if its pool has no store.
+    Of the job JOB, a whole id, show every attempt with its traceback, also if its pool has no store. With --retry, exit code
+    1 if one of the jobs cannot be submitted again.
     """
+    if retry:
+        if store is not None or finding.looks_like_id(target):
+            raise click.UsageError("--retry takes the NAME of a running pool; of one job: procjobs retry JOB")
+        with finding.open_pool(target, directory) as pool:
+            records = pool.history(**_wanted(options))
+            ids = [record.id for record in reversed(records) if record.state in _RETRIED]
+            return retrying.retry_all([(pool, job_id) for job_id in ids], as_json=as_json)
     if finding.looks_like_id(target):
         _show(target, _find_attempts(target, store, directory), as_json=as_json)
         return OK
@@ -70,10 +82,7 @@ def _show(job_id: str, attempts: list[Attempt], *, as_json: bool) -> None:
 
 
 def _list(name: str, store: str | None, directory: str | None, *, as_json: bool, **options: Any) -> None:
-    job_name, since = options["job_name"], options["since"]
-    wanted = {"state": options["state"], "name": job_name, "limit": options["limit"]}
-    wanted["meta"] = dict(map(_parse_meta, options["meta"]))
-    wanted["since"] = None if since is None else max(wall() - since, 0.0)
+    wanted = _wanted(options)
     if store is not None:
         from procjobs.store.reading import find_history  # imports SQLAlchemy, which is slow to load
 
@@ -88,6 +97,15 @@ def _list(name: str, store: str | None, directory: str | None, *, as_json: bool,
         _write(records)
     else:
         screen.write("the store has no such job")
+
+
+def _wanted(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `Pool.history`."""
+    since = options["since"]
+    return {
+        "state": options["state"], "name": options["job_name"], "limit": options["limit"],
+        "meta": dict(map(_parse_meta, options["meta"])), "since": None if since is None else max(wall() - since, 0.0),
+    }  # fmt: skip
 
 
 def _parse_meta(text: str) -> tuple[str, Any]:

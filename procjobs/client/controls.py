@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from procjobs.client.finding import refuse_in_event_loop
 from procjobs.client.link import Linked
-from procjobs.errors import ReloadFailed, UnknownJob
+from procjobs.errors import ReloadFailed, RetryRefused, UnknownJob
 from procjobs.host import observe, rundir
 from procjobs.settings.plan import make_plan
 from procjobs.shared.config import Workers, check_workers
-from procjobs.shared.ids import parse
+from procjobs.shared.ids import new_id, parse
 from procjobs.shared.records import QueueInfo
 
 if TYPE_CHECKING:
@@ -58,6 +58,17 @@ class Controls(Linked):
         """
         text = self._ask_about(job_id, "stack")["text"]
         return None if text is None else str(text)
+
+    def _repeat(self, job_id: JobId) -> tuple[bytes, str]:
+        """Have a job submitted again; return the id of the new one, and its name."""
+        raw, text = parse(job_id)
+        new = new_id()
+        reply = self._link.persist(lambda connection: connection.request("retry", id=raw.hex(), new=new.hex()))
+        if not reply["known"]:
+            raise _unknown(text)
+        if reply["refusal"]:
+            raise RetryRefused(reply["refusal"])
+        return new, str(reply["name"])
 
     def _ask_about(self, job_id: JobId, call: str) -> dict[str, Any]:
         raw, text = parse(job_id)

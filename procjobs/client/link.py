@@ -71,6 +71,19 @@ class Link(ABC):
     def connect(self) -> Connection:
         """Return the connection to the supervisor, made if there is none that works."""
 
+    def persist(self, act: Callable[[Connection], T]) -> T:
+        """Return what `act` returns; it is tried again over the next connection where it finds the supervisor lost.
+
+        More than one can be lost in a row: that of this process, and the one of a service that takes the pool over.
+        """
+        given_up_at = monotonic() + launcher.START_TIMEOUT
+        while True:
+            try:
+                return act(self.connect())
+            except SupervisorLost:
+                if monotonic() > given_up_at:
+                    raise
+
     def renewal(self) -> dict[str, Any]:
         """Return how a reload is to renew this process's generation; nothing for one that submits nothing."""
         return {}
@@ -331,19 +344,6 @@ class PoolLink(Link):
     def watch(self, handle: H) -> H:
         """Ask for the answer of a job that another process submitted; return the handle that will get it."""
         return self.persist(lambda connection: connection.watch(handle))
-
-    def persist(self, act: Callable[[Connection], T]) -> T:
-        """Return what `act` returns; it is tried again over the next connection where it finds the supervisor lost.
-
-        More than one can be lost in a row: that of this process, and the one of a service that takes the pool over.
-        """
-        given_up_at = monotonic() + launcher.START_TIMEOUT
-        while True:
-            try:
-                return act(self.connect())
-            except SupervisorLost:
-                if monotonic() > given_up_at:
-                    raise
 
     def worker_count(self) -> int:
         """Return how many workers the pool has at the most, as it was when this process connected."""

@@ -72,7 +72,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     result_ttl: seconds for which results are kept for readers by id. result_memory_bytes: how much of them in memory.
     store: keep jobs in a database, so that they survive whatever is killed: a URL (sqlite:///jobs.db,
         postgresql+psycopg://...), or True for a file in the user's state directory. See docs/store.md.
-    history_ttl, history_limit: how long (seconds), and how many, jobs stay in the store that have ended.
+    history_ttl, history_limit: how long (seconds), and how many, jobs stay in the store that have ended; retry_ttl: how long
+        the calls of those that did not succeed, for `retry`.
     log: the path of the pool's log, which then outlives the pool; `{pool}` in it is the pool's name. By default it is in the
         pool's directory. See docs/log.md.
     version: text that tells the code of one deploy from another; by default the contents of the application's source files.
@@ -117,6 +118,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         store: str | bool | None = UNSET,
         history_ttl: Seconds = UNSET,
         history_limit: int = UNSET,
+        retry_ttl: Seconds = UNSET,
         log: str | None = UNSET,
         version: str | None = UNSET,
         environment: Sequence[str] = UNSET,
@@ -182,6 +184,19 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         """
         status = self.status(job_id)
         job: Job[Any] = Job(self, from_text(job_id), status.name)
+        return self._producer.link.watch(job)
+
+    def retry(self, job_id: JobId) -> Job[Any]:
+        """Submit a job again that failed, expired or was cancelled: the same call, options, key and meta; return its handle.
+
+        It is a new job, which starts as soon as it can, and whose `status.retry_of` has the id of the old one. It finds the
+        last checkpoint of the old one. Without a store, the calls of such jobs are kept as long as their results, in 64 MiB
+        at most; with one, for `retry_ttl`. Waits for the supervisor's reply, with a store until the new job is there.
+
+        Raise UnknownJob, or RetryRefused if the job has succeeded or not ended, its call is not kept any more, or it was
+        submitted with `unique=` and another job has its key.
+        """
+        job: Job[Any] = Job(self, *self._repeat(job_id))
         return self._producer.link.watch(job)
 
     # Begin and end ----------------------------------------------------------------------------------------------

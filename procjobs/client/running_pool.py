@@ -166,6 +166,11 @@ class RunningPool(Monitor, Controls):
         job: Job[Any] = Job(self, from_text(job_id), self.status(job_id).name)
         return self._link.connect().watch(job)
 
+    def retry(self, job_id: JobId) -> Job[Any]:
+        """Submit a job again, as `Pool.retry` does."""
+        job: Job[Any] = Job(self, *self._repeat(job_id))
+        return self._link.connect().watch(job)
+
     def stop(self, *, at_once: bool = False) -> None:
         """End the pool for everybody, as `Pool.stop` does; `at_once` gives running jobs no grace period."""
         connection = self._link.connect()

@@ -12,6 +12,7 @@
         log           messages of the pool, and the output of its jobs
         mark          the text that every process of the pool carries in its environment
         data-ID       progress data too big for the table
+        checkpoint-ID what a job has handed over last with procjobs.checkpoint
         results-N     results beyond the memory bound
 
 BASE is the first that exists or can be made of $XDG_RUNTIME_DIR/procjobs, /dev/shm/procjobs-UID and

@@ -178,8 +178,8 @@ class PoolSettings:
     described in docs/tuning.md. `queues` are the limits that jobs share, by the names of their queues. `origins` has the
     places that settings came from, except defaults: "file", "environment" or "argument". `store` is the URL of the
     database in which jobs are kept, None for no database, True for a file of the pool's own; jobs that have ended stay there
-    for `history_ttl` seconds, and the newest `history_limit`. `log` is the path of the pool's log, None for one in its
-    directory.
+    for `history_ttl` seconds, and the newest `history_limit`; the calls of those that did not succeed for `retry_ttl`.
+    `log` is the path of the pool's log, None for one in its directory.
     """
 
     workers: tuple[int, int]
@@ -195,6 +195,7 @@ class PoolSettings:
     store: str | bool | None = field(default=None, repr=False)  # it may have a password
     history_ttl: float = 30 * 86_400.0
     history_limit: int = 1_000_000
+    retry_ttl: float = 7 * 86_400.0
     log: str | None = None
     threads: Threads = "auto"
     affinity: Affinity = None
@@ -220,6 +221,7 @@ class PoolSettings:
             linger=check_required("linger", self.linger, zero=True),
             worker_idle=check_required("worker_idle", self.worker_idle, zero=True),
             history_ttl=check_required("history_ttl", self.history_ttl, zero=True),
+            retry_ttl=check_required("retry_ttl", self.retry_ttl, zero=True),
             start_timeout=check_required("start_timeout", self.start_timeout),
             result_memory_bytes=check_count("result_memory_bytes", memory, minimum=0, maximum=2**50),
             job_defaults=self.job_defaults.validated(),

@@ -12,7 +12,8 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: t
     16     ...  a list of tuples, one for each event: its Op as a number, then its fields in the order of its class
 
     OP        CLASS     FIELDS
-    OPEN      Open      url, pool, owner, result_ttl, history_ttl, history_limit, holder, epoch, known_jobs, started_attempts
+    OPEN      Open      url, pool, owner, result_ttl, history_ttl, history_limit, holder, epoch, known_jobs,
+                        started_attempts, retry_ttl
     KIND      Kind      number, description, function
     SUBMIT    Submit    job_id, kind, inline, has_descriptor, submitted_at, not_before, expires_at, key, unique_until, extras
     START     Start     job_id, attempt, worker, pid, time
@@ -25,6 +26,8 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: t
     SWEEP     Sweep
     FORGET    Forget
     RELEASE   Release
+    REPEAT    Repeat    job_id, new_id, token
+    CHECKPOINT Checkpoint job_id, saved_at, data
 
     CLAIMED   recorder -> supervisor   u64 epoch: the jobs of the pool are this supervisor's; for SQLite with the locked file
     LEASE     recorder -> supervisor   f64 CLOCK_BOOTTIME: until then no other supervisor takes them over
@@ -38,6 +41,7 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: t
     FOUND     recorder -> supervisor   job id, u32 length of JSON {"state"}, JSON, FINISHED frame where it has ended
     TOLD      recorder -> supervisor   JSON {"token", ...}: the answer to the question that had this token
     LOADED    recorder -> supervisor   LOADED struct, key, meta, description, function, inline
+    RESTORE   recorder -> supervisor   job id; with its last checkpoint in the descriptor. Before its LOADED or HELD
     WINDOW    recorder -> supervisor   f64: seconds until a job that waits in the store may run; infinity if no job waits
 """
 
@@ -81,6 +85,8 @@ class Op(IntEnum):
     SWEEP = 10
     FORGET = 11
     RELEASE = 12
+    REPEAT = 13
+    CHECKPOINT = 14
 
 
 # The fields are plain values: marshal refuses an IntEnum or a NamedTuple inside an event. Times are Unix times in seconds.
@@ -104,6 +110,7 @@ class Open(NamedTuple):
     epoch: int
     known_jobs: list[bytes]
     started_attempts: dict[str, int]
+    retry_ttl: float = 0.0
 
     def __repr__(self) -> str:
         return f"Open(pool={self.pool!r}, owner={self.owner!r}, epoch={self.epoch})"  # the URL may have a password
@@ -216,12 +223,31 @@ class Release(NamedTuple):
     """Gives the claim up: the pool has stopped, and none of its workers runs any more. The last event."""
 
 
-Event = Open | Kind | Submit | Start | Retry | End | Free | Find | Cancel | Load | Sweep | Forget | Release
+class Repeat(NamedTuple):
+    """Makes a new job of one that ended otherwise than well: TOLD is the answer."""
+
+    job_id: bytes
+    new_id: bytes
+    token: int
+
+
+class Checkpoint(NamedTuple):
+    """A job's last checkpoint, pickled; empty data: there is none any more."""
+
+    job_id: bytes
+    saved_at: float
+    data: bytes
+
+
+Event = (
+    Open | Kind | Submit | Start | Retry | End | Free | Find | Cancel | Load | Sweep | Forget | Release | Repeat | Checkpoint
+)
 EventWithFd = tuple[Event, "int | None"]
 """An event as it has arrived, and its descriptor."""
 
 _CLASSES: Final[tuple[type[Event], ...]] = (
-    Open, Kind, Submit, Start, Retry, End, Free, Find, Cancel, Load, Sweep, Forget, Release
+    Open, Kind, Submit, Start, Retry, End, Free, Find, Cancel, Load, Sweep, Forget, Release,
+    Repeat, Checkpoint,
 )  # fmt: skip
 _OPS: Final = {cls: op for op, cls in enumerate(_CLASSES)}
 
@@ -246,6 +272,7 @@ class RecorderFrame(IntEnum):
     LOST = 11
     FENCED = 12
     DUPLICATE = 13
+    RESTORE = 14
 
 
 def pack_batch(events: Sequence[Event], last: int, *, descriptors: int = 0) -> bytes:

@@ -31,6 +31,7 @@ All numbers are little-endian.
     READY     worker -> supervisor   u64 resident bytes of the worker, which has initialised
     INIT_FAILED     worker -> supervisor   text: the initializer failed; the worker ends after it
     LOADED    worker -> supervisor   JSON {"files"}: digests of source files that a job had it load, before its FINISHED
+    CHECKPOINT      worker -> supervisor   job id: a job hands a checkpoint over (procjobs.shared.checkpoints)
     SPENT     worker -> supervisor   text: what a job has left cannot be put back; the worker ends after the next FINISHED
 
 Jobs go to a worker as one message each: JOB struct, JSON and function of the kind where the worker has not seen it yet,
@@ -118,6 +119,7 @@ class Frame(IntEnum):
     SPENT = 19
     HANDED_OVER = 20
     CALLER = 21
+    CHECKPOINT = 30
     CONTROL = 100
 
 

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from procjobs.shared.ids import to_text
-from procjobs.shared.recorder_wire import End, Free, Retry, Start, Submit
+from procjobs.shared.recorder_wire import Checkpoint, End, Free, Retry, Start, Submit
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import limit_text, parse_finished
 from procjobs.store.database import clean
@@ -62,6 +62,7 @@ class Changes:
         self.ended: dict[str, dict[str, Any]] = {}
         self.freed: dict[str, dict[str, Any]] = {}
         self.interrupted: dict[str, dict[str, Any]] = {}
+        self.checkpoints: dict[str, dict[str, Any]] = {}
 
     def submit(self, event: Submit, kind: StoredKind, data: bytes | None) -> None:
         """Add a job, and its kind unless the store has it."""
@@ -126,6 +127,11 @@ class Changes:
             "b_error": clean(error) or None, "b_finished_at": ended_at, "b_answer": frame, "b_answer_data": data,
             "b_started_at": started_at,
         }  # fmt: skip
+
+    def checkpoint(self, event: Checkpoint) -> None:
+        """Keep a job's last checkpoint."""
+        job_id = to_text(event.job_id)
+        self.checkpoints[job_id] = {"b_id": job_id, "b_saved_at": event.saved_at, "b_data": event.data}
 
     def free(self, event: Free) -> None:
         """Let a job wait in the store, without an owner."""

@@ -9,13 +9,15 @@ from sqlalchemy import select, update
 
 from procjobs.clock import wall
 from procjobs.shared.ids import from_text, to_text
-from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Load, RecorderFrame, Sweep
+from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Load, RecorderFrame, Repeat, Sweep
 from procjobs.shared.states import FINAL, JobState
 from procjobs.shared.wire import U32
 from procjobs.store import rescue
+from procjobs.store.database import slices
 from procjobs.store.frames import forgotten_frame, has_data
 from procjobs.store.journal import Journal
-from procjobs.store.schema import jobs
+from procjobs.store.repetition import repeat
+from procjobs.store.schema import checkpoints, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from procjobs.store.claim import Claim
 
-QUESTIONS: Final = frozenset({Find, Cancel, Sweep, Load})
+QUESTIONS: Final = frozenset({Find, Cancel, Sweep, Load, Repeat})
 _STATES: Final = {state.text: state for state in JobState}
 _ENDED: Final = {state.text for state in FINAL}
 
@@ -54,6 +56,9 @@ class Questions:
             case Cancel():
                 known, cancelled = cancel(connection, self._claim, to_text(question.job_id))
                 return [_told({"token": question.token, "known": known, "cancelled": cancelled})]
+            case Repeat():
+                told = repeat(connection, self._claim, to_text(question.job_id), to_text(question.new_id))
+                return [_told({"token": question.token, **told}), Answer(RecorderFrame.WINDOW, WINDOW.pack(0.0))]
             case Sweep():
                 return self.sweep_outbox(connection)
             case Load():
@@ -73,6 +78,7 @@ class Questions:
                 answers.append(self._find(connection, from_text(job_id)))
             else:
                 values = {name: row[name] for name in ("attempt", "cut_off", "crashes")}
+                answers += find_checkpoints(connection, [job_id])
                 answers.append(Answer(RecorderFrame.HELD, from_text(job_id) + json.dumps(values).encode()))
         return answers
 
@@ -98,7 +104,17 @@ class Questions:
 
     def _load(self, connection: Connection, wanted: Load) -> list[Answer]:
         rows, seconds = rescue.load(connection, self._claim, wanted)
-        return [*map(_loaded, rows), Answer(RecorderFrame.WINDOW, WINDOW.pack(seconds))]
+        saved = find_checkpoints(connection, [row["id"] for row in rows])
+        return [*saved, *map(_loaded, rows), Answer(RecorderFrame.WINDOW, WINDOW.pack(seconds))]
+
+
+def find_checkpoints(connection: Connection, job_ids: list[str]) -> list[Answer]:
+    """Return a frame for each of these jobs that has a checkpoint."""
+    found: list[Answer] = []
+    for part in slices(job_ids):
+        of_these = select(checkpoints.c.job_id, checkpoints.c.data).where(checkpoints.c.job_id.in_(part))
+        found += [Answer(RecorderFrame.RESTORE, from_text(row.job_id), row.data) for row in connection.execute(of_these)]
+    return found
 
 
 def _told(values: dict[str, Any]) -> Answer:

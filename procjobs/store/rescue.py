@@ -58,7 +58,7 @@ def cancelled(job_id: str, when: str, now: float) -> dict[str, Any]:
     """Return the columns of a job that ends as cancelled."""
     frame = failure_frame(from_text(job_id), "JobCancelled", f"job {job_id} was cancelled {when}")
     return {
-        "state": "cancelled", "reason": CANCELLED, "finished_at": now, "answer": frame, "call": None, "call_data": None
+        "state": "cancelled", "reason": CANCELLED, "finished_at": now, "answer": frame
     }  # fmt: skip
 
 
@@ -101,8 +101,7 @@ def _quarantine(row: Any, attempt: int, now: float) -> dict[str, Any]:
     )
     frame = failure_frame(from_text(row.id), "JobQuarantined", text, attempt=attempt)
     return {
-        "state": "failed", "reason": "quarantined", "error": text, "finished_at": now, "answer": frame, "call": None,
-        "call_data": None,
+        "state": "failed", "reason": "quarantined", "error": text, "finished_at": now, "answer": frame,
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from procjobs.clock import boottime, wall
 from procjobs.shared.recorder_wire import Open
 from procjobs.store.database import slices
 from procjobs.store.journal import Journal
-from procjobs.store.schema import attempts, jobs, kinds
+from procjobs.store.schema import attempts, checkpoints, jobs, kinds
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -75,6 +75,7 @@ class Retention:
         with connection.begin():
             self._claim.verify(connection)
             drop_results(connection, pool, self._settings.result_ttl, moment)
+            drop_calls(connection, pool, self._settings.retry_ttl, moment)
             if drop_jobs(connection, pool, self._settings.history_ttl, self._settings.history_limit, moment):
                 self._next_at = now
                 return True
@@ -91,6 +92,13 @@ def drop_results(connection: Connection, pool: str, result_ttl: float, moment: f
     connection.execute(update(jobs).where(old).values(answer=None, answer_data=None))
 
 
+def drop_calls(connection: Connection, pool: str, retry_ttl: float, moment: float) -> None:
+    """Drop the calls and checkpoints of jobs that ended, otherwise than well, longer ago than that."""
+    old = (jobs.c.pool == pool) & (jobs.c.finished_at < moment - retry_ttl) & jobs.c.call.is_not(None)
+    connection.execute(delete(checkpoints).where(checkpoints.c.job_id.in_(select(jobs.c.id).where(old))))
+    connection.execute(update(jobs).where(old).values(call=None, call_data=None))
+
+
 def drop_jobs(connection: Connection, pool: str, history_ttl: float, history_limit: int, moment: float) -> bool:
     """Drop a slice of the jobs that ended longer ago, or exceed the limit; return whether there may be more."""
     ended = select(jobs.c.id, jobs.c.finished_at).where(jobs.c.pool == pool, jobs.c.finished_at.is_not(None))
@@ -103,6 +111,7 @@ def drop_jobs(connection: Connection, pool: str, history_ttl: float, history_lim
     ids = list(connection.scalars(old))
     for part in slices(ids):
         connection.execute(delete(attempts).where(attempts.c.job_id.in_(part)))
+        connection.execute(delete(checkpoints).where(checkpoints.c.job_id.in_(part)))
         connection.execute(delete(jobs).where(jobs.c.id.in_(part)))
     return len(ids) == _DROP_SLICE
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, case, func, insert, literal_column, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from procjobs.store.schema import attempts, claims, jobs, kinds
+from procjobs.store.schema import attempts, checkpoints, claims, jobs, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,6 +69,9 @@ class Statements:
         # The row of a job of this supervisor, under its claim; a job that has ended has no owner.
         is_mine = (jobs.c.owner == bindparam("b_owner")) & (jobs.c.epoch == bindparam("b_epoch"))
         change = update(jobs).where(jobs.c.id == bindparam("b_id"), is_mine)
+        self.save_checkpoint = Prepared(_upsert_checkpoint(maker, is_mine), dialect)
+        own = select(jobs.c.id).where(jobs.c.id == bindparam("b_id"), is_mine)
+        self.drop_checkpoint = Prepared(delete(checkpoints).where(checkpoints.c.job_id.in_(own)), dialect)
         is_newer = jobs.c.attempt <= bindparam("b_attempt")  # than the row: a start may have been reclaimed since
         crashes: Any = func.coalesce(bindparam("b_crashes"), jobs.c.crashes)
         started_at: Any = func.coalesce(jobs.c.started_at, bindparam("b_started_at"))
@@ -78,7 +81,9 @@ class Statements:
                                    "started_at": started_at, "crashes": crashes, **_given("attempt")}  # fmt: skip
         retrying = {"state": literal_column("'retrying'"), "crashes": crashes, "started_at": started_at,
                     **_given("attempt", "reason", "error", "not_before")}  # fmt: skip
-        ended = {"owner": _NO_OWNER, "call": _NULL, "call_data": _NULL,
+        has_succeeded = bindparam("b_state", type_=jobs.c.state.type) == literal_column("'succeeded'")
+        ended = {"owner": _NO_OWNER, "call": case((has_succeeded, _NULL), else_=jobs.c.call),
+                 "call_data": case((has_succeeded, _NULL), else_=jobs.c.call_data),
                  "started_at": started_at,
                  **_given("state", "reason", "attempt", "error", "finished_at", "answer", "answer_data")}  # fmt: skip
         queued: Any = literal_column("'queued'")
@@ -94,6 +99,16 @@ class Statements:
 
 def _given(*columns: str) -> dict[str, Any]:
     return {name: bindparam(f"b_{name}", type_=jobs.c[name].type) for name in columns}
+
+
+def _upsert_checkpoint(maker: Any, is_mine: Any) -> Any:
+    """Return the statement that keeps the checkpoint of a job of this supervisor, in the place of the one before."""
+    values = [bindparam(f"b_{name}", type_=checkpoints.c[name].type) for name in ("saved_at", "data")]
+    casts = [values[0] + literal_column("0.0"), values[1]]
+    chosen = select(jobs.c.id, *casts).where(jobs.c.id == bindparam("b_id"), is_mine)
+    statement = maker.insert(checkpoints).from_select(["job_id", "saved_at", "data"], chosen)
+    new = {name: statement.excluded[name] for name in ("saved_at", "data")}
+    return statement.on_conflict_do_update(index_elements=["job_id"], set_=new)
 
 
 def _upsert_attempts(maker: Any) -> Any:

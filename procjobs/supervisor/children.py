@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from procjobs.supervisor.workers.events import (
+    CheckpointSaved,
     FilesLoaded,
     ForkRefused,
     InitFailed,
@@ -53,6 +54,7 @@ class Children:
             WorkerReady: self._on_worker_ready,
             InitFailed: self._on_init_failed,
             FilesLoaded: generations.on_files_loaded,
+            CheckpointSaved: lambda event: durability.checkpointed(event.job),
             WorkerSpent: self._on_worker_spent,
             WorkerExited: self._on_worker_exited,
             SpawnFailed: self._on_spawn_failed,

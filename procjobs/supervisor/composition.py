@@ -23,10 +23,12 @@ from procjobs.supervisor.clients.connections import Connections
 from procjobs.supervisor.clients.deferred import DeferredCalls
 from procjobs.supervisor.clients.hand_over import HandOver
 from procjobs.supervisor.clients.requests import Identity, RequestHandler
+from procjobs.supervisor.clients.retries import Retries
 from procjobs.supervisor.clients.unique_keys import UniqueKeys
 from procjobs.supervisor.durable.durability import Durability, NoStore
 from procjobs.supervisor.failure_log import FailureLog
 from procjobs.supervisor.generations import Generations
+from procjobs.supervisor.kept_calls import MAX_BYTES, KeptCalls
 from procjobs.supervisor.kind_counters import KindCounters
 from procjobs.supervisor.lifecycle import Lifecycle
 from procjobs.supervisor.publisher import Publisher, SlotPublisher
@@ -95,7 +97,9 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     counters = KindCounters(CountsWriter(directory.counts, list(settings.queues)))
     kinds = Kinds(directory.name, settings, counters, are_recorded=settings.store is not None)
     results = ResultStore(directory.path, settings, max_fds=max(fds.now // 8, 16))
-    registry = Registry(table, results, kinds, FailureLog(log))
+    kept_bytes = MAX_BYTES if settings.store is None else 0
+    calls_kept = KeptCalls(directory.path, max_bytes=kept_bytes, max_fds=max(fds.now // 16, 16))
+    registry = Registry(table, results, kinds, FailureLog(log), calls_kept)
     mark = os.urandom(16).hex()
     durability = _make_durability(ground, registry, started, mark)
 
@@ -115,7 +119,8 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     admission = Admission(loop, directory.name, settings, registry, dispatcher, durability, unique_keys, lifecycle,
                           max_fds=fds.now)  # fmt: skip
     deferred = DeferredCalls()
-    calls = Calls(loop, registry, dispatcher, workers, generations, durability, admission, lifecycle, deferred)
+    calls = Calls(loop, registry, dispatcher, workers, generations, durability, admission, lifecycle, deferred,
+                  Retries(directory.name, registry, dispatcher, durability, admission, unique_keys))  # fmt: skip
     hand_over = HandOver(loop, directory, registry, dispatcher, generations, templates, unique_keys, durability,
                          lifecycle, log)  # fmt: skip
     identity = Identity(directory.name, settings.to_json(), ground.name_in_store, ground.in_foreground, mark)

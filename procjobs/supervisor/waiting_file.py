@@ -44,7 +44,10 @@ class WaitingKind(NamedTuple):
 
 
 class WaitingJob(NamedTuple):
-    """A job that waits. `large` has a descriptor when it is written, and the bytes when it is read."""
+    """A job that waits. `large` has a descriptor when it is written, and the bytes when it is read.
+
+    `checkpoint` is base64.
+    """
 
     job_id: bytes
     generation: int
@@ -62,6 +65,7 @@ class WaitingJob(NamedTuple):
     large: int | bytes | None
     meta: str = ""
     retry_of: str = ""
+    checkpoint: str = ""
 
 
 Record = WaitingGeneration | WaitingKind | WaitingJob

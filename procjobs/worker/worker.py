@@ -47,7 +47,7 @@ from procjobs.shared.wire import (
 from procjobs.worker import middleware
 from procjobs.worker.baseline import FIRST, QUICK, Baseline
 from procjobs.worker.caller import become_caller, explain_loading
-from procjobs.worker.context import current_job, enter_context, enter_job, leave_job
+from procjobs.worker.context import current_job, enter_context, enter_job, keep_checkpoints, leave_job
 from procjobs.worker.exceptions import (
     MAX_MESSAGE_BYTES,
     OWN_FILES,
@@ -57,6 +57,7 @@ from procjobs.worker.exceptions import (
     name_type,
 )
 from procjobs.worker.loaded_files import LOADED_FILES
+from procjobs.worker.own_checkpoints import OwnCheckpoints
 from procjobs.worker.own_descriptors import apart_from_standard
 from procjobs.worker.startup import WorkerSetup, exit_status, initialize, settle_in
 
@@ -147,6 +148,7 @@ class Worker:
         self._meter = observe.Meter()
         signal.signal(process.SOFT_SIGNAL, self._on_soft_timeout)
         self._baseline = Baseline(answers=answers, side=side.fileno(), others=(jobs, stack, setup.table_fd), stack=stack)
+        keep_checkpoints(OwnCheckpoints(setup.directory, self._tell))
 
     def run(self) -> None:
         """Read a job, run it, answer; return when the supervisor closes the pipe, or this process is spent.
@@ -258,6 +260,11 @@ class Worker:
         if description.get("forget"):
             self._kinds.clear()
         self._kinds[number] = _Kind(description, function)
+
+    def _tell(self, data: bytes) -> None:
+        """Send a frame while a job runs, unless it has opened files in the place of the worker's pipes."""
+        if self._baseline.descriptors.can_answer(with_file=False):
+            write_all(self._answers, data)
 
     def _is_stopping(self) -> bool:
         return self._writer.is_stopping(self._slot)

@@ -145,3 +145,28 @@ def test_commands_of_an_operator_start_no_generation_of_code(cli, tmp_path):
     assert 0 == cli("pause", "media", cwd=tmp_path).returncode
     pool.reload()  # begins the next generation
     wait_until(lambda: [before.generation + 1] == [worker.generation for worker in pool.workers()])
+
+
+def test_retry_runs_a_job_again(cli, tmp_path):
+    pool = cli.pool()
+    failed = pool.submit(cli_jobs.fail, "no")
+    assert failed.exception(30)
+    done = cli("retry", failed.id)
+    assert done.stdout.startswith(f"job {failed.id} runs again as ")
+    assert failed.id == pool.status(done.stdout.split()[-1]).retry_of
+    waiting = pool.options(delay=600).submit(cli_jobs.fail, "no")
+    waiting.wait_accepted(30)
+    refused = cli("retry", waiting.id, "--json")
+    assert 1 == refused.returncode
+    assert "is scheduled" in json.loads(refused.stdout)[0]["problem"]
+
+
+def test_history_retries_what_did_not_succeed(cli, tmp_path):
+    pool = cli.pool(store=f"sqlite:///{tmp_path}/jobs.db")
+    failed = pool.options(meta={"user": 7}).submit(cli_jobs.fail, "no")
+    assert failed.exception(30)
+    assert pool.options(meta={"user": 8}).submit(cli_jobs.fail, "no").exception(30)
+    done = cli("history", "media", "--meta", "user=7", "--retry", "--json")
+    (document,) = json.loads(done.stdout)
+    assert (failed.id, failed.id) == (document["retry_of"], pool.job(document["id"]).status().retry_of)
+    assert 2 == cli("history", "media", "--meta", "nonsense").returncode

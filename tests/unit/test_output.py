@@ -16,6 +16,7 @@ from procjobs.shared.table.counts import CountsWriter
 from procjobs.shared.table.state_writer import TableWriter
 from procjobs.supervisor.failure_log import FailureLog
 from procjobs.supervisor.job import NO_CLIENT, SupervisedJob, SupervisedKind
+from procjobs.supervisor.kept_calls import KeptCalls
 from procjobs.supervisor.kind_counters import KindCounters
 from procjobs.supervisor.registry import Kinds, Registry
 from procjobs.supervisor.results import KeptTranscripts, ResultStore
@@ -166,7 +167,8 @@ def registry(tmp_path):
     settings = PoolSettings(workers=(1, 1), result_ttl=1.0)
     kinds = Kinds("pool", settings, KindCounters(CountsWriter(str(tmp_path / "counts"), [])), are_recorded=False)
     table = TableWriter(str(tmp_path / "table"), rows=100, started_at=1.0)
-    registry = Registry(table, ResultStore(str(tmp_path), settings, max_fds=16), kinds, FailureLog(Lines()))
+    calls = KeptCalls(str(tmp_path), max_bytes=0, max_fds=0)
+    registry = Registry(table, ResultStore(str(tmp_path), settings, max_fds=16), kinds, FailureLog(Lines()), calls)
     yield registry
     registry.close()
 

@@ -11,6 +11,7 @@ from procjobs.shared.recorder_wire import (
     BATCH,
     BatchReader,
     Cancel,
+    Checkpoint,
     End,
     Find,
     Forget,
@@ -20,6 +21,7 @@ from procjobs.shared.recorder_wire import (
     Op,
     Open,
     Release,
+    Repeat,
     Retry,
     Start,
     Submit,
@@ -37,6 +39,8 @@ EVENTS = {
     Op.FREE: Free(b"id", 2, None),
     Op.FIND: Find(b"id"),
     Op.CANCEL: Cancel(b"id", 8),
+    Op.REPEAT: Repeat(b"id", b"new", 9),
+    Op.CHECKPOINT: Checkpoint(b"id", 1.0, b"data"),
     Op.LOAD: Load(10, 20, ["crowded", None]),
     Op.SWEEP: Sweep(),
     Op.FORGET: Forget(),
@@ -61,7 +65,8 @@ def test_event_is_its_op_and_its_fields(op):
 
 
 def test_table_of_the_module_lists_the_fields():
-    rows = {line.split()[0]: line for line in recorder_wire.__doc__.splitlines() if line.split()[:1]}
+    text = recorder_wire.__doc__.replace(",\n" + " " * 24, ", ")
+    rows = {line.split()[0]: line for line in text.splitlines() if line.split()[:1]}
     for op, event in EVENTS.items():
         assert [op.name, type(event).__name__, *event._fields] == rows[op.name].replace(",", "").split()
 

@@ -46,11 +46,16 @@ assert _CRC.size + _SLOT.size + MAX_META_BYTES <= _SLOT_BYTES
 
 
 class Extras(NamedTuple):
-    """What few jobs have. `failure` is the place (position, length) of the last failed attempt in the file."""
+    """What few jobs have. `failure` is the place (position, length) of the last failed attempt in the file.
+
+    Not in the file: `is_unique`, the job was submitted to be the only one of its key; `has_checkpoint`, it may have one.
+    """
 
     meta: bytes = b""
     retry_of: bytes = _NO_ID
     failure: tuple[int, int] = (0, 0)
+    is_unique: bool = False
+    has_checkpoint: bool = False
 
     @property
     def is_retry(self) -> bool:

@@ -110,6 +110,11 @@ class TableWriter:
         identity = layout.MAGIC, 1, os.getpid(), self._buckets, rows, self._rows_offset, started_at
         self._write(0, layout.IDENTITY.pack(*identity))
 
+    @property
+    def directory(self) -> str:
+        """The directory of the table, and of everything beside it."""
+        return self._directory
+
     def _grow(self) -> None:
         """Give memory to one more segment now, so that a full file system is an error here and no SIGBUS later."""
         rows = min(SEGMENT_ROWS, self._max_rows - self._rows_with_memory)

@@ -12,7 +12,7 @@ from procjobs.shared.states import FINAL, Event, JobState, Reason
 from procjobs.shared.table.annex import extras_of
 from procjobs.shared.table.state_writer import TableFull
 from procjobs.shared.wire import WireError, failure_frame
-from procjobs.supervisor.job import NO_CLIENT, DurableState, SupervisedJob, SupervisedKind
+from procjobs.supervisor.job import NO_CLIENT, DurableState, SupervisedJob, SupervisedKind, Watcher
 
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher
@@ -65,12 +65,17 @@ class Admission:
         waiting = self._dispatcher.queued + self._dispatcher.scheduled + self._durability.uncommitted
         return self._max_queued - waiting
 
+    @property
+    def is_open(self) -> bool:
+        """Whether jobs are taken at all."""
+        return self._lifecycle.accepts_jobs
+
     def close(self) -> None:
         """Take no more jobs in this turn: the pool was just drained or stopped."""
         self._capacity = 0
 
     def admit(
-        self, client: ClientLink, job: SupervisedJob, delay: float, expires: float, unique: float | None = None
+        self, client: Watcher, job: SupervisedJob, delay: float, expires: float, unique: float | None = None
     ) -> None:
         """Take a job that a client has submitted, or answer why not.
 
@@ -99,11 +104,14 @@ class Admission:
             self._durability.acknowledge(client)
             self._dispatcher.reject(job, *rejection)
             return
-        unique_until = None if unique is None else self._unique_keys.give(job, unique, moment)
+        unique_until = None
+        if unique is not None:
+            unique_until = self._unique_keys.give(job, unique, moment)
+            job.extras = job.extras._replace(is_unique=True)
         if self._durability.submitted(job, client, delay, expires, unique_until):
             self._dispatcher.submit(job, self._loop.now, delay=delay, expires=expires)
 
-    def _refer_to(self, holder: bytes, client: ClientLink, job: SupervisedJob) -> None:
+    def _refer_to(self, holder: bytes, client: Watcher, job: SupervisedJob) -> None:
         """Answer a submission whose key another job has; it is not one."""
         self._registry.release_payload(job)
         client.tied.discard(job)
@@ -193,6 +201,8 @@ class Admission:
         job.durable.is_committed, job.durable.not_before = True, loaded.not_before
         job.attempt, job.interrupted, job.crashes, job.key = loaded.attempt, loaded.interrupted, loaded.crashes, loaded.key
         job.extras = extras_of(loaded.meta, loaded.retry_of)
+        if loaded.has_checkpoint:
+            self._registry.note_checkpoint(job)
         delay = max(loaded.not_before - moment, 0.0) if loaded.not_before else 0.0
         try:
             self._registry.publish(job, loaded.submitted_at, delay)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.clients.admission import Admission
     from procjobs.supervisor.clients.client_link import ClientLink
     from procjobs.supervisor.clients.deferred import DeferredCalls
+    from procjobs.supervisor.clients.retries import Retries
     from procjobs.supervisor.durable.durability import Durability, Told
     from procjobs.supervisor.generations import Generations
     from procjobs.supervisor.lifecycle import Lifecycle
@@ -38,7 +39,7 @@ class Calls:
     def __init__(
         self, loop: Loop, registry: Registry, dispatcher: Dispatcher, workers: WorkerProcesses, generations: Generations,
         durability: Durability, admission: Admission, lifecycle: Lifecycle,
-        deferred: DeferredCalls,
+        deferred: DeferredCalls, retries: Retries,
     ) -> None:  # fmt: skip
         self._loop = loop
         self._registry = registry
@@ -49,6 +50,7 @@ class Calls:
         self._admission = admission
         self._lifecycle = lifecycle
         self._deferred = deferred
+        self._retries = retries
         self._calls: dict[str, _Call] = {
             name.removeprefix("_call_"): getattr(self, name) for name in dir(self) if name.startswith("_call_")
         }
@@ -131,6 +133,12 @@ class Calls:
     def end_waits(self, client: ClientLink) -> None:
         """Take note that the process of a client, a worker, waits for nothing any more."""
         self._dispatcher.waits.end_all(client)
+
+    def _call_retry(self, client: ClientLink, request: dict[str, Any]) -> _Reply:
+        """Submit a job again, under the id that the client has chosen; with a store, the reply comes when it is there."""
+        job_id, new_id, number = bytes.fromhex(request["id"]), bytes.fromhex(request["new"]), int(request["number"])
+        self._retries.repeat(job_id, new_id, lambda told: _send(client, number, told))
+        return None
 
     def _call_cancel_queued(self, client: ClientLink, _request: dict[str, Any]) -> _Reply:
         return {"cancelled": self._admission.cancel_waiting(client)}

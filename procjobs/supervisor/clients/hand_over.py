@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -141,6 +142,7 @@ class HandOver:
                 expires_at=job.expires_at + clock_offset if job.expires_at and not job.attempt else 0.0,
                 unique_until=self._unique_keys.until(job), history=job.history, key=job.key, inline=job.inline,
                 large=job.fd, meta=job.extras.meta.decode(), retry_of=job.extras.retry_of.hex(),
+                checkpoint=b64encode(self._registry.load_checkpoint(job) or b"").decode(),
             )  # fmt: skip
 
     # From the predecessor ---------------------------------------------------------------------------------------
@@ -188,6 +190,8 @@ class HandOver:
         job.attempt, job.interrupted, job.crashes, job.key = left.attempt, left.interrupted, left.crashes, left.key
         job.history = left.history
         job.extras = extras_of(left.meta.encode(), bytes.fromhex(left.retry_of))
+        if left.checkpoint and self._registry.save_checkpoint(job.id, b64decode(left.checkpoint)):
+            self._registry.note_checkpoint(job)
         delay = max(left.not_before - moment, 0.0)
         expires = (left.expires_at - moment or -1.0) if left.expires_at else 0.0
         problem = ("ConfigurationError", kind.rejection)

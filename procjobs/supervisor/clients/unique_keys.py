@@ -13,8 +13,7 @@ from procjobs.clock import wall
 from procjobs.shared.states import FINAL
 
 if TYPE_CHECKING:
-    from procjobs.supervisor.clients.client_link import ClientLink
-    from procjobs.supervisor.job import SupervisedJob
+    from procjobs.supervisor.job import SupervisedJob, Watcher
     from procjobs.supervisor.registry import Registry
 
 _MIN_SWEPT: Final = 1000
@@ -27,7 +26,7 @@ class UniqueKeys:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._holders: dict[bytes, tuple[bytes, float]] = {}
-        self._undecided: dict[bytes, list[tuple[ClientLink, bytes]]] = {}
+        self._undecided: dict[bytes, list[tuple[Watcher, bytes]]] = {}
         self._sweep_at = _MIN_SWEPT
 
     def __len__(self) -> int:
@@ -74,11 +73,11 @@ class UniqueKeys:
         """Give a job the key that it held at another supervisor."""
         self._holders[job.key] = job.id, until
 
-    def wait_for_decision(self, holder: bytes, client: ClientLink, job_id: bytes) -> None:
+    def wait_for_decision(self, holder: bytes, client: Watcher, job_id: bytes) -> None:
         """Let a submission wait until the store has decided whether the holder of its key is one."""
         self._undecided.setdefault(holder, []).append((client, job_id))
 
-    def decide(self, job: SupervisedJob, holder: bytes) -> Iterator[tuple[ClientLink, bytes]]:
+    def decide(self, job: SupervisedJob, holder: bytes) -> Iterator[tuple[Watcher, bytes]]:
         """Note that `holder` has the key of a job; yield (client, job id) of the submissions that have waited for that."""
         if holder != job.id and self._holders.get(job.key, (b"",))[0] == job.id:
             del self._holders[job.key]

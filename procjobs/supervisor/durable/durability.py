@@ -49,6 +49,7 @@ class LoadedJob(NamedTuple):
     """Whether it was asked to be cancelled after the store was asked for jobs, and not told yet."""
     meta: bytes
     retry_of: bytes
+    has_checkpoint: bool
 
 
 class Committed(NamedTuple):
@@ -99,6 +100,9 @@ class Durability(Protocol):
     def queued(self, job: SupervisedJob) -> None:
         """Note that the time of a delayed job has come."""
 
+    def checkpointed(self, job: SupervisedJob) -> None:
+        """Note that a job has handed a checkpoint over, which is in the file beside the table."""
+
     def retrying(self, job: SupervisedJob, reason: Reason, error: str, details: bytes, due_at: float) -> None:
         """Note that an attempt failed and another one follows at the monotonic time `due_at`."""
 
@@ -144,6 +148,9 @@ class Durability(Protocol):
 
         `then` gets {"known", "cancelled"}. Whatever becomes of this supervisor after that, the job does not run any more.
         """
+
+    def repeat(self, job_id: bytes, new_id: bytes, then: Callable[[Told], None]) -> bool:
+        """Have a new job made of one that ended otherwise than well. `then` gets {"known", "refusal", "name"}."""
 
     # Its state, and the turns of the loop.
 
@@ -216,6 +223,9 @@ class NoStore:
     def started(self, job: SupervisedJob, slot: Slot) -> None:
         """Do nothing: the worker marks in the table what it begins."""
 
+    def checkpointed(self, _job: SupervisedJob) -> None:
+        """Do nothing: the file is there for the next attempt."""
+
     def queued(self, job: SupervisedJob) -> None:
         """Show in the table that the job waits for a worker."""
         self._registry.publish_queued(job)
@@ -255,6 +265,10 @@ class NoStore:
         return False
 
     def cancel(self, _job_id: bytes, _then: Callable[[Told], None]) -> bool:
+        """Return False: there is no store to be asked."""
+        return False
+
+    def repeat(self, _job_id: bytes, _new_id: bytes, _then: Callable[[Told], None]) -> bool:
         """Return False: there is no store to be asked."""
         return False
 

@@ -38,7 +38,9 @@ from procjobs.shared.recorder_wire import (
     Sweep,
 )
 from procjobs.shared.states import JobState, Reason
-from procjobs.shared.wire import BODY, F64, U64, WireError, failure_frame, limit_text
+from procjobs.shared.wire import BODY, F64, U64, WireError, failure_frame
+from procjobs.supervisor.durable.accounts import account_of
+from procjobs.supervisor.durable.checkpoint_events import CheckpointEvents
 from procjobs.supervisor.durable.durability import (
     Backlog,
     Committed,
@@ -73,7 +75,6 @@ _MAX_ANSWERS: Final = 5000
 """The most answers that wait for a commit before no more jobs are started."""
 _START_DELAY: Final = 0.005
 """How long a job runs before its start is recorded: most have ended by then, and their end says it all."""
-_MAX_LOG_BYTES: Final = 8192
 _COMMIT_TIMEOUT: Final = 5.0
 """How long a stopping supervisor waits for the database to take the last events."""
 
@@ -99,6 +100,7 @@ class DurableJobs:
         self._recorder = RecorderProcess(loop, self._health, log, HeldClaim(claimant))
         self._events = UncommittedEvents()
         self._stored = StoredJobs(registry, loop, self._ask)
+        self._checkpoints = CheckpointEvents(registry.table.directory, self._events)
         self._acknowledgements: deque[tuple[int, Watcher]] = deque()  # (number of the event, whose submission)
         self._starts: dict[SupervisedJob, tuple[float, Start]] = {}  # (when it is recorded, the event)
         self._is_abandoned = False
@@ -128,6 +130,11 @@ class DurableJobs:
         """Show in the table that the job waits for a worker."""
         self._registry.publish_queued(job)
 
+    def checkpointed(self, job: SupervisedJob) -> None:
+        """Record a checkpoint, at once or when the one before is committed."""
+        if job.state is JobState.RUNNING:
+            self._checkpoints.note(job, self._loop.now)
+
     def retrying(self, job: SupervisedJob, reason: Reason, error: str, details: bytes, due_at: float) -> None:
         """Record that an attempt failed and another one follows."""
         account = {**self._account(job), "crashes": job.crashes}
@@ -138,6 +145,8 @@ class DurableJobs:
 
     def finished(self, job: SupervisedJob, reason: Reason, frame: bytes, fd: int | None, error: str) -> None:
         """Take an answer; it goes out when it is committed. A job that is stopped goes back to the store first."""
+        if job.extras.has_checkpoint:  # before its file goes
+            self._checkpoints.finish(job, has_succeeded=job.state is JobState.SUCCEEDED)
         self._registry.release_payload(job)
         if job.durable is None:  # a submission that was not taken
             self._registry.finish(job, reason, frame, fd, error, self._loop.now)
@@ -173,23 +182,7 @@ class DurableJobs:
 
     def _account(self, job: SupervisedJob) -> dict[str, Any]:
         """Return all that is known of the attempt that has ended, by the names of the store's columns."""
-        account: dict[str, Any] = {}
-        _, start = self._starts.pop(job, (0.0, None))
-        if start is not None and start.attempt == job.attempt:
-            account |= {"worker": start.worker, "worker_pid": start.pid, "started_at": start.time}
-        if job.transcript is not None:
-            account["log"] = limit_text(job.transcript.text_of_attempt(), _MAX_LOG_BYTES)
-        if job.row:
-            report = self._registry.table.last_report(job.row, job.id)
-            if report.progress is not None:
-                account["progress"] = report.progress
-        if job.history and (last := job.history[-1])["attempt"] == job.attempt:
-            account |= {name: last[name] for name in ("error", "ended_at", "signal", "exit_code")}
-            account["started_at"] = last["started_at"] or account.get("started_at")
-            account["outcome"] = last["reason"] or "failed"
-            if job.stack:
-                account["traceback"] = job.stack
-        return account
+        return account_of(job, self._starts.pop(job, (0.0, None))[1], self._registry.table)
 
     # Submissions ------------------------------------------------------------------------------------------------
 
@@ -265,6 +258,11 @@ class DurableJobs:
         self._stored.cancel(job_id, then)
         return True
 
+    def repeat(self, job_id: bytes, new_id: bytes, then: Callable[[Told], None]) -> bool:
+        """Have the store make a new job of one that ended otherwise than well."""
+        self._stored.repeat(job_id, new_id, then)
+        return True
+
     # State ------------------------------------------------------------------------------------------------------
 
     @property
@@ -305,6 +303,7 @@ class DurableJobs:
         starts_at = self._recorder.next_deadline()
         if starts_at is not None:
             return min(starts_at, ends_at)
+        ends_at = min(ends_at, self._checkpoints.next_deadline())
         if self._starts:
             return min(next(iter(self._starts.values()))[0], ends_at)
         loads_at = self._stored.loads_at if self._stored.loads_at > now else NEVER  # else there was no room
@@ -324,6 +323,7 @@ class DurableJobs:
         elif self._health.silence_at() <= now:
             self._recorder.kill(self._health.note_silence(now))
         self._record_starts(now)
+        self._checkpoints.advance(now)
         if may_load and self._recorder.state is RecorderState.OPEN:
             self._stored.load_more(backlog, self._settings.max_queued)
         self._recorder.send(self._events.next_batch)
@@ -334,7 +334,7 @@ class DurableJobs:
         return Open(
             str(settings.store), claim.claimant.pool, claim.owner, settings.result_ttl, settings.history_ttl,
             settings.history_limit, claim.claimant.holder, claim.epoch,
-            list(self._registry.jobs) if claim.epoch else [], self._started_attempts.attempts,
+            list(self._registry.jobs) if claim.epoch else [], self._started_attempts.attempts, settings.retry_ttl,
         )  # fmt: skip
 
     def read(self, events: int, act_on: Callable[[StoreEvent], None]) -> None:

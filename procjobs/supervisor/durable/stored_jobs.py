@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from procjobs.clock import NEVER
-from procjobs.shared import wire
+from procjobs.shared import checkpoints, wire
 from procjobs.shared.ids import ID_BYTES, to_text
-from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Load, RecorderFrame
+from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Load, RecorderFrame, Repeat
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.states import Event as Change
 from procjobs.shared.wire import BODY, HEADER, U32, Frame, WireError, failure_frame
@@ -48,6 +48,7 @@ class StoredJobs:
         self._awaited: dict[bytes, list[Watcher]] = {}
         self._questions: dict[int, Callable[[Told], None]] = {}
         self._cancelling: set[bytes] = set()
+        self._with_checkpoint: set[bytes] = set()
         self._tokens = 0
         self._waiting: Counter[str | None] = Counter()  # by queue: loaded, and not started yet
         self._is_loading = False
@@ -69,9 +70,16 @@ class StoredJobs:
             then(told)
 
         self._cancelling.add(job_id)
+        self._ask(Cancel(job_id, self._next_question(on_told)))
+
+    def repeat(self, job_id: bytes, new_id: bytes, then: Callable[[Told], None]) -> None:
+        """Have a new job made of one that ended otherwise than well; `then` gets {"known", "refusal", "name"}."""
+        self._ask(Repeat(job_id, new_id, self._next_question(then)))
+
+    def _next_question(self, on_told: Callable[[Told], None]) -> int:
         self._tokens += 1
         self._questions[self._tokens] = on_told
-        self._ask(Cancel(job_id, self._tokens))
+        return self._tokens
 
     # Loading ----------------------------------------------------------------------------------------------------
 
@@ -114,6 +122,9 @@ class StoredJobs:
         """Act on a frame of the recorder, and return the job that it brings; None for a frame that is about no job."""
         if kind == RecorderFrame.LOADED:
             return self._on_loaded(raw, fd)
+        if kind == RecorderFrame.RESTORE:
+            self._on_checkpoint(raw[BODY:], fd)
+            return []
         if kind == RecorderFrame.FOUND:
             self._on_found(raw, fd)
             return []
@@ -130,6 +141,20 @@ class StoredJobs:
             return None
         act_on(raw)
         return []
+
+    def _on_checkpoint(self, job_id: bytes, fd: int | None) -> None:
+        """Put the checkpoint of a job that comes next where its worker looks for it."""
+        if fd is None or len(job_id) != ID_BYTES:
+            raise WireError("a checkpoint of no job, or without its data")
+        data = os.pread(fd, checkpoints.MAX_BYTES, 0)
+        os.close(fd)
+        if self._registry.save_checkpoint(job_id, data):
+            self._with_checkpoint.add(job_id)
+
+    def _take_checkpoint(self, job: SupervisedJob) -> None:
+        if job.id in self._with_checkpoint:
+            self._with_checkpoint.discard(job.id)
+            self._registry.note_checkpoint(job)
 
     def _on_window(self, raw: bytes) -> None:
         (seconds,) = WINDOW.unpack_from(raw, BODY)
@@ -149,6 +174,7 @@ class StoredJobs:
         told = wire.parse_json(raw[BODY + ID_BYTES :])
         job = self._registry.jobs[raw[BODY : BODY + ID_BYTES]]
         _take_over(job, int(told["attempt"]), int(told["cut_off"]), int(told["crashes"]))
+        self._take_checkpoint(job)
 
     def _on_found(self, raw: bytes, fd: int | None) -> None:
         job_id = raw[BODY : BODY + ID_BYTES]
@@ -196,13 +222,16 @@ class StoredJobs:
         known = self._registry.jobs.get(job_id)
         if known is not None:  # sent again by its client before this was read
             _take_over(known, attempt, interrupted, crashes)
+            self._take_checkpoint(known)
             if fd is not None:
                 os.close(fd)
             return []
         loaded = LoadedJob(
             job_id, attempt, interrupted, crashes, submitted_at, not_before, expires_at,
             key, description, function, inline, fd, job_id in self._cancelling, meta, retry_of,
+            job_id in self._with_checkpoint,
         )  # fmt: skip
+        self._with_checkpoint.discard(job_id)
         return [loaded]
 
     def on_admitted(self, job: SupervisedJob) -> None:

@@ -75,6 +75,10 @@ class UncommittedEvents:
         """The number of the last entry."""
         return self._first + len(self._entries) - 1
 
+    def is_committed(self, number: int) -> bool:
+        """Return whether the entry of this number is in the database."""
+        return number < self._first
+
     def append(self, entry: Entry) -> None:
         """Add an entry to the end."""
         self._entries.append(entry)

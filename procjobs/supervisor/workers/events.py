@@ -32,6 +32,12 @@ class FilesLoaded(NamedTuple):
     files: dict[str, str]
 
 
+class CheckpointSaved(NamedTuple):
+    """A job has handed a checkpoint over, or is about to."""
+
+    job: Job
+
+
 class WorkerExited(NamedTuple):
     """A worker has ended, by a signal or with an exit code (`how`); `unread` are the ids of jobs that it had not read."""
 
@@ -116,4 +122,6 @@ class ForkRefused(NamedTuple):
 TemplateEvent: TypeAlias = (
     TemplateReady | TemplateFailed | ModuleSkipped | TemplateExited | WorkerForked | ForkRefused
 )
-WorkerEvent: TypeAlias = FilesLoaded | WorkerReady | InitFailed | WorkerSpent | WorkerExited | SpawnFailed | StackDumped
+WorkerEvent: TypeAlias = (
+    CheckpointSaved | FilesLoaded | WorkerReady | InitFailed | WorkerSpent | WorkerExited | SpawnFailed | StackDumped
+)

@@ -20,7 +20,9 @@ from procjobs.host.loop import Loop
 from procjobs.shared import wire
 from procjobs.shared.code_spec import check_texts
 from procjobs.shared.wire import BODY, Finished, Frame, Outcome, WireError
+from procjobs.supervisor.job import supervised
 from procjobs.supervisor.workers.events import (
+    CheckpointSaved,
     FilesLoaded,
     ForkRefused,
     InitFailed,
@@ -203,6 +205,8 @@ class WorkerProcesses:
             for kind, raw, fd in link.stream.read():
                 if kind == _FINISHED:
                     self._read_answer(worker, raw, fd, on_finished)
+                elif kind == Frame.CHECKPOINT and fd is None:
+                    events.append(self._note_checkpoint(worker.slot, raw[BODY:]))
                 else:
                     events += _parse_event(worker.slot, kind, raw, fd)
             if not link.stream.has_part:
@@ -224,6 +228,14 @@ class WorkerProcesses:
         unwanted = on_finished(worker.slot, answer, raw, fd, self._loop.now)
         if unwanted is not None:
             os.close(unwanted)
+
+    def _note_checkpoint(self, slot: Slot, job_id: bytes) -> CheckpointSaved:
+        """Note that a job may have a checkpoint, before its answer is read that may follow."""
+        job = next((job for job in slot.jobs if job.id == job_id), None)
+        if job is None:
+            raise WireError("a checkpoint of a job that it was not sent")
+        self._registry.note_checkpoint(supervised(job))
+        return CheckpointSaved(job)
 
     def _await_rest(self, worker: WorkerProcess) -> None:
         """Expect the rest of a frame soon; raise WireError if none can be under way."""
