@@ -55,7 +55,7 @@ MUTANTS = {
     ),
     "orphans-not-ended": Mutant(
         "workers of a killed supervisor run on",
-        (Edit("template/template.py", "            process.die_with_parent(self._supervisor_pid)\n", ""),
+        (Edit("template/template.py", "        process.die_with_parent(self._supervisor_pid)\n", ""),
          Edit("template/template.py", "            process.kill_group(pid, signal.SIGKILL)\n", "            pass\n"),
          Edit("host/process.py", "    for pid in observe.marked_processes(mark):\n", "    for pid in ():\n")),
     ),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from procjobs.client.code import describe_code
 from procjobs.client.connection.submission import TERM_NAMES, Terms
 from procjobs.client.controls import Controls
+from procjobs.client.hooks import Hook, describe_hooks
 from procjobs.client.job import Job
 from procjobs.client.link import PoolLink
 from procjobs.client.monitor import Monitor
@@ -74,6 +75,9 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         postgresql+psycopg://...), or True for a file in the user's state directory. See docs/store.md.
     history_ttl, history_limit: how long (seconds), and how many, jobs stay in the store that have ended; retry_ttl: how long
         the calls of those that did not succeed, for `retry`.
+    on_failure: a function, its name ("app.jobs:tell"), or several: called with the JobStatus of each job that failed,
+        expired or was stopped, in a process of the pool that runs no jobs. See docs/hooks.md.
+    hook_timeout: how long one such call may take. Seconds.
     log: the path of the pool's log, which then outlives the pool; `{pool}` in it is the pool's name. By default it is in the
         pool's directory. See docs/log.md.
     version: text that tells the code of one deploy from another; by default the contents of the application's source files.
@@ -120,6 +124,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         history_limit: int = UNSET,
         retry_ttl: Seconds = UNSET,
         log: str | None = UNSET,
+        on_failure: Hook | Sequence[Hook] = UNSET,
+        hook_timeout: Seconds = UNSET,
         version: str | None = UNSET,
         environment: Sequence[str] = UNSET,
         submit_timeout: Seconds = UNSET,
@@ -127,6 +133,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         start: bool = UNSET,
         directory: str | None = None,
     ) -> None:
+        on_failure = describe_hooks("on_failure", on_failure)
         given = given_settings(locals())
         process.check_platform()
         self.name = None if name is None else check_pool_name(name)

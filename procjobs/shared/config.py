@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from procjobs.errors import ConfigurationError
 from procjobs.shared.durations import check_required, check_seconds, check_size
+from procjobs.shared.hook_names import check_hooks
 from procjobs.shared.log_lines import resolve_log
 from procjobs.shared.queues import Queue, check_queue_name, check_queues
 from procjobs.shared.suggestions import suggest
@@ -179,7 +180,8 @@ class PoolSettings:
     places that settings came from, except defaults: "file", "environment" or "argument". `store` is the URL of the
     database in which jobs are kept, None for no database, True for a file of the pool's own; jobs that have ended stay there
     for `history_ttl` seconds, and the newest `history_limit`; the calls of those that did not succeed for `retry_ttl`.
-    `log` is the path of the pool's log, None for one in its directory.
+    `log` is the path of the pool's log, None for one in its directory. `on_failure` are the hooks that are called with each
+    job that ended otherwise than well, `hook_timeout` is how long one such call may take.
     """
 
     workers: tuple[int, int]
@@ -197,6 +199,8 @@ class PoolSettings:
     history_limit: int = 1_000_000
     retry_ttl: float = 7 * 86_400.0
     log: str | None = None
+    on_failure: tuple[str, ...] = ()
+    hook_timeout: float = 30.0
     threads: Threads = "auto"
     affinity: Affinity = None
     queues: Mapping[str, Queue] = field(default_factory=dict)
@@ -223,6 +227,8 @@ class PoolSettings:
             history_ttl=check_required("history_ttl", self.history_ttl, zero=True),
             retry_ttl=check_required("retry_ttl", self.retry_ttl, zero=True),
             start_timeout=check_required("start_timeout", self.start_timeout),
+            on_failure=check_hooks("on_failure", self.on_failure),
+            hook_timeout=check_required("hook_timeout", self.hook_timeout),
             result_memory_bytes=check_count("result_memory_bytes", memory, minimum=0, maximum=2**50),
             job_defaults=self.job_defaults.validated(),
             threads=check_threads(self.threads),
@@ -241,6 +247,7 @@ class PoolSettings:
         minimum, maximum = values.pop("workers")
         affinity, queues = check_affinity(values.pop("affinity", None)), check_queues(values.pop("queues", {}))
         job_defaults = JobOptions(**values.pop("job_defaults"))
+        values["on_failure"] = tuple(values.get("on_failure", ()))
         return cls(workers=(minimum, maximum), job_defaults=job_defaults, affinity=affinity, queues=queues, **values)
 
     def flat(self) -> dict[str, Any]:

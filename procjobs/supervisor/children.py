@@ -9,6 +9,8 @@ from procjobs.supervisor.workers.events import (
     CheckpointSaved,
     FilesLoaded,
     ForkRefused,
+    HooksForked,
+    HooksRefused,
     InitFailed,
     ModuleSkipped,
     SpawnFailed,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from procjobs.host.loop import Loop
     from procjobs.supervisor.durable.durability import Durability
     from procjobs.supervisor.generations import Generations
+    from procjobs.supervisor.workers.hook_runner import HookRunner, HookSource
     from procjobs.supervisor.workers.processes import WorkerProcess, WorkerProcesses
     from procjobs.supervisor.workers.reaper import Reaper
     from procjobs.supervisor.workers.stacks import StackSource
@@ -40,12 +43,13 @@ class Children:
     """Passes the events of processes to the core and to the generations."""
 
     def __init__(
-        self, loop: Loop, workers: WorkerProcesses, templates: Templates, reaper: Reaper, generations: Generations,
-        dispatcher: Dispatcher, durability: Durability,
+        self, loop: Loop, workers: WorkerProcesses, templates: Templates, hooks: HookRunner, reaper: Reaper,
+        generations: Generations, dispatcher: Dispatcher, durability: Durability,
     ) -> None:  # fmt: skip
         self.workers = workers
         self._loop = loop
         self._templates = templates
+        self._hooks = hooks
         self._reaper = reaper
         self._generations = generations
         self._dispatcher = dispatcher
@@ -65,6 +69,8 @@ class Children:
             TemplateExited: self._on_template_exited,
             WorkerForked: self._on_worker_forked,
             ForkRefused: self._on_fork_refused,
+            HooksForked: self._on_hooks_forked,
+            HooksRefused: hooks.on_refused,
         }
 
     def _act_on(self, events: Iterable[WorkerEvent | TemplateEvent]) -> None:
@@ -87,15 +93,20 @@ class Children:
         """Read the messages of all templates."""
         self._act_on(self._templates.read_all())
 
+    def read_hooks(self, source: HookSource, _events: int) -> None:
+        """Read how a call of a hook ended."""
+        self._hooks.read(source)
+
     # Turns of the loop ------------------------------------------------------------------------------------------
 
     def next_deadline(self, now: float) -> float:
         """Return when something is to be done."""
-        return min(self.workers.next_deadline(), self._templates.next_deadline(now))
+        return min(self.workers.next_deadline(), self._templates.next_deadline(now), self._hooks.next_deadline())
 
     def extend_deadlines(self, seconds: float, now: float) -> None:
         """Give templates more time: the supervisor was away for so long."""
         self._templates.extend_deadlines(seconds, now)
+        self._hooks.extend_deadlines(seconds)
 
     def reap(self) -> None:
         """Settle every child that has ended: first the answers that it had sent, then itself."""
@@ -105,17 +116,21 @@ class Children:
     def _settle(self, exited: process.Exit) -> None:
         events: Iterable[WorkerEvent | TemplateEvent] | None
         events = self.workers.on_exit(exited, self._dispatcher.on_finished)
-        if events is None and not self._durability.on_exit(exited):
+        if events is None and self._hooks.on_exit(exited):
+            events = []
+        elif events is None and not self._durability.on_exit(exited):
             events = self._templates.on_exit(exited)
         if events:
             self._reaper.expect_orphans()
             self._act_on(events)
 
     def advance(self, now: float) -> None:
-        """Do what is due about workers."""
+        """Do what is due about workers, and about hooks."""
         events = self.workers.advance(now, self._dispatcher.on_finished)
         if events:
             self._act_on(events)
+        if self._hooks.next_deadline() <= now:
+            self._hooks.advance(now, self._dispatcher.newest_generation())
 
     def start_templates(self, now: float) -> None:
         """Start the templates that are missing."""
@@ -129,6 +144,7 @@ class Children:
 
     def close(self, seconds: float) -> None:
         """End the templates, and the rest of the workers' descendants."""
+        self._hooks.close()
         self._templates.close()
         self._reaper.close(seconds)
 
@@ -163,6 +179,12 @@ class Children:
         try:
             self.workers.on_forked(event)
         except (LookupError, TypeError, ValueError) as error:
+            self._templates.kill_for_protocol_error(event.generation, error)
+
+    def _on_hooks_forked(self, event: HooksForked) -> None:
+        try:
+            self._hooks.on_forked(event)
+        except ValueError as error:
             self._templates.kill_for_protocol_error(event.generation, error)
 
     def _on_fork_refused(self, event: ForkRefused) -> None:

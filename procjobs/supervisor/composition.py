@@ -31,9 +31,11 @@ from procjobs.supervisor.generations import Generations
 from procjobs.supervisor.kept_calls import MAX_BYTES, KeptCalls
 from procjobs.supervisor.kind_counters import KindCounters
 from procjobs.supervisor.lifecycle import Lifecycle
+from procjobs.supervisor.pending_hooks import PendingHooks
 from procjobs.supervisor.publisher import Publisher, SlotPublisher
 from procjobs.supervisor.registry import Kinds, Registry
 from procjobs.supervisor.results import ResultStore
+from procjobs.supervisor.workers.hook_runner import HookRunner
 from procjobs.supervisor.workers.host_load import HostLoad
 from procjobs.supervisor.workers.output import Console, Outputs
 from procjobs.supervisor.workers.processes import WorkerProcesses
@@ -99,7 +101,8 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     results = ResultStore(directory.path, settings, max_fds=max(fds.now // 8, 16))
     kept_bytes = MAX_BYTES if settings.store is None else 0
     calls_kept = KeptCalls(directory.path, max_bytes=kept_bytes, max_fds=max(fds.now // 16, 16))
-    registry = Registry(table, results, kinds, FailureLog(log), calls_kept)
+    pending_hooks = PendingHooks(settings.on_failure, log)
+    registry = Registry(table, results, kinds, FailureLog(log), calls_kept, pending_hooks)
     mark = os.urandom(16).hex()
     durability = _make_durability(ground, registry, started, mark)
 
@@ -110,9 +113,10 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     host_load = HostLoad(None if ground.is_private else directory.name)
     dispatcher = Dispatcher(workers, durability, host_load, settings)
     generations = Generations(dispatcher, templates, log)
-    reaper = Reaper(workers, templates, mark, log)
-    children = Children(loop, workers, templates, reaper, generations, dispatcher, durability)
-    lifecycle = Lifecycle(settings, directory, table, log, dispatcher, workers, durability,
+    hooks = HookRunner(loop, templates, pending_hooks, settings.hook_timeout)
+    reaper = Reaper(workers, templates, hooks, mark, log)
+    children = Children(loop, workers, templates, hooks, reaper, generations, dispatcher, durability)
+    lifecycle = Lifecycle(settings, directory, table, log, dispatcher, workers, durability, pending_hooks,
                           is_private=ground.is_private, now=loop.now)  # fmt: skip
 
     unique_keys = UniqueKeys(registry)

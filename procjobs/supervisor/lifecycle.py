@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from procjobs.shared.table.state_writer import TableWriter
     from procjobs.supervisor.durable.durability import Durability
     from procjobs.supervisor.log import Log
+    from procjobs.supervisor.pending_hooks import PendingHooks
     from procjobs.supervisor.workers.processes import WorkerProcesses
 
 _MIN_FIRST_LINGER: Final = 5.0
 """How long a new pool waits for its first client at least."""
+
+
+_HOOKS_TIMEOUT: Final = 5.0
+"""How long a stopping supervisor waits for the hooks that are still to be called."""
 
 
 class Phase(Enum):
@@ -50,7 +55,7 @@ class Lifecycle:
 
     def __init__(
         self, settings: PoolSettings, directory: rundir.RunDir, table: TableWriter, log: Log, dispatcher: Dispatcher,
-        workers: WorkerProcesses, durability: Durability, *, is_private: bool, now: float,
+        workers: WorkerProcesses, durability: Durability, hooks: PendingHooks, *, is_private: bool, now: float,
     ) -> None:  # fmt: skip
         """`is_private`: the pool ends with its owner, and not when nobody uses it.
 
@@ -65,6 +70,7 @@ class Lifecycle:
         self._dispatcher = dispatcher
         self._workers = workers
         self._durability = durability
+        self._hooks = hooks
         self._is_private = is_private
         self._deadline = NEVER  # of the phase
         self._lingers_until = now + max(settings.linger, _MIN_FIRST_LINGER)
@@ -104,7 +110,7 @@ class Lifecycle:
 
     @property
     def _has_work(self) -> bool:
-        return bool(self._dispatcher.unfinished) or not self._durability.is_settled
+        return bool(self._dispatcher.unfinished) or not self._durability.is_settled or not self._hooks.is_empty
 
     def _advance_linger(self, now: float, *, has_clients: bool) -> None:
         if self._is_private or self._dispatcher.stopping or has_clients or self._has_work:
@@ -161,11 +167,12 @@ class Lifecycle:
         """Return whether the supervisor may end. `have_all_read` tells whether clients and console took everything."""
         if self.phase is Phase.STOPPING and all(slot.state is SlotState.EMPTY for slot in self._dispatcher.slots):
             self.phase = Phase.FAREWELL
-            self._deadline = now + self._durability.farewell_timeout
+            timeout = self._durability.farewell_timeout
+            self._deadline = now + (timeout if self._hooks.is_empty else max(timeout, _HOOKS_TIMEOUT))
         if self.phase is not Phase.FAREWELL:
             return False
         if now >= self._deadline and not self._durability.is_quiet:
             self._durability.abandon()  # clients get these answers, and have another while to take them
             self._deadline = now + FAREWELL_TIMEOUT
             return False
-        return now >= self._deadline or (self._durability.is_quiet and have_all_read())
+        return now >= self._deadline or (self._durability.is_quiet and self._hooks.is_empty and have_all_read())

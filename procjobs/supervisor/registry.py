@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.job import Watcher
     from procjobs.supervisor.kept_calls import KeptCalls
     from procjobs.supervisor.kind_counters import KindCounters
+    from procjobs.supervisor.pending_hooks import PendingHooks
 
 _MAX_NAME_BYTES: Final = 63
 # To look up a member of an enum costs 40 ns.
@@ -84,11 +85,13 @@ class Registry:
     """Every job that has a row or an answer. `has_answers` says that clients have answers to be sent."""
 
     def __init__(
-        self, table: TableWriter, results: ResultStore, kinds: Kinds, failures: FailureLog, calls: KeptCalls
+        self, table: TableWriter, results: ResultStore, kinds: Kinds, failures: FailureLog, calls: KeptCalls,
+        hooks: PendingHooks,
     ) -> None:
         self.table = table
         self.kinds = kinds
         self._failures = failures
+        self._hooks = hooks
         self.jobs: dict[bytes, SupervisedJob] = {}
         self.has_answers = False
         self._results = results
@@ -200,6 +203,7 @@ class Registry:
         elif not _goes_on(job):
             job.kind.tally.count_end(job.state)
             self._failures.write(job, reason, frame, error, now)
+            self._hooks.add(job, reason, frame, error, self.table)
         self._results.keep(job, frame, fd, now)
         self.has_answers = True
         client, watchers = job.client, job.watchers

@@ -23,6 +23,7 @@ from procjobs.supervisor.clients.connections import Connections
 from procjobs.supervisor.durable.durability import Backlog, Committed, Duplicate, LoadedJob, StoreEvent
 from procjobs.supervisor.durable.recorder_process import RecorderSource
 from procjobs.supervisor.owner import Owner
+from procjobs.supervisor.workers.hook_runner import HookSource
 from procjobs.supervisor.workers.output import OutputSource
 from procjobs.supervisor.workers.processes import WorkerProcess
 from procjobs.supervisor.workers.stacks import StackSource
@@ -60,6 +61,7 @@ class Supervisor:
             WorkerProcess: parts.children.read_worker,
             StackSource: parts.children.read_stack,
             Templates: parts.children.read_templates,
+            HookSource: parts.children.read_hooks,
             Connections: lambda connections, _: connections.accept(),
             RecorderSource: lambda _, events: self._durability.read(events, self._on_store_event),
             OutputSource: lambda _, _events: None,  # it was read before the others

@@ -10,9 +10,11 @@
 It talks with the supervisor over a SOCK_SEQPACKET pair, one JSON object a message:
 
     supervisor -> template   {"spawn": slot, "cpus": [number, ...]} with the worker's two sockets; {"gone": pid}
+                             {"hooks": true} with the socket of the process that calls hooks
     template -> supervisor   {"ready": true} | {"failed": traceback}
                              {"threads": module, "native": names of native threads, none if it has Python threads}
                              {"spawned": slot, "pid": pid} | {"refused": slot, "why": text}
+                             {"hooks": pid} | {"hooks": 0, "why": text}
 """
 
 from __future__ import annotations
@@ -94,6 +96,8 @@ class Template:
                 self._tell({"refused": request["spawn"], "why": descriptors.out_of_descriptors("template of the workers")})
             elif "spawn" in request:
                 self._spawn(request["spawn"], request["cpus"], fds)
+            elif "hooks" in request:
+                self._fork_hooks(fds)
             else:
                 self._workers.discard(request["gone"])
         for pid in self._workers:
@@ -102,10 +106,7 @@ class Template:
 
     def _spawn(self, slot: int, worker_cpus: list[int], fds: list[int]) -> None:
         def child() -> NoReturn:
-            process.lead_new_session()
-            process.wait_for_new_parent(self._supervisor_pid)
-            process.die_with_parent(self._supervisor_pid)
-            self._control.close()
+            self._become_child()
             if worker_cpus:
                 cpus.pin(worker_cpus)
             run_worker(self._setup, slot, fds)
@@ -116,6 +117,29 @@ class Template:
             self._tell({"refused": slot, "why": f"a worker could not be forked: {shortages.explain(error)}"})
         else:
             self._workers.add(pid)
+        finally:
+            descriptors.close_all(fds)
+
+    def _become_child(self) -> None:
+        """Be a child of the supervisor, in a session of its own, without the template's socket."""
+        process.lead_new_session()
+        process.wait_for_new_parent(self._supervisor_pid)
+        process.die_with_parent(self._supervisor_pid)
+        self._control.close()
+
+    def _fork_hooks(self, fds: list[int]) -> None:
+        def child() -> NoReturn:
+            self._become_child()
+            from procjobs.worker.hooks import run_hooks  # here, because most pools have none
+
+            run_hooks(self._setup, fds[0])
+
+        try:
+            if not fds:
+                raise OSError(descriptors.out_of_descriptors("template of the workers"))
+            self._workers.add(process.fork_to_subreaper(child, lambda pid: self._tell({"hooks": pid})))
+        except OSError as error:
+            self._tell({"hooks": 0, "why": f"a process for hooks could not be forked: {shortages.explain(error)}"})
         finally:
             descriptors.close_all(fds)
 

@@ -28,7 +28,8 @@ def test_log_shows_what_happened_to_the_pool_its_jobs_and_their_output(cli):
     wait_until(lambda: "hello" in cli("log", "media").stdout)
     text = cli("log", "media").stdout
     assert f"pool media: supervisor {pool.stats().supervisor_pid} is ready" in text
-    assert f" WARNING job {failed.id} tests.system.cli_jobs.fail failed (raised, attempt 1): ValueError: no such film\n" in text
+    line = f" WARNING job {failed.id} tests.system.cli_jobs.fail failed (raised, attempt 1): ValueError: no such film\n"
+    assert line in text
     warnings = cli("log", "media", "--warnings").stdout
     assert (True, False) == ("no such film" in warnings.splitlines()[-1], "hello" in warnings)
     assert warnings.splitlines()[0].partition(" WARNING ")[2].startswith(f"job {failed.id}")
@@ -58,11 +59,12 @@ def test_log_with_a_path_of_its_own_outlives_the_pool(cli, tmp_path):
     assert failed.id in path.read_text()
     assert failed.id in cli("log", "media", PROCJOBS_LOG=str(path)).stdout
     done = cli("log", "media")
-    assert (3, "procjobs: pool 'media' is not running, and has left no log") == (done.returncode, done.stderr.splitlines()[0])
+    assert 3 == done.returncode
+    assert "procjobs: pool 'media' is not running, and has left no log" == done.stderr.splitlines()[0]
 
 
 def test_log_that_cannot_be_written_is_an_error_of_one_line_and_starts_nothing(cli, tmp_path):
-    with pytest.raises(procjobs.SupervisorError, match="log='.*/nowhere/media.log' cannot be written: No such file"):
+    with pytest.raises(procjobs.SupervisorError, match=r"log='.*/nowhere/media.log' cannot be written: No such file"):
         cli.pool(log=f"{tmp_path}/nowhere/media.log").stats()
     assert [] == cli.json("status")
 

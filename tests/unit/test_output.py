@@ -18,6 +18,7 @@ from procjobs.supervisor.failure_log import FailureLog
 from procjobs.supervisor.job import NO_CLIENT, SupervisedJob, SupervisedKind
 from procjobs.supervisor.kept_calls import KeptCalls
 from procjobs.supervisor.kind_counters import KindCounters
+from procjobs.supervisor.pending_hooks import PendingHooks
 from procjobs.supervisor.registry import Kinds, Registry
 from procjobs.supervisor.results import KeptTranscripts, ResultStore
 from procjobs.supervisor.stack_text import MAX_STACK_BYTES, for_readers
@@ -167,8 +168,8 @@ def registry(tmp_path):
     settings = PoolSettings(workers=(1, 1), result_ttl=1.0)
     kinds = Kinds("pool", settings, KindCounters(CountsWriter(str(tmp_path / "counts"), [])), are_recorded=False)
     table = TableWriter(str(tmp_path / "table"), rows=100, started_at=1.0)
-    calls = KeptCalls(str(tmp_path), max_bytes=0, max_fds=0)
-    registry = Registry(table, ResultStore(str(tmp_path), settings, max_fds=16), kinds, FailureLog(Lines()), calls)
+    results, calls = ResultStore(str(tmp_path), settings, max_fds=16), KeptCalls(str(tmp_path), max_bytes=0, max_fds=0)
+    registry = Registry(table, results, kinds, FailureLog(Lines()), calls, PendingHooks((), Lines()))
     yield registry
     registry.close()
 

@@ -229,6 +229,11 @@ class TableWriter:
         count: int = layout.PART_HEAD.unpack_from(self._map, self._row_offset(row) + PROGRESS_OFFSET)[1]
         return count
 
+    def submitted_at(self, row: int) -> float:
+        """Return when the job in this row was submitted (Unix time)."""
+        submitted_at: float = STATE.unpack_from(self._map, self._row_offset(row) + 8)[5]
+        return submitted_at
+
     def last_report(self, row: int, job_id: bytes) -> LastReport:
         """Return what the worker of the job in this row has last written."""
         body = try_read_part(self._map, self._row_offset(row) + PROGRESS_OFFSET, PROGRESS.size)

@@ -111,6 +111,19 @@ class WorkerForked(NamedTuple):
     pid: Any
 
 
+class HooksForked(NamedTuple):
+    """A template says that it has forked the process that calls hooks. Nobody has checked yet that the pid can be."""
+
+    generation: Generation
+    pid: Any
+
+
+class HooksRefused(NamedTuple):
+    """A template could not fork the process that calls hooks."""
+
+    why: str
+
+
 class ForkRefused(NamedTuple):
     """A template could not fork the worker of a slot."""
 
@@ -120,7 +133,7 @@ class ForkRefused(NamedTuple):
 
 
 TemplateEvent: TypeAlias = (
-    TemplateReady | TemplateFailed | ModuleSkipped | TemplateExited | WorkerForked | ForkRefused
+    TemplateReady | TemplateFailed | ModuleSkipped | TemplateExited | WorkerForked | ForkRefused | HooksForked | HooksRefused
 )
 WorkerEvent: TypeAlias = (
     CheckpointSaved | FilesLoaded | WorkerReady | InitFailed | WorkerSpent | WorkerExited | SpawnFailed | StackDumped

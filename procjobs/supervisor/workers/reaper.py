@@ -15,6 +15,7 @@ from procjobs.host import observe, process
 
 if TYPE_CHECKING:
     from procjobs.supervisor.log import Log
+    from procjobs.supervisor.workers.hook_runner import HookRunner
     from procjobs.supervisor.workers.processes import WorkerProcesses
     from procjobs.supervisor.workers.templates import Templates
 
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 class Reaper:
     """Knows which children are workers and templates; all others are orphans."""
 
-    def __init__(self, workers: WorkerProcesses, templates: Templates, mark: str, log: Log) -> None:
+    def __init__(
+        self, workers: WorkerProcesses, templates: Templates, hooks: HookRunner, mark: str, log: Log
+    ) -> None:
         """`mark` is in the environment of everything that comes from a template."""
         self._workers = workers
         self._templates = templates
+        self._hooks = hooks
         self._mark = mark
         self._log = log
         self._may_have_orphans = False
@@ -40,6 +44,7 @@ class Reaper:
         def before_reaping(pid: int) -> None:
             read_templates()
             self._workers.before_reaping(pid)
+            self._hooks.before_reaping(pid)
 
         yield from process.reap_children(before_reaping)
 
@@ -54,7 +59,7 @@ class Reaper:
         self._may_have_orphans = False
         children = self._orphans_and_others()
         read_templates()
-        for pid in children - self._workers.pids() - self._templates.pids():
+        for pid in children - self._workers.pids() - self._templates.pids() - self._hooks.pids():
             self._log.write(f"process {pid}, left by a worker that has ended, is killed")
             process.kill_process(pid, signal.SIGKILL)
             self._may_have_orphans = True  # the processes that it has started come to us next

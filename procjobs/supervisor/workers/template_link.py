@@ -32,6 +32,10 @@ class TemplateLink:
         """
         return self._send({"spawn": slot, "cpus": cpus}, fds)
 
+    def fork_hooks(self, fd: int) -> bool:
+        """Ask for the process that calls hooks, which gets this descriptor; otherwise as `spawn`."""
+        return self._send({"hooks": True}, [fd])
+
     def forget(self, pid: int) -> None:
         """Say that a worker has gone."""
         with contextlib.suppress(OSError):

@@ -21,6 +21,8 @@ from procjobs.shared.code_spec import check_texts, renewed_spec
 from procjobs.shared.wire import WireError, parse_json
 from procjobs.supervisor.workers.events import (
     ForkRefused,
+    HooksForked,
+    HooksRefused,
     ModuleSkipped,
     TemplateEvent,
     TemplateExited,
@@ -207,6 +209,11 @@ class Templates:
         link = self._states[generation].link
         return link is not None and link.spawn(slot, on_cpus, fds)
 
+    def fork_hooks(self, generation: Generation, fd: int) -> bool:
+        """Ask the generation's template for the process that calls hooks; return whether it could be asked."""
+        state = self._states.get(generation)
+        return state is not None and state.link is not None and state.link.fork_hooks(fd)
+
     def kill(self, generation: Generation) -> None:
         """Kill a generation's template, which does not answer a request, or has sent nonsense."""
         state = self._states.get(generation)  # none where an earlier one of its messages had it discarded
@@ -247,6 +254,9 @@ class Templates:
             return [TemplateReady(generation, state.read_changed())]
         if "failed" in message:
             return [TemplateFailed(generation, str(message["failed"]))]
+        if "hooks" in message:
+            pid = message["hooks"]
+            return [HooksForked(generation, pid) if pid else HooksRefused(str(message["why"]))]
         if "spawned" in message:
             return [WorkerForked(generation, message["spawned"], message.get("pid"))]
         return [ForkRefused(generation, message["refused"], str(message["why"]))]
