@@ -157,12 +157,15 @@ def _rebuild(kind: type[JobError], message: str, attributes: dict[str, Any]) -> 
 class JobTimeout(JobError, TimeoutError):
     """The job ran longer than its timeout, and was stopped with all processes it had started.
 
-    Also raised inside a job that runs longer than its `soft_timeout`, so that it can clean up.
+    Raised inside the job first, so that it can clean up; also where it runs longer than its `soft_timeout`.
     """
 
 
 class JobStalled(JobError):
-    """The job neither reported progress nor used CPU time for its `stall_timeout`, and was stopped."""
+    """The job neither reported progress nor used CPU time for its `stall_timeout`, and was stopped.
+
+    Raised inside the job first, so that it can clean up.
+    """
 
 
 class JobExpired(JobError):
@@ -170,7 +173,10 @@ class JobExpired(JobError):
 
 
 class JobCancelled(JobError, concurrent.futures.CancelledError):
-    """The job was cancelled, while it waited or while it ran."""
+    """The job was cancelled, while it waited or while it ran.
+
+    Raised inside a running job first, so that it can clean up; also where its pool ends.
+    """
 
 
 class MemoryLimitExceeded(JobError):

@@ -24,12 +24,12 @@ def _answer(line: str, document: dict[str, Any], *, as_json: bool) -> int:
 
 @click.command(short_help="End a pool for everybody.")
 @parameters.name_argument
-@click.option("--now", is_flag=True, help="Kill running jobs at once, without SIGTERM and a grace period.")
+@click.option("--now", is_flag=True, help="Kill running jobs at once, without a grace period.")
 @parameters.common
 def stop(name: str, now: bool, directory: str | None, as_json: bool) -> int:
     """End the pool NAME for everybody, and wait for its end.
 
-    Waiting jobs fail with PoolClosed; running ones get SIGTERM and, after the grace period, SIGKILL. `drain` lets them
+    Waiting jobs fail with PoolClosed; running ones are interrupted and, after the grace period, killed. `drain` lets them
     finish first.
     """
     try:
@@ -138,7 +138,7 @@ def reload(name: str, directory: str | None, as_json: bool) -> int:
 @parameters.pool_option
 @parameters.common
 def cancel(jobs: tuple[str, ...], pool: str | None, directory: str | None, as_json: bool) -> int:
-    """Cancel the jobs JOB..., waiting or running, and kill all processes that they started.
+    """Cancel the jobs JOB..., waiting or running, and end all processes that they started.
 
     Exit code 1 if one of the jobs had ended already.
     """

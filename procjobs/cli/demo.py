@@ -71,7 +71,7 @@ def _begin(pool: Pool, marker: str) -> list[_Act]:
         _Act(
             pool.options(name="hang, timeout 2 s", timeout=2, **quick).submit(demo_jobs.never_end),
             "failed",
-            "ignored SIGTERM at its deadline and was killed 0.3 s later",
+            "ignored its interruption at the deadline and was killed 0.3 s later",
         ),
         _Act(
             pool.options(name="fail once, retries 1", retries=1, **quick).submit(demo_jobs.fail_once, marker),

@@ -193,7 +193,7 @@ _JOB_OPTIONS = (
     click.option("--timeout", **_TIME, help="Stop the job if it runs longer."),
     click.option("--soft-timeout", **_TIME, help="Raise JobTimeout in the job if it runs longer."),
     click.option("--stall-timeout", **_TIME, help="Stop the job if it does nothing for this time."),
-    click.option("--grace-period", **_TIME, help="The time between SIGTERM and SIGKILL."),
+    click.option("--grace-period", **_TIME, help="The time that a stopped job has to clean up."),
     click.option("--max-rss", type=parse_size, metavar="SIZE", help="Stop the job if it uses more memory, such as 500M."),
     click.option("--retries", type=int, metavar="N", help="Start the job up to N times again if it fails."),
     click.option("--backoff", **_TIME, help="The pause before the first retry."),
@@ -227,7 +227,7 @@ _POOL_OPTIONS = (
     click.option("--store", metavar="URL", help="Keep jobs in this database: sqlite:///FILE, postgresql+psycopg://..."),
     click.option("--timeout", **_TIME, help="The jobs' default timeout."),
     click.option("--retries", type=int, metavar="N", help="The jobs' default retries."),
-    click.option("--grace-period", **_TIME, help="The jobs' default time between SIGTERM and SIGKILL."),
+    click.option("--grace-period", **_TIME, help="The time that a stopped job has to clean up."),
 )
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _INTERVAL: Final = 0.1
 _CANCEL_TIMEOUT: Final = 1.0
-"""How long to wait for the job's record to show the cancel; a job that ignores SIGTERM may take longer to end."""
+"""How long to wait for the job's record to show the cancel; a job that cleans up may take longer to end."""
 
 
 class _Call:
@@ -58,7 +58,7 @@ def run(pool: str | None, is_raw: bool, directory: str | None, as_json: bool, **
     """Run MODULE:FUNCTION as a job, show its progress, and print its result.
 
     The result goes to standard output, the output of the job to standard error. Exit code 1 if the job fails. Ctrl-C
-    cancels the job: it gets SIGTERM and, after the grace period, SIGKILL. A second Ctrl-C kills it at once.
+    cancels the job: it can clean up and, after the grace period, is killed. A second Ctrl-C kills it at once.
     """
     call = _Call(**options)
     console = screen.standard_error(is_raw=is_raw)

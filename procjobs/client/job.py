@@ -229,7 +229,7 @@ class Job(concurrent.futures.Future[T], Generic[T]):
     def cancel(self) -> bool:
         """Cancel the job, waiting or running; return False if it had ended. Does not block.
 
-        A running job's processes get SIGTERM, and after the grace period SIGKILL. Waiters see JobCancelled at once. Should
+        JobCancelled is raised in a running job; after the grace period it is killed. Waiters see it at once. Should
         the supervisor end before it has read this, this process tells its successor; `Pool.cancel(id)` of a pool with a
         store returns when that is recorded, and holds whatever becomes of this process.
         """

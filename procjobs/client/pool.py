@@ -163,7 +163,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     def options(self, **changes: Any) -> WithOptions:
         """Return this pool with other options for the jobs that are submitted through what is returned.
 
-        timeout: seconds it may run; then its processes get SIGTERM and, after `grace_period`, SIGKILL.
+        timeout: seconds it may run; then JobTimeout is raised in it, and after `grace_period` its processes are killed.
         soft_timeout: seconds after which JobTimeout is raised inside the job.
         stall_timeout: seconds in which it neither reports progress nor uses CPU time, after which it is stopped.
         max_rss: bytes of resident memory that its processes may use together, beyond what the worker had at its start.

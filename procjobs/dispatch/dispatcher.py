@@ -13,7 +13,8 @@ of the parts holds the dispatcher: it asks them, and acts on their answers. Thes
    for is the next of its priority.
 5. No worker is idle while a job of its generation waits that may run, unless the pool is paused, or as many jobs run as it
    has workers; those that wait for other jobs do not count.
-6. A worker that is being stopped gets no job, and its jobs are settled when it has ended, not before.
+6. A worker that is being stopped gets no job. Its job is settled when the worker has ended, or has answered for it after
+   its interruption; then the worker goes on.
 7. Of the jobs of one queue, or with one key, no more run, and no more are started in a rate's period, than was set.
 """
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Container, Iterable
-from typing import Any
+from typing import Any, Final
 
 from procjobs.clock import NEVER
 from procjobs.dispatch.assigner import Assigner
@@ -35,7 +36,7 @@ from procjobs.dispatch.ports import Host, Outcomes, Workers
 from procjobs.dispatch.scaling import Scaler
 from procjobs.dispatch.slots import WorkerSlots
 from procjobs.dispatch.waits import Waits
-from procjobs.dispatch.watchdog import Watchdog, keeps_too_much
+from procjobs.dispatch.watchdog import Watchdog, keeps_too_much, may_answer
 from procjobs.shared.config import PoolSettings
 from procjobs.shared.states import FINAL
 from procjobs.shared.wire import Finished
@@ -44,6 +45,7 @@ from procjobs.shared.wire import Finished
 _NOT_STOPPED, _RETIRE = Stop.NONE, Stop.RETIRE
 _DECIDED = frozenset({Stop.TIMEOUT, Stop.CANCEL, Stop.SHUTDOWN, Stop.STALL, Stop.MEMORY})
 """Why a worker is being stopped in a job whose answer, should it come now, comes too late."""
+_DID_NOT_END: Final[How] = (None, None)
 
 
 class Dispatcher:
@@ -185,23 +187,12 @@ class Dispatcher:
             return False
         if job.slot is not None:
             slot = job.slot
-            was_cancelled = self._cancel_running(job, slot, now)
+            was_cancelled = self._watchdog.try_cancel(slot, job, now)
             if was_cancelled and at_once:
-                self._workers.kill(slot)
+                self._watchdog.kill(slot, now)
             return was_cancelled
         self._pending.remove(job)
         self._completion.cancel(job, f"{job_name(job)} was cancelled before it ran")
-        return True
-
-    def _cancel_running(self, job: Job, slot: Slot, now: float) -> bool:
-        if slot.stop in {Stop.NONE, Stop.RETIRE}:
-            if slot.jobs[-1] is not job:
-                return False  # the worker reads a job when it has answered the one before
-            self._watchdog.stop(slot, Stop.CANCEL, now)
-        elif slot.jobs[0] is job:
-            slot.stop = Stop.CANCEL  # it is being stopped for another reason, which might have let the job run again
-        else:
-            return False
         return True
 
     def begin_wait(self, job: Job, awaited: Iterable[Job], *, owner: Any, number: int, now: float) -> None:
@@ -256,7 +247,7 @@ class Dispatcher:
             self._completion.abandon(job)
 
     def stop_running(self, now: float) -> None:
-        """Stop every worker: idle ones end, busy ones are terminated and, after the grace period, killed."""
+        """Stop every worker: idle ones end, the jobs of busy ones are interrupted and, after the grace period, killed."""
         for slot in self.slots:
             if slot.state in {SlotState.EMPTY, SlotState.STOPPING}:
                 continue
@@ -289,9 +280,10 @@ class Dispatcher:
     def on_finished(self, slot: Slot, answer: Finished, frame: bytes, fd: int | None, now: float) -> int | None:
         """Take a worker's answer to a job; return the descriptor if it is not wanted."""
         if slot.stop is not _NOT_STOPPED and slot.stop in _DECIDED and slot.jobs and slot.jobs[0].id == answer.job_id:
-            return fd  # too late: how the job ends is decided, and its client learns it when the worker has ended
+            self._settle_stopped(slot, answer, now)
+            return fd  # too late: how the job ends is decided
         jobs, job_id = slot.jobs, answer.job_id
-        job = jobs.popleft() if jobs and jobs[0].id == job_id else _pick(slot, job_id)
+        job = jobs.popleft() if jobs and jobs[0].id == job_id else slot.take(job_id)
         if job is None:
             self._outcomes.log(f"worker {slot.number} answered for a job that it was not given")
             return fd
@@ -299,6 +291,22 @@ class Dispatcher:
         unwanted = self._completion.complete(job, answer, frame, fd, now)
         self._after_job(slot, now)
         return unwanted
+
+    def _settle_stopped(self, slot: Slot, answer: Finished, now: float) -> None:
+        """End the job that a worker has answered for after its interruption. A worker that was not killed goes on."""
+        if not may_answer(slot):
+            return
+        job = slot.jobs.popleft()
+        slot.jobs_done += 1
+        slot.is_slow = False
+        self._completion.fail(job, slot, _DID_NOT_END, now)
+        self._watchdog.release(slot, is_ending=self.worker_slots.is_ending(slot))
+        if answer.rss_bytes and keeps_too_much(slot, answer.rss_bytes, job.kind.options.max_rss):
+            self._retire_grown(slot)
+        if self.stopping and slot.stop is Stop.NONE:
+            self.worker_slots.retire(slot, now)
+        else:
+            self._after_job(slot, now)
 
     def _observe(self, slot: Slot, job: Job, answer: Finished, now: float) -> None:
         """Take note of how long a job has run, and of how large its worker has become."""
@@ -332,6 +340,8 @@ class Dispatcher:
 
     def on_spent(self, slot: Slot, why: str, now: float) -> None:
         """Give a worker no more jobs: it ends by itself after the answer to the one that it is in."""
+        if slot.stop in _DECIDED:
+            self.worker_slots.note_ending(slot)
         if slot.stop is not Stop.NONE or slot.state not in {SlotState.IDLE, SlotState.BUSY, SlotState.WAITING}:
             return
         self._outcomes.log(f"worker {slot.number} is replaced: a job has left what cannot be put back: {why}")
@@ -372,7 +382,7 @@ class Dispatcher:
         for slot in self.slots:
             if slot.limits is not None:
                 deadline = min(deadline, slot.limits.next_time())
-            deadline = min(deadline, slot.reclaim_at, slot.term_at, slot.kill_at)
+            deadline = min(deadline, slot.reclaim_at, slot.climb_at)
         return deadline
 
     def advance(self, now: float) -> None:
@@ -390,7 +400,7 @@ class Dispatcher:
 
     def _advance_slot(self, slot: Slot, now: float) -> None:
         """Do the first thing that is due about a worker; the next turn comes at once if there is another one."""
-        if slot.kill_at <= now or slot.term_at <= now:
+        if slot.climb_at <= now:
             self._watchdog.climb(slot, now)
         elif slot.limits is not None and slot.limits.next_time() <= now:
             self._assigner.reclaim(slot, now)
@@ -437,12 +447,3 @@ class Dispatcher:
             for generation in self.generations:
                 if generation.queue:
                     self._assigner.assign(generation, now, only)
-
-
-def _pick(slot: Slot, job_id: bytes) -> Job | None:
-    """Take the answered job out of a slot in which it is not the first: the job that is being stopped was put there."""
-    for job in slot.jobs:
-        if job.id == job_id:
-            slot.jobs.remove(job)
-            return job
-    return None

@@ -152,31 +152,41 @@ class SlotState(IntEnum):
     WAITING = 5  # as BUSY, and its job waits for other jobs
 
 
+class Rung(IntEnum):
+    """Where the worker of a slot stands on the ladder (procjobs.dispatch.watchdog): what was done last to stop it."""
+
+    NONE = 0
+    DUMP = 1  # it was asked for its stack; it is asked to end next
+    INTERRUPT = 2  # its job was interrupted; programs that the job waits for get SIGTERM next
+    GRACE = 3  # nothing more is done in the grace period; it is killed next
+    KILL = 4  # it was killed, and is again
+
+
 class Slot:
     """A numbered place for one worker. `jobs` are those sent to it and not answered: it is in the first, or about to be.
 
     `limits` are those of the job that is watched. `reclaim_at` is when jobs that the worker has not read are reclaimed,
-    because the first one takes longer than expected; after that it `is_slow`. `term_at` is when a worker that was asked for
-    its stack gets SIGTERM, `kill_at` when a worker that was asked to end is killed. `baseline_bytes` is the memory that it
-    had before its first job, most of it shared with the template; `used_bytes` is the memory that its job had beyond that.
+    because the first one takes longer than expected; after that it `is_slow`. `rung` is what was done last to stop its
+    worker, `climb_at` when the next thing is. `baseline_bytes` is the memory that it had before its first job, most of it
+    shared with the template; `used_bytes` is the memory that its job had beyond that.
     """
 
     __slots__ = (
         "baseline_bytes",
+        "climb_at",
         "generation",
         "idle_since",
         "is_slow",
         "jobs",
         "jobs_done",
-        "kill_at",
         "limits",
         "number",
         "pid",
         "reclaim_at",
+        "rung",
         "started_at",
         "state",
         "stop",
-        "term_at",
         "used_bytes",
     )
 
@@ -197,7 +207,8 @@ class Slot:
         self.idle_since = 0.0
         self.baseline_bytes = self.used_bytes = 0
         self.limits: Limits | None = None
-        self.term_at = self.kill_at = self.reclaim_at = NEVER
+        self.rung = Rung.NONE
+        self.climb_at = self.reclaim_at = NEVER
 
     @property
     def current(self) -> Job | None:
@@ -205,6 +216,14 @@ class Slot:
         if not self.jobs:
             return None
         return self.jobs[-1 if self.stop in {Stop.NONE, Stop.RETIRE} else 0]
+
+    def take(self, job_id: bytes) -> Job | None:
+        """Take out a job that is not the first: the one that is being stopped was put there. None if it is not here."""
+        for job in self.jobs:
+            if job.id == job_id:
+                self.jobs.remove(job)
+                return job
+        return None
 
     def watch(self, job: Job, now: float) -> None:
         """Begin to hold a job of this slot to its limits."""

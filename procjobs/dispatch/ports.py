@@ -77,7 +77,10 @@ class Workers(Protocol[J_contra]):
         """Ask the worker for its stack; `Dispatcher.on_stack_dumped` is called when it has come, or will not come."""
 
     def interrupt(self, slot: Slot) -> None:
-        """Have JobTimeout raised in the worker's job."""
+        """Have an exception raised in the worker's job: JobTimeout at its soft timeout, else by the `stop` of the slot."""
+
+    def terminate_children(self, slot: Slot) -> None:
+        """Send SIGTERM to the programs that the worker's job has started, unless the job has taken its interruption."""
 
     def measure(self, slot: Slot) -> Sample:
         """Return the usage of the worker and of everything that it started."""

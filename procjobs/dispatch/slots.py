@@ -12,7 +12,7 @@ from typing import Any, Final
 from procjobs.clock import NEVER
 from procjobs.dispatch.failures import How, describe_end
 from procjobs.dispatch.limits import MIN_SECONDS_LEFT, Stop
-from procjobs.dispatch.model import Generation, Slot, SlotState
+from procjobs.dispatch.model import Generation, Rung, Slot, SlotState
 from procjobs.dispatch.ports import Outcomes, Workers
 from procjobs.dispatch.waits import Waits
 from procjobs.shared.config import MAX_SLOTS, PoolSettings
@@ -44,6 +44,7 @@ class WorkerSlots:
         self.generations: list[Generation] = []
         self.restarts = 0
         self.live = 0
+        self._ending: set[int] = set()
 
     # How many ---------------------------------------------------------------------------------------------------
 
@@ -240,7 +241,16 @@ class WorkerSlots:
     def retire_after_jobs(self, slot: Slot) -> None:
         """Let a busy worker end by itself after the jobs that it has; it gets no more."""
         slot.stop = Stop.RETIRE
+        self.note_ending(slot)
         self._workers.retire(slot)
+
+    def note_ending(self, slot: Slot) -> None:
+        """Note that a worker ends by itself after its job, also if it is being stopped in that one."""
+        self._ending.add(slot.number)
+
+    def is_ending(self, slot: Slot) -> bool:
+        """Return whether a worker ends by itself after its job."""
+        return slot.number in self._ending
 
     def retire(self, slot: Slot, now: float) -> None:
         """Let a worker without a job end by itself."""
@@ -256,7 +266,7 @@ class WorkerSlots:
         slot.state = SlotState.STOPPING
         slot.limits = None
         slot.reclaim_at = NEVER
-        slot.kill_at = now + self._settings.job_defaults.grace_period
+        slot.rung, slot.climb_at = Rung.GRACE, now + self._settings.job_defaults.grace_period
 
     def retire_generation(self, generation: Generation, now: float) -> None:
         """Retire the idle workers of a generation."""
@@ -303,6 +313,7 @@ class WorkerSlots:
         generation.slots -= 1
         self.live -= 1
         self._spare.discard(slot)
+        self._ending.discard(slot.number)
         slot.clear()
 
     def add_start_failure(self, generation: Generation, problem: str, now: float) -> None:

@@ -85,6 +85,22 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def programs_of(pid: int, since: float) -> list[int]:
+    """Return the descendants of a process, except children from before `since`, the DETACHED, and the descendants of those.
+
+    The innermost come first: a shell lives longer than the program that it waits for.
+    """
+    children = _children_by_parent()
+    found = [child for child in children.get(pid, ()) if _started_at(child) >= since and not _is_detached(child)]
+    for member in found:  # it grows as it is read
+        found += [child for child in children.get(member, ()) if not _is_detached(child)]
+    return found[::-1]
+
+
+def _is_detached(pid: int) -> bool:
+    return DETACHED in _environment(pid)
+
+
 def own_mark() -> str | None:
     """Return the MARK of the pool that this process belongs to, None if it belongs to none."""
     return os.environ.get(MARK)

@@ -105,7 +105,8 @@ class JobOptions:
     further one up to `max_backoff`, and each pause is shortened at random by up to a half, so that jobs that failed
     together do not come back together. A higher `priority` is started first.
 
-    `soft_timeout` raises JobTimeout inside the job. `stall_timeout` stops a job that has neither reported progress nor used
+    At `timeout` JobTimeout is raised inside the job, which is killed after `grace_period`; `soft_timeout` raises it earlier,
+    and kills nothing. `stall_timeout` stops a job that has neither reported progress nor used
     CPU time for that long. `max_rss` bounds, in bytes, the resident memory of all of its processes, minus that of the
     worker at its start. `slow_after` writes the job's stack to the log. After `max_crashes` killed workers it is not
     started again. With `cancel_on_disconnect` it is cancelled when the last process that waits for it has disconnected.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from procjobs.clock import NEVER, wall
+from procjobs.dispatch.limits import Stop
 from procjobs.dispatch.model import Slot, SlotState
-from procjobs.shared.table.layout import Counters, Scaling, SlotRecord
+from procjobs.shared.table.layout import Counters, Order, Scaling, SlotRecord
 
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher
@@ -14,22 +15,40 @@ if TYPE_CHECKING:
     from procjobs.supervisor.kind_counters import KindCounters
 
 
+_ORDERS: Final = {
+    Stop.CANCEL: Order.CANCEL,
+    Stop.TIMEOUT: Order.TIMEOUT,
+    Stop.STALL: Order.STALL,
+    Stop.SHUTDOWN: Order.STOP,
+}
+"""Of the other reasons a job is not told anything: it is killed at once, or there is none."""
+
+
 class SlotPublisher:
     """Writes the slots of workers."""
 
     def __init__(self, table: TableWriter) -> None:
         self._table = table
-        self._shown: dict[int, tuple[int, int, int, bytes]] = {}
+        self._shown: dict[int, tuple[int, int, int, bytes, int]] = {}
+        self._in_job_since: dict[int, float] = {}
+
+    def in_job_since(self, slot: Slot) -> float:
+        """Return when the worker of a slot began its job (monotonic), as far as its slot was written then."""
+        return self._in_job_since.get(slot.number, slot.started_at)
 
     def publish(self, slot: Slot, now: float) -> None:
         """Write one slot, if it has changed."""
-        shown = slot.pid, slot.state, slot.jobs_done, slot.jobs[0].id if slot.jobs else b""
+        shown = slot.pid, slot.state, slot.jobs_done, slot.jobs[0].id if slot.jobs else b"", slot.stop
         if shown == self._shown.get(slot.number):
             return
+        before = self._shown.get(slot.number, shown)
+        if (before[2], before[3]) != (shown[2], shown[3]):
+            self._in_job_since[slot.number] = now
         self._shown[slot.number] = shown
         generation = slot.generation.number if slot.generation else 0
         started_at = slot.started_at - now + wall()
-        record = SlotRecord(slot.pid, generation, slot.state, shown[3], slot.jobs_done, started_at)
+        order, attempt = _ORDERS.get(slot.stop, Order.NONE), slot.jobs[0].attempt if slot.jobs else 0
+        record = SlotRecord(slot.pid, generation, slot.state, order, attempt, shown[3], slot.jobs_done, started_at)
         self._table.write_slot(slot.number, record)
 
 

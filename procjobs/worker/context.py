@@ -54,8 +54,8 @@ class JobContext:
     def cancelled(self) -> bool:
         """Whether this job is being stopped: cancelled, timed out, or its pool is ending.
 
-        By default SIGTERM has ended the process before it can ask. A job with a SIGTERM handler of its own sees True here
-        and has the grace period to clean up.
+        At the same moment JobCancelled, JobTimeout or JobStalled is raised in the job's thread; this is for its other
+        threads, and for code that catches it. The job has the grace period to clean up.
         """
         return self._is_stopping()
 

@@ -11,16 +11,16 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import json
 import os
-import signal
 import socket
 import sys
 import traceback
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn
 
 from procjobs.clock import NEVER, monotonic
 from procjobs.errors import JobTimeout
@@ -47,7 +47,8 @@ from procjobs.shared.wire import (
 from procjobs.worker import middleware
 from procjobs.worker.baseline import FIRST, QUICK, Baseline
 from procjobs.worker.caller import become_caller, explain_loading
-from procjobs.worker.context import current_job, enter_context, enter_job, keep_checkpoints, leave_job
+from procjobs.worker.children import Children
+from procjobs.worker.context import enter_context, enter_job, keep_checkpoints, leave_job
 from procjobs.worker.exceptions import (
     MAX_MESSAGE_BYTES,
     OWN_FILES,
@@ -56,15 +57,14 @@ from procjobs.worker.exceptions import (
     format_traceback,
     name_type,
 )
+from procjobs.worker.interruption import INTERRUPTIONS, Interruptions
 from procjobs.worker.loaded_files import LOADED_FILES
 from procjobs.worker.own_checkpoints import OwnCheckpoints
 from procjobs.worker.own_descriptors import apart_from_standard
 from procjobs.worker.startup import WorkerSetup, exit_status, initialize, settle_in
 
-if TYPE_CHECKING:
-    from procjobs.worker.awaiting import AwaitedJob
-
-_END_CHILDREN_SECONDS: Final = 5.0
+_CLEAN_UP_SHARE: Final = 0.8
+"""The part of the grace period after which the children of a job that was stopped are killed, and the worker goes on."""
 _QUICKEST_FORK: Final = 20e-6
 """In less than this no job starts a process (a fork takes 100 us and more); to look for one costs 1.1 us."""
 _RETURNED, _NO_REASON = int(Outcome.RETURNED), int(Reason.NONE)
@@ -80,7 +80,7 @@ class _Kind:
     """
 
     __slots__ = (
-        "awaits", "caller", "function", "keeps_children", "looks", "measures", "name", "pickled", "records",
+        "awaits", "caller", "function", "grace_period", "keeps_children", "looks", "measures", "name", "pickled", "records",
         "soft_timeout", "timeout",
     )  # fmt: skip
 
@@ -88,6 +88,7 @@ class _Kind:
         self.name: str = description["name"]
         self.timeout: float | None = description["timeout"]
         self.soft_timeout: float | None = description["soft_timeout"]
+        self.grace_period: float = description["grace_period"]
         self.keeps_children: bool = description["keep_children"]
         self.measures: bool = description["measures"]
         self.records: bool = description.get("records", False)
@@ -135,18 +136,16 @@ class Worker:
         self._side = side
         self._answers = answers
         self._directory = setup.directory
-        self._slot = slot
         self._pid = os.getpid()
         self._writer = ProgressWriter(setup.table_fd, setup.rows_offset, setup.directory, slot)
         self._kinds: dict[int, _Kind] = {}
-        self._kept_children = observe.own_children() if process.has_children() else set()
-        self._may_interrupt_at = NEVER
-        self._awaited: AwaitedJob | None = None
+        self._children = Children()
+        self._interruptions = Interruptions(self._writer, slot)
+        self._threads = _thread._count()  # noqa: SLF001 - as in context.py
         self._received: payload.Received | None = None  # until the answer is sent: 100 MB take 6 ms to give back
         self._nice = setup.nice
         self._yields = not self._nice
         self._meter = observe.Meter()
-        signal.signal(process.SOFT_SIGNAL, self._on_soft_timeout)
         self._baseline = Baseline(answers=answers, side=side.fileno(), others=(jobs, stack, setup.table_fd), stack=stack)
         keep_checkpoints(OwnCheckpoints(setup.directory, self._tell))
 
@@ -181,16 +180,17 @@ class Worker:
         if kind.records:
             self._meter.begin()
         started = monotonic()
-        enter_job((job_id, kind.name, attempt, kind.timeout and started + kind.timeout, self._is_stopping), self._writer)
-        if kind.soft_timeout is not None:
-            self._may_interrupt_at = started + kind.soft_timeout / 2
+        interruptions = self._interruptions
+        deadline = kind.timeout and started + kind.timeout
+        enter_job((job_id, kind.name, attempt, deadline, interruptions.is_stopping), self._writer)
+        interruptions.soft_at = NEVER if kind.soft_timeout is None else started + kind.soft_timeout / 2
         answer: _Answer | None = None
         try:
             answer = self._baseline.run(self._attempt, job_id, attempt, kind, message[position:], fd, started)
-            self._may_interrupt_at = NEVER
+            interruptions.is_open = False
             lost, answer = self._clean_up(kind, answer)
         except BaseException as error:  # noqa: BLE001 - a signal handler raised it between two lines of this module
-            self._may_interrupt_at = NEVER
+            interruptions.is_open = False
             self._baseline.disarm()
             if answer is None:
                 answer = self._describe_exception(job_id, attempt, error, monotonic() - started)
@@ -214,8 +214,13 @@ class Worker:
         elif kind.looks:
             kind.looks -= 1
         leave_job()
+        patience = 0.0
+        if self._interruptions.order is not None:
+            patience = self._interruptions.forget_order(kind.grace_period * _CLEAN_UP_SHARE)
+            if _thread._count() > self._threads:  # noqa: SLF001 - as in context.py
+                lost = lost or "a thread of a job that was stopped"
         if answer[2] > _QUICKEST_FORK and process.has_children():
-            self._end_children(kind)
+            self._children.end(are_kept=kind.keeps_children and not patience, patience=patience)
         return lost, answer
 
     def _attempt(
@@ -229,32 +234,8 @@ class Worker:
             text = json.dumps({"message": str(error), "traceback": format_traceback(error.__cause__)}).encode()
             return Outcome.UNPICKLABLE, Reason.PAYLOAD, monotonic() - started, text, b"", None
         except BaseException as error:  # noqa: BLE001 - the edge around the user's job: everything it raises is its answer
+            self._interruptions.print_unless_own(error)
             return self._describe_exception(job_id, attempt, error, monotonic() - started)
-
-    def _on_soft_timeout(self, _number: int, frame: FrameType | None) -> None:
-        """Raise JobTimeout in the job. A signal that was meant for the job before comes too early, and is ignored."""
-        if monotonic() >= self._may_interrupt_at and os.getpid() == self._pid:
-            self._may_interrupt_at = NEVER
-            job = current_job()
-            assert job is not None
-            error = JobTimeout(
-                f"job {job.id} {job.name} ran longer than its soft_timeout (attempt {job.attempt})",
-                job_id=job.id,
-                attempt=job.attempt,
-            )
-            if self._awaited is None:
-                raise error
-            self._awaited.interrupt(error, frame)
-
-    def _end_children(self, kind: _Kind) -> None:
-        """Kill the processes that the job has left running, or note that they are kept.
-
-        Helpers of multiprocessing serve later jobs too, and end with the worker by themselves.
-        """
-        if kind.keeps_children:
-            self._kept_children |= observe.own_children()
-        else:
-            process.end_children(self._kept_children | _multiprocessing_helpers(), _END_CHILDREN_SECONDS)
 
     def _learn_kind(self, number: int, description: dict[str, Any], function: bytes) -> None:
         if description.get("forget"):
@@ -263,11 +244,9 @@ class Worker:
 
     def _tell(self, data: bytes) -> None:
         """Send a frame while a job runs, unless it has opened files in the place of the worker's pipes."""
-        if self._baseline.descriptors.can_answer(with_file=False):
-            write_all(self._answers, data)
-
-    def _is_stopping(self) -> bool:
-        return self._writer.is_stopping(self._slot)
+        with self._interruptions.postponed():  # half a frame would be the end of this worker
+            if self._baseline.descriptors.can_answer(with_file=False):
+                write_all(self._answers, data)
 
     def _call(self, kind: _Kind, inline: bytes, fd: int | None, started: float) -> _Answer:
         try:
@@ -276,9 +255,7 @@ class Worker:
             if fd is not None:
                 self._received = payload.Received(inline, fd)
             become_caller(kind.caller)
-            function, args, kwargs = self._load(kind, inline)
-        except JobTimeout:
-            raise
+            function, args, kwargs = kind.load_call(inline, self._received)
         except Exception as error:
             raise _Unpicklable(
                 f"the function or the arguments of {kind.name} could not be unpickled in the worker: {format_line(error)}. "
@@ -292,43 +269,42 @@ class Worker:
                 try:
                     answer = self._perform(kind, function, args, kwargs, started)
                 finally:
-                    self._may_interrupt_at = NEVER  # the soft limit is for the job's own code, not for the commit
+                    self._interruptions.is_open = False  # they are for the job's own code, not for the commit
         except BaseException:
             if answer is not None and answer[-1] is not None:
                 answer[-1].close()
             raise
         return answer
 
-    def _load(self, kind: _Kind, inline: bytes) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-        """Unpickle the call. A soft timeout waits until that is done: a module whose import it cut short would stay so."""
-        if kind.soft_timeout is None:
-            return kind.load_call(inline, self._received)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [process.SOFT_SIGNAL])
-        try:
-            return kind.load_call(inline, self._received)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [process.SOFT_SIGNAL])
-
     def _perform(
         self, kind: _Kind, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], started: float
     ) -> _Answer:
-        if not kind.awaits:
-            return self._answer_with(kind, function(*args, **kwargs), started)
+        interruptions = self._interruptions
+        try:
+            interruptions.is_open = True
+            if interruptions.has_word:
+                interruptions.raise_postponed()
+            if not kind.awaits:
+                return self._answer_with(kind, function(*args, **kwargs), started)
+            return self._await(kind, lambda: function(*args, **kwargs), started)
+        finally:
+            interruptions.is_open = False
+
+    def _await(self, kind: _Kind, call: Callable[[], Awaitable[Any]], started: float) -> _Answer:
         from procjobs.worker import awaiting  # with asyncio, which ordinary functions do without
 
         OWN_FILES.update(awaiting.FILES)
-        job = awaiting.AwaitedJob(lambda: function(*args, **kwargs))
-        self._awaited = job
-        try:
+        job = awaiting.AwaitedJob(call)
+        with self._interruptions.given_to(job):
             return job.run(lambda result: self._answer_with(kind, result, started), middleware.around_coroutine)
-        finally:
-            self._awaited = None
 
     def _answer_with(self, kind: _Kind, result: Any, started: float) -> _Answer:
+        if self._interruptions.order is not None:
+            raise self._interruptions.order
         seconds = monotonic() - started
         try:
             result_inline, result_file = payload.dump(result, self._directory, (result,))
-        except JobTimeout:
+        except INTERRUPTIONS:
             raise
         except Exception as error:
             raise _Unpicklable(
@@ -380,13 +356,6 @@ def write_all(fd: int, data: bytes) -> None:
     """Write to a pipe; a signal handler may cut a write short."""
     while data := data[os.write(fd, data) :]:
         pass
-
-
-def _multiprocessing_helpers() -> set[int]:
-    """Return the pids of the processes that the multiprocessing package keeps beside this one."""
-    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
-    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
-    return {getattr(tracker, "_pid", None) or 0, getattr(server, "_forkserver_pid", None) or 0} - {0}
 
 
 def run_worker(setup: WorkerSetup, slot: int, fds: list[int]) -> NoReturn:

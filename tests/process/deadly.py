@@ -66,7 +66,9 @@ def _loop_in_c():
 
 def _ignore_sigterm():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _loop()
+    while True:
+        with contextlib.suppress(BaseException):  # its interruption
+            _loop()
 
 
 def _run_out_of_memory():

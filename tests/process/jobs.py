@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -91,18 +92,20 @@ def sleep(seconds):
     return seconds
 
 
-def ignore_sigterm_and_sleep(path):
+def ignore_every_end_and_sleep(path):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with open(path, "w") as file:
         file.write(str(os.getpid()))
-    time.sleep(600)  # job
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(600)  # job
 
 
 def start_child_and_wait(path):
     child = subprocess.Popen(["sleep", "600"])
     grandchild = subprocess.Popen(["sleep", "601"], start_new_session=True)
     with open(path + ".new", "w") as file:
-        file.write(f"{child.pid} {grandchild.pid} {os.getpid()}")
+        file.write(f"{child.pid} {grandchild.pid}")
     os.replace(path + ".new", path)
     time.sleep(600)  # job
 

@@ -99,7 +99,7 @@ def test_long_job_does_not_hold_back_tiny_ones_sent_behind_it(pool, tmp_path):
     handles[3].result(30)
 
 
-def test_timeout_kills_the_whole_group_and_what_left_it(pool, tmp_path):
+def test_timeout_ends_the_children_of_the_job_and_what_left_their_group(pool, tmp_path):
     path = tmp_path / "pids"
     job = pool.options(timeout=0.7).submit(jobs.start_child_and_wait, str(path))
     with pytest.raises(procjobs.JobTimeout, match=r"timeout of 0\.7 s") as caught:
@@ -110,9 +110,9 @@ def test_timeout_kills_the_whole_group_and_what_left_it(pool, tmp_path):
     wait_until(lambda: not any(alive(pid) for pid in pids))
 
 
-def test_job_that_ignores_sigterm_is_killed_after_the_grace_period(pool, tmp_path):
+def test_job_that_ignores_its_interruption_is_killed_after_the_grace_period(pool, tmp_path):
     path = tmp_path / "pid"
-    job = pool.options(timeout=0.5, grace_period=0.2).submit(jobs.ignore_sigterm_and_sleep, str(path))
+    job = pool.options(timeout=0.5, grace_period=0.2).submit(jobs.ignore_every_end_and_sleep, str(path))
     with pytest.raises(procjobs.JobTimeout):
         job.result(30)
     assert not alive(int(path.read_text()))

@@ -93,6 +93,21 @@ def test_job_that_is_ended_in_its_transaction_leaves_nothing(pool, jobs, databas
     assert {2: "new"} == database.names()
 
 
+@pytest.mark.parametrize("way", ["cancel", "timeout"])
+def test_job_that_swallows_its_interruption_and_returns_leaves_nothing(pool, jobs, database, tmp_path, way):
+    started = tmp_path / "started"
+    limits = {"timeout": 2.0} if way == "timeout" else {}
+    job = pool.options(**limits, grace_period=600).submit(jobs.add_and_swallow_everything, 1, str(started))
+    wait_until(started.exists)
+    if way == "cancel":
+        pool.cancel(job.id)
+    assert (procjobs.JobCancelled if way == "cancel" else procjobs.JobTimeout) is end_of(job)
+    wait_until(lambda: database.writers() == 0)
+    assert {} == database.names()
+    assert None is pool.submit(jobs.add, 2).result(30)
+    assert ({2: "new"}, 0) == (database.names(), pool.stats().restarts)
+
+
 @pytest.mark.parametrize("kind", [name for name in KINDS if "postgresql" in name], indirect=True)
 def test_soft_timeout_in_the_middle_of_a_statement_ends_the_statement(pool, jobs, database):
     pool.submit(jobs.add, 7, "imports and connects").result(30)

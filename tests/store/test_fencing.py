@@ -153,7 +153,7 @@ def test_start_of_a_job_that_is_another_ones_is_stopped(started, store, tmp_path
     trace, go = tmp_path / "trace", tmp_path / "go"
     pool = started(workers=1)
     blocking = pool.submit(jobs.wait_for_file, str(go))
-    job = pool.submit(jobs.ignore_sigterm_and_sleep, str(trace))
+    job = pool.submit(jobs.ignore_every_end_and_sleep, str(trace))
     job.wait_accepted(30)
     store.write("UPDATE procjobs_jobs SET owner = 'another', epoch = 0 WHERE id = :id", id=job.id)
     go.touch()
@@ -300,7 +300,7 @@ def test_job_that_was_cancelled_by_id_does_not_run_after_a_kill(started, store, 
 
 def test_running_job_that_was_cancelled_is_not_started_again_after_a_kill(started, store, tmp_path):
     pool = started(workers=1, grace_period=60.0)
-    job = pool.submit(jobs.ignore_sigterm_and_sleep, str(tmp_path / "pid"))
+    job = pool.submit(jobs.ignore_every_end_and_sleep, str(tmp_path / "pid"))
     job.wait_accepted(30)
     wait_until((tmp_path / "pid").exists)
     assert pool.cancel(job.id)

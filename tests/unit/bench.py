@@ -60,6 +60,9 @@ class NotedWorkers:
     def terminate(self, slot):
         self.notes.append(("terminate", slot.number))
 
+    def terminate_children(self, slot):
+        self.notes.append(("terminate children", slot.number))
+
     def kill(self, slot):
         self.notes.append(("kill", slot.number))
 

@@ -11,6 +11,7 @@ from procjobs.dispatch.completion import backoff_pause
 from procjobs.dispatch.limiters import Limiters
 from procjobs.dispatch.limits import Stop
 from procjobs.dispatch.model import Generation, Job, Kind, SlotState
+from procjobs.dispatch.watchdog import CHILDREN_TIMEOUT
 from procjobs.shared.config import JobOptions
 from procjobs.shared.queues import Queue
 from procjobs.shared.states import JobState, Reason
@@ -206,19 +207,73 @@ def test_crashed_job_with_retries_is_run_again_by_a_new_worker(bench):
 # The ladder
 
 
-def test_overdue_worker_gets_sigterm_then_sigkill_and_is_settled_when_it_has_gone(bench):
+def test_overdue_job_is_interrupted_then_killed_and_settled_when_its_worker_has_gone(bench):
     job = bench.submit(timeout=4.0, grace_period=3.0)
     assert 104.0 == bench.dispatcher.next_deadline(bench.now)
     bench.turn(4.0)
-    assert ([("terminate", 0)], 107.0) == (bench.take_notes(), bench.dispatcher.next_deadline(bench.now))
-    bench.turn(2.9)
+    assert [("interrupt", 0)] == bench.take_notes()
+    bench.turn(CHILDREN_TIMEOUT)
+    assert ([("terminate children", 0)], 107.0) == (bench.take_notes(), bench.dispatcher.next_deadline(bench.now))
+    bench.turn(2.8)
     assert [] == bench.take_notes()
-    bench.turn(0.1)
+    bench.turn(107.0 - bench.now)
     assert ([("kill", 0)], {}) == (bench.take_notes(), bench.outcomes.answers)
     assert 5 == bench.finish(job, fd=5), "its end is decided"
+    assert {} == bench.outcomes.answers
     bench.end(bench.slots[0])
     assert (JobState.FAILED, Reason.TIMEOUT) == bench.outcomes.answers[job][:2]
     assert 0 == bench.dispatcher.worker_slots.restarts
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RAISED, Outcome.RETURNED])
+def test_job_that_answers_after_its_interruption_is_settled_and_its_worker_goes_on(bench, outcome):
+    job = bench.submit(timeout=4.0, grace_period=3.0)
+    bench.turn(4.0)
+    assert 5 == bench.finish(job, outcome, fd=5)
+    assert (JobState.FAILED, Reason.TIMEOUT) == bench.outcomes.answers[job][:2]
+    assert "ran longer than its timeout" in bench.outcomes.failure["message"]
+    following = bench.submit()
+    assert (JobState.RUNNING, bench.slots[0], 0) == (following.state, following.slot, bench.dispatcher.worker_slots.restarts)
+    bench.turn(60.0)
+    assert [("interrupt", 0)] == bench.take_notes()
+    bench.finish(following)
+    assert (JobState.SUCCEEDED, 2) == (following.state, bench.slots[0].jobs_done)
+
+
+def test_job_that_times_out_is_tried_again_by_the_worker_that_it_was_interrupted_in(bench):
+    job = bench.submit(timeout=4.0, retries=1, backoff=0.0)
+    bench.turn(4.0)
+    bench.finish(job, Outcome.RAISED)
+    bench.turn(4.0)
+    assert (JobState.RUNNING, 2, [("interrupt", 0)] * 2) == (job.state, job.attempt, bench.take_notes())
+    bench.finish(job, Outcome.RAISED)
+    assert (JobState.FAILED, Reason.TIMEOUT) == bench.outcomes.answers[job][:2]
+
+
+def test_worker_that_is_spent_or_was_to_end_does_so_after_the_job_that_it_was_interrupted_in(bench):
+    for prepare in ("spent", "retiring"):
+        job, slot = bench.submit(), bench.slots[0]
+        if prepare == "retiring":
+            bench.dispatcher.on_spent(slot, "the umask", bench.now)
+        assert bench.dispatcher.cancel(job, bench.now)
+        if prepare == "spent":
+            bench.dispatcher.on_spent(slot, "the umask", bench.now)
+        bench.finish(job, Outcome.RAISED)
+        assert (JobState.CANCELLED, SlotState.STOPPING, Stop.RETIRE) == (job.state, slot.state, slot.stop)
+        assert bench.dispatcher.next_deadline(bench.now) == bench.now + 2.0, "it is killed if it does not end"
+        bench.end(slot)
+        bench.start_workers()
+        assert (0, SlotState.IDLE) == (bench.dispatcher.worker_slots.restarts, bench.slots[0].state)
+
+
+def test_workers_whose_jobs_are_interrupted_at_the_end_of_the_pool_end_after_them(bench):
+    job = bench.submit()
+    bench.dispatcher.close_queue("the test")
+    bench.dispatcher.stop_running(bench.now)
+    assert [("interrupt", 0)] == bench.take_notes()
+    bench.finish(job, Outcome.RAISED)
+    assert (JobState.FAILED, Reason.STOPPED) == bench.outcomes.answers[job][:2]
+    assert ([("retire", 0)], SlotState.STOPPING) == (bench.take_notes(), bench.slots[0].state)
 
 
 def test_timeout_is_not_that_of_a_job_whose_answer_is_under_way(bench):
@@ -256,7 +311,7 @@ def test_waiting_job_is_cancelled_at_once(bench):
 def test_running_job_is_cancelled_when_its_worker_has_gone_and_not_tried_again(bench):
     job = bench.submit(retries=3)
     assert bench.dispatcher.cancel(job, bench.now)
-    assert ([("terminate", 0)], JobState.RUNNING) == (bench.take_notes(), job.state)
+    assert ([("interrupt", 0)], JobState.RUNNING) == (bench.take_notes(), job.state)
     bench.end(bench.slots[0])
     assert (JobState.CANCELLED, Reason.CANCELLED) == bench.outcomes.answers[job][:2]
 
@@ -300,7 +355,7 @@ def test_job_of_a_worker_that_makes_room_can_be_cancelled(bench):
     bench.submit(generation=bench.add_generation())
     assert [("retire", 0)] == bench.take_notes()
     assert bench.dispatcher.cancel(job, bench.now)
-    assert [("terminate", 0)] == bench.take_notes()
+    assert [("interrupt", 0)] == bench.take_notes()
 
 
 # Tiny jobs
@@ -339,7 +394,7 @@ def test_worker_that_reads_nothing_runs_into_the_timeout(bench):
     bench.turn(RECLAIM_TIMEOUT)
     assert [first] == list(bench.slots[0].jobs)
     bench.turn(1.0)
-    assert [("terminate", 0)] == bench.take_notes()
+    assert [("interrupt", 0)] == bench.take_notes()
 
 
 def test_job_taken_back_before_another_that_was_read_is_given_back_by_id(bench):

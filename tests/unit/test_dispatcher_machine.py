@@ -50,7 +50,7 @@ class FakeWorker:
     def __init__(self, slot, serial):
         self.slot = slot
         self.serial = serial
-        self.ready = self.dead = self.at_end = self.terminated = self.killed = False
+        self.ready = self.dead = self.at_end = self.interrupted = self.terminated = self.killed = False
         self.unread = deque()
         self.running = None
         self.begun = False
@@ -120,15 +120,22 @@ class WorkersOfWorld:
 
     def interrupt(self, slot):
         assert slot.jobs
+        if slot.stop is not Stop.NONE:
+            self.world.workers[slot.number].interrupted = True
+        if slot.stop is Stop.TIMEOUT:
+            job = slot.jobs[0]
+            assert self.world.sent_at[job.id] + job.kind.options.timeout <= self.world.now
+
+    def terminate_children(self, slot):
+        assert self.world.workers[slot.number].interrupted
+        assert slot.jobs
 
     def measure(self, slot):
         return self.world.samples.pop() if self.world.samples else Sample(0, 0.0, 1, 0)
 
     def terminate(self, slot):
+        assert not slot.jobs
         self.world.workers[slot.number].terminated = True
-        if slot.stop is Stop.TIMEOUT:
-            job = slot.jobs[0]
-            assert self.world.sent_at[job.id] + job.kind.options.timeout <= self.world.now
 
     def kill(self, slot):
         self.world.workers[slot.number].killed = True
@@ -765,7 +772,7 @@ class DispatcherMachine(RuleBasedStateMachine):
                 assert (slot.state is SlotState.WAITING) == any(job in self.dispatcher.waits.of for job in slot.jobs)
                 assert slot.stop in {Stop.NONE, Stop.RETIRE}
             if slot.state is SlotState.STOPPING:
-                assert min(slot.kill_at, slot.term_at) < NEVER
+                assert slot.climb_at < NEVER
 
     @invariant()
     def waits_are_of_running_jobs_for_unfinished_ones(self):

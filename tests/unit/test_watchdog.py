@@ -6,8 +6,8 @@ import pytest
 
 from procjobs.clock import NEVER
 from procjobs.dispatch.limits import MIN_SECONDS_LEFT, Limits, Sample, Stop
-from procjobs.dispatch.model import Generation, Job, Kind, Slot, SlotState
-from procjobs.dispatch.watchdog import STACK_TIMEOUT, Watchdog, keeps_too_much
+from procjobs.dispatch.model import Generation, Job, Kind, Rung, Slot, SlotState
+from procjobs.dispatch.watchdog import CHILDREN_TIMEOUT, STACK_TIMEOUT, Watchdog, keeps_too_much, may_answer
 from procjobs.shared.config import JobOptions
 
 MIB = 2**20
@@ -28,6 +28,9 @@ class NotedWorkers:
 
     def terminate(self, slot):
         self.done.append("terminate")
+
+    def terminate_children(self, slot):
+        self.done.append("terminate children")
 
     def kill(self, slot):
         self.done.append("kill")
@@ -63,7 +66,7 @@ def samples_until(limits, end, sample=idle, used=0):
 
 def next_time(slot):
     """Return when something is to be done about a slot."""
-    return min(slot.kill_at, slot.term_at, NEVER if slot.limits is None else slot.limits.next_time())
+    return min(slot.climb_at, NEVER if slot.limits is None else slot.limits.next_time())
 
 
 def test_job_without_limits_is_not_watched():
@@ -151,27 +154,28 @@ def test_absence_does_not_give_limits_to_a_job_without():
 # The ladder -----------------------------------------------------------------------------------------------------
 
 
-def test_overdue_job_is_asked_for_its_stack_then_terminated_then_killed_every_second():
+def test_overdue_job_is_asked_for_its_stack_then_interrupted_then_killed_every_second():
     workers, watchdog, slot = started(timeout=1.0, grace_period=3.0)
     watchdog.enforce(slot, 0.9)
     assert ([], 1.0) == (workers.done, next_time(slot))
     watchdog.enforce(slot, 1.0)
     assert (["dump stack"], Stop.TIMEOUT, SlotState.STOPPING) == (workers.done, slot.stop, slot.state)
     watchdog.on_stack_dumped(slot, 1.01)
-    assert (["dump stack", "terminate"], 4.01) == (workers.done, next_time(slot))
+    assert (["dump stack", "interrupt"], 1.01 + CHILDREN_TIMEOUT) == (workers.done, next_time(slot))
     watchdog.on_stack_dumped(slot, 1.02)  # another one, which a client has asked for
-    assert ["dump stack", "terminate"] == workers.done
-    for now in (4.0, 4.01, 5.01, 5.5):
-        watchdog.climb(slot, now)
-    assert ["dump stack", "terminate", "kill", "kill"] == workers.done
+    assert ["dump stack", "interrupt"] == workers.done
+    for when in (1.01 + CHILDREN_TIMEOUT, 4.01, 5.01):
+        assert when == pytest.approx(next_time(slot))
+        watchdog.climb(slot, next_time(slot))
+    assert ["dump stack", "interrupt", "terminate children", "kill", "kill"] == workers.done
 
 
-def test_worker_that_does_not_tell_its_stack_is_terminated_all_the_same():
+def test_worker_that_does_not_tell_its_stack_is_interrupted_all_the_same():
     workers, watchdog, slot = started(timeout=1.0)
     watchdog.enforce(slot, 1.0)
     assert 1.0 + STACK_TIMEOUT == next_time(slot)
     watchdog.climb(slot, 1.0 + STACK_TIMEOUT)
-    assert ["dump stack", "terminate"] == workers.done
+    assert ["dump stack", "interrupt"] == workers.done
 
 
 def test_soft_timeout_interrupts_once_and_the_job_goes_on():
@@ -199,10 +203,38 @@ def test_job_over_its_memory_limit_is_killed_at_once_and_its_use_kept():
     assert (["measure", "measure", "kill"], Stop.MEMORY, 11 * MIB) == (workers.done, slot.stop, slot.used_bytes)
 
 
-def test_cancelled_job_is_terminated_without_being_asked_for_its_stack():
+def test_cancelled_job_is_interrupted_without_being_asked_for_its_stack():
     workers, watchdog, slot = started(grace_period=2.0)
     watchdog.stop(slot, Stop.CANCEL, 7.0)
-    assert (["terminate"], 9.0) == (workers.done, next_time(slot))
+    assert (["interrupt"], 7.0 + CHILDREN_TIMEOUT) == (workers.done, next_time(slot))
+    watchdog.climb(slot, next_time(slot))
+    assert (["interrupt", "terminate children"], 9.0) == (workers.done, next_time(slot))
+
+
+def test_short_grace_period_is_not_made_longer_by_the_wait_for_the_interruption():
+    workers, watchdog, slot = started(grace_period=0.05)
+    watchdog.stop(slot, Stop.CANCEL, 7.0)
+    for _ in range(2):
+        assert 7.05 == next_time(slot)
+        watchdog.climb(slot, 7.05)
+    assert ["interrupt", "terminate children", "kill"] == workers.done
+
+
+def test_worker_without_a_job_gets_sigterm():
+    workers, watchdog, slot = started()
+    slot.jobs.clear()
+    watchdog.stop(slot, Stop.SHUTDOWN, 7.0)
+    assert (["terminate"], 12.0) == (workers.done, next_time(slot))
+
+
+def test_worker_that_answers_may_go_on_until_it_is_killed():
+    _, watchdog, slot = started(grace_period=2.0)
+    watchdog.stop(slot, Stop.CANCEL, 0.0)
+    assert may_answer(slot)
+    watchdog.kill(slot, 1.0)
+    assert not may_answer(slot)
+    watchdog.release(slot, is_ending=False)
+    assert (Stop.NONE, Rung.NONE, NEVER) == (slot.stop, slot.rung, next_time(slot))
 
 
 def test_worker_that_has_answered_meanwhile_is_left_alone():
@@ -222,6 +254,7 @@ def test_job_whose_limits_are_off_is_left_alone():
 def test_absence_pushes_back_the_grace_period():
     _, watchdog, slot = started(grace_period=2.0)
     watchdog.stop(slot, Stop.CANCEL, 0.0)
+    watchdog.climb(slot, next_time(slot))
     watchdog.extend_deadlines(slot, 10.0, 11.0)
     assert 12.0 == next_time(slot)
 

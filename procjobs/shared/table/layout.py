@@ -6,7 +6,7 @@ The table is one file, mapped by every process of the pool and by every client.
     OFFSET        SIZE        PART
     0             4096        IDENTITY (written once) at 0, COUNTERS at 128, OLDEST at 256, PROBLEM at 512,
                               SCALING at 1024, STORE at 2048
-    4096          512 x 64    SLOT of each worker
+    4096          512 x 64    SLOT of each worker; from 56 on TAKEN, written by that worker
     36864         4 x buckets u32 number of the first row whose job id falls into the bucket, 0 for none
     rows_offset   512 x rows  row n at rows_offset + 512 * (n - 1)
 
@@ -30,6 +30,7 @@ attempt, so that readers recognise a part that is of an earlier job in this row,
 from __future__ import annotations
 
 import struct
+from enum import IntEnum
 from mmap import mmap
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -46,7 +47,8 @@ OLDEST: Final = struct.Struct("=d")  # since when the first job waits that could
 PROBLEM: Final = struct.Struct("=255p")
 STORE: Final = struct.Struct("=255p")
 SCALING: Final = struct.Struct("=IIIxxxxd255p")  # least, most, size, changed at, why
-SLOT: Final = struct.Struct("=IIB3x16sQd")  # pid, generation, state, job id, jobs done, started at
+SLOT: Final = struct.Struct("=IIBBH16sQd")  # pid, generation, state, order, attempt, job id, jobs done, started at
+TAKEN: Final = struct.Struct("=6sH")  # end of the id, attempt: the job whose interruption has arrived in it
 STATE: Final = struct.Struct("=16sIBBHIddd64p156p")  # id, next, state, reason, attempt, flags, 3 times, name, error
 STATE_HEAD: Final = struct.Struct("=16sI")
 STATE_CHANGED: Final = struct.Struct("=20sBBH20sd64s156p")  # STATE, with the fields that do not change as packed bytes
@@ -60,6 +62,7 @@ STORE_OFFSET: Final = 2048
 SCALING_OFFSET: Final = 1024
 SLOTS_OFFSET: Final = 4096
 SLOT_BYTES: Final = 64
+TAKEN_OFFSET: Final = 56
 BUCKETS_OFFSET: Final = SLOTS_OFFSET + MAX_SLOTS * SLOT_BYTES
 ROW_BYTES: Final = 512
 PROGRESS_OFFSET: Final = 280
@@ -73,7 +76,8 @@ assert OLDEST_OFFSET + PART_HEAD.size + OLDEST.size <= PROBLEM_OFFSET
 assert STORE_OFFSET + PART_HEAD.size + STORE.size <= SLOTS_OFFSET
 assert PROBLEM_OFFSET + PART_HEAD.size + PROBLEM.size <= SCALING_OFFSET
 assert SCALING_OFFSET + PART_HEAD.size + SCALING.size <= STORE_OFFSET
-assert PART_HEAD.size + SLOT.size <= SLOT_BYTES
+assert PART_HEAD.size + SLOT.size <= TAKEN_OFFSET
+assert TAKEN_OFFSET + TAKEN.size <= SLOT_BYTES
 assert PART_HEAD.size + STATE.size <= PROGRESS_OFFSET
 assert STATE_CHANGED.size == STATE.size
 assert PROGRESS_OFFSET + PART_HEAD.size + PROGRESS.size <= ROW_BYTES
@@ -171,12 +175,24 @@ class Scaling(NamedTuple):
     change: str = ""
 
 
+class Order(IntEnum):
+    """Why the job of a slot is interrupted; an order is for one attempt of one job, and for no other one."""
+
+    NONE = 0
+    CANCEL = 1
+    TIMEOUT = 2
+    STALL = 3
+    STOP = 4  # its pool ends
+
+
 class SlotRecord(NamedTuple):
-    """One worker in the table; `state` indexes SLOT_STATES."""
+    """One worker in the table; `state` indexes SLOT_STATES, `order` is an Order for this attempt of the job."""
 
     pid: int
     generation: int
     state: int
+    order: int
+    attempt: int
     job_id: bytes
     jobs_done: int
     started_at: float

@@ -18,8 +18,8 @@ from procjobs.shared.table.layout import (
     PROGRESS_OFFSET,
     ROW_BYTES,
     SLOT_BYTES,
-    SLOT_STATES,
     SLOTS_OFFSET,
+    Order,
     clip,
     data_file,
     try_read_part,
@@ -77,10 +77,18 @@ class ProgressWriter:
         self._longest_pause = max(self._longest_pause, now - self._last_at)
         self._pace = layout.PACE.pack(first, after, self._longest_pause)
 
-    def is_stopping(self, slot: int) -> bool:
-        """Return whether the supervisor is stopping the worker of this slot."""
+    def read_order(self, slot: int) -> Order:
+        """Return why the supervisor wants the job that was begun last to end; NONE as long as it does not."""
         body = try_read_part(self._map, SLOTS_OFFSET + slot * SLOT_BYTES, layout.SLOT.size)
-        return body is not None and SLOT_STATES[layout.SLOT.unpack(body)[2]] == "stopping"
+        if body is None:
+            return Order.NONE
+        _, _, _, order, attempt, job_id, _, _ = layout.SLOT.unpack(body)
+        return Order(order) if (job_id[8:], attempt) == (self._tag, self._attempt) else Order.NONE
+
+    def mark_taken(self, slot: int) -> None:
+        """Mark that the interruption of the job that was begun last has arrived in it."""
+        offset = SLOTS_OFFSET + slot * SLOT_BYTES + layout.TAKEN_OFFSET
+        self._map[offset : offset + layout.TAKEN.size] = layout.TAKEN.pack(self._tag[2:], self._attempt)
 
     def report(self, value: float, total: float | None) -> None:
         """Write a value without message and data."""

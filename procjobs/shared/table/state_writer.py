@@ -265,6 +265,11 @@ class TableWriter:
         """Write the state of a worker."""
         self._write(SLOTS_OFFSET + slot * SLOT_BYTES, layout.SLOT.pack(*record))
 
+    def was_taken(self, slot: int, job_id: bytes, attempt: int) -> bool:
+        """Return whether the interruption of this attempt has arrived in the job."""
+        offset = SLOTS_OFFSET + slot * SLOT_BYTES + layout.TAKEN_OFFSET
+        return bool(self._map[offset : offset + layout.TAKEN.size] == layout.TAKEN.pack(job_id[10:], attempt))
+
     def write_counters(self, counters: Counters) -> None:
         """Write the pool's counters."""
         self._write(layout.COUNTERS_OFFSET, layout.COUNTERS.pack(*counters))

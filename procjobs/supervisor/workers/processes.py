@@ -139,19 +139,31 @@ class WorkerProcesses:
         self._stacks.ask(slot, self._workers[slot.number].link.stack)
 
     def interrupt(self, slot: Slot) -> None:
-        """Have JobTimeout raised in a worker's job."""
+        """Have an exception raised in a worker's job, also where its processes are stopped.
+
+        The slot in the table tells the worker for which job it is, and why, before the signal comes: a signal that is late
+        hits no other job.
+        """
+        self._publisher.publish(slot, self._loop.now)
         if slot.pid:
             process.kill_process(slot.pid, process.SOFT_SIGNAL)
+            if slot.stop is not Stop.NONE:
+                process.kill_group(slot.pid, signal.SIGCONT)
+
+    def terminate_children(self, slot: Slot) -> None:
+        """Send SIGTERM to the programs of a job that waits in C code, perhaps for one of them."""
+        job = supervised(slot.jobs[0])
+        programs = self.usage.programs(slot, self._loop.now - self._publisher.in_job_since(slot))
+        if programs and not self._registry.table.was_taken(slot.number, job.id, job.attempt):
+            for pid in programs:
+                process.kill_process(pid, signal.SIGTERM)
 
     def measure(self, slot: Slot) -> Sample:
         """Return the usage of a worker and its descendants."""
         return self.usage.measure(slot, self._loop.now)
 
     def terminate(self, slot: Slot) -> None:
-        """Send SIGTERM to a worker's process group, and let one that is stopped notice it.
-
-        The job can see in its slot that this is not an accident.
-        """
+        """Send SIGTERM to the process group of a worker without a job, and let one that is stopped notice it."""
         self._publisher.publish(slot, self._loop.now)
         if slot.pid:
             self.usage.note_peak(slot)

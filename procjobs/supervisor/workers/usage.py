@@ -56,6 +56,10 @@ class Usage:
             self._sent[slot.number] = job, job.attempt, sent_at
         return sent_at
 
+    def programs(self, slot: Slot, seconds: float) -> list[int]:
+        """Return the pids of the programs that a worker has started in these last seconds, the innermost first."""
+        return observe.programs_of(slot.pid, observe.process_clock() - seconds - _TICK)
+
     def note_peak(self, slot: Slot) -> None:
         """Note the memory that a worker took; once it has ended, its own peak is not told from those of its children."""
         if slot.pid and slot.jobs_done:

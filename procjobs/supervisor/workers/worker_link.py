@@ -227,6 +227,7 @@ class WorkerLink:
         options = kind.options
         text: dict[str, Any] = {"name": kind.name.decode(errors="replace"), "timeout": options.timeout}
         text |= {"soft_timeout": options.soft_timeout, "keep_children": options.keep_children}
+        text["grace_period"] = options.grace_period
         text["measures"] = options.max_rss is not None
         text["records"] = kind.is_recorded
         text["caller"] = json.loads(kind.caller or b"{}")
