@@ -61,16 +61,19 @@ def describe_code(
     version: str | None,
     database: Database | None = None,
     environment: Sequence[str] = (),
+    *,
+    finalizer: Callable[..., Any] | None = None,
 ) -> Code:
     """Return the code that this process's jobs run; `environment` are further variables that count.
 
-    Raise PayloadError if the initializer or the database's function cannot be pickled, and ConfigurationError if the
-    database cannot be used in another process.
+    Raise PayloadError if the initializer, the finalizer or the database's function cannot be pickled, and
+    ConfigurationError if the database cannot be used in another process.
     """
     spec: dict[str, Any] = {
         **_search_path(),
         "preload": list(preload),
-        "initializer": _dump_initializer(initializer, initargs),
+        "initializer": _dump_call("initializer", initializer, initargs),
+        "finalizer": _dump_call("finalizer", finalizer, ()),
         "flags": interpreter_flags(),
         "environment": environment_variables.of_workers(os.environ),
     }
@@ -119,15 +122,15 @@ def interpreter_flags() -> list[str]:
 # What runs before the first job -----------------------------------------------------------------------------------
 
 
-def _dump_initializer(initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> str | None:
-    if initializer is None:
+def _dump_call(what: str, function: Callable[..., Any] | None, args: tuple[Any, ...]) -> str | None:
+    if function is None:
         return None
-    if not callable(initializer):
-        raise TypeError("initializer must be a callable")
+    if not callable(function):
+        raise TypeError(f"{what} must be a callable")
     try:
-        return base64.b64encode(payload.dump_inline((initializer, tuple(initargs)))).decode()
+        return base64.b64encode(payload.dump_inline((function, tuple(args)))).decode()
     except Exception as error:
-        raise PayloadError(f"the initializer or its arguments cannot be pickled: {error}") from error
+        raise PayloadError(f"the {what} or its arguments cannot be pickled: {error}") from error
 
 
 def _dump_database(database: Database) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures
+import functools
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from procjobs.client.code import describe_code
+from procjobs.client.code import Code, describe_code
 from procjobs.client.connection.submission import TERM_NAMES, Terms
 from procjobs.client.controls import Controls
 from procjobs.client.hooks import Hook, describe_hooks
@@ -61,6 +62,9 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     max_jobs_per_worker: replace a worker after this number of jobs.
     preload: names of modules to import once, before workers are forked; memory is shared.
     initializer, initargs: called in each new worker before its first job.
+    finalizer: called without arguments in each worker that ends of itself, after its last job: because the pool stops,
+        shrinks or reloads its code, or after `max_jobs_per_worker`. It has the `grace_period`. A worker that is killed calls
+        nothing. After it come the functions that jobs have registered with `atexit`.
     database: a URL, or a function that returns an Engine, sessionmaker, scoped_session, AsyncEngine or async_sessionmaker:
         see `procjobs.sql`.
     start_timeout: how long a preload or an initializer may take until it is ended and tried again. Seconds.
@@ -108,6 +112,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         preload: Sequence[str] = UNSET,
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
+        finalizer: Callable[[], Any] | None = None,
         database: Database | None = None,
         start_timeout: Seconds = UNSET,
         nice: int = UNSET,
@@ -137,7 +142,10 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         given = given_settings(locals())
         process.check_platform()
         self.name = None if name is None else check_pool_name(name)
-        link = _make_link(self.name, given, directory, initializer, initargs, database)
+        code = functools.partial(
+            describe_code, initializer=initializer, initargs=initargs, finalizer=finalizer, database=database
+        )
+        link = _make_link(self.name, given, directory, code)
         Submitter.__init__(self, Producer(link), Terms())
         Monitor.__init__(self, link)
         self._shutdown = Shutdown(link)
@@ -249,9 +257,7 @@ def _make_link(
     name: str | None,
     given: Mapping[str, Any],
     directory: str | None,
-    initializer: Callable[..., Any] | None,
-    initargs: tuple[Any, ...],
-    database: Database | None,
+    describe: Callable[..., Code],
 ) -> PoolLink:
     """Return the link of a pool that is not connected yet; nothing has been started."""
     plan = make_plan(name, given)
@@ -261,7 +267,7 @@ def _make_link(
     place = rundir.RunDir(rundir.find_base(directory), name or private_name)
     rundir.check_socket_path(place)
     wishes = plan.client
-    code = describe_code(wishes.preload, initializer, initargs, wishes.version, database, wishes.environment)
+    code = describe(preload=wishes.preload, version=wishes.version, environment=wishes.environment)
     return PoolLink(plan, code, _label(name), place)
 
 

@@ -191,6 +191,7 @@ def main(arguments: dict[str, Any]) -> None:
         rows_offset=arguments["rows_offset"],
         directory=arguments["directory"],
         initializer=spec["initializer"],
+        finalizer=spec.get("finalizer"),
         nice=arguments["nice"],
         database=spec.get("database"),
     )

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from procjobs.host import payload, process, streams
 from procjobs.shared.wire import limit_text
+from procjobs.worker import ending
 from procjobs.worker.context import current_job, follow_threads
 from procjobs.worker.exceptions import OWN_FILES, format_line, format_traceback
 
@@ -22,7 +23,10 @@ OWN_FILES.add(__file__)
 
 
 class WorkerSetup(NamedTuple):
-    """The facts that all workers of a template share; `initializer`, `database`: base64 of a pickled call, or None."""
+    """The facts that all workers of a template share.
+
+    `initializer`, `finalizer`, `database`: base64 of a pickled call, or None.
+    """
 
     table_fd: int
     rows_offset: int
@@ -30,6 +34,7 @@ class WorkerSetup(NamedTuple):
     initializer: str | None
     nice: int
     database: str | None = None
+    finalizer: str | None = None
 
 
 def settle_in(setup: WorkerSetup, slot: int, stdout: int, stderr: int, stack: int) -> None:
@@ -44,6 +49,7 @@ def settle_in(setup: WorkerSetup, slot: int, stdout: int, stderr: int, stack: in
     offer_stacks(stack)
     _set_up_logging()
     follow_threads()
+    ending.forget_inherited()
     if "numpy.random" in sys.modules:  # random reseeds itself after a fork; numpy would repeat itself in every worker
         sys.modules["numpy.random"].seed()
     torch = sys.modules.get("torch")

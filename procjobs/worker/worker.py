@@ -44,7 +44,7 @@ from procjobs.shared.wire import (
     limit_text,
     parse_json,
 )
-from procjobs.worker import middleware
+from procjobs.worker import ending, middleware
 from procjobs.worker.baseline import FIRST, QUICK, Baseline
 from procjobs.worker.caller import become_caller, explain_loading
 from procjobs.worker.children import Children
@@ -372,6 +372,7 @@ def run_worker(setup: WorkerSetup, slot: int, fds: list[int]) -> NoReturn:
             write_all(answers, frame(Frame.INIT_FAILED, problem.encode()))
         else:
             Worker(setup, slot, jobs=jobs, side=socket.socket(fileno=side), answers=answers, stack=stack).run()
+            ending.finish(setup.finalizer)
             status = 0
     except NoPipesError:
         status = NO_PIPES_STATUS
