@@ -102,6 +102,7 @@ from procjobs.shared.records import (
 )
 from procjobs.version import __version__
 from procjobs.worker.context import JobContext, checkpoint, current_job, progress, track
+from procjobs.worker.wrappers import add_wrapper
 
 if TYPE_CHECKING:
     from procjobs import sql as sql
@@ -155,6 +156,7 @@ __all__ = [
     "WorkerCrashed",
     "WorkerInfo",
     "__version__",
+    "add_wrapper",
     "checkpoint",
     "current_job",
     "job",

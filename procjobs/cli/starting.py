@@ -114,7 +114,9 @@ def serve(name: str, directory: str | None, as_json: bool, **options: Any) -> in
     settings = plan.for_supervisor()
     launcher.check_startable(settings)
     wishes = plan.client
-    code = describe_code(wishes.preload, None, (), wishes.version, environment=wishes.environment)
+    code = describe_code(
+        wishes.preload, None, (), wishes.version, environment=wishes.environment, wrappers=wishes.wrappers
+    )
     try:
         lock = takeover.take_lock(place, _tell_waiting(name))
     except SupervisorRefused as error:

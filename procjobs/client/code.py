@@ -63,10 +63,11 @@ def describe_code(
     environment: Sequence[str] = (),
     *,
     finalizer: Callable[..., Any] | None = None,
+    wrappers: Sequence[str | Callable[..., Any]] = (),
 ) -> Code:
     """Return the code that this process's jobs run; `environment` are further variables that count.
 
-    Raise PayloadError if the initializer, the finalizer or the database's function cannot be pickled, and
+    Raise PayloadError if the initializer, the finalizer, a wrapper or the database's function cannot be pickled, and
     ConfigurationError if the database cannot be used in another process.
     """
     spec: dict[str, Any] = {
@@ -74,6 +75,7 @@ def describe_code(
         "preload": list(preload),
         "initializer": _dump_call("initializer", initializer, initargs),
         "finalizer": _dump_call("finalizer", finalizer, ()),
+        "wrappers": [_dump_wrapper(wrapper) for wrapper in wrappers],
         "flags": interpreter_flags(),
         "environment": environment_variables.of_workers(os.environ),
     }
@@ -131,6 +133,16 @@ def _dump_call(what: str, function: Callable[..., Any] | None, args: tuple[Any, 
         return base64.b64encode(payload.dump_inline((function, tuple(args)))).decode()
     except Exception as error:
         raise PayloadError(f"the {what} or its arguments cannot be pickled: {error}") from error
+
+
+def _dump_wrapper(wrapper: str | Callable[..., Any]) -> tuple[str, str]:
+    """Return the name of a wrapper, or an empty one and base64 of the pickled function."""
+    if isinstance(wrapper, str):
+        return wrapper, ""
+    try:
+        return "", base64.b64encode(payload.dump_inline(wrapper)).decode()
+    except Exception as error:
+        raise PayloadError(f"the wrapper {wrapper!r} cannot be pickled: {error}") from error
 
 
 def _dump_database(database: Database) -> str:

@@ -65,6 +65,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     finalizer: called without arguments in each worker that ends of itself, after its last job: because the pool stops,
         shrinks or reloads its code, or after `max_jobs_per_worker`. It has the `grace_period`. A worker that is killed calls
         nothing. After it come the functions that jobs have registered with `atexit`.
+    wrappers: functions, or their names as "module:name", that return a context manager: every job runs inside
+        `with wrapper(job):`, the first one outermost. See docs/wrappers.md.
     database: a URL, or a function that returns an Engine, sessionmaker, scoped_session, AsyncEngine or async_sessionmaker:
         see `procjobs.sql`.
     start_timeout: how long a preload or an initializer may take until it is ended and tried again. Seconds.
@@ -113,6 +115,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         initializer: Callable[..., Any] | None = None,
         initargs: tuple[Any, ...] = (),
         finalizer: Callable[[], Any] | None = None,
+        wrappers: Sequence[str | Callable[..., Any]] = UNSET,
         database: Database | None = None,
         start_timeout: Seconds = UNSET,
         nice: int = UNSET,
@@ -267,7 +270,9 @@ def _make_link(
     place = rundir.RunDir(rundir.find_base(directory), name or private_name)
     rundir.check_socket_path(place)
     wishes = plan.client
-    code = describe(preload=wishes.preload, version=wishes.version, environment=wishes.environment)
+    code = describe(
+        preload=wishes.preload, version=wishes.version, environment=wishes.environment, wrappers=wishes.wrappers
+    )
     return PoolLink(plan, code, _label(name), place)
 
 

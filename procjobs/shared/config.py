@@ -35,6 +35,7 @@ class _Unset:
 UNSET: Final[Any] = _Unset()
 """The default of arguments: a setting that was not given gives way to the settings file, one that was given does not."""
 
+_WRAPPER = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}\Z")
 
 
@@ -273,6 +274,7 @@ class ClientSettings:
     preload: tuple[str, ...] = ()
     version: str | None = None
     environment: tuple[str, ...] = ()
+    wrappers: tuple[str, ...] = ()
     submit_timeout: float = 5.0
     strict: bool = False
     start: bool = True
@@ -285,16 +287,25 @@ class ClientSettings:
             check_count("reserve", self.reserve, minimum=0, maximum=65_536)
         preload = _check_names("preload", self.preload, "names of modules, such as ['numpy', 'myapp.jobs']")
         environment = _check_names("environment", self.environment, "names of variables, such as ['STRIPE_*']")
+        wrappers = _check_wrappers(self.wrappers)
         if self.version is not None and not isinstance(self.version, str):
             raise ConfigurationError(f"version={self.version!r}: expected text")
         for name in ("strict", "start"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}: expected True or False")
         submit_timeout = check_required("submit_timeout", self.submit_timeout)
-        return replace(self, preload=preload, environment=environment, submit_timeout=submit_timeout)
+        return replace(self, preload=preload, environment=environment, wrappers=wrappers, submit_timeout=submit_timeout)
 
 
 def _check_names(setting: str, value: Any, expected: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) and name for name in value):
         raise ConfigurationError(f"{setting}={value!r}: expected {expected}")
+    return tuple(value)
+
+
+def _check_wrappers(value: Any) -> tuple[Any, ...]:
+    """Return wrappers: texts such as "module:name", or functions, which only arguments of a Pool can be."""
+    is_many = isinstance(value, list | tuple)
+    if not is_many or not all(callable(one) or (isinstance(one, str) and _WRAPPER.match(one)) for one in value):
+        raise ConfigurationError(f"wrappers={value!r}: expected functions or their names, such as ['myapp.jobs:with_user']")
     return tuple(value)

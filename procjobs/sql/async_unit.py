@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from procjobs.errors import ConfigurationError, OutsideJob
 from procjobs.sql import connections, unit
 from procjobs.sql.async_sources import AsyncSessions
-from procjobs.worker.context import current_job, is_left_over
+from procjobs.worker.context import JobContext, current_job, is_left_over
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -63,6 +63,13 @@ class async_transaction(contextlib.AbstractAsyncContextManager[None, None]):  # 
                 await own.roll_back()
         finally:
             await own.close()
+
+
+class around_coroutine(async_transaction):  # noqa: N801 - as above
+    """The same as the wrapper of procjobs.sql around coroutines."""
+
+    def __init__(self, _job: JobContext) -> None:
+        """Take note of nothing."""
 
 
 class _AsyncUnit:

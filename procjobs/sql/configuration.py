@@ -8,7 +8,7 @@ from procjobs.errors import ConfigurationError
 from procjobs.sql import async_unit, changes, connections, unit
 from procjobs.sql.databases import Database, check_database, is_async, is_sync
 from procjobs.sql.sources import LateSource
-from procjobs.worker.middleware import set_middleware
+from procjobs.worker.wrappers import add_outermost
 
 __all__ = ["Database", "check_portable", "configure", "configure_worker"]
 
@@ -37,7 +37,7 @@ def configure(database: Database | None = None, *, transaction_manager: Any = No
     connections.watch()
     changes.watch()
     unit.use(None if database is None else LateSource(check_database(database)), transaction_manager)
-    set_middleware(unit.transaction, async_unit.async_transaction)
+    add_outermost(unit.around_job, async_unit.around_coroutine)
 
 
 def check_portable(database: Database) -> Database:

@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from procjobs.errors import CommitFailed, ConfigurationError, OutsideJob
 from procjobs.sql import connections
 from procjobs.sql.sources import LateSource, Source
-from procjobs.worker.context import current_job, is_left_over
+from procjobs.worker.context import JobContext, current_job, is_left_over
 
 _log: Final = logging.getLogger(__package__)
 
@@ -111,6 +111,11 @@ class transaction(contextlib.AbstractContextManager[None]):  # noqa: N801 - it i
                 unit.roll_back()
         finally:
             unit.close()
+
+
+def around_job(_job: JobContext) -> transaction:
+    """Return the transaction around a job, the wrapper of procjobs.sql."""
+    return transaction()
 
 
 class _Unit:

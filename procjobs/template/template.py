@@ -192,6 +192,7 @@ def main(arguments: dict[str, Any]) -> None:
         directory=arguments["directory"],
         initializer=spec["initializer"],
         finalizer=spec.get("finalizer"),
+        wrappers=tuple((name, pickled) for name, pickled in spec.get("wrappers", ())),
         nice=arguments["nice"],
         database=spec.get("database"),
     )

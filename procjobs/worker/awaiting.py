@@ -3,19 +3,21 @@
 1. Tasks and asynchronous generators that a job leaves in its loop are cancelled and closed before the job is answered.
 2. An interruption (soft timeout, timeout, cancel) is raised in the job's coroutine: where it runs, or where it awaits. It
    is never raised in the loop's own code, nor in another task: while another task computes, it waits until that task awaits.
-3. Middleware around the coroutine is entered and left within the loop, and no interruption comes then.
+3. Wrappers around the coroutine are entered and left within the loop, and no interruption comes then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from asyncio import base_events, runners
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import FrameType
 from typing import Any, ClassVar, Final, TypeVar
 
 from procjobs.errors import JobCancelled, JobError, JobStalled, JobTimeout
-from procjobs.worker.middleware import AsyncMiddleware
+from procjobs.worker.context import current_job
+from procjobs.worker.wrappers import AsyncWrapper
 
 T = TypeVar("T")
 
@@ -97,15 +99,21 @@ class AwaitedJob:
         self._is_woken = False
         self._has_ended = False
 
-    def run(self, conclude: Callable[[Any], T], middleware: AsyncMiddleware | None) -> T:
-        """Run the coroutine and return `conclude(its result)`, which is called inside the middleware too."""
-        return asyncio.run(self._run(conclude, middleware), debug=False)
+    def run(self, conclude: Callable[[Any], T], wrappers: Sequence[AsyncWrapper]) -> T:
+        """Run the coroutine and return `conclude(its result)`, which is called inside the wrappers too."""
+        return asyncio.run(self._run(conclude, wrappers), debug=False)
 
-    async def _run(self, conclude: Callable[[Any], T], middleware: AsyncMiddleware | None) -> T:
-        if middleware is None:
+    async def _run(self, conclude: Callable[[Any], T], wrappers: Sequence[AsyncWrapper]) -> T:
+        job = current_job()
+        if not wrappers or job is None:
             return await self._perform(conclude)
-        async with middleware():
+        stack: contextlib.AsyncExitStack[bool] = contextlib.AsyncExitStack()
+        async with stack:
+            for wrapper in wrappers:
+                manager: Any = wrapper(job)
+                await stack.enter_async_context(manager)
             return await self._perform(conclude)
+        return conclude(None)  # a wrapper has swallowed the job's exception
 
     async def _perform(self, conclude: Callable[[Any], T]) -> T:
         self._task = asyncio.current_task()

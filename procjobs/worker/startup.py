@@ -9,11 +9,13 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from procjobs.host import payload, process, streams
 from procjobs.shared.wire import limit_text
-from procjobs.worker import ending
+from procjobs.worker import ending, wrappers
 from procjobs.worker.context import current_job, follow_threads
 from procjobs.worker.exceptions import OWN_FILES, format_line, format_traceback
 
@@ -25,7 +27,8 @@ OWN_FILES.add(__file__)
 class WorkerSetup(NamedTuple):
     """The facts that all workers of a template share.
 
-    `initializer`, `finalizer`, `database`: base64 of a pickled call, or None.
+    `initializer`, `finalizer`, `database`: base64 of a pickled call, or None; `wrappers`: names, or base64 of a pickled
+    function where the name is empty.
     """
 
     table_fd: int
@@ -35,6 +38,7 @@ class WorkerSetup(NamedTuple):
     nice: int
     database: str | None = None
     finalizer: str | None = None
+    wrappers: tuple[tuple[str, str], ...] = ()
 
 
 def settle_in(setup: WorkerSetup, slot: int, stdout: int, stderr: int, stack: int) -> None:
@@ -102,16 +106,32 @@ def _set_up_logging() -> None:
 
 
 def initialize(setup: WorkerSetup) -> str:
-    """Connect the database and call the user's initializer; return the problem, empty if there is none."""
-    for what, pickled in (("database", setup.database), ("initializer", setup.initializer)):
-        if pickled is None:
-            continue
+    """Connect the database, call the user's initializer, find the wrappers; return the problem, empty if there is none."""
+    steps = [(f"the {what} failed", _caller_of(pickled)) for what, pickled in (
+        ("database", setup.database), ("initializer", setup.initializer)
+    ) if pickled is not None]  # fmt: skip
+    steps += [
+        (f"the wrapper {name or 'of the pool'} cannot be used", partial(_add_wrapper, name, pickled))
+        for name, pickled in setup.wrappers
+    ]
+    for problem, step in steps:
         try:
-            function, args = payload.loads(base64.b64decode(pickled))
-            function(*args)
+            step()
         except Exception as error:  # noqa: BLE001 - the edge around the user's initializer
-            return limit_text(f"the {what} failed: {format_line(error)}\n{format_traceback(error)}", _MAX_PROBLEM_BYTES)
+            return limit_text(f"{problem}: {format_line(error)}\n{format_traceback(error)}", _MAX_PROBLEM_BYTES)
     return ""
+
+
+def _caller_of(pickled: str) -> Callable[[], Any]:
+    def call() -> Any:
+        function, args = payload.loads(base64.b64decode(pickled))
+        return function(*args)
+
+    return call
+
+
+def _add_wrapper(name: str, pickled: str) -> None:
+    wrappers.add_wrapper(wrappers.find_wrapper(name) if name else payload.loads(base64.b64decode(pickled)))
 
 
 def exit_status(request: SystemExit) -> int:

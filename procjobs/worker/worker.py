@@ -44,11 +44,11 @@ from procjobs.shared.wire import (
     limit_text,
     parse_json,
 )
-from procjobs.worker import ending, middleware
+from procjobs.worker import ending, wrappers
 from procjobs.worker.baseline import FIRST, QUICK, Baseline
 from procjobs.worker.caller import become_caller, explain_loading
 from procjobs.worker.children import Children
-from procjobs.worker.context import enter_context, enter_job, keep_checkpoints, leave_job
+from procjobs.worker.context import current_job, enter_context, enter_job, keep_checkpoints, leave_job
 from procjobs.worker.exceptions import (
     MAX_MESSAGE_BYTES,
     OWN_FILES,
@@ -261,20 +261,27 @@ class Worker:
                 f"the function or the arguments of {kind.name} could not be unpickled in the worker: {format_line(error)}. "
                 f"{explain_loading(error)}"
             ) from error
-        if middleware.around_job is None:
+        if not wrappers.around_jobs:
             return self._perform(kind, function, args, kwargs, started)
-        answer = None
+        return self._perform_within(kind, lambda: self._perform(kind, function, args, kwargs, started), started)
+
+    def _perform_within(self, kind: _Kind, perform: Callable[[], _Answer], started: float) -> _Answer:
+        """Perform a job within the wrappers; it returns None, as a function does, where one swallows its exception."""
+        job, made = current_job(), []
+        assert job is not None
+
+        def perform_and_note() -> _Answer:
+            made.append(perform())
+            return made[0]
+
         try:
-            with middleware.around_job():
-                try:
-                    answer = self._perform(kind, function, args, kwargs, started)
-                finally:
-                    self._interruptions.is_open = False  # they are for the job's own code, not for the commit
+            answer = wrappers.call_within(job, perform_and_note)
         except BaseException:
-            if answer is not None and answer[-1] is not None:
-                answer[-1].close()
+            for _, _, _, _, _, file in made:
+                if file is not None:
+                    file.close()
             raise
-        return answer
+        return self._answer_with(kind, None, started) if answer is None else answer
 
     def _perform(
         self, kind: _Kind, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], started: float
@@ -296,7 +303,7 @@ class Worker:
         OWN_FILES.update(awaiting.FILES)
         job = awaiting.AwaitedJob(call)
         with self._interruptions.given_to(job):
-            return job.run(lambda result: self._answer_with(kind, result, started), middleware.around_coroutine)
+            return job.run(lambda result: self._answer_with(kind, result, started), wrappers.around_coroutines)
 
     def _answer_with(self, kind: _Kind, result: Any, started: float) -> _Answer:
         if self._interruptions.order is not None:

@@ -137,7 +137,7 @@ def test_exception_after_crashes_arrives_as_itself(pool, tmp_path):
 
 
 def test_timeouts_are_no_crashes(pool, tmp_path):
-    quick = pool.options(retries=3, backoff=0.01, timeout=0.2, grace_period=0.1, max_crashes=1)
+    quick = pool.options(retries=3, backoff=0.01, timeout=0.2, grace_period=60, max_crashes=1)
     error = quick.submit(report_and_die, Way.LOOP, str(tmp_path / "runs")).exception(30)
     assert (procjobs.JobTimeout, ["timeout"] * 4) == (type(error), [attempt.reason for attempt in error.history])
     assert [None] * 4 == [attempt.signal for attempt in error.history], "it was interrupted, and its worker lives"

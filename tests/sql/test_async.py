@@ -169,8 +169,8 @@ def test_ordinary_functions_of_a_pool_with_a_database_do_not_load_asyncio(postgr
 
 
 def test_coroutine_of_a_job_can_be_awaited_here_in_a_transaction(database):
-    from procjobs.sql import unit
-    from procjobs.worker.middleware import set_middleware
+    from procjobs.sql import async_unit, unit
+    from procjobs.worker.wrappers import remove_wrapper
 
     async def use():
         async with sql.async_transaction():
@@ -191,5 +191,6 @@ def test_coroutine_of_a_job_can_be_awaited_here_in_a_transaction(database):
         asyncio.run(use())
     finally:
         unit.use(None, None)
-        set_middleware(None)
+        remove_wrapper(unit.around_job)
+        remove_wrapper(async_unit.around_coroutine)
     assert {1: "new"} == database.names()

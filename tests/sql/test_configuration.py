@@ -171,15 +171,16 @@ def test_session_without_a_database_says_so():
 @pytest.fixture
 def configured_here(database):
     """Configure the process of the tests, and take it back."""
-    from procjobs.sql import unit
-    from procjobs.worker.middleware import set_middleware
+    from procjobs.sql import async_unit, unit
+    from procjobs.worker.wrappers import remove_wrapper
 
     sql.configure(database.url)
     yield database
     engine = unit._database.resolve()._maker.kw["bind"]
     engine.dispose()
     unit.use(None, None)
-    set_middleware(None)
+    remove_wrapper(unit.around_job)
+    remove_wrapper(async_unit.around_coroutine)
 
 
 def test_function_of_a_job_can_be_called_here_in_a_transaction(configured_here):
