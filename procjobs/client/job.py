@@ -18,6 +18,7 @@ from procjobs.errors import JobCancelled, PoolClosed, ProcjobsError, SupervisorL
 from procjobs.host.payload import Received
 from procjobs.shared.durations import Seconds, check_required, wait_seconds
 from procjobs.shared.ids import to_text
+from procjobs.shared.meta import unpack_meta
 from procjobs.shared.records import JobStatus, Progress
 from procjobs.shared.wire import verdict_of
 from procjobs.worker.context import current_job
@@ -82,13 +83,14 @@ class Job(concurrent.futures.Future[T], Generic[T]):
     submitted together, most have their answer by the time somebody looks.
     """
 
-    def __init__(self, source: StatusSource, job_id: bytes, name: str) -> None:  # not that of Future
+    def __init__(self, source: StatusSource, job_id: bytes, name: str, meta: bytes = b"") -> None:  # not that of Future
         self._ends: list[tuple[bytes, Received | None] | ProcjobsError | _Mark] = []
         self._listeners: Listeners | None = None
         self.raw_id = job_id
         self._source = source
         self._name = name
         self._submitted_at = wall()
+        self._meta = meta
         self.holder: bytes | None = None
         self._route: tuple[Route, int] | None = None
         self._decoded: tuple[Any, BaseException | None] | None = None
@@ -219,7 +221,8 @@ class Job(concurrent.futures.Future[T], Generic[T]):
             if self.done():
                 raise
             return JobStatus(
-                self.id, self._name, "queued", None, 0, None, self._submitted_at, None, None, None, None, {}, None, None
+                self.id, self._name, "queued", None, 0, None, self._submitted_at, None, None, None, None,
+                unpack_meta(self._meta), None, None,
             )
 
     def progress(self) -> Progress | None:

@@ -113,7 +113,7 @@ def submit_on_commit(
     _check_database(producer.link.label, connection.welcome["settings"].get("store"), session)
     options = producer.merged_options(getattr(fn, OPTIONS_ATTRIBUTE, None) or {}, terms.changes)
     kind = connection.register(fn, options)
-    job: Job[Any] = Job(source, new_id(), kind.name)
+    job: Job[Any] = Job(source, new_id(), kind.name, terms.meta)
     by_value = producer.link.caller.by_value
     inline, data = _dump(job, call if kind.carries_function else (args, kwargs), args, by_value)
     row = _describe(submission_of(job, kind, options, call, terms))

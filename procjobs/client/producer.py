@@ -141,6 +141,6 @@ class Producer:
 
 def _submit(connection: Connection, source: StatusSource, call: Call, terms: Terms, options: JobOptions) -> Job[Any]:
     kind = connection.register(call[0], options)
-    job: Job[Any] = Job(source, new_id(), kind.name)
+    job: Job[Any] = Job(source, new_id(), kind.name, terms.meta)
     connection.submit(submission_of(job, kind, options, call, terms))
     return job

@@ -65,6 +65,7 @@ def test_meta_goes_along_when_the_job_is_sent_again(pool_name, tmp_path):
         pool.submit(jobs.pid).result(30)
         pid = stop_supervisor(pool)
         job = pool.options(meta=META, key="k", expires=600).submit(own_meta)
+        assert ("queued", META) == (job.status().state, job.status().meta)
         os.kill(pid, signal.SIGKILL)
         assert META == job.result(60)
         assert META == pool.status(job.id).meta

@@ -123,11 +123,11 @@ class AnnexReader:
                     return Extras(meta, retry_of, (position, length)) if owner == job_id else None
         return None
 
-    def attempts(self, job_id: bytes, extras: Extras) -> list[dict[str, Any]]:
-        """Return the failed attempts of a job that are still there, at most MAX_ATTEMPTS, the last one first."""
+    def attempts(self, job_id: bytes, extras: Extras, limit: int = MAX_ATTEMPTS) -> list[dict[str, Any]]:
+        """Return the failed attempts of a job that are still there, at most `limit`, the last one first."""
         found: list[dict[str, Any]] = []
         position, length = extras.failure
-        while position and len(found) < MAX_ATTEMPTS:
+        while position and len(found) < limit:
             data = self._read(position, length)
             if len(data) != length or crc32(data[_CRC.size :]) != _CRC.unpack_from(data)[0]:
                 break

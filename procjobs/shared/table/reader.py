@@ -189,7 +189,7 @@ class ProgressTable:
 
     def _find_details(self, job_id: bytes, attempt: int, extras: Extras) -> str | None:
         """Return the traceback of an attempt that has failed, if it is still kept."""
-        last = next(iter(self._annex.attempts(job_id, extras)), None)
+        last = next(iter(self._annex.attempts(job_id, extras, 1)), None)
         return last.get("traceback") if last is not None and last.get("attempt") == attempt else None
 
     def _decode(self, job_id: bytes, fields: tuple[Any, ...], is_running: bool) -> Progress:
