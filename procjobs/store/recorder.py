@@ -29,7 +29,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from procjobs.clock import NEVER, monotonic
 from procjobs.errors import StoreUnavailable
-from procjobs.host import process
+from procjobs.host import process, titles
 from procjobs.shared.ids import from_text
 from procjobs.shared.recorder_wire import EventWithFd, Forget, Kind, Open, RecorderFrame, Release, Submit
 from procjobs.shared.wire import F64, U64
@@ -308,6 +308,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a service manager signals all of a service; law 5
     process.set_title("procjobs-record")
+    titles.show_title("procjobs: recorder")
     link = SupervisorLink(socket.socket(fileno=SOCKET_FD))
     os.set_inheritable(SOCKET_FD, False)
     while not link.has_ended:
@@ -315,6 +316,7 @@ def main() -> None:
         if batches:
             ((opening, file), *others), last = batches[0]
             assert isinstance(opening, Open)
+            titles.show_title(f"procjobs: recorder of {opening.pool}")
             recorder = Recorder(link, opening, file)
             try:
                 recorder.run([Batch(others, last), *batches[1:]] if others or batches[1:] else [])

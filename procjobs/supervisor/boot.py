@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any
 
 from procjobs.errors import ConfigurationError
-from procjobs.host import descriptors, powers, process, rundir, shortages, streams
+from procjobs.host import descriptors, powers, process, rundir, shortages, streams, titles
 from procjobs.host.loop import Loop
 from procjobs.host.notify import notify_manager
 from procjobs.shared.config import PoolSettings
@@ -80,7 +80,7 @@ def main() -> None:
         raise
     except BaseException:
         log.stop_echo()  # the interpreter is about to print it
-        log.write(f"the supervisor failed; this is a bug in procjobs:\n{traceback.format_exc()}")
+        log.write_warning(f"the supervisor failed; this is a bug in procjobs:\n{traceback.format_exc()}")
         raise
     successor = supervisor.take_successor()
     supervisor.close()
@@ -110,6 +110,7 @@ def _give_up(directory: rundir.RunDir, successor: socket.socket | None) -> None:
 def _prepare(directory: rundir.RunDir, boot: dict[str, Any]) -> tuple[Supervisor, Log]:
     process.become_subreaper()
     process.set_title("procjobs-super")
+    titles.show_title(f"procjobs: supervisor of {directory.name}")
     mark = rundir.read_mark(directory)
     if mark is not None:  # supervisor and template were killed together: processes that jobs had started may still run
         process.kill_marked(mark)

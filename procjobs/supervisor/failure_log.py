@@ -46,7 +46,7 @@ class FailureLog:
         if reason is Reason.CANCELLED:  # somebody wanted it
             self._log.write(text)
         else:
-            self._log.warn(text)
+            self._log.write_warning(text)
 
     def next_deadline(self) -> float:
         """Return when the number of skipped lines is to be written."""
@@ -62,7 +62,7 @@ class FailureLog:
         if self._skipped:
             count, self._skipped = self._skipped, 0
             jobs = "1 more job" if count == 1 else f"{count} more jobs"
-            self._log.warn(f"{jobs} ended in that second without success; only the first {MAX_LINES} are logged")
+            self._log.write_warning(f"{jobs} ended in that second without success; only the first {MAX_LINES} are logged")
 
 
 def _describe(job: SupervisedJob, reason: Reason, frame: bytes, error: str) -> str:

@@ -242,7 +242,7 @@ class Generations:
             generation.problem = problem
             return
         old = reload.old
-        self._log.write(f"generation {old.number} stays, the code could not be loaded anew: {problem}")
+        self._log.write_warning(f"generation {old.number} stays, the code could not be loaded anew: {problem}")
         self._discard(generation)
         self._end_reload(reload, old if old in self._dispatcher.generations else None, problem)
 

@@ -34,7 +34,7 @@ class Log:
         """Write a line; lines of a longer text are indented."""
         self._append(f"{_stamp()} {text.strip()}".replace("\n", "\n    ").encode(errors="replace") + b"\n")
 
-    def warn(self, text: str) -> None:
+    def write_warning(self, text: str) -> None:
         """Write a line, and lines below it, that somebody should look at."""
         self.write(f"{WARNING}{text.strip()}")
 

@@ -70,7 +70,7 @@ class PendingHooks:
             return
         if len(self._heap) >= MAX_CALLS:
             if not self._dropped:
-                self._log.warn(f"{MAX_CALLS} calls of hooks (on_failure) wait: the next jobs that fail are told here alone")
+                self._log.write_warning(f"{MAX_CALLS} calls of hooks (on_failure) wait: the next jobs that fail are told here alone")
             self._dropped += 1
             return
         record = _record(job, reason, frame, error, table)
@@ -96,7 +96,7 @@ class PendingHooks:
         """Note that a call was made."""
         self._under_way -= 1
         if self._dropped and not self._heap:
-            self._log.warn(f"hooks (on_failure) were not called for {self._dropped} jobs, since too many calls waited")
+            self._log.write_warning(f"hooks (on_failure) were not called for {self._dropped} jobs, since too many calls waited")
             self._dropped = 0
 
     def fail(self, call: HookCall, problem: str, now: float) -> None:
@@ -106,16 +106,16 @@ class PendingHooks:
         text = limit_text(problem, _MAX_PROBLEM_BYTES)
         who = f"the hook {show_hook(call.hook)} for job {call.record['id']} {call.record['name']}"
         if call.tries >= MAX_TRIES:
-            self._log.warn(f"{who} has failed {MAX_TRIES} times and is given up: {text}")
+            self._log.write_warning(f"{who} has failed {MAX_TRIES} times and is given up: {text}")
             return
         pause = _FIRST_PAUSE * 2.0 ** (call.tries - 1)
         self._push(now + pause, call)
-        self._log.warn(f"{who} has failed, and is called again in {pause:g} s: {text}")
+        self._log.write_warning(f"{who} has failed, and is called again in {pause:g} s: {text}")
 
     def close(self) -> None:
         """Say in the log how many calls are not made any more."""
         if self._heap:
-            self._log.warn(f"the pool ends, and {len(self._heap)} calls of hooks (on_failure) are not made")
+            self._log.write_warning(f"the pool ends, and {len(self._heap)} calls of hooks (on_failure) are not made")
 
 
 def _record(job: SupervisedJob, reason: Reason, frame: bytes, error: str, table: TableWriter) -> dict[str, Any]:

@@ -30,7 +30,7 @@ import sys
 import traceback
 from typing import Any, Final, NoReturn
 
-from procjobs.host import cpus, descriptors, observe, process, shortages, threads
+from procjobs.host import cpus, descriptors, observe, process, shortages, threads, titles
 from procjobs.shared import source_digest
 from procjobs.shared.wire import limit_text
 from procjobs.worker.loaded_files import LOADED_FILES
@@ -171,6 +171,7 @@ def main(arguments: dict[str, Any]) -> None:
     """Run a template; `arguments` come from the supervisor's command line."""
     process.die_with_parent(arguments["supervisor_pid"])  # while it imports, it may not see that the supervisor is gone
     process.set_title("procjobs-templ")
+    titles.show_title(f"procjobs: template of {os.path.basename(arguments['directory'])}")
     # That of the user, for jobs and the programs that they start; as many as a worker needs at least.
     descriptors.set_descriptor_limit(max(arguments["max_fds"], _MIN_FDS))
     # Until a worker has its handlers.

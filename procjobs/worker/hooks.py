@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from procjobs.host import payload, process
+from procjobs.host import payload, process, titles
 from procjobs.shared.hook_names import PICKLED
 from procjobs.shared.records import JobStatus
 from procjobs.shared.wire import limit_text
@@ -40,6 +40,7 @@ def run_hooks(setup: WorkerSetup, fd: int) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     process.be_nice(setup.nice)
     process.set_title("procjobs-hooks")
+    titles.show_title(f"procjobs: hooks of {os.path.basename(setup.directory)}")
     try:
         with socket.socket(fileno=fd) as sock:
             problem = initialize(setup)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from procjobs.host import payload, process, streams
+from procjobs.host import payload, process, streams, titles
 from procjobs.shared.wire import limit_text
 from procjobs.worker import ending, wrappers
 from procjobs.worker.context import current_job, follow_threads
@@ -47,6 +47,7 @@ def settle_in(setup: WorkerSetup, slot: int, stdout: int, stderr: int, stack: in
         signal.signal(number, signal.SIG_DFL)
     process.be_nice(setup.nice)
     process.set_title(f"procjobs-{slot}")
+    titles.show_title(f"procjobs: worker {slot} of {os.path.basename(setup.directory)}")
     process.become_subreaper()
     process.offer_to_oom_killer()
     _redirect_output(stdout, stderr)

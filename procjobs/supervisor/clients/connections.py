@@ -76,13 +76,13 @@ class Connections:
         except (ConnectionAbortedError, BlockingIOError):  # the client has given up already
             return
         except OSError as error:  # out of descriptors or memory: the others go on, this one waits until there are some
-            self._log.write(f"a connection could not be accepted, this is tried again in {_ACCEPT_PAUSE} s: {error}")
+            self._log.write_warning(f"a connection could not be accepted, this is tried again in {_ACCEPT_PAUSE} s: {error}")
             self._loop.remove(self._listener.fileno())
             self._accepts_again_at = self._loop.now + _ACCEPT_PAUSE
             return
         uid = peer_uid(sock)
         if uid != os.geteuid():
-            self._log.write(f"a process of user {uid} was refused")
+            self._log.write_warning(f"a process of user {uid} was refused")
             sock.close()
             return
         client = ClientLink(sock)
@@ -96,11 +96,11 @@ class Connections:
         try:
             self._requests.read(client)
         except WireError as error:
-            self._log.write(f"the connection of process {client.pid or 'unknown'} is closed: {error}")
+            self._log.write_warning(f"the connection of process {client.pid or 'unknown'} is closed: {error}")
             self._drop(client)
             return
         except Exception:  # noqa: BLE001 - the edge around one client's turn: a bug met there must not end the others' pool
-            self._log.write(f"a bug in procjobs closed the connection of {client.pid}:\n{traceback.format_exc()}")
+            self._log.write_warning(f"a bug in procjobs closed the connection of {client.pid}:\n{traceback.format_exc()}")
             self._drop(client)
             return
         if client.stream.ended:

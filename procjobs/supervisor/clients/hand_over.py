@@ -163,7 +163,7 @@ class HandOver:
                     self._take(record, generations[record.generation], kinds[record.kind])
                     count += 1
         except (OSError, ValueError, LookupError, TypeError) as error:
-            self._log.write(f"jobs that a predecessor has left are lost, for {path} cannot be read: {error}")
+            self._log.write_warning(f"jobs that a predecessor has left are lost, for {path} cannot be read: {error}")
         if count:
             self._log.write(f"{count} waiting jobs were taken over")
         waiting_file.remove(path)

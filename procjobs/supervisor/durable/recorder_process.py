@@ -97,7 +97,7 @@ class RecorderProcess:
     def kill(self, why: str) -> None:
         """Kill a recorder that does nothing any more; another one is started when it has ended."""
         if self._link is not None:
-            self._log.write(f"the recorder (pid {self._link.pid}) is killed: {why}")
+            self._log.write_warning(f"the recorder (pid {self._link.pid}) is killed: {why}")
             process.kill_process(self._link.pid, 9)
 
     def send(self, next_batch: Callable[[], tuple[bytes, int | None] | None]) -> None:
@@ -128,7 +128,7 @@ class RecorderProcess:
         """Note the end of a process; return whether it was the recorder, which is started again."""
         if self._link is None or self._link.pid != exited.pid:
             return False
-        self._log.write(f"the recorder (pid {exited.pid}) has ended: signal {exited.signal}, exit code {exited.code}")
+        self._log.write_warning(f"the recorder (pid {exited.pid}) has ended: signal {exited.signal}, exit code {exited.code}")
         self._drop_link()
         self._starts_at = self._loop.now
         if self._loop.now - self._started_at < _MIN_LIFETIME:

@@ -45,7 +45,10 @@ class StoreHealth:
         if problem and not self.problem:
             self._unavailable_since = wall()
         self.problem = problem
-        self._log.write(f"the store is {self.describe()}" if problem else "the store can be written")
+        if problem:
+            self._log.write_warning(f"the store is {self.describe()}")
+        else:
+            self._log.write("the store can be written")
 
     def note_heard(self, now: float) -> None:
         """Note that the recorder has said something, or was sent nothing."""

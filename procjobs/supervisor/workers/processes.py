@@ -258,7 +258,7 @@ class WorkerProcesses:
     def _kill_for_protocol_error(self, worker: WorkerProcess, why: str) -> None:
         """Kill a worker whose answers cannot be read any more."""
         slot, stream = worker.slot, worker.link.stream
-        self._log.write(f"worker {slot.number} (pid {slot.pid}) is killed: it sent nonsense: {why}")
+        self._log.write_warning(f"worker {slot.number} (pid {slot.pid}) is killed: it sent nonsense: {why}")
         self._rests_due.pop(worker, None)
         if slot.pid in self._by_pid:
             self.kill(slot)

@@ -222,7 +222,7 @@ class Templates:
 
     def kill_for_protocol_error(self, generation: Generation, error: Exception) -> None:
         """Kill a template that has sent nonsense."""
-        self._log.write(f"the template of generation {generation.number} is killed: it sent nonsense: {error!r}")
+        self._log.write_warning(f"the template of generation {generation.number} is killed: it sent nonsense: {error!r}")
         self.kill(generation)
 
     def forget_worker(self, generation: Generation, pid: int) -> None:
