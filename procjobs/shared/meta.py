@@ -47,6 +47,6 @@ def unpack_meta(packed: bytes | str | None) -> dict[str, Any]:
         meta = json.loads(packed)
     except RecursionError:
         meta = None
-    if not isinstance(meta, dict) or len(packed) > MAX_META_BYTES:
+    if not isinstance(meta, dict) or len(packed if isinstance(packed, bytes) else packed.encode()) > MAX_META_BYTES:
         raise ValueError("this is no meta of a job")
     return meta

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import select, update
 
 from procjobs.clock import wall
+from procjobs.errors import UnknownJob
 from procjobs.shared.ids import from_text, to_text
+from procjobs.shared.meta import unpack_meta
 from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Load, RecorderFrame, Repeat, Sweep
 from procjobs.shared.states import FINAL, JobState
 from procjobs.shared.wire import U32
@@ -121,9 +123,18 @@ def _told(values: dict[str, Any]) -> Answer:
     return Answer(RecorderFrame.TOLD, json.dumps(values).encode())
 
 
+def _extras_of(row: RowMapping) -> tuple[bytes, bytes]:
+    """Return the meta of a job and the id of the one that it repeats, without what is none: others may write there."""
+    try:
+        unpack_meta(row["meta"])
+        return (row["meta"] or "").encode(), from_text(row["retry_of"]) if row["retry_of"] else b""
+    except (ValueError, UnknownJob):
+        return b"", b""
+
+
 def _loaded(row: RowMapping) -> Answer:
     key, description, function, call = row["key"] or b"", row["description"], row["function"], row["call"] or b""
-    meta, retry_of = (row["meta"] or "").encode(), from_text(row["retry_of"]) if row["retry_of"] else b""
+    meta, retry_of = _extras_of(row)
     head = LOADED.pack(
         from_text(row["id"]), row["attempt"], row["cut_off"], row["crashes"], row["submitted_at"], row["not_before"] or 0.0,
         row["expires_at"] or 0.0, retry_of, len(key), len(meta), len(description), len(function),

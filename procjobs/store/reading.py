@@ -72,8 +72,16 @@ def find_statuses(url: str, job_ids: list[bytes]) -> list[JobStatus]:
 def _status(row: Any) -> JobStatus:
     return JobStatus(
         row.id, row.name, row.state, row.reason, row.attempt, None, row.submitted_at, row.started_at, row.finished_at,
-        row.worker_pid, row.error, unpack_meta(row.meta), row.retry_of, row.traceback,
+        row.worker_pid, row.error, _meta_of(row), row.retry_of, row.traceback,
     )  # fmt: skip
+
+
+def _meta_of(row: Any) -> dict[str, Any]:
+    """Return the meta of a job, {} where others have written something there that is none."""
+    try:
+        return unpack_meta(row.meta)
+    except ValueError:
+        return {}
 
 
 def find_oldest(url: str) -> float:
@@ -172,5 +180,5 @@ def _unknown(job_id: str) -> UnknownJob:
 def _record(row: Row[Any], runs: tuple[Run, ...]) -> JobRecord:
     return JobRecord(
         row.id, row.name, row.state, row.reason, row.error, row.queue, row.priority, row.attempt, row.cut_off,
-        row.submitted_at, row.started_at, row.finished_at, runs, unpack_meta(row.meta), row.retry_of,
+        row.submitted_at, row.started_at, row.finished_at, runs, _meta_of(row), row.retry_of,
     )  # fmt: skip

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from procjobs.shared import private_files
+from procjobs.shared.meta import unpack_meta
 from procjobs.shared.wire import U32
 
 MAGIC: Final = b"jobs that wait for the successor of a supervisor of procjobs, 1\n"
@@ -151,6 +152,9 @@ def _read_record(file: BinaryIO, head: bytes) -> Record:
     job_id, *fields = values["job"]
     large = parts[2] if values["is_large"] else None
     extras = {name: value for name, value in values.get("extras", {}).items() if name in _EXTRAS}
+    if not all(isinstance(value, str) for value in extras.values()):
+        raise TypeError("extras of a job that are no texts")
+    unpack_meta(extras.get("meta"))
     return WaitingJob._make([bytes.fromhex(job_id), *fields, *parts[:2], large, *_EXTRAS.values()])._replace(**extras)
 
 

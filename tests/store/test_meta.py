@@ -77,3 +77,18 @@ def test_job_of_a_transaction_has_its_meta(started, store):
         session.commit()
     assert META == job.result(30)
     assert [job.id] == [record.id for record in pool.history(meta={"user": 7})]
+
+
+@pytest.mark.parametrize("nonsense", ["{", "[]", '{"x": "' + "y" * 70_000 + '"}'])
+def test_nonsense_that_others_write_harms_no_job(started, store, tmp_path, nonsense):
+    pool = started(workers=1)
+    running = pool.submit(jobs.wait_for_file, str(tmp_path / "go"), "ran")
+    waiting = pool.options(meta=META).submit(own_meta)
+    waiting.wait_accepted(30)
+    pool.stop()
+    store.write("UPDATE procjobs_jobs SET meta = :meta, retry_of = 'x' WHERE id = :id", meta=nonsense, id=waiting.id)
+    (tmp_path / "go").touch()
+    again = started(workers=1)
+    assert "ran" == again.job(running.id).result(60)
+    assert {} == again.job(waiting.id).result(60)
+    assert [{}, {}] == [record.meta for record in again.history()]
