@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 import procjobs
 from procjobs.client import outbox
 from procjobs.shared.ids import new_id, to_text
+from procjobs.store import schema
 from tests.process import jobs
 
 from ..conftest import wait_until
@@ -226,8 +227,8 @@ def test_first_transaction_of_all_leaves_no_tables_when_it_is_rolled_back(store,
         recorder = psutil.Process(recorder_of(pool))
         recorder.suspend()  # else it would make the tables again as soon as it misses them
         try:
-            for table in ("outbox", "jobs", "kinds", "attempts", "claims", "schema"):
-                store.write(f"DROP TABLE procjobs_{table}")
+            for table in schema.metadata.tables:
+                store.write(f"DROP TABLE {table}")
             session.execute(text("INSERT INTO films VALUES ('one')"))  # with which sqlite3 begins its transaction
             pool.submit_on_commit(session, jobs.add, 1, 2)
             session.flush()
