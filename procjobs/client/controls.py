@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from procjobs.client.awaiting import awaitable
 from procjobs.client.finding import refuse_in_event_loop
 from procjobs.client.link import Linked
 from procjobs.errors import ReloadFailed, RetryRefused, UnknownJob
@@ -123,6 +124,18 @@ class Controls(Linked):
         of the pool, by whatever process, and their handles get their answers from there.
         """
         self._link.connect().request("drain", hand_over=hand_over)
+
+    # To await ---------------------------------------------------------------------------------------------------
+
+    acancel = awaitable(cancel)
+    alogs = awaitable(logs)
+    astack = awaitable(stack)
+    aqueues = awaitable(queues)
+    aresize = awaitable(resize)
+    apause = awaitable(pause)
+    aresume = awaitable(resume)
+    areload = awaitable(reload)
+    adrain = awaitable(drain)
 
 
 def _unknown(job_id: str) -> UnknownJob:

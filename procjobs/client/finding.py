@@ -8,12 +8,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Final
 
 from procjobs.client.gathering import Gathering
 from procjobs.clock import monotonic, wall
-from procjobs.errors import SupervisorError, UnknownJob
+from procjobs.errors import ProcjobsError, SupervisorError, UnknownJob
 from procjobs.shared.ids import from_text, made_at
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class StoreLookup:
             return None
         return self._jobs.ask(job_id)
 
+    def ask_ahead(self, job_ids: list[bytes]) -> None:
+        """Look for these jobs together, so that those that are not there are known not to be. Blocks."""
+        self._jobs.ask_all(job_ids)
+
     def _find_all(self, job_ids: list[bytes]) -> dict[bytes, JobStatus]:
         from procjobs.store.reading import find_oldest, find_statuses  # with SQLAlchemy, which takes long to load
 
@@ -108,6 +113,26 @@ class JobFinder:
             except SupervisorError as error:
                 problem = f"its supervisor may not have received it yet, and could not be asked: {error}"
         return self._find_stored(job_id, text, age, problem)
+
+    def find_all(self, wanted: list[tuple[bytes, str]]) -> list[JobStatus | Exception]:
+        """Return for each (id, id as text) what `find` returns or raises; many cost little more than one."""
+        with contextlib.suppress(ProcjobsError):  # told again, of each job by itself
+            self._ask_ahead([job_id for job_id, text in wanted if self.find_shown(job_id, text) is None])
+        return [self._try_find(job_id, text) for job_id, text in wanted]
+
+    def _ask_ahead(self, job_ids: list[bytes]) -> None:
+        if len(job_ids) > 1:
+            possible = [job_id for job_id in job_ids if made_at(job_id) is not None]
+            with contextlib.suppress(SupervisorError):
+                self._unread.ask_all(filter(is_young, possible))
+            if self._link.read_table().store() is not None:
+                _lookup(self._link.connect().welcome["settings"]["store"]).ask_ahead(possible)
+
+    def _try_find(self, job_id: bytes, text: str) -> JobStatus | Exception:
+        try:
+            return self.find(job_id, text)
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            return error
 
     def find_shown(self, job_id: bytes, text: str) -> JobStatus | None:
         """Return the status of a job that the table of the present supervisor has, None if it has not."""

@@ -8,7 +8,7 @@ neither the supervisor nor the database nor this process is kept busy by them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Generic, TypeVar
 
 from procjobs.client.connection.interruptible import News
@@ -58,10 +58,19 @@ class Gathering(Generic[T]):
 
     def ask(self, job_id: bytes) -> T | None:
         """Return what there is to know of a job, None if it is not known. Blocks; raise as `ask_for` does."""
-        if self.is_missing(job_id):
-            return None
-        wanted: _Wanted[T] = _Wanted(job_id)
-        self._waiting.append(wanted)
+        return self.ask_all([job_id])[0]
+
+    def ask_all(self, job_ids: Iterable[bytes]) -> list[T | None]:
+        """Return what `ask` returns of each of these jobs, all asked for together."""
+        wanted: list[_Wanted[T]] = [_Wanted(job_id) for job_id in job_ids]
+        for one in wanted:
+            if self.is_missing(one.job_id):
+                one.outcomes.append(None)
+            else:
+                self._waiting.append(one)
+        return [self._outcome(one) for one in wanted]
+
+    def _outcome(self, wanted: _Wanted[T]) -> T | None:
         while not wanted.outcomes:
             rest = self._busy_until - monotonic()
             if rest > 0:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import Callable, Generator
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 
@@ -13,11 +12,12 @@ from procjobs.client.answers import OUTCOME_AT, RETURNED, decode
 from procjobs.client.connection.interruptible import Exclusive
 from procjobs.client.listeners import FuturesWaiters, Listeners
 from procjobs.client.nested import WaitRoute, begin_wait, waiting_for
+from procjobs.client.updates import Updates
 from procjobs.clock import monotonic, wall
 from procjobs.errors import JobCancelled, PoolClosed, ProcjobsError, SupervisorLost, UnknownJob
 from procjobs.host.payload import Received
 from procjobs.shared.durations import Seconds, check_required, wait_seconds
-from procjobs.shared.ids import to_text
+from procjobs.shared.ids import JobId, to_text
 from procjobs.shared.meta import unpack_meta
 from procjobs.shared.records import JobStatus, Progress
 from procjobs.shared.wire import verdict_of
@@ -34,6 +34,12 @@ class StatusSource(Protocol):
 
         The supervisor is not asked. A job that `may_be_unread` was perhaps not taken by it yet.
         """
+
+    def logs(self, job_id: JobId) -> str:
+        """Return the end of what a job has printed; raise as `Pool.logs`."""
+
+    def stack(self, job_id: JobId) -> str | None:
+        """Return where a job is; raise as `Pool.stack`."""
 
 
 class Route(WaitRoute, Protocol):
@@ -225,6 +231,34 @@ class Job(concurrent.futures.Future[T], Generic[T]):
                 unpack_meta(self._meta), None, None,
             )
 
+    @property
+    def state(self) -> str:
+        """The state of the job, as in `JobStatus.state`; final as soon as the answer is here. Does not block."""
+        return self._final_state() if self._ends else self.status().state
+
+    def _final_state(self) -> str:
+        end = self._ends[0]
+        if end is _CANCELLED:
+            return "cancelled"
+        if isinstance(end, tuple):
+            verdict = "" if end[0][OUTCOME_AT] == RETURNED else verdict_of(end[0]) or "failed"
+        else:
+            error = end if isinstance(end, ProcjobsError) else (self._decoded or (None, None))[1]
+            verdict = "" if error is None else type(error).__name__
+        return "expired" if verdict == "JobExpired" else "failed" if verdict else "succeeded"
+
+    def logs(self) -> str:
+        """Return the end of what the job has printed and logged; as `Pool.logs`."""
+        return self._source.logs(self)
+
+    def stack(self) -> str | None:
+        """Return where the job is right now, or was when it was last examined; as `Pool.stack`."""
+        return self._source.stack(self)
+
+    def wait(self, timeout: Seconds | None = None) -> bool:
+        """Wait until the job has ended, up to `timeout` (None: for ever); return whether it has. Raise nothing."""
+        return self.done() or self._wait(wait_seconds(timeout))
+
     def progress(self) -> Progress | None:
         """Return what the job has last reported, None if nothing. Does not block."""
         return self.status().progress
@@ -275,22 +309,12 @@ class Job(concurrent.futures.Future[T], Generic[T]):
 
         return asyncio.wrap_future(self).__await__()
 
-    async def updates(self, interval: Seconds = 0.1) -> AsyncIterator[JobStatus]:
-        """Yield the job's status each time it has changed, looking every `interval`; the last is a final one."""
-        import asyncio
+    def updates(self, interval: Seconds = 0.1) -> Updates:
+        """Return the job's statuses, each time it has changed, for `for` or `async for`; the last is a final one.
 
-        last: JobStatus | None = None
-        pause = check_required("interval", interval)
-        while True:
-            ended = self.done()
-            with contextlib.suppress(UnknownJob):
-                status = self.status()
-                if status != last:
-                    last = status
-                    yield status
-            if ended or (last is not None and last.done):
-                return
-            await asyncio.sleep(pause)
+        The job is looked at every `interval`. `for` waits in between, `async for` lets the event loop go on.
+        """
+        return Updates(self, check_required("interval", interval))
 
     # What concurrent.futures and asyncio ask for --------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from procjobs.client.awaiting import AwaitedFinder, awaitable, in_thread
 from procjobs.client.finding import JobFinder, is_young
 from procjobs.client.link import Linked
 from procjobs.clock import boottime
@@ -34,6 +36,7 @@ class Monitor(Linked):
     def __init__(self, link: Link) -> None:
         super().__init__(link)
         self._finder = JobFinder(link)
+        self._awaited = AwaitedFinder(self._finder)
 
     def status(self, job_id: JobId) -> JobStatus:
         """Return what is known about a job. From any process, without blocking; source: the shared table.
@@ -51,6 +54,20 @@ class Monitor(Linked):
             return self._link.read_last_table().status(raw, text)
         except UnknownJob:
             return self._finder.find(raw, text)
+
+    async def astatus(self, job_id: JobId) -> JobStatus:
+        """Return what `status` returns, or raise what it raises; what the table has is read at once."""
+        raw, text = parse(job_id)
+        if self._link.table is None:  # not connected yet
+            return await in_thread(partial(self.status, job_id))
+        try:
+            return self._link.read_last_table().status(raw, text)
+        except UnknownJob:
+            return await self._awaited.find(raw, text)
+
+    async def aprogress(self, job_id: JobId) -> Progress | None:
+        """Return what `progress` returns; as `astatus`."""
+        return (await self.astatus(job_id)).progress
 
     def shown_status(self, job_id: bytes, *, may_be_unread: bool) -> JobStatus:
         """Return the status of a job whose handle this process has; raise as `status` does.
@@ -186,3 +203,12 @@ class Monitor(Linked):
                 )
             )
         return infos
+
+    # To await ---------------------------------------------------------------------------------------------------
+
+    aattempts = awaitable(attempts)
+    ahistory = awaitable(history)
+    ajobs = awaitable(jobs)
+    akinds = awaitable(kinds)
+    astats = awaitable(stats)
+    aworkers = awaitable(workers)

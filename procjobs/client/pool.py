@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from procjobs.client.awaiting import awaitable
 from procjobs.client.code import Code, describe_code
 from procjobs.client.connection.submission import TERM_NAMES, Terms
 from procjobs.client.controls import Controls
@@ -24,7 +25,7 @@ from procjobs.errors import ConfigurationError
 from procjobs.host import process, rundir
 from procjobs.settings.plan import given_settings, make_plan
 from procjobs.shared.config import JOB_OPTION_NAMES, UNSET, Threads, Workers, check_pool_name
-from procjobs.shared.durations import Seconds, Size
+from procjobs.shared.durations import Seconds, Size, wait_seconds
 from procjobs.shared.ids import from_text
 from procjobs.shared.suggestions import suggesting
 
@@ -217,6 +218,24 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         job: Job[Any] = Job(self, *self._repeat(job_id))
         return self._producer.link.watch(job)
 
+    def result(self, job_id: JobId, timeout: Seconds | None = None) -> Any:
+        """Wait up to `timeout` (None: for ever) and return what a job returned, or raise how it ended; as `Job.result`.
+
+        The job may have been submitted anywhere. Raise UnknownJob as `status` does.
+        """
+        return self.job(job_id).result(timeout)
+
+    async def aresult(self, job_id: JobId, timeout: Seconds | None = None) -> Any:
+        """Return what `result` returns, or raise what it raises; to be awaited. No thread waits for the job."""
+        import asyncio  # see procjobs.client.job
+
+        job = await self.ajob(job_id)
+        future = asyncio.shield(asyncio.wrap_future(job))  # the job goes on if this is given up
+        return await asyncio.wait_for(future, wait_seconds(timeout))
+
+    ajob = awaitable(job)
+    aretry = awaitable(retry)
+
     # Begin and end ----------------------------------------------------------------------------------------------
 
     def connect(self) -> Self:
@@ -247,6 +266,10 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         started.
         """
         self._shutdown.let_go(wait=wait, cancel_queued=cancel_futures)
+
+    aconnect = awaitable(connect)
+    astop = awaitable(stop)
+    ashutdown = awaitable(shutdown)
 
     def __exit__(self, kind: type[BaseException] | None, value: object, traceback: object) -> None:
         """Wait for the jobs, or on Ctrl-C and exit, if the pool is private, end it at once."""

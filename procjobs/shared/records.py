@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from procjobs.clock import wall
@@ -11,6 +13,19 @@ _MIN_SILENCE: Final = 2.0
 _MIN_SPENT: Final = 1.0
 _MIN_FRACTION: Final = 0.05
 """What a job must have done by its only report, so that its average speed since its start says something."""
+
+
+def _iso(moment: float | None) -> str | None:
+    """Return a Unix time as ISO 8601 text in UTC, with milliseconds."""
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+
+
+def _is_json(data: object) -> bool:
+    try:
+        json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 class Pace(NamedTuple):
@@ -30,7 +45,7 @@ class Progress(NamedTuple):
     `value` and `total` are in the job's own unit; `total` is None if the job did not give one, and 1.0 if it reported a
     fraction. `data` is a copy of the object that the job handed over (a PayloadError if it cannot be unpickled here);
     `updated_at` is Unix time in seconds. `pace` is what `eta` goes by; `is_running` is False for a job that has ended or
-    waits to be started again.
+    waits to be started again; `is_complete` is True for one that has succeeded, whatever its last report was.
     """
 
     value: float
@@ -41,10 +56,13 @@ class Progress(NamedTuple):
     started_at: float
     pace: Pace | None = None
     is_running: bool = True
+    is_complete: bool = False
 
     @property
     def fraction(self) -> float | None:
-        """The finished part, 0.0 to 1.0; None while the total is not known."""
+        """The finished part, 0.0 to 1.0; None while the total is not known. Of a job that has succeeded it is 1.0."""
+        if self.is_complete:
+            return 1.0
         if self.total is None or self.total <= 0:
             return None
         return min(max(self.value / self.total, 0.0), 1.0)
@@ -66,6 +84,14 @@ class Progress(NamedTuple):
             return None
         left = self._seconds_left(fraction)
         return left - silence if left is not None and left > silence else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON: the fields, `fraction` and `eta`; times in ISO 8601, UTC; `data` if it is JSON, else None."""
+        return {
+            "value": self.value, "total": self.total, "fraction": self.fraction, "eta": self.eta(),
+            "message": self.message, "data": self.data if _is_json(self.data) else None,
+            "updated_at": _iso(self.updated_at), "started_at": _iso(self.started_at),
+        }  # fmt: skip
 
     def _seconds_left(self, fraction: float) -> float | None:
         """Return the estimate at the time of the last report; None as long as it would be a guess."""
@@ -108,6 +134,27 @@ class JobStatus(NamedTuple):
     def done(self) -> bool:
         """Whether the job has reached a final state."""
         return self.finished_at is not None
+
+    @property
+    def fraction(self) -> float | None:
+        """The finished part, 0.0 to 1.0: 1.0 of a job that has succeeded, also if it never reported; None if not known."""
+        if self.state == "succeeded":
+            return 1.0
+        return None if self.progress is None else self.progress.fraction
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON: the fields, `done`, `fraction` and `eta`; times as ISO 8601 text in UTC."""
+        progress = self.progress
+        return {
+            **self._asdict(),
+            "progress": None if progress is None else progress.as_dict(),
+            "submitted_at": _iso(self.submitted_at),
+            "started_at": _iso(self.started_at),
+            "finished_at": _iso(self.finished_at),
+            "done": self.done,
+            "fraction": self.fraction,
+            "eta": None if progress is None else progress.eta(),
+        }
 
 
 class Run(NamedTuple):

@@ -40,6 +40,7 @@ from procjobs.shared.table.layout import (
 _TRIES = 20
 _FLAGS_AT = layout.STATE_FLAGS_OFFSET
 _RUNNING = int(JobState.RUNNING)
+_SUCCEEDED = int(JobState.SUCCEEDED)
 _STATE_TEXT = {int(state): state.text for state in JobState}
 _REASON_TEXT = {int(reason): reason.text for reason in Reason}
 
@@ -148,7 +149,7 @@ class ProgressTable:
             if began > attempt:
                 state, reason, attempt, error = _RUNNING, 0, began, b""
             if reported & layout.REPORTED:
-                progress = self._decode(job_id, fields, state == _RUNNING)
+                progress = self._decode(job_id, fields, state)
         return JobStatus(
             text or to_text(job_id),
             name.decode(errors="replace"),
@@ -192,7 +193,7 @@ class ProgressTable:
         last = next(iter(self._annex.attempts(job_id, extras, 1)), None)
         return last.get("traceback") if last is not None and last.get("attempt") == attempt else None
 
-    def _decode(self, job_id: bytes, fields: tuple[Any, ...], is_running: bool) -> Progress:
+    def _decode(self, job_id: bytes, fields: tuple[Any, ...], state: int) -> Progress:
         _, _, flags, _, started_at, value, total, updated_at, text, data, pace = fields
         first_value, first_after, pause = layout.PACE.unpack(pace)
         if flags & layout.IN_FILE:
@@ -212,7 +213,8 @@ class ProgressTable:
             updated_at,
             started_at,
             Pace(first_value, started_at + first_after, pause),
-            is_running,
+            state == _RUNNING,
+            state == _SUCCEEDED,
         )
 
     def _load(self, job_id: bytes, data: bytes) -> Any:
