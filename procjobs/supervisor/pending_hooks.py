@@ -70,7 +70,8 @@ class PendingHooks:
             return
         if len(self._heap) >= MAX_CALLS:
             if not self._dropped:
-                self._log.write_warning(f"{MAX_CALLS} calls of hooks (on_failure) wait: the next jobs that fail are told here alone")
+                text = f"{MAX_CALLS} calls of hooks (on_failure) wait: the next jobs that fail are told here alone"
+                self._log.write_warning(text)
             self._dropped += 1
             return
         record = _record(job, reason, frame, error, table)
@@ -96,7 +97,8 @@ class PendingHooks:
         """Note that a call was made."""
         self._under_way -= 1
         if self._dropped and not self._heap:
-            self._log.write_warning(f"hooks (on_failure) were not called for {self._dropped} jobs, since too many calls waited")
+            jobs = "1 job" if self._dropped == 1 else f"{self._dropped} jobs"
+            self._log.write_warning(f"hooks (on_failure) were not called for {jobs}, since too many calls waited")
             self._dropped = 0
 
     def fail(self, call: HookCall, problem: str, now: float) -> None:

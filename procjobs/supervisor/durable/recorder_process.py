@@ -128,7 +128,8 @@ class RecorderProcess:
         """Note the end of a process; return whether it was the recorder, which is started again."""
         if self._link is None or self._link.pid != exited.pid:
             return False
-        self._log.write_warning(f"the recorder (pid {exited.pid}) has ended: signal {exited.signal}, exit code {exited.code}")
+        how = f"signal {exited.signal}, exit code {exited.code}"
+        self._log.write_warning(f"the recorder (pid {exited.pid}) has ended: {how}")
         self._drop_link()
         self._starts_at = self._loop.now
         if self._loop.now - self._started_at < _MIN_LIFETIME:
