@@ -184,3 +184,12 @@ def test_interruption_that_is_late_hits_no_other_job(tmp_path):
         number, job_id = line.split()
         assert int(number) == cancelled[job_id]
     assert path.read_text(), "no job was interrupted: this test has tried nothing"
+
+
+def test_job_that_keeps_checkpoints_is_interrupted_and_its_worker_goes_on(pool, tmp_path):
+    for number in range(30):
+        path = tmp_path / f"begun {number}"
+        _, error = stop_by(pool, "cancel", clean_up_jobs.keep_checkpoints, path)
+        assert procjobs.JobCancelled is type(error)
+        assert pid_of(pool) == int(path.read_text())
+    assert 0 == pool.stats().restarts
