@@ -179,12 +179,14 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "shared/table/progress_writer.py",  # when a job was begun, and has reported
         "store/journal.py",  # times that a database keeps across reboots: unique until, not before
         "store/questions.py",
+        "store/repetition.py",  # submitted at
         "store/rescue.py",
         "store/retention.py",  # kept until
         "supervisor/clients/admission.py",  # shown as submitted_at; not before, of a job of another boot
         "supervisor/clients/hand_over.py",  # times that the next supervisor reads in a file
         "supervisor/clients/unique_keys.py",  # unique for so long, also across restarts
         "supervisor/code_version.py",  # whether a source file was changed after that
+        "supervisor/durable/checkpoint_events.py",  # saved at
         "supervisor/durable/durable_jobs.py",  # what the database is told of
         "supervisor/durable/store_health.py",  # shown as "unavailable since"
         "supervisor/publisher.py",  # shown as started_at, scaled_at
