@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ def show_outcome(job: Job[Any], status: JobStatus, pool: str, *, as_json: bool, 
         error = cancelled
     value = None if error is not None else job.result()
     if as_json:
-        screen.write_json({**screen.job_document(status, pool), "result": value, "exception": _describe(error)})
+        screen.write_json({**screen.job_document(status, pool), "result": _for_json(value), "exception": _describe(error)})
     elif error is None:
         show_value(value, is_raw=is_raw)
     else:
@@ -66,9 +67,37 @@ def show_value(value: Any, *, is_raw: bool) -> None:
     if isinstance(value, str):
         screen.write(value, is_raw=is_raw)
     elif value is not None:
-        import pprint
+        screen.write(_pretty(value), is_raw=is_raw)
 
-        screen.write(pprint.pformat(value, width=100, sort_dicts=False), is_raw=is_raw)
+
+def _pretty(value: Any) -> str:
+    """Return a result as text, or what it is where its own code cannot say that."""
+    import pprint
+
+    try:
+        return pprint.pformat(value, width=100, sort_dicts=False)
+    except Exception as error:  # noqa: BLE001 - the edge around the code of the result's class
+        kind = type(value).__name__
+        if isinstance(value, int):
+            return f"<an integer of {value.bit_length()} bits: hex() in the job makes a text of it>"
+        return text.one_line(f"<a result of type {kind}, whose repr() raises {type(error).__name__}: {_said(error)}>")
+
+
+def _for_json(value: Any) -> Any:
+    """Return a result, as a text where JSON has nothing for it: NaN, a circle, an object whose repr() raises."""
+    try:
+        json.dumps(value, default=repr, allow_nan=False)
+    except Exception:  # noqa: BLE001 - as above
+        return _pretty(value)
+    return value
+
+
+def _said(error: BaseException) -> str:
+    """Return the message of an error, whose code is a job's, too."""
+    try:
+        return str(error)
+    except Exception as problem:  # noqa: BLE001 - as above
+        return f"(its message cannot be shown: str() raises {type(problem).__name__})"
 
 
 def show_failure(error: BaseException, status: JobStatus, *, is_raw: bool) -> None:
@@ -76,7 +105,7 @@ def show_failure(error: BaseException, status: JobStatus, *, is_raw: bool) -> No
     trace = _trace_of(error)
     if trace:
         screen.remark(trace.rstrip(), is_raw=is_raw)
-    message = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+    message = _said(error) if isinstance(error, JobError) else f"{type(error).__name__}: {_said(error)}"
     ended = text.state(status) if status.done else "is lost"
     screen.remark(f"procjobs: job {status.id} {text.one_line(status.name)} {ended}: {text.one_line(message)}")
 
@@ -93,4 +122,4 @@ def _trace_of(error: BaseException) -> str:
 def _describe(error: BaseException | None) -> dict[str, Any] | None:
     if error is None:
         return None
-    return {"type": type(error).__name__, "message": str(error), "traceback": _trace_of(error) or None}
+    return {"type": type(error).__name__, "message": _said(error), "traceback": _trace_of(error) or None}

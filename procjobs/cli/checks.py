@@ -234,7 +234,7 @@ def _check_pool(place: rundir.RunDir) -> Iterator[Finding]:
         advice = f"procjobs stop {name}, and start it again"
         yield Finding("pools", FAIL, f"{name}: supervisor {pid} runs procjobs {version}", advice)
     if problem:
-        yield Finding("pools", FAIL, f"{name} cannot run jobs: {text.one_line(problem)}", f"see {place.log}")
+        yield Finding("pools", FAIL, f"{name} cannot run jobs: {text.first_line(problem)}", f"see {place.log}")
     elif version == __version__:
         yield Finding("pools", OK, f"{name}: supervisor {pid} answers")
 

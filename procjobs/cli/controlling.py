@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from procjobs.cli import finding, parameters, screen
-from procjobs.cli.problems import FAILED, OK, Problem
+from procjobs.cli import finding, parameters, screen, text
+from procjobs.cli.problems import FAILED, OK, UNKNOWN_JOB, Problem, show
 from procjobs.client import takeover
 from procjobs.client.running_pool import find_pool
 from procjobs.errors import PoolNotRunning, ReloadFailed, SupervisorError, SupervisorLost
@@ -71,7 +71,8 @@ def drain(
         if wait and not has_ended:
             stats = pool.stats()
             left = stats.busy + stats.queued + stats.scheduled
-            raise Problem(f"pool {name!r} has not ended within {timeout:g} s: {left} jobs are left", "it is still draining")
+            are_left = f"{text.count(left, 'job')} {'is' if left == 1 else 'are'} left"
+            raise Problem(f"pool {name!r} has not ended within {timeout:g} s: {are_left}", "it is still draining")
     document = {"pool": name, "draining": not has_ended, "ended": has_ended, "supervisor_pid": supervisor_pid}
     plan = "ends after its running jobs" if hand_over else "refuses new jobs and ends after its last job"
     line = f"pool {name} has ended" if has_ended else f"pool {name} {plan}"
@@ -140,16 +141,33 @@ def reload(name: str, directory: str | None, as_json: bool) -> int:
 def cancel(jobs: tuple[str, ...], pool: str | None, directory: str | None, as_json: bool) -> int:
     """Cancel the jobs JOB..., waiting or running, and end all processes that they started.
 
-    Exit code 1 if one of the jobs had ended already.
+    Those that cannot be cancelled are told, and the others are cancelled all the same. Exit code 1 if one of the jobs had
+    ended already, else 4 if one is not known.
     """
-    documents = []
-    for text in jobs:
-        with finding.open_job(text, pool, directory) as (found, status):
-            is_cancelled = found.cancel(status.id)
-            state = found.status(status.id).state
-        documents.append({"id": status.id, "pool": found.name, "cancelled": is_cancelled, "state": state})
-        if not as_json:
-            screen.write(f"job {status.id} is cancelled" if is_cancelled else f"job {status.id} had ended already: {state}")
+    documents, codes = [], [OK]
+    for word in jobs:
+        try:
+            document = _cancel(word, pool, directory)
+        except Problem as problem:
+            if len(jobs) == 1 or problem.code != UNKNOWN_JOB:  # without the pool, none of the others is found either
+                raise
+            document = {"id": word, "pool": None, "cancelled": False, "state": None, "error": problem.format_message()}
+            codes.append(problem.code)
+            if not as_json:
+                show(problem, as_json=False)
+        else:
+            codes.append(OK if document["cancelled"] else FAILED)
+            if not as_json:
+                ended = f"had ended already: {document['state']}"
+                screen.write(f"job {document['id']} {'is cancelled' if document['cancelled'] else ended}")
+        documents.append(document)
     if as_json:
         screen.write_json(documents)
-    return OK if all(document["cancelled"] for document in documents) else FAILED
+    return FAILED if FAILED in codes else max(codes)
+
+
+def _cancel(word: str, pool: str | None, directory: str | None) -> dict[str, Any]:
+    with finding.open_job(word, pool, directory) as (found, status):
+        is_cancelled = found.cancel(status.id)
+        state = found.status(status.id).state
+    return {"id": status.id, "pool": found.name, "cancelled": is_cancelled, "state": state}

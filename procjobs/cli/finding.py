@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from typing import NamedTuple
 from procjobs.cli.problems import NOT_RUNNING, UNKNOWN_JOB, USAGE, Problem
 from procjobs.client.running_pool import RunningPool, find_pool, find_pools
 from procjobs.errors import ProcjobsError, UnknownJob
-from procjobs.host.rundir import PRIVATE_PREFIX, RunDir, is_held
+from procjobs.host.rundir import PRIVATE_PREFIX, RunDir, is_held, others_bases
 from procjobs.shared.config import check_pool_name
 from procjobs.shared.records import JobStatus
 
@@ -56,6 +58,25 @@ def _hint(name: str, directory: str | None) -> str:
 def running_pools(directory: str | None) -> list[RunDir]:
     """Return the pools that have a supervisor."""
     return [pool for pool in find_pools(directory) if is_held(pool.lock)]
+
+
+def describe_none(directory: str | None) -> str:
+    """Return that no pool is running, and what is to be said of the directory that was given beside that."""
+    if directory is None:
+        return "no pool is running"
+    if not os.path.isdir(os.path.dirname(os.path.abspath(directory))):  # itself it is made with the first pool
+        return f"no pool is running: this user sees no directory in which {directory} could be"
+    whose = ", ".join(f"{path} ({_name_of(uid)})" for path, uid in others_bases(directory))
+    if not whose:
+        return "no pool is running"
+    return f"no pool of this user is running; those of other users can be read by these alone: {whose}"
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
 
 
 @contextmanager

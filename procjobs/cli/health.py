@@ -50,7 +50,7 @@ def _ask(pool: RunningPool) -> None:
 
 def _problems(stats: PoolStats, max_wait: float | None) -> Iterator[str]:
     if stats.problem:
-        yield f"degraded: {text.one_line(stats.problem)}"
+        yield f"degraded: {text.first_line(stats.problem)}"
     if stats.draining:
         yield "draining: it takes no more jobs"
     if stats.store is not None and stats.store != "available":

@@ -77,7 +77,7 @@ def _show_pools(directory: str | None, *, as_json: bool) -> int:
     if as_json:
         screen.write_json(documents)
     elif not rows:
-        screen.write("no pool is running")
+        screen.write(finding.describe_none(directory))
     else:
         screen.write_rows(_POOL_COLUMNS, rows)
     return OK
@@ -103,7 +103,7 @@ def _show_pool(pool: RunningPool, *, as_json: bool) -> None:
         return
     screen.write(f"pool {pool.name}: {state}, up {text.duration(stats.uptime)}, supervisor {stats.supervisor_pid}")
     if stats.problem:
-        screen.write(f"problem:  {text.one_line(stats.problem)}")
+        screen.write(f"problem:  {text.first_line(stats.problem)}")
     wait = f", about {text.duration(stats.estimated_wait)} to wait" if stats.estimated_wait >= 1 else ""
     starting = stats.workers - stats.busy - stats.idle
     more = f", {starting} starting" if starting else ""

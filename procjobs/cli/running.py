@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from procjobs.cli import bars, calls, output, parameters, screen
+from procjobs.cli import bars, calls, finding, output, parameters, screen, text
 from procjobs.cli.problems import INTERRUPTED, OK
 from procjobs.cli.starting import use_working_directory
 from procjobs.client.pool import Pool
 from procjobs.client.running_pool import find_pool
 from procjobs.clock import monotonic, sleep
+from procjobs.errors import ProcjobsError
+from procjobs.host import rundir
+from procjobs.settings.plan import make_plan
 
 if TYPE_CHECKING:
     from procjobs.client.job import Job
     from procjobs.shared.records import JobStatus
 
 _INTERVAL: Final = 0.1
+_SHORT_LIFE: Final = 60.0
+"""A pool that ends sooner than this after its last job may be gone before somebody types the next command."""
 _CANCEL_TIMEOUT: Final = 1.0
 """How long to wait for the job's record to show the cancel; a job that cleans up may take longer to end."""
 
@@ -113,10 +118,11 @@ run.help = (run.help or "") + parameters.ABOUT_ARGUMENTS
 def submit(pool: str, directory: str | None, as_json: bool, **options: Any) -> int:
     """Submit MODULE:FUNCTION to a pool and print the job's id as soon as the pool has accepted it.
 
-    `procjobs watch`, `status`, `logs` and `cancel` take the id.
+    `procjobs watch`, `status`, `logs` and `cancel` take the id. A pool that is started for this stays as long after its last
+    job as it keeps results (result_ttl), unless a settings file or the environment says how long it lingers.
     """
     call = _Call(**options)
-    target = _named_pool(pool, directory)
+    target = _lasting_pool(pool, directory)
     job = call.submit_to(target)
     job.wait_accepted()
     if job.done() and (error := job.exception()) is not None:  # refused: the queue is full, or the pool is draining
@@ -126,7 +132,30 @@ def submit(pool: str, directory: str | None, as_json: bool, **options: Any) -> i
     else:
         screen.write(job.id)
     target.shutdown(wait=False)
+    _tell_of_short_life(pool, directory)
     return OK
+
+
+def _lasting_pool(name: str, directory: str | None) -> Pool:
+    """Return the pool with this name; one that is started here does not end before its results are forgotten."""
+    found = find_pool(name, directory)
+    plan = make_plan(name, {})
+    if (found is not None and rundir.is_held(found.lock)) or "linger" in plan.origins:
+        return _named_pool(name, directory)
+    place = found.base if found is not None else directory
+    return Pool(name, directory=place, linger=max(plan.values["result_ttl"], plan.values["linger"]))
+
+
+def _tell_of_short_life(name: str, directory: str | None) -> None:
+    """Remark that the pool, which somebody else has started, forgets the job soon after its end."""
+    with contextlib.suppress(ProcjobsError), finding.open_pool(name, directory) as pool:
+        settings = pool.welcome()["settings"]
+        linger, kept = settings["linger"], settings["result_ttl"]
+        if settings.get("store") is None and linger < min(kept, _SHORT_LIFE):
+            screen.remark(
+                f"procjobs: pool {name!r} ends {text.duration(linger)} after its last job and client, and knows no id then: "
+                "`procjobs watch` the job, or give the pool a longer `linger` or a `store`"
+            )
 
 
 submit.help = (submit.help or "") + parameters.ABOUT_ARGUMENTS

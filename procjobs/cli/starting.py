@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Any, Final
 
 import click
 
 from procjobs.cli import parameters, screen
 from procjobs.cli.problems import FAILED, OK, Problem
-from procjobs.cli.text import one_line
+from procjobs.cli.text import first_line
 from procjobs.client import launcher, takeover
 from procjobs.client.code import describe_code
 from procjobs.client.pool import Pool
 from procjobs.client.running_pool import RunningPool, find_pool
 from procjobs.clock import monotonic, sleep
-from procjobs.errors import SupervisorRefused
+from procjobs.errors import PoolDegraded, SupervisorRefused
 from procjobs.host import process, rundir
 from procjobs.host.notify import notify_manager
-from procjobs.settings.plan import make_plan
+from procjobs.settings.plan import given_settings, make_plan
 from procjobs.shared.config import check_pool_name
 from procjobs.shared.records import PoolStats
 
@@ -54,12 +55,13 @@ def start(name: str, directory: str | None, as_json: bool, **options: Any) -> in
     """
     use_working_directory()
     _check_not_running(check_pool_name(name), directory)
+    warnings.filterwarnings("ignore", ".*cannot run jobs at the moment", PoolDegraded)  # told below, with what to do
     pool = Pool(name, directory=directory, **{"linger": _FOR_EVER, "start": True, **parameters.given(options)})
     stats = _wait_for_first_worker(pool)
     pool.shutdown(wait=False)
     if stats.problem:
         hint = f"solve the problem and `procjobs reload {name}`, or `procjobs stop {name}`"
-        raise Problem(f"pool {name!r} is running and cannot run jobs: {one_line(stats.problem)}", hint, FAILED)
+        raise Problem(f"pool {name!r} is running and cannot run jobs: {first_line(stats.problem)}", hint, FAILED)
     if as_json:
         screen.write_json({"pool": name, "supervisor_pid": stats.supervisor_pid})
     else:
@@ -106,7 +108,7 @@ def serve(name: str, directory: str | None, as_json: bool, **options: Any) -> in
     del as_json  # this command has no answer, only errors
     process.check_platform()
     use_working_directory()
-    plan = make_plan(check_pool_name(name), {**parameters.given(options), "linger": _FOR_EVER})
+    plan = make_plan(check_pool_name(name), {**given_settings(parameters.given(options)), "linger": _FOR_EVER})
     place = rundir.RunDir(rundir.find_base(directory), name)
     if (found := find_pool(name, directory)) is not None and found != place:
         _check_not_running(name, directory)

@@ -97,6 +97,15 @@ def one_line(text: str | None) -> str:
     return "".join(c if c.isprintable() else " " for c in text or "").strip()
 
 
+def first_line(text: str | None) -> str:
+    """Return the first line of a text that goes on with a traceback, as one_line does.
+
+    >>> first_line("preload of 'jobs' failed: ValueError: no\\nTraceback ...")
+    "preload of 'jobs' failed: ValueError: no"
+    """
+    return one_line((text or "").strip().partition("\n")[0])
+
+
 def count(number: int, noun: str) -> str:
     """Return a number with its noun.
 

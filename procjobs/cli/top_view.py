@@ -69,7 +69,7 @@ def _head(sample: Sample, width: int) -> list[Text]:
     )
     heads = [first, second, third]
     if stats.problem:
-        heads.append(Text(text.one_line(stats.problem), style=colours.RED, no_wrap=True, overflow="ellipsis"))
+        heads.append(Text(text.first_line(stats.problem), style=colours.RED, no_wrap=True, overflow="ellipsis"))
     return heads
 
 

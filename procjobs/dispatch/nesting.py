@@ -99,6 +99,6 @@ class Nesting:
             )
         which = f"the key {limiter.key.decode(errors='replace')!r}" if limiter.key else f"queue {job.kind.options.queue!r}"
         return (
-            f"no more than {limiter.limit:g} jobs of {which} run at once, and all that run wait themselves. "
+            f"no more than {limiter.limit:g} of the jobs of {which} may run at once, and all that run wait themselves. "
             f"Give the inner job another {'key' if limiter.key else 'queue'}, or none"
         )

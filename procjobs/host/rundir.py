@@ -173,6 +173,19 @@ def existing_bases(explicit: str | None = None) -> list[str]:
     return found
 
 
+def others_bases(explicit: str) -> list[tuple[str, int]]:
+    """Return the directories of other users in a shared one (`/tmp`, a volume) in which they have pools, with the uids."""
+    place = os.path.abspath(explicit)
+    found = []
+    if ownership.is_shared_volume(place):
+        for entry in os.scandir(place):
+            with contextlib.suppress(OSError):
+                uid = entry.stat(follow_symlinks=False).st_uid
+                if entry.name == f"procjobs-{uid}" and uid != os.geteuid() and entry.is_dir(follow_symlinks=False):
+                    found.append((entry.path, uid))
+    return sorted(found)
+
+
 def list_pools(base: str) -> list[RunDir]:
     """Return the pools in a base directory, by name: those that run, and those whose supervisor was killed."""
     with contextlib.suppress(FileNotFoundError):

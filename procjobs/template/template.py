@@ -163,8 +163,9 @@ def _describe(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _IMPORTING:
         trace = trace.tb_next
-    lines = traceback.format_exception(type(error), error, trace)
-    return f"{traceback.format_exception_only(error)[-1].strip()[:1000]}\n{''.join(lines)}"
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    line = traceback.format_exception_only(error)[-1].strip()
+    return line[:1000] if text.strip() == line else f"{line[:1000]}\n{text}"
 
 
 def main(arguments: dict[str, Any]) -> None:

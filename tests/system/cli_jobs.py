@@ -79,3 +79,29 @@ def attack(path=None, how="return"):
     if how == "raise":
         raise Evil(EVIL)
     return EVIL
+
+
+class Unshowable:
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError("no str")
+
+
+def unshowable():
+    return Unshowable()
+
+
+def list_of_unshowable():
+    return [Unshowable()]
+
+
+def not_a_number():
+    return float("nan")
+
+
+def raise_unshowable():
+    raise Unspeakable

@@ -99,7 +99,7 @@ def test_drain_waits_for_the_last_job(cli, tmp_path):
     job = pool.submit(cli_jobs.wait_for, str(tmp_path / "come"))
     wait_until(lambda: job.status().progress)
     late = cli("drain", "media", "--wait", "--timeout", "0.1")
-    assert (1, True) == (late.returncode, "has not ended within 0.1 s: 1 jobs are left" in late.stderr)
+    assert (1, True) == (late.returncode, "has not ended within 0.1 s: 1 job is left" in late.stderr)
     assert "draining" == cli.json("status", "media")["state"]
     draining = cli.begin("drain", "media", "--wait")
     wait_until(lambda: any("pidfd" in target for target in open_files(draining.pid)))

@@ -197,7 +197,7 @@ def test_job_cannot_wait_for_one_with_its_key(bench, delay):
     outer, inner = bench.submit(key=b"film 7"), bench.submit(key=b"film 7", delay=delay)
     wait(bench, outer, inner)
     ((_, _, why),) = refusals(bench)
-    assert "no more than 1 jobs of the key 'film 7' run at once" in why
+    assert "no more than 1 of the jobs of the key 'film 7' may run at once" in why
     bench.finish(outer)
     bench.turn(delay)
     assert JobState.RUNNING is inner.state
@@ -211,7 +211,7 @@ def test_job_cannot_wait_for_one_that_its_queue_keeps_back():
     wait(bench, second, innermost)
     ((waiter, _, why),) = refusals(bench)
     assert waiter is second
-    assert "no more than 2 jobs of queue 'mail' run at once" in why
+    assert "no more than 2 of the jobs of queue 'mail' may run at once" in why
 
 
 def test_wait_is_refused_when_all_spare_workers_wait(bench, monkeypatch):
