@@ -106,12 +106,14 @@ from procjobs.worker.wrappers import add_wrapper
 
 if TYPE_CHECKING:
     from procjobs import sql as sql
+    from procjobs.client.call import Call
     from procjobs.client.job import Job
     from procjobs.client.pool import Pool
     from procjobs.client.submitter import job
 
 __all__ = [
     "Attempt",
+    "Call",
     "CodeDiffers",
     "CommitFailed",
     "ConfigurationError",
@@ -164,7 +166,12 @@ __all__ = [
     "track",
 ]
 
-_CLIENT = {"Job": "procjobs.client.job", "Pool": "procjobs.client.pool", "job": "procjobs.client.submitter"}
+_CLIENT = {
+    "Call": "procjobs.client.call",
+    "Job": "procjobs.client.job",
+    "Pool": "procjobs.client.pool",
+    "job": "procjobs.client.submitter",
+}
 _FACES = frozenset({"sql"})
 
 

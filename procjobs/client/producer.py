@@ -109,6 +109,11 @@ class Producer:
             if rejection:
                 raise ConfigurationError(rejection)
 
+    def options_of(self, fn: object, terms: Terms) -> JobOptions:
+        """Return the options of a job."""
+        own = getattr(fn, OPTIONS_ATTRIBUTE, None)
+        return self.merged_options(own or {}, terms.changes) if own or terms.changes else self._defaults
+
     # Capacity ---------------------------------------------------------------------------------------------------
 
     def _check_capacity(self, connection: Connection) -> None:
@@ -129,6 +134,21 @@ class Producer:
         if waiting >= max_queued:
             raise QueueFull(
                 f"{self.link.label} has {waiting} jobs waiting, as many as max_queued allows; try again later",
+                queued=waiting,
+                max_queued=max_queued,
+                estimated_wait=self.link.read_table().counters().estimated_wait,
+            )
+
+    def check_room(self, connection: Connection, count: int) -> None:
+        """Raise QueueFull if there is no room for this many jobs; the supervisor has the last word."""
+        max_queued, waiting = connection.welcome["settings"]["max_queued"], self._count_waiting()
+        if waiting + connection.unaccepted() + count > max_queued:
+            connection.wait_all_accepted(self.link.plan.client.submit_timeout)
+            waiting = self._count_waiting()
+        if waiting + count > max_queued:
+            raise QueueFull(
+                f"{self.link.label} has {waiting} jobs waiting, and max_queued={max_queued} has no room for {count} more; "
+                "none was submitted",
                 queued=waiting,
                 max_queued=max_queued,
                 estimated_wait=self.link.read_table().counters().estimated_wait,

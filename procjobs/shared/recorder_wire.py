@@ -7,7 +7,8 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: t
     BATCH     supervisor -> recorder
     OFFSET SIZE FIELD
     0      4    length of the batch, this header included
-    4      4    number of descriptors that travel with it: 0 or 1, which is that of its last event
+    4      4    number of descriptors that travel with it: 0 or 1, which is that of its last event; plus 2 if its last event
+                is to be in one commit with the next one
     8      8    number of its last event; events are numbered from 1 for the life of the supervisor
     16     ...  a list of tuples, one for each event: its Op as a number, then its fields in the order of its class
 
@@ -275,11 +276,11 @@ class RecorderFrame(IntEnum):
     RESTORE = 14
 
 
-def pack_batch(events: Sequence[Event], last: int, *, descriptors: int = 0) -> bytes:
-    """Return a batch whose last event has this number."""
+def pack_batch(events: Sequence[Event], last: int, *, descriptors: int = 0, is_open: bool = False) -> bytes:
+    """Return a batch whose last event has this number; it `is_open` if that belongs with the next one."""
     ops = _OPS
     body = marshal.dumps([(ops[type(event)], *event) for event in events])
-    return BATCH.pack(BATCH.size + len(body), descriptors, last) + body
+    return BATCH.pack(BATCH.size + len(body), descriptors | is_open << 1, last) + body
 
 
 class BatchReader:
@@ -292,15 +293,18 @@ class BatchReader:
         """Take what has arrived."""
         self._buffer += data
 
-    def next(self) -> tuple[list[Event], int, bool] | None:
-        """Return (events, number of the last one, whether a descriptor belongs to it), None if no batch is whole yet."""
+    def next(self) -> tuple[list[Event], int, bool, bool] | None:
+        """Return (events, number of the last one, whether a descriptor belongs to it, whether it belongs with the next one).
+
+        None if no batch is whole yet.
+        """
         if len(self._buffer) < BATCH.size:
             return None
-        length, descriptors, last = BATCH.unpack_from(self._buffer)
+        length, flags, last = BATCH.unpack_from(self._buffer)
         if len(self._buffer) < length:
             return None
         with memoryview(self._buffer) as view:
             rows = marshal.loads(view[BATCH.size : length])  # noqa: S302 - the supervisor alone has the other end
         del self._buffer[:length]
         classes, new = _CLASSES, _new  # `_make` takes 0.15 us more
-        return [new(classes[row[0]], row[1:]) for row in rows], last, descriptors == 1
+        return [new(classes[row[0]], row[1:]) for row in rows], last, flags & 1 == 1, flags & 2 == 2

@@ -19,6 +19,9 @@ All numbers are little-endian.
     FORGET    client -> supervisor   empty: every kind of this connection is forgotten
     SUBMIT    client -> supervisor   SUBMIT struct, key, meta (JSON), inline part of the payload
     SUBMIT_UNIQUE   client -> supervisor   as SUBMIT; before the key f64: seconds for which it is taken, 0: until the end
+    STAGE     client -> supervisor   u64 number of the batch: its descriptor is that of a job of a SUBMIT_MANY that follows
+    SUBMIT_MANY     client -> supervisor   u64 number of the batch, u32 jobs: its descriptor is a file of SUBMIT frames, of
+                                     which those with a descriptor take the staged ones in order. All are taken, or none
     DUPLICATE supervisor -> client   job id, id of the job that has its key: that submission is none. Before its ACCEPTED
     ACCEPTED  supervisor -> client   u64 submissions of this connection taken so far
     FINISHED  worker -> supervisor -> client   FINISHED struct, JSON (failures, usage), inline part of the payload
@@ -61,6 +64,9 @@ ANY_CODE: Final = ""
 MAX_FRAME_BYTES: Final = 256 * 1024
 MAX_INLINE_BYTES: Final = 64 * 1024
 """The largest inline part of a payload; larger ones go into a memory file."""
+MAX_BATCH_BYTES: Final = 128 * 2**20
+"""The largest file of SUBMIT frames; a supervisor has it in memory while it takes the jobs."""
+MAX_STAGED: Final = 4096
 MAX_CALLER_BYTES: Final = 12 * 1024
 """The largest body of a CALLER frame: it goes to a worker in the JSON of a kind, beside a function and an inline part."""
 MAX_FUNCTION_BYTES: Final = 32 * 1024
@@ -84,6 +90,7 @@ KIND: Final = struct.Struct("<II")  # number, length of the JSON
 F64: Final = struct.Struct("<d")
 U32: Final = struct.Struct("<I")
 U64: Final = struct.Struct("<Q")
+BATCH: Final = struct.Struct("<QI")  # number of the batch, how many jobs
 BODY: Final = HEADER.size
 SUBMIT_FRAME: Final = struct.Struct(HEADER.format + SUBMIT.format[1:])
 FINISHED_FRAME: Final = struct.Struct(HEADER.format + FINISHED.format[1:])
@@ -119,6 +126,8 @@ class Frame(IntEnum):
     SPENT = 19
     HANDED_OVER = 20
     CALLER = 21
+    STAGE = 22
+    SUBMIT_MANY = 23
     CHECKPOINT = 30
     CONTROL = 100
 

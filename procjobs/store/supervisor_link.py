@@ -32,11 +32,13 @@ class SupervisorLink:
         self._socket = sock
         self._reader = BatchReader()
         self._fds: deque[int] = deque()
+        self._part: list[Batch] = []  # their last event belongs in one commit with one that has not come
         self.has_ended = False
 
     def read(self, timeout: float | None, *, is_busy: bool = False) -> list[Batch]:
         """Wait for batches and return all that have arrived; an empty list at the timeout, and when the supervisor has gone.
 
+        Events that belong in one commit are returned together; a part of them that the supervisor has left is dropped.
         When `is_busy`, a moment more is waited for others to come along: a transaction costs as much as ten of its jobs.
         """
         found: list[Batch] = []
@@ -45,9 +47,13 @@ class SupervisorLink:
         count = 0
         while not self.has_ended and count < _MAX_EVENTS and poll.poll(0 if found else _milliseconds(timeout)):
             self._receive()
-            while (batch := self._next_batch()) is not None:
-                found.append(batch)
+            while (arrived := self._next_batch()) is not None:
+                batch, is_open = arrived
+                self._part.append(batch)
                 count += len(batch.events)
+                if not is_open:
+                    found += self._part
+                    self._part = []
             if not found and timeout is not None:
                 break
             if is_busy:
@@ -64,15 +70,15 @@ class SupervisorLink:
         self._reader.feed(data)
         self.has_ended = not data
 
-    def _next_batch(self) -> Batch | None:
+    def _next_batch(self) -> tuple[Batch, bool] | None:
         batch = self._reader.next()
         if batch is None:
             return None
-        events, last, has_descriptor = batch
+        events, last, has_descriptor, is_open = batch
         fds: list[int | None] = [None] * len(events)
         if has_descriptor:
             fds[-1] = self._fds.popleft()
-        return Batch(list(zip(events, fds, strict=True)), last)
+        return Batch(list(zip(events, fds, strict=True)), last), is_open
 
     def wait_for_end(self, seconds: float) -> bool:
         """Wait for this time, or until the supervisor has gone; return whether it has."""

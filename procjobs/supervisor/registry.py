@@ -119,6 +119,11 @@ class Registry:
             job.row = 0
             raise
 
+    def conceal(self, job: SupervisedJob) -> None:
+        """Take a new job out of the table: it is not taken after all."""
+        self.table.release(job.row)
+        job.row = 0
+
     def publish_queued(self, job: SupervisedJob) -> None:
         """Show that the time of a delayed job has come."""
         if job.row:

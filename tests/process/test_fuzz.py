@@ -195,7 +195,8 @@ def hello_frame(rnd, key):
 
 def body_frame(rnd):
     """Return one frame as a client may send it after HELLO, more or less, and whether a descriptor belongs to it."""
-    kind = rnd.choice([Frame.KIND, Frame.SUBMIT, Frame.SUBMIT, Frame.SUBMIT, Frame.WATCH, Frame.REQUEST, Frame.FORGET])
+    usual = [Frame.KIND, Frame.SUBMIT, Frame.SUBMIT, Frame.SUBMIT, Frame.WATCH, Frame.REQUEST, Frame.FORGET]
+    kind = rnd.choice([*usual, Frame.STAGE, Frame.SUBMIT_MANY])
     descriptors = 0
     if kind == Frame.KIND:
         text = json.dumps(rnd.choice(KINDS[:3]) if rnd.randrange(4) else rnd.choice(KINDS)).encode()
@@ -208,6 +209,9 @@ def body_frame(rnd):
         inline = len(ARGUMENTS).to_bytes(8, "little") if descriptors else ARGUMENTS
         number = rnd.randrange(3) if rnd.randrange(8) else rnd.randrange(2**32)
         body = wire.SUBMIT.pack(job_id, number, delay, expires, rnd.choice([0, 0, 0, 2, 5000]), 0) + inline
+    elif kind in {Frame.STAGE, Frame.SUBMIT_MANY}:
+        descriptors = bool(rnd.randrange(4))
+        body = wire.U64.pack(rnd.randrange(2)) + (wire.U32.pack(rnd.choice([0, 1, 2**32 - 1])) if rnd.randrange(4) else b"")
     elif kind == Frame.WATCH:
         body = rnd.choice([bytes(16), b"\xff" * 16, b"", b"x", bytes(100_000)][: rnd.choice([2, 5])])
     elif kind == Frame.REQUEST:

@@ -51,8 +51,8 @@ EVENTS = {
 def test_every_event_arrives_as_it_was_sent():
     reader = BatchReader()
     reader.feed(pack_batch(list(EVENTS.values()), 12, descriptors=1))
-    events, last, has_descriptor = reader.next()
-    assert (list(EVENTS.values()), 12, True) == (events, last, has_descriptor)
+    events, last, has_descriptor, is_open = reader.next()
+    assert (list(EVENTS.values()), 12, True, False) == (events, last, has_descriptor, is_open)
     assert list(map(type, EVENTS.values())) == list(map(type, events))
     assert None is reader.next()
 
@@ -72,10 +72,10 @@ def test_table_of_the_module_lists_the_fields():
 
 
 def test_batches_are_read_however_their_bytes_arrive():
-    data = pack_batch([EVENTS[Op.START]], 1) + pack_batch([EVENTS[Op.FIND], EVENTS[Op.END]], 3)
+    data = pack_batch([EVENTS[Op.START]], 1, is_open=True) + pack_batch([EVENTS[Op.FIND], EVENTS[Op.END]], 3)
     reader, found = BatchReader(), []
     for position in range(len(data)):
         reader.feed(data[position : position + 1])
         while (batch := reader.next()) is not None:
             found.append(batch)
-    assert [([EVENTS[Op.START]], 1, False), ([EVENTS[Op.FIND], EVENTS[Op.END]], 3, False)] == found
+    assert [([EVENTS[Op.START]], 1, False, True), ([EVENTS[Op.FIND], EVENTS[Op.END]], 3, False, False)] == found

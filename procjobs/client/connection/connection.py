@@ -12,31 +12,31 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from procjobs.client.connection.batches import Batch, drop_first, first_batch
 from procjobs.client.connection.caller import Caller, extent
 from procjobs.client.connection.entries import Entries
 from procjobs.client.connection.failover import NO_TABLE, Failover, NoTable, OnLost
 from procjobs.client.connection.handle import Handle
-from procjobs.client.connection.interruptible import came_from_outside
 from procjobs.client.connection.kinds import Kind, KindRegistry
 from procjobs.client.connection.native_thread import NativeThread, get_ident
-from procjobs.client.connection.receiver import FrameReceiver
+from procjobs.client.connection.packing import pack
+from procjobs.client.connection.receiver import FrameReceiver, settle_mapped
 from procjobs.client.connection.requests import RequestChannel
 from procjobs.client.connection.sender import FrameSender, request_frame
 from procjobs.client.connection.state import ConnectionState, Lifecycle
 from procjobs.client.connection.submission import SENT
 from procjobs.client.connection.unacknowledged import try_retain
 from procjobs.clock import monotonic
-from procjobs.errors import PayloadError, SupervisorError, SupervisorLost
-from procjobs.host import payload
+from procjobs.errors import SupervisorLost
 from procjobs.host.descriptors import out_of_descriptors
 from procjobs.originals import close
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import ID_BYTES
-from procjobs.shared.wire import BODY, F64, FINISHED_FRAME, SUBMIT_FRAME, Frame, WireError
+from procjobs.shared.wire import BODY, FINISHED_FRAME, Frame, WireError
 
 if TYPE_CHECKING:
     import socket
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from procjobs.shared.table.post_mortem import PostMortemTable
 
 REQUEST_TIMEOUT: Final = 30.0
-_SUBMIT: Final = int(Frame.SUBMIT)
-_SUBMIT_UNIQUE: Final = int(Frame.SUBMIT_UNIQUE)
 _FINISHED: Final = int(Frame.FINISHED)
 
 OnNotice: TypeAlias = Callable[[dict[str, Any]], None]
@@ -55,10 +53,6 @@ OnNotice: TypeAlias = Callable[[dict[str, Any]], None]
 
 For the receiver thread."""
 H = TypeVar("H", bound=Handle)
-
-
-class _NoThreadError(SupervisorError, RuntimeError):
-    """A RuntimeError, as that of `threading` at the end of the interpreter is, and for the user one of procjobs."""
 
 
 class Connection:
@@ -121,28 +115,9 @@ class Connection:
         """Pickle a call and send it; raise PayloadError or a SupervisorError if that cannot be done."""
         if not self._is_received:  # before anything is sent: where there can be no thread, there is no job either
             self._start_receiver()
-        handle, kind, terms, call = submission.handle, submission.kind, submission.terms, submission.call
-        payload_call = call if kind.carries_function else call[1:]
-        try:
-            by_value = self._kinds.caller.by_value
-            rest, file = payload.dump(payload_call, self._directory, call[1], by_value, lends_handles=True)
-        except Exception as error:
-            if came_from_outside(error):
-                raise
-            raise PayloadError(payload.explain(payload_call, handle.name, error, by_value)) from error
-        key, meta, frame_kind = terms.key, terms.meta, _SUBMIT
-        if meta:
-            rest = meta + rest
-        if key:
-            rest = key + rest
-            if terms.unique is not None:
-                frame_kind, rest = _SUBMIT_UNIQUE, F64.pack(terms.unique) + rest
-        length = SUBMIT_FRAME.size + len(rest)
-        submission.frame = SUBMIT_FRAME.pack(
-            length, frame_kind, file is not None, 0, handle.raw_id, kind.number, submission.delay, terms.expires,
-            len(meta), len(key),
-        ) + rest  # fmt: skip
-        submission.file, submission.went = file, []
+        call = submission.call
+        pack(submission, self._directory, self._kinds.caller.by_value)
+        file = submission.file
         is_kept = file is None or try_retain(file)
         with self.sender.exclusive.lock: is_known = self._submit(submission)  # noqa: E701 - see Exclusive
         if is_known:
@@ -157,6 +132,32 @@ class Connection:
         is_known = submission.kind.number >= self._kinds.first_valid
         if is_known:
             self.sender.submit(submission, self)
+        return is_known
+
+    def pack(self, submission: Submission, mark: object) -> None:
+        """Pickle a call of a batch, whose submissions have the same `mark`; raise PayloadError if that cannot be done."""
+        submission.batch = mark
+        pack(submission, self._directory, self._kinds.caller.by_value)
+        submission.call = SENT
+
+    def try_submit_many(self, submissions: Sequence[Submission]) -> bool:
+        """Send packed calls together; raise as `submit`. Where it raises, none was submitted.
+
+        Return False if the supervisor was made to forget their kinds meanwhile; none was submitted then either.
+        """
+        if not self._is_received:
+            self._start_receiver()
+        unkept = [one for one in submissions if one.file is not None and not try_retain(one.file)]
+        batch = Batch(submissions, self._directory)
+        with self.sender.exclusive.lock: is_known = self._submit_batch(batch)  # noqa: E701 - see Exclusive
+        for submission in unkept:
+            submission.file = None
+        return is_known
+
+    def _submit_batch(self, batch: Batch) -> bool:
+        is_known = min(submission.kind.number for submission in batch.submissions) >= self._kinds.first_valid
+        if is_known:
+            self.sender.submit_many(batch, self)
         return is_known
 
     def watch(self, handle: H) -> H:
@@ -207,8 +208,11 @@ class Connection:
             return
         try:
             while waiting:
-                self._send_again(waiting[0])
-                waiting.popleft()
+                if waiting[0].batch is None:
+                    self._send_again(waiting[0])
+                    waiting.popleft()
+                else:
+                    self._send_batch_again(waiting)
             while kept:
                 self._watch_again(kept[0])
                 kept.popleft()
@@ -228,6 +232,24 @@ class Connection:
         except SupervisorLost:
             self.sender.end()
             self._entries.enter(renewed, self)  # this connection's own receiver decides about it
+
+    def _send_batch_again(self, waiting: deque[Submission]) -> None:
+        """Send the first ones together that went together, and take them out of `waiting`."""
+        position, together = self._entries.sent, first_batch(waiting)
+        renewed: list[Submission] = []
+        for submission in together:
+            submission.handle.sent_over(self, position + len(renewed) + 1)
+            if submission.handle.done():  # as in _send_again
+                self._watch_again(submission.handle)
+            else:
+                renewed.append(submission.renewed(self._adopt(submission.kind), monotonic()))
+        if renewed:
+            try:
+                self.sender.submit_many(Batch(renewed, self._directory), self)
+            except SupervisorLost:
+                self.sender.end()
+                self._entries.enter_many(renewed, self)
+        drop_first(waiting, len(together))
 
     def _adopt(self, kind: Kind) -> Kind:
         self._kinds.begin()
@@ -251,13 +273,7 @@ class Connection:
     def _start_receiver(self) -> None:
         if not self._is_received and not self.lifecycle.has_ended:
             self._thread = NativeThread(self._receive, "procjobs-receiver")
-            try:
-                self._thread.start()
-            except RuntimeError as error:
-                raise _NoThreadError(
-                    f"this process can start no thread to receive answers with: {error}. Raise its limits of processes "
-                    "and threads (ulimit -u, pids.max of the control group) or of addresses (ulimit -v)"
-                ) from error
+            self._thread.start_or_explain()
             self._is_received = True
 
     def _receive(self) -> None:
@@ -324,7 +340,7 @@ class Connection:
         if fd is None:
             handle.settle(raw, None)
         else:
-            _settle_mapped(handle, raw, fd)
+            settle_mapped(handle, raw, fd)
         self._entries.handles.pop(job_id, None)  # not before: a job whose answer is nonsense ends with the connection
 
     def _take(self, kind: int, raw: bytes) -> None:
@@ -431,12 +447,3 @@ class Connection:
     def close_inherited(self) -> None:
         """Close this copy of the descriptor in a forked child; the parent's connection is not touched."""
         self._receiver.close()
-
-
-def _settle_mapped(handle: Handle, raw: bytes, fd: int) -> None:
-    try:
-        received = payload.Received(wire.finished_payload(raw), fd)
-    except OSError as error:  # ENOMEM: too many mappings, or no address space
-        handle.abandon(PayloadError(f"the result of job {handle.id} {handle.name} could not be mapped: {error}"))
-    else:
-        handle.settle(raw, received)

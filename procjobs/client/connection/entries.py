@@ -10,6 +10,8 @@ from procjobs.client.connection.unacknowledged import Unacknowledged
 from procjobs.shared.wire import verdict_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from procjobs.client.connection.handle import Handle
     from procjobs.client.connection.submission import Submission
 
@@ -42,6 +44,15 @@ class Entries:
         handle.sent_over(route, sequence)
         self.unacknowledged.append(submission)
 
+    def enter_many(self, submissions: Sequence[Submission], route: object) -> None:
+        """Enter submissions that are about to be sent together."""
+        for sequence, submission in enumerate(submissions, self.sent + 1):
+            handle = submission.handle
+            submission.sequence = sequence
+            self.handles[handle.raw_id] = handle
+            handle.sent_over(route, sequence)
+            self.unacknowledged.append(submission)
+
     def note_sent(self, submission: Submission) -> None:
         """Note that a submission has gone out whole."""
         self.sent = submission.sequence
@@ -52,6 +63,11 @@ class Entries:
         with contextlib.suppress(IndexError):  # acknowledged in this very moment
             if self.unacknowledged[-1] is submission:
                 self.unacknowledged.pop()
+
+    def withdraw_many(self, submissions: Sequence[Submission]) -> None:
+        """Take out the last submissions, entered or not, which were given up."""
+        for submission in reversed(submissions):
+            self.withdraw(submission)
 
     def note_end_of_cancelled(self, job_id: bytes, raw: bytes) -> None:
         """Note the end of a job that was cancelled here. One that was stopped with its pool may be kept in a store."""

@@ -5,11 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from procjobs.errors import SupervisorError
 from procjobs.originals import has_green_threads, original
 
 _start_new_thread = original("_thread", "start_new_thread")
 _allocate_lock = original("_thread", "allocate_lock")
 get_ident: Callable[[], int] = original("_thread", "get_ident")
+
+
+class NoThreadError(SupervisorError, RuntimeError):
+    """A RuntimeError, as that of `threading` at the end of the interpreter is, and for the user one of procjobs."""
 
 
 class NativeThread:
@@ -34,6 +39,16 @@ class NativeThread:
         except BaseException:
             self._running.release()
             raise
+
+    def start_or_explain(self) -> None:
+        """Start the thread; raise NoThreadError, which says what to do, where there can be none."""
+        try:
+            self.start()
+        except RuntimeError as error:
+            raise NoThreadError(
+                f"this process can start no thread to receive answers with: {error}. Raise its limits of processes "
+                "and threads (ulimit -u, pids.max of the control group) or of addresses (ulimit -v)"
+            ) from error
 
     def _run(self) -> None:
         try:

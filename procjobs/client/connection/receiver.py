@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from procjobs.host import descriptors
-from procjobs.shared.wire import WireError
+from procjobs.errors import PayloadError
+from procjobs.host import descriptors, payload
+from procjobs.shared.wire import WireError, finished_payload
 
 if TYPE_CHECKING:
+    from procjobs.client.connection.handle import Handle
     from procjobs.shared.wire import FrameReader, RawFrame
 
 READ_BYTES: Final = 64 * 1024  # see procjobs.supervisor.frame_stream
@@ -52,3 +54,13 @@ class FrameReceiver:
         descriptors.close_all(fd for fd in self._fds if fd is not None)
         self._fds.clear()
         self._socket.close()
+
+
+def settle_mapped(handle: Handle, raw: bytes, fd: int) -> None:
+    """Give a handle its answer, whose payload is in a descriptor, which is closed."""
+    try:
+        received = payload.Received(finished_payload(raw), fd)
+    except OSError as error:  # ENOMEM: too many mappings, or no address space
+        handle.abandon(PayloadError(f"the result of job {handle.id} {handle.name} could not be mapped: {error}"))
+    else:
+        handle.settle(raw, received)

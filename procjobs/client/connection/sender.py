@@ -6,8 +6,9 @@ import contextlib
 import select
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from procjobs.client.connection.batches import Batch
 from procjobs.client.connection.interruptible import Exclusive
 from procjobs.client.connection.state import OPEN, ConnectionState
 from procjobs.clock import monotonic
@@ -18,10 +19,13 @@ from procjobs.shared import wire
 from procjobs.shared.wire import Frame
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from procjobs.client.connection.entries import Entries
     from procjobs.client.connection.handle import Handle
     from procjobs.client.connection.state import Lifecycle
     from procjobs.client.connection.submission import Submission
+    from procjobs.host.descriptors import Descriptor
 
 _FLAGS: Final = (int(socket.MSG_DONTWAIT) | int(socket.MSG_NOSIGNAL),)
 
@@ -36,11 +40,20 @@ class _Frames:
 
     __slots__ = ("file", "frame", "handle", "went")
 
-    def __init__(self, frame: bytes, handle: Handle | None = None) -> None:
+    def __init__(self, frame: bytes, handle: Handle | None = None, file: Descriptor | None = None) -> None:
         self.frame = frame
         self.handle = handle
-        self.file = None
+        self.file = file
         self.went: list[int] = []
+
+
+_Outgoing: TypeAlias = "Submission | Batch | _Frames"
+
+
+def _submissions_of(outgoing: _Outgoing) -> Sequence[Submission]:
+    if isinstance(outgoing, _Frames):
+        return ()
+    return outgoing.submissions if isinstance(outgoing, Batch) else (outgoing,)
 
 
 class FrameSender:
@@ -58,7 +71,7 @@ class FrameSender:
         self._submit_timeout = submit_timeout
         self._lifecycle = lifecycle
         self._entries = entries
-        self._under_way: Submission | _Frames | None = None
+        self._under_way: _Outgoing | None = None
         self._owed: deque[bytes] = deque()
 
     @property
@@ -88,6 +101,24 @@ class FrameSender:
             self._give_up()
             raise
         self._entries.note_sent(submission)
+        self._under_way = None
+
+    def submit_many(self, batch: Batch, route: object) -> None:
+        """Enter the submissions of a batch and send it, as `submit` does; where it raises, none was entered."""
+        self._begin()
+        for frame, file in batch.stages():
+            self._send(frame, file)
+        now = monotonic()
+        for submission in batch.submissions:
+            submission.sent_at = now
+        self._under_way = batch
+        try:
+            self._entries.enter_many(batch.submissions, route)
+            self._push(batch)
+        except BaseException:
+            self._give_up()
+            raise
+        self._entries.note_sent(batch.submissions[-1])
         self._under_way = None
 
     def send(self, frames: bytes) -> None:
@@ -124,8 +155,8 @@ class FrameSender:
         self._owed.append(frame)
         self._begin()
 
-    def _send(self, frames: bytes) -> None:
-        self._under_way = outgoing = _Frames(frames)
+    def _send(self, frames: bytes, file: Descriptor | None = None) -> None:
+        self._under_way = outgoing = _Frames(frames, None, file)
         try:
             self._push(outgoing)
         except BaseException:
@@ -168,13 +199,14 @@ class FrameSender:
         former = self._under_way
         if former is None:
             return
-        if not isinstance(former, _Frames):
-            cancel = request_frame("cancel", id=former.handle.raw_id.hex())
+        submissions = _submissions_of(former)
+        if submissions:
+            cancel = b"".join(request_frame("cancel", id=one.handle.raw_id.hex()) for one in submissions)
             if not former.frame.endswith(cancel):
                 former.frame += cancel  # with the rest: between the two, a worker that waits for a job would begin it
         self._push(former)
-        if not isinstance(former, _Frames):
-            self._entries.note_sent(former)
+        if submissions:
+            self._entries.note_sent(submissions[-1])
         self._under_way = None
 
     def _give_up(self) -> None:
@@ -182,14 +214,13 @@ class FrameSender:
         outgoing = self._under_way
         if outgoing is None:
             return
-        if not isinstance(outgoing, _Frames):
-            self._entries.withdraw(outgoing)
+        self._entries.withdraw_many(_submissions_of(outgoing))
         if not sum(outgoing.went):
-            if outgoing.handle is not None:
+            if isinstance(outgoing, _Frames) and outgoing.handle is not None:
                 self._entries.handles.pop(outgoing.handle.raw_id, None)
             self._under_way = None
 
-    def _push(self, outgoing: Submission | _Frames) -> None:
+    def _push(self, outgoing: _Outgoing) -> None:
         """Send what has not gone yet, as long as the other side takes bytes."""
         went, whole = outgoing.went, len(outgoing.frame)
         try:
@@ -205,7 +236,7 @@ class FrameSender:
             self._lifecycle.move_to(ConnectionState.LOST)  # the receiver sees it too, and settles what is awaited
             raise SupervisorLost("the supervisor has gone") from None
 
-    def _push_once(self, outgoing: Submission | _Frames) -> None:
+    def _push_once(self, outgoing: _Outgoing) -> None:
         """Let the kernel take what it can, and note how much that was, in one call of C: no exception can come between."""
         went, file = outgoing.went, outgoing.file
         data = outgoing.frame[sum(went) :] if went else outgoing.frame

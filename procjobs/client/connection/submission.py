@@ -103,7 +103,8 @@ class Submission:
 
     `submission_of` makes one for every job; a constructor would take 0.15 us longer. The connection that sends it adds
     `frame`, `file`, `sent_at`, `sequence` and `went`, which has how many bytes each call of the kernel took.
-    `call` becomes SENT then, so that arguments live no longer than the caller wants.
+    `call` becomes SENT then, so that arguments live no longer than the caller wants. Those that go together, all or none,
+    have the same `batch`, which is a mark and nothing else.
     """
 
     handle: Handle
@@ -117,6 +118,7 @@ class Submission:
     sent_at: float
     sequence: int
     went: list[int]
+    batch: object
 
     def renewed(self, kind: Kind, now: float) -> Submission:
         """Return the submission for another connection: the kind's number there, times shorter by what has passed."""
@@ -126,7 +128,7 @@ class Submission:
         head = SUBMIT.pack(job_id, kind.number, max(delay - elapsed, 0.0), rest, *lengths)
         renewed = submission_of(self.handle, kind, self.options, SENT, self.terms)
         renewed.frame = self.frame[: HEADER.size] + head + self.frame[HEADER.size + SUBMIT.size :]
-        renewed.file, renewed.sent_at, renewed.went = self.file, now, []
+        renewed.file, renewed.sent_at, renewed.went, renewed.batch = self.file, now, [], self.batch
         return renewed
 
     def can_be_sent_again(self) -> bool:
@@ -147,5 +149,6 @@ def submission_of(handle: Handle, kind: Kind, options: JobOptions, call: Call, t
     submission.options = options
     submission.call = call
     submission.terms = terms
+    submission.batch = None
     submission.delay = terms.delay if terms.at is None else max(terms.at - wall(), 0.0)
     return submission

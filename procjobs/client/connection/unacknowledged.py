@@ -74,9 +74,10 @@ class Unacknowledged(deque[Submission]):
                 self.append(submission)
 
     def resendable(self, oldest: float) -> Iterator[bytes]:
-        """Yield the ids of the jobs that can be sent again and were sent after `oldest`."""
+        """Yield the ids of the jobs that can be sent again and were sent after `oldest`; of a batch all, or none."""
+        torn = {one.batch for one in self if one.batch is not None and not one.can_be_sent_again()}
         for submission in self:
-            if submission.sent_at > oldest and submission.can_be_sent_again():
+            if submission.sent_at > oldest and submission.can_be_sent_again() and submission.batch not in torn:
                 yield submission.handle.raw_id
 
     def end_expired(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from procjobs.clock import wall
 from procjobs.dispatch.failures import job_name
@@ -30,6 +30,14 @@ _SPARE_FDS: Final = 64
 """Descriptors that large payloads leave to clients and workers; a quarter of them where there are few."""
 _MAX_DRIFT: Final = 1.0
 """A clock that has moved on by this many seconds more, or less, than the time that has passed was set."""
+
+
+class Submission(NamedTuple):
+    """A job that a client submits, when it may start at the earliest and at the latest, in seconds; 0: at any time."""
+
+    job: SupervisedJob
+    delay: float
+    expires: float
 
 
 class Admission:
@@ -110,6 +118,49 @@ class Admission:
             job.extras = job.extras._replace(is_unique=True)
         if self._durability.submitted(job, client, delay, expires, unique_until):
             self._dispatcher.submit(job, self._loop.now, delay=delay, expires=expires)
+
+    def admit_many(self, client: ClientLink, submissions: list[Submission]) -> None:
+        """Take jobs that a client has submitted together, or none of them; then all are answered with the one reason."""
+        self._capacity -= len(submissions)
+        jobs, moment = [one.job for one in submissions], wall()
+        rejection = self._rejection_of_all(jobs) or self._try_publish(submissions, moment)
+        if rejection is not None and self._lifecycle.has_left:
+            for job in jobs:
+                self._registry.release_payload(job)
+                client.tied.discard(job)
+            return
+        self._registry.jobs.update((job.id, job) for job in jobs)
+        if rejection is not None:
+            for job in jobs:
+                self._durability.acknowledge(client)
+                self._dispatcher.reject(job, *rejection)
+            return
+        for number, (job, delay, expires) in enumerate(submissions, 1):
+            is_followed = number < len(jobs)
+            may_start = self._durability.submitted(job, client, delay, expires, None, is_followed=is_followed)
+            if may_start:
+                self._dispatcher.submit(job, self._loop.now, delay=delay, expires=expires)
+
+    def _rejection_of_all(self, jobs: list[SupervisedJob]) -> Rejection | None:
+        """Return why one of these jobs, or all together, cannot be taken now."""
+        if self._find_capacity() < len(jobs) and self._lifecycle.accepts_jobs:
+            waiting = self._dispatcher.queued + self._dispatcher.scheduled
+            text = f"pool {self._pool!r} has {waiting} jobs waiting, and max_queued has no room for {len(jobs)} more"
+            details = {"queued": waiting, "max_queued": self._max_queued}
+            return "QueueFull", text, {**details, "estimated_wait": self._dispatcher.estimated_wait()}
+        suspects = [job for job in jobs if job.fd is not None or job.kind.rejection] or jobs[:1]
+        return next(filter(None, map(self._rejection, suspects)), None)
+
+    def _try_publish(self, submissions: list[Submission], moment: float) -> Rejection | None:
+        """Give each job a row; return why one has none. The others have none either then."""
+        for number, (job, delay, _) in enumerate(submissions):
+            try:
+                self._registry.publish(job, moment, delay)
+            except TableFull as error:
+                for former in submissions[:number]:
+                    self._registry.conceal(former.job)
+                return _row_missing(error)
+        return None
 
     def _refer_to(self, holder: bytes, client: Watcher, job: SupervisedJob) -> None:
         """Answer a submission whose key another job has; it is not one."""

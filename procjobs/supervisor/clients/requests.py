@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,6 +19,8 @@ from procjobs.shared.meta import unpack_meta
 from procjobs.shared.states import FINAL
 from procjobs.shared.table.annex import Extras
 from procjobs.shared.wire import BODY, Frame, WireError, failure_frame
+from procjobs.supervisor.clients.admission import Submission
+from procjobs.supervisor.clients.batches import StagedFiles, read_frames
 from procjobs.supervisor.job import SupervisedJob
 from procjobs.version import __version__
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 _MAX_KINDS: Final = 8192
 _KEY_AT: Final = wire.SUBMIT_FRAME.size
+_HAS_DESCRIPTOR_AT: Final = 5
 
 
 class Identity(NamedTuple):
@@ -62,9 +66,12 @@ class RequestHandler:
         self._calls = calls
         self._hand_over = hand_over
         self._insiders: set[ClientLink] = set()
+        self._staged: defaultdict[ClientLink, StagedFiles] = defaultdict(StagedFiles)
         self._handlers: dict[int, Callable[[ClientLink, bytes, int | None], None]] = {
             Frame.SUBMIT: self._on_submit,
             Frame.SUBMIT_UNIQUE: self._on_submit_unique,
+            Frame.STAGE: self._on_stage,
+            Frame.SUBMIT_MANY: self._on_submit_many,
             Frame.KIND: self._on_kind,
             Frame.CALLER: self._on_caller,
             Frame.FORGET: self._on_forget,
@@ -184,6 +191,39 @@ class RequestHandler:
         self._on_submit(client, raw[:_KEY_AT] + raw[_KEY_AT + wire.F64.size :], fd, seconds)
 
     def _on_submit(self, client: ClientLink, raw: bytes, fd: int | None, unique: float | None = None) -> None:
+        submission = self._read_submission(client, raw, fd)
+        if submission is not None:
+            self._admission.admit(client, *submission, unique)
+
+    def _on_stage(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
+        (number,) = wire.U64.unpack_from(raw, BODY)
+        if fd is None:
+            raise WireError("a STAGE without a descriptor")
+        self._staged[client].add(number, fd)
+
+    def _on_submit_many(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
+        number, count = wire.BATCH.unpack_from(raw, BODY)
+        files = deque(self._staged[client].take(number))
+        submissions: list[Submission] = []
+        try:
+            if fd is None:
+                raise WireError("a SUBMIT_MANY without a descriptor")
+            for frame in read_frames(fd, count):
+                file = files.popleft() if frame[_HAS_DESCRIPTOR_AT] else None
+                submission = self._read_submission(client, frame, file)
+                if submission is not None:
+                    submissions.append(submission)
+            if files or len({one.job.id for one in submissions}) != len(submissions):
+                raise WireError("a batch with an unclaimed descriptor, or with the same job twice")
+        except (WireError, IndexError):
+            for left in [*files, *(one.job.fd for one in submissions)]:
+                _close(left)
+            raise WireError("a SUBMIT_MANY that makes no sense") from None
+        if submissions:
+            self._admission.admit_many(client, submissions)
+
+    def _read_submission(self, client: ClientLink, raw: bytes, fd: int | None) -> Submission | None:
+        """Return the submission of a SUBMIT frame; None for one that was taken already."""
         _, _, _, _, job_id, number, delay, expires, meta_length, key_length = wire.SUBMIT_FRAME.unpack_from(raw)
         kind = client.kinds.get(number)
         meta_at = _KEY_AT + key_length
@@ -193,11 +233,10 @@ class RequestHandler:
             raise WireError("a SUBMIT of an unknown kind, too large, or with a bad time")
         if job_id in self._registry.jobs:  # sent again by a client that had lost its connection
             _close(fd)
-            if self._hand_over.has_left(job_id):
-                return
-            self._durability.acknowledge(client)
-            self._registry.watch(client, self._registry.jobs[job_id])
-            return
+            if not self._hand_over.has_left(job_id):
+                self._durability.acknowledge(client)
+                self._registry.watch(client, self._registry.jobs[job_id])
+            return None
         generation = client.generation
         assert generation is not None, "HELLO comes first"
         if generation.successor is not None:
@@ -209,7 +248,7 @@ class RequestHandler:
             job.extras = Extras(_check_meta(raw[meta_at : meta_at + meta_length], fd))
         if kind.options.cancel_on_disconnect:
             client.tied.add(job)
-        self._admission.admit(client, job, delay, expires, unique)
+        return Submission(job, delay, expires)
 
     def _on_watch(self, client: ClientLink, raw: bytes, fd: int | None) -> None:
         _close(fd)
@@ -239,6 +278,8 @@ class RequestHandler:
         if client in self._insiders:
             self._insiders.discard(client)
             self._calls.end_waits(client)
+        if client in self._staged:
+            self._staged.pop(client).begin(0)
         if client.generation is not None:
             client.generation.newest().clients -= 1
         for job in client.tied:

@@ -125,9 +125,13 @@ class Durability(Protocol):
         """Return why the store takes no job now, None if it does. `fd` has the large part of its arguments."""
 
     def submitted(
-        self, job: SupervisedJob, client: Watcher, delay: float, expires: float, unique_until: float | None
-    ) -> bool:
-        """Take a submission; return whether it may start at once. If not, `Committed` follows."""
+        self, job: SupervisedJob, client: Watcher, delay: float, expires: float, unique_until: float | None,
+        *, is_followed: bool = False,
+    ) -> bool:  # fmt: skip
+        """Take a submission; return whether it may start at once. If not, `Committed` follows.
+
+        If it `is_followed`, it is in one commit with the next one.
+        """
 
     def acknowledge(self, client: Watcher) -> None:
         """Acknowledge a submission of which nothing is to be stored, after those of this client that came before it."""
@@ -244,8 +248,9 @@ class NoStore:
         return None
 
     def submitted(
-        self, _job: SupervisedJob, client: Watcher, _delay: float, _expires: float, _unique_until: float | None
-    ) -> bool:
+        self, _job: SupervisedJob, client: Watcher, _delay: float, _expires: float, _unique_until: float | None,
+        *, is_followed: bool = False,
+    ) -> bool:  # fmt: skip
         """Acknowledge a submission; it may start at once."""
         client.accepted += 1
         return True

@@ -210,8 +210,9 @@ class DurableJobs:
         return "StoreUnavailable", text, {}
 
     def submitted(
-        self, job: SupervisedJob, client: Watcher, delay: float, expires: float, unique_until: float | None
-    ) -> bool:
+        self, job: SupervisedJob, client: Watcher, delay: float, expires: float, unique_until: float | None,
+        *, is_followed: bool = False,
+    ) -> bool:  # fmt: skip
         """Record a submission; it is acknowledged and may start when it is committed."""
         moment = wall()
         job.durable = DurableState(delay=delay, expires=expires, submitted_at=self._loop.now)
@@ -221,7 +222,7 @@ class DurableJobs:
             (job.extras.meta, job.extras.retry_of if job.extras.is_retry else b""),
         )  # fmt: skip
         size = len(job.inline) + (os.fstat(job.fd).st_size if job.fd is not None else 0)
-        self._events.append(Entry(submit, job.fd, job.kind, Wait.SUBMISSION, job, size))
+        self._events.append(Entry(submit, job.fd, job.kind, Wait.SUBMISSION, job, size, is_followed))
         self._acknowledgements.append((self._events.last_number, client))
         return False
 

@@ -46,7 +46,8 @@ class Ended(NamedTuple):
 class Entry(NamedTuple):
     """An event and its descriptor, the kind that it refers to, and whom its commit is awaited for.
 
-    `subject` is the job of a submission, or an answer; `size` its bytes of payload.
+    `subject` is the job of a submission, or an answer; `size` its bytes of payload. It is in one commit with the next entry
+    if it `is_followed`.
     """
 
     event: Event
@@ -55,6 +56,7 @@ class Entry(NamedTuple):
     wait: Wait = Wait.NOBODY
     subject: SupervisedJob | Ended | None = None
     size: int = 0
+    is_followed: bool = False
 
 
 class UncommittedEvents:
@@ -96,19 +98,20 @@ class UncommittedEvents:
         if self._sent >= len(self._entries):
             return None
         events: list[Event] = []
-        size, fd = 0, None
+        size, fd, is_followed = 0, None, False
         if len(self._kinds_sent) >= _MAX_KINDS:  # each closure is one: neither side may keep them all
             self._kinds_sent.clear()
             events.append(Forget())
         while self._sent < len(self._entries) and len(events) < MAX_EVENTS and size < _BATCH_BYTES and fd is None:
-            event, fd, kind, _, _, event_bytes = self._entries[self._sent]
+            event, fd, kind, _, _, event_bytes, is_followed = self._entries[self._sent]
             if kind is not None and kind not in self._kinds_sent:
                 self._kinds_sent.add(kind)
                 events.append(recorder_wire.Kind(kind.number, kind.description, kind.function))
             events.append(event)
             size += event_bytes
             self._sent += 1
-        return pack_batch(events, self._first + self._sent - 1, descriptors=int(fd is not None)), fd
+        last = self._first + self._sent - 1
+        return pack_batch(events, last, descriptors=int(fd is not None), is_open=is_followed), fd
 
     def take_committed(self, number: int) -> Iterator[tuple[Wait, SupervisedJob | Ended | None]]:
         """Take out the entries up to a number, one by one; raise WireError for one that was not sent."""
@@ -116,7 +119,7 @@ class UncommittedEvents:
         if not 0 <= count <= self._sent:
             raise WireError(f"events up to {number} are said to be committed, and {self._sent} were sent")
         for _ in range(count):
-            _, _, _, wait, subject, size = self._entries.popleft()
+            _, _, _, wait, subject, size, _ = self._entries.popleft()
             self._first += 1
             self._sent -= 1
             self.bytes -= size
