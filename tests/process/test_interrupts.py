@@ -111,7 +111,13 @@ def submit_closure(pool, number):
     pool.submit(lambda: number)
 
 
+def submit_many_and_wait(pool):
+    calls = [(jobs.add, 1, 2), procjobs.Call(jobs.echo, b"x" * 100_000).options(retries=1), (jobs.add, 3, 4)]
+    assert [3, b"x" * 100_000, 7] == [job.result(20) for job in pool.submit_many(calls)]
+
+
 CALLS = {
+    "submit many": submit_many_and_wait,
     "submit": lambda pool: pool.submit(jobs.add, 1, 2),
     "submit a closure": lambda pool: submit_closure(pool, time.monotonic_ns()),
     "submit large bytes": lambda pool: pool.submit(len, LARGE),
