@@ -38,6 +38,12 @@ def test_meta_is_that_of_its_job_alone(pool):
     assert META in [status.meta for status in pool.jobs()]
 
 
+def test_jobs_that_are_submitted_together_have_their_meta(pool):
+    calls = [procjobs.Call(own_meta), procjobs.Call(own_meta).options(meta={"user": 8})]
+    handles = pool.options(meta=META).submit_many(calls)
+    assert [META, {"user": 8}] == [job.result(30) for job in handles] == [pool.status(job.id).meta for job in handles]
+
+
 def test_meta_is_read_in_another_process_also_when_the_supervisor_was_killed(pool_name):
     with started(pool_name, workers=1) as pool:
         job = pool.options(meta=META).submit(jobs.pid)
