@@ -66,6 +66,14 @@ def by_id(name):
     return pool.job(pool.submit(double, 4).id).result()
 
 
+def by_job_wait(name):
+    return pool_of(name).submit(double, 4).wait()
+
+
+def by_updates(name):
+    return [status.state for status in pool_of(name).submit(double, 4).updates()][-1]
+
+
 def in_a_thread(name):
     results = []
     thread = threading.Thread(target=lambda: results.append(pool_of(name).submit(double, 4).result()))

@@ -44,7 +44,7 @@ def test_fifty_jobs_one_within_the_other(start):
 WAYS = {
     jobs.by_exception: None, jobs.by_wait: 9900, jobs.by_as_completed: 72, jobs.by_map: [0, 2, 4, 6, 8],
     jobs.by_unordered_map: [0, 2, 4, 6, 8], jobs.by_id: 8, jobs.in_a_thread: [8], jobs.by_await: 8, jobs.by_run: 8,
-    jobs.by_gather: [0, 2, 4], jobs.by_executor: 8,
+    jobs.by_job_wait: True, jobs.by_updates: "succeeded", jobs.by_gather: [0, 2, 4], jobs.by_executor: 8,
 }  # fmt: skip
 
 
