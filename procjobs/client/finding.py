@@ -57,18 +57,18 @@ class StoreLookup:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._jobs: Gathering[JobStatus] = Gathering(self._find_all, per_second=_STORE_PER_SECOND)
+        self._jobs: Gathering[JobStatus] = Gathering(per_second=_STORE_PER_SECOND)
         self._oldest, self._oldest_until = 0.0, 0.0
 
     def find(self, job_id: bytes, made: float) -> JobStatus | None:
         """Return a job, made at this Unix time, as the store knows it; None if it does not. Blocks."""
         if made < self._oldest and monotonic() < self._oldest_until:
             return None
-        return self._jobs.ask(job_id)
+        return self._jobs.ask(job_id, self._find_all)
 
     def ask_ahead(self, job_ids: list[bytes]) -> None:
         """Look for these jobs together, so that those that are not there are known not to be. Blocks."""
-        self._jobs.ask_all(job_ids)
+        self._jobs.ask_all(job_ids, self._find_all)
 
     def _find_all(self, job_ids: list[bytes]) -> dict[bytes, JobStatus]:
         from procjobs.store.reading import find_oldest, find_statuses  # with SQLAlchemy, which takes long to load
@@ -97,7 +97,7 @@ class JobFinder:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._unread: Gathering[bool] = Gathering(self._ask_for, per_second=_SUPERVISOR_PER_SECOND)
+        self._unread: Gathering[bool] = Gathering(per_second=_SUPERVISOR_PER_SECOND)
 
     def find(self, job_id: bytes, text: str) -> JobStatus:
         """Return the status of a job; raise as `Pool.status` does."""
@@ -124,7 +124,7 @@ class JobFinder:
         if len(job_ids) > 1:
             possible = [job_id for job_id in job_ids if made_at(job_id) is not None]
             with contextlib.suppress(SupervisorError):
-                self._unread.ask_all(filter(is_young, possible))
+                self._unread.ask_all(filter(is_young, possible), self._ask_for)
             if self._link.read_table().store() is not None:
                 _lookup(self._link.connect().welcome["settings"]["store"]).ask_ahead(possible)
 
@@ -160,7 +160,7 @@ class JobFinder:
 
     def _is_at_supervisor(self, job_id: bytes) -> bool:
         if not in_event_loop():
-            return bool(self._unread.ask(job_id))
+            return bool(self._unread.ask(job_id, self._ask_for))
         return not self._unread.is_missing(job_id) and bool(self._ask_for([job_id]))
 
     def _ask_for(self, job_ids: list[bytes]) -> dict[bytes, bool]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from procjobs.client.connection.interruptible import News
 from procjobs.clock import monotonic
 
 T = TypeVar("T")
+
+AskFor: TypeAlias = Callable[[list[bytes]], Mapping[bytes, T]]
+"""Returns what there is to know of the jobs with these ids, of those that are known."""
 
 _BURST: Final = 100.0
 """How many questions in vain are not paced, after a while without any."""
@@ -39,12 +42,9 @@ class _Wanted(Generic[T]):
 class Gathering(Generic[T]):
     """Asks for jobs, one question at a time. No lock is held: two threads that both ask do no harm."""
 
-    def __init__(self, ask_for: Callable[[list[bytes]], Mapping[bytes, T]], *, per_second: float) -> None:
-        """`ask_for` returns what there is to know of the jobs with these ids, of those that are known.
-
-        `per_second` questions in vain are asked at the most, each about as many jobs as threads want to know of.
+    def __init__(self, *, per_second: float) -> None:
+        """`per_second` questions in vain are asked at the most, each about as many jobs as threads want to know of.
         """
-        self._ask_for = ask_for
         self._per_second = per_second
         self._waiting: deque[_Wanted[T]] = deque()
         self._missing: dict[bytes, float] = {}
@@ -56,11 +56,14 @@ class Gathering(Generic[T]):
         """Return whether this job was asked for in vain a moment ago."""
         return self._missing.get(job_id, 0.0) > monotonic()
 
-    def ask(self, job_id: bytes) -> T | None:
-        """Return what there is to know of a job, None if it is not known. Blocks; raise as `ask_for` does."""
-        return self.ask_all([job_id])[0]
+    def ask(self, job_id: bytes, ask_for: AskFor[T]) -> T | None:
+        """Return what there is to know of a job, None if it is not known. Blocks; raise as `ask_for` does.
 
-    def ask_all(self, job_ids: Iterable[bytes]) -> list[T | None]:
+        All callers pass the same `ask_for`. It is not kept: its owner has this object.
+        """
+        return self.ask_all([job_id], ask_for)[0]
+
+    def ask_all(self, job_ids: Iterable[bytes], ask_for: AskFor[T]) -> list[T | None]:
         """Return what `ask` returns of each of these jobs, all asked for together."""
         wanted: list[_Wanted[T]] = [_Wanted(job_id) for job_id in job_ids]
         for one in wanted:
@@ -68,21 +71,21 @@ class Gathering(Generic[T]):
                 one.outcomes.append(None)
             else:
                 self._waiting.append(one)
-        return [self._outcome(one) for one in wanted]
+        return [self._outcome(one, ask_for) for one in wanted]
 
-    def _outcome(self, wanted: _Wanted[T]) -> T | None:
+    def _outcome(self, wanted: _Wanted[T], ask_for: AskFor[T]) -> T | None:
         while not wanted.outcomes:
             rest = self._busy_until - monotonic()
             if rest > 0:
                 self._news.wait_for(lambda: bool(wanted.outcomes) or self._busy_until <= monotonic(), rest)
             else:
-                self._ask_for_all(wanted)
+                self._ask_for_all(wanted, ask_for)
         outcome = wanted.outcomes[0]
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    def _ask_for_all(self, own: _Wanted[T]) -> None:
+    def _ask_for_all(self, own: _Wanted[T], ask_for: AskFor[T]) -> None:
         """Ask for everything that is wanted now, by whatever thread."""
         self._busy_until = monotonic() + _LEASE
         try:
@@ -91,14 +94,14 @@ class Gathering(Generic[T]):
             while self._waiting and len(wanted) < _MAX_TOGETHER:
                 other = self._waiting.popleft()
                 wanted[id(other)] = other
-            self._answer(list(wanted.values()))
+            self._answer(list(wanted.values()), ask_for)
         finally:
             self._busy_until = 0.0
             self._news.spread()
 
-    def _answer(self, wanted: list[_Wanted[T]]) -> None:
+    def _answer(self, wanted: list[_Wanted[T]], ask_for: AskFor[T]) -> None:
         try:
-            found = self._ask_for(list({one.job_id for one in wanted}))
+            found = ask_for(list({one.job_id for one in wanted}))
         except Exception as error:  # noqa: BLE001 - whoever asked along gets the same error
             for one in wanted:
                 one.outcomes.append(error)

@@ -133,7 +133,7 @@ def left(base):
 
 @pytest.mark.parametrize("name", ["socket", "table", "d", "d.lock", ""])
 def test_new_client_gets_a_pool_after_something_was_removed(base, name):
-    first = procjobs.Pool("d", directory=base, workers=1, linger=0.0)
+    first = procjobs.Pool("d", directory=base, workers=1, linger=0.0).connect()
     remove(find(base, name))
     if name == "":
         os.mkdir(base, 0o700)
@@ -164,18 +164,18 @@ def test_supervisor_that_was_replaced_leaves_the_files_of_its_successor(base):
 
 
 def test_lock_that_cannot_be_opened_is_said(base):
-    pool = procjobs.Pool("d", directory=base, workers=1)
+    pool = procjobs.Pool("d", directory=base, workers=1).connect()
     make_directory(base + "/d.lock")
     with pytest.raises(procjobs.SupervisorError, match=r"d\.lock cannot be used"):
         pool.stop()
     with pytest.raises(procjobs.SupervisorError, match=r"d\.lock cannot be used"):
-        procjobs.Pool("d", directory=base)
+        procjobs.Pool("d", directory=base).connect()
     wait_until(lambda: ["d.lock"] == left(base))
 
 
 TOUCH = """
 import procjobs, sys
-pool = procjobs.Pool("d", directory=sys.argv[1])
+pool = procjobs.Pool("d", directory=sys.argv[1]).connect()
 job = pool.submit(pow, 2, 3)
 print(job.result(30), flush=True)
 sys.stdin.readline()
@@ -214,7 +214,7 @@ def test_emptied_table_costs_the_supervisor_and_the_next_call_starts_a_new_one(b
 
 def test_client_that_reads_an_emptied_table_dies_of_it_and_nobody_else(base):
     """A limit that is known: there is no name under which the table could be sealed. See the report of this branch."""
-    pool = procjobs.Pool("d", directory=base, workers=1)
+    pool = procjobs.Pool("d", directory=base, workers=1).connect()
     script = start_toucher(base)
     empty(base + "/d/table")
     script.communicate("go\n", timeout=60)
@@ -294,7 +294,7 @@ def test_foreign_directory_of_the_pools_name_is_refused_in_words(base, kind):
     make(f"{base}/{name}")
     before = tree(base)
     with pytest.raises(procjobs.SupervisorError) as caught:
-        procjobs.Pool("d", directory=base, workers=1)
+        procjobs.Pool("d", directory=base, workers=1).connect()
     assert f"pool 'd' cannot be in {base}: {base}/{name} is a" in str(caught.value)
     assert "that procjobs did not make, and does not touch: give the pool another name" in str(caught.value)
     assert before == tree(base)
@@ -302,13 +302,13 @@ def test_foreign_directory_of_the_pools_name_is_refused_in_words(base, kind):
 
 
 def test_directory_that_lost_its_signature_is_left_by_its_pool_and_refused_to_the_next(base):
-    pool = procjobs.Pool("d", directory=base, workers=1)
+    pool = procjobs.Pool("d", directory=base, workers=1).connect()
     os.unlink(base + "/d/.procjobs")
     assert 3 == pool.submit(jobs.add, 1, 2).result(30)
     pool.stop()
     assert ["d"] == left(base)
     with pytest.raises(procjobs.SupervisorError, match="/d is a directory that procjobs did not make"):
-        procjobs.Pool("d", directory=base, workers=1)
+        procjobs.Pool("d", directory=base, workers=1).connect()
 
 
 @pytest.mark.parametrize("name", ["procjobs", "procjobs-me", "other"])

@@ -22,7 +22,7 @@ BODY = """if True:
     import os, sys, time, procjobs
     from tests.process import restricted_jobs as jobs
     try:
-        pool = procjobs.Pool({name!r}, workers=2, store={store!r})
+        pool = procjobs.Pool({name!r}, workers=2, store={store!r}).connect()
     except procjobs.ProcjobsError as error:
         print("refused:", error)
         sys.exit()

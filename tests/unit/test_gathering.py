@@ -13,6 +13,17 @@ from procjobs.clock import monotonic
 from ..waiting import wait_until
 
 
+class _Asking(Gathering):
+    """Asks always in the same way."""
+
+    def __init__(self, ask_for):
+        super().__init__(per_second=1000)
+        self._same = ask_for
+
+    def ask(self, job_id):
+        return super().ask(job_id, self._same)
+
+
 def test_what_threads_want_meanwhile_is_asked_for_together():
     asked, gate = [], threading.Event()
 
@@ -21,7 +32,7 @@ def test_what_threads_want_meanwhile_is_asked_for_together():
         gate.wait(30)
         return {one: one.decode() for one in ids if one != b"x"}
 
-    together = Gathering(ask_for, per_second=1000)
+    together = _Asking(ask_for)
     answers = {}
 
     def ask(one):
@@ -45,7 +56,7 @@ def test_what_threads_want_meanwhile_is_asked_for_together():
 def test_missing_job_is_not_asked_for_again_at_once(monkeypatch):
     now, asked = [100.0], []
     monkeypatch.setattr(gathering, "monotonic", lambda: now[0])
-    together = Gathering(lambda ids: asked.append(ids) or {}, per_second=1000)
+    together = _Asking(lambda ids: asked.append(ids) or {})
     assert (None, None) == (together.ask(b"x"), together.ask(b"x"))
     assert [[b"x"]] == asked
     now[0] += 1.1
@@ -56,7 +67,7 @@ def test_missing_job_is_not_asked_for_again_at_once(monkeypatch):
 def test_what_is_missing_is_remembered_of_a_bounded_number(monkeypatch):
     monkeypatch.setattr(gathering, "_MAX_MISSING", 10)
     monkeypatch.setattr(gathering, "_BURST", 1000.0)
-    together = Gathering(lambda _ids: {}, per_second=1000)
+    together = _Asking(lambda _ids: {})
     together._allowance = 1000.0
     for number in range(100):
         together.ask(bytes([number]))
@@ -75,8 +86,8 @@ def test_questions_in_vain_are_paced_and_others_are_not(monkeypatch):
         def spread(self):
             pass
 
-    known = Gathering(lambda ids: dict.fromkeys(ids, True), per_second=1000)
-    unknown = Gathering(lambda _ids: {}, per_second=1000)
+    known = _Asking(lambda ids: dict.fromkeys(ids, True))
+    unknown = _Asking(lambda _ids: {})
     known._news = unknown._news = Clock()
     for number in range(3000):
         known.ask(number.to_bytes(4))
@@ -87,7 +98,7 @@ def test_questions_in_vain_are_paced_and_others_are_not(monkeypatch):
 
 
 def test_everybody_who_asked_along_gets_the_error():
-    together = Gathering(lambda _ids: 1 / 0, per_second=1000)
+    together = _Asking(lambda _ids: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         together.ask(b"x")
     assert not together.is_missing(b"x")
@@ -99,7 +110,7 @@ def test_thread_that_was_interrupted_keeps_nobody_waiting():
             raise KeyboardInterrupt
         return {b"y": "y", b"x": "x"}
 
-    together = Gathering(ask_for, per_second=1000)
+    together = _Asking(ask_for)
     with pytest.raises(KeyboardInterrupt):
         together.ask(b"x")
     answers = []
