@@ -77,8 +77,15 @@ class ProgressTable:
         self._heads = memoryview(self._map)[BUCKETS_OFFSET : self._rows_offset].cast("I")
         self._annex: AnnexReader = AnnexReader(self._directory)
 
-    def snapshot(self) -> Self:
-        """Return a copy of the table as it is now, for when the pool has gone. It is no file any more, and not mapped."""
+    def snapshot(self) -> Self | None:
+        """Return a copy of the table as it is now, for when the pool has gone: not mapped, and no file any more.
+
+        None if somebody has emptied the file, whose pages would be SIGBUS.
+        """
+        if not isinstance(self._map, mmap.mmap):
+            return self
+        if self._map.size() != len(self._map):
+            return None
         used = self.counters().rows_used
         flagged = [(row, body[:16]) for row in range(1, used + 1) if (body := self._state_at(row)) and body[_FLAGS_AT]]
         table = self._map[: self._rows_offset + used * ROW_BYTES]
