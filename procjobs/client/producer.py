@@ -13,7 +13,7 @@ from procjobs.client.connection.state import OPEN
 from procjobs.client.connection.submission import Call, Terms, submission_of
 from procjobs.client.job import Job, StatusSource
 from procjobs.clock import monotonic
-from procjobs.errors import ConfigurationError, QueueFull, SubmitTimeout, SupervisorLost
+from procjobs.errors import ConfigurationError, JobTimeout, QueueFull, SubmitTimeout, SupervisorLost
 from procjobs.shared.ids import new_id
 from procjobs.shared.queues import refuse_queue
 
@@ -72,6 +72,9 @@ class Producer:
         except SupervisorLost:
             if job.holder is None:
                 raise
+        except JobTimeout:  # that of the job which submits this one
+            job.cancel()
+            raise
         except TimeoutError:
             job.cancel()
             raise SubmitTimeout(

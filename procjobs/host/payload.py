@@ -29,6 +29,7 @@ from typing import Any, Final
 
 import cloudpickle
 
+from procjobs.errors import JobTimeout
 from procjobs.host import culprit
 from procjobs.host.descriptors import Descriptor, open_descriptor
 from procjobs.host.mapping import map_privately
@@ -82,6 +83,8 @@ def _write_all(fd: Descriptor, data: bytes | memoryview) -> None:
     try:
         while view:
             view = view[os.write(fd.fileno(), view) :]
+    except JobTimeout:  # an OSError as well: the soft timeout of the job that does this
+        raise
     except OSError as error:
         raise _in_words(error) from error
 
@@ -94,6 +97,8 @@ def open_memory_file(directory: str) -> Descriptor:
     if hasattr(os, "memfd_create"):
         try:
             return open_descriptor(os.memfd_create, "procjobs", os.MFD_CLOEXEC)
+        except JobTimeout:
+            raise
         except OSError:
             pass  # ENOSYS or a seccomp filter's EPERM: the file below works everywhere
     import tempfile

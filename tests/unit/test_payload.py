@@ -31,6 +31,16 @@ def test_large_buffers_go_through_a_file_without_a_name(tmp_path, monkeypatch, m
     assert [] == os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize("call", ["memfd_create", "write"])
+def test_soft_timeout_of_the_job_that_pickles_is_no_error_of_the_file(tmp_path, monkeypatch, call):
+    def interrupted(*_):
+        raise procjobs.JobTimeout("ran longer than its soft_timeout", job_id="", attempt=1)
+
+    monkeypatch.setattr(os, call, interrupted)
+    with pytest.raises(procjobs.JobTimeout):
+        payload.dump(b"x" * 100_000, str(tmp_path))
+
+
 def test_memfd_that_is_forbidden_is_replaced(tmp_path, monkeypatch):
     def forbidden(*_):
         raise PermissionError(1, "seccomp")

@@ -8,7 +8,7 @@ import socket
 from typing import Any, Final, NamedTuple
 
 from procjobs.client.connection.receiver import READ_BYTES
-from procjobs.errors import SupervisorError, SupervisorLost, SupervisorRefused
+from procjobs.errors import JobTimeout, SupervisorError, SupervisorLost, SupervisorRefused
 from procjobs.host import observe
 from procjobs.shared import wire
 from procjobs.shared.hello import hello_frame
@@ -36,6 +36,8 @@ def say_hello(sock: socket.socket, generation: str, spec_fd: int, executable: st
     values = {"pid": os.getpid(), "generation": generation, "executable": executable, "inside": observe.own_mark()}
     try:
         socket.send_fds(sock, [hello_frame(values, descriptors=1)], [spec_fd])
+    except JobTimeout:  # an OSError as well: the soft timeout of the job that does this
+        raise
     except OSError as error:
         if error.errno not in _REFUSED:
             raise SupervisorLost(f"the supervisor ended while this process said hello: {error}") from error
@@ -46,6 +48,8 @@ def say_hello(sock: socket.socket, generation: str, spec_fd: int, executable: st
     try:
         sock.settimeout(_REPLY_TIMEOUT)
         greeting = _read_welcome(sock)
+    except JobTimeout:
+        raise
     except TimeoutError:
         raise SupervisorLost(
             f"the supervisor did not answer within {_REPLY_TIMEOUT:g} s: is it stopped (SIGSTOP)?"

@@ -10,6 +10,7 @@ from typing import Final
 from zlib import crc32
 
 from procjobs.clock import wall
+from procjobs.errors import JobTimeout
 from procjobs.shared import private_files
 from procjobs.shared.table import layout
 from procjobs.shared.table.annex import NO_EXTRAS, AnnexReader, Extras
@@ -133,9 +134,11 @@ class ProgressWriter:
             with open(private_files.create(path + ".new", replace=True), "wb") as file:
                 file.write(len(text).to_bytes(4, "little") + text + data)
             os.replace(path + ".new", path)
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(path + ".new")  # half a file takes memory that others are short of
+            if isinstance(error, JobTimeout):  # that of the job that reports, and not of the file
+                raise
             return False
         return True
 
