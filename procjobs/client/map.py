@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
+from procjobs.client.bar import import_bar
 from procjobs.client.job import Job
 from procjobs.client.map_outcomes import Outcomes, Results
 from procjobs.client.nested import waiting_for
 from procjobs.clock import monotonic
-from procjobs.errors import ConfigurationError
 from procjobs.shared.config import check_count
 from procjobs.shared.coroutines import is_coroutine_function
 from procjobs.shared.durations import Seconds, check_seconds
+
+if TYPE_CHECKING:
+    from procjobs.client.link import PoolLink
 
 T = TypeVar("T")
 Submit: TypeAlias = Callable[..., Job[Any]]
@@ -29,7 +32,7 @@ _MAX_ITEMS: Final = 16_384
 
 def map_calls(
     submit: Submit,
-    count_workers: Callable[[], int],
+    link: PoolLink,
     fn: Callable[..., Any],
     iterables: tuple[Iterable[Any], ...],
     *,
@@ -40,14 +43,14 @@ def map_calls(
     buffersize: int | None,
     return_exceptions: bool,
 ) -> Iterator[Any]:
-    """Do what `Pool.map` says, with jobs that go through `submit`."""
-    draw = import_bar() if progress else None
+    """Do what `Pool.map` says, with jobs that go through `submit` to the pool of `link`."""
+    draw = import_bar(link) if progress else None
     seconds = check_seconds("timeout", timeout, zero=True)
     deadline = None if seconds is None else monotonic() + seconds
     sizer: ChunkSizer | None = None
     outcome = Outcomes() if return_exceptions else Results()
     if chunksize == "auto":
-        sizer = ChunkSizer(count_workers(), known_length(iterables))
+        sizer = ChunkSizer(link.worker_count(), known_length(iterables))
         jobs = submit_sized(submit, outcome, fn, iterables, sizer)
     else:
         jobs = submit_chunks(submit, outcome, fn, iterables, check_count("chunksize", chunksize, minimum=1))
@@ -256,25 +259,3 @@ def results_as_ready(
     finally:
         for job in waiting:
             job.cancel()
-
-
-Bar: TypeAlias = Callable[[Iterator[Any], str, "int | None"], Iterator[Any]]
-
-
-def import_bar() -> Bar:
-    """Return what draws a bar; raise ConfigurationError where it cannot be drawn, before there is any job."""
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError:
-        raise ConfigurationError("progress=True draws with rich: pip install 'procjobs[cli]'") from None
-
-    def draw(results: Iterator[T], label: str, total: int | None) -> Iterator[T]:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(label, total=total)
-            for result in results:
-                bar.advance(task)
-                yield result
-
-    return draw

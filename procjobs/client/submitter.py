@@ -153,7 +153,7 @@ class Submitter:
         take one item each and later ones as many as take 10 ms: for many tiny items that is 20 times as fast, and a job that
         raises takes the results of its chunk along. With `ordered=False` results come as they are ready. `timeout` seconds
         after this call the iterator raises TimeoutError. `progress=True` shows a bar on standard error (needs
-        `procjobs[cli]`). At most `buffersize` jobs are submitted ahead of the results taken: 10,000 by default, with "auto"
+        `procjobs[cli]`); what jobs of a private pool print appears above it. At most `buffersize` jobs are submitted ahead of the results taken: 10,000 by default, with "auto"
         two for each worker. When the iterator is closed or a job fails, jobs that have not been answered are cancelled.
 
         With `return_exceptions=True` an exception is yielded in the place of its result, also of a single item of a chunk,
@@ -161,7 +161,7 @@ class Submitter:
         items has that exception. `retries` are of jobs: an item of a chunk is not tried again.
         """
         return map_calls(
-            self.submit, self._producer.link.worker_count, fn, iterables,
+            self.submit, self._producer.link, fn, iterables,
             timeout=timeout, chunksize=chunksize, ordered=ordered, progress=progress, buffersize=buffersize,
             return_exceptions=return_exceptions,
         )  # fmt: skip

@@ -37,7 +37,7 @@ from procjobs.supervisor.clients.hand_over import pass_on_lock
 from procjobs.supervisor.composition import Ground, compose
 from procjobs.supervisor.log import Log
 from procjobs.supervisor.supervisor import SIGNALS, Supervisor
-from procjobs.supervisor.workers.output import Console
+from procjobs.supervisor.workers.console import Console
 
 LOCK_FD, READY_FD, CODE_FD = 3, 4, 5
 BACKLOG = 512
@@ -150,7 +150,7 @@ def _lay_ground(directory: rundir.RunDir, boot: dict[str, Any]) -> Ground:
     settings = PoolSettings.from_json(boot["settings"])
     in_foreground, owner_pid = bool(boot.get("code")), boot["owner_pid"]
     loop = Loop(signals=SIGNALS)
-    console = Console(loop) if in_foreground or owner_pid is not None else None
+    console = Console(loop, directory.path) if in_foreground or owner_pid is not None else None
     echo = _echo(console) if console is not None and in_foreground else None
     log = Log(directory.log, echo=echo) if settings.log is None else _log_elsewhere(directory, settings.log, echo)
     return Ground(loop, directory, settings, log, console, owner_pid, in_foreground)

@@ -35,9 +35,10 @@ from procjobs.supervisor.pending_hooks import PendingHooks
 from procjobs.supervisor.publisher import Publisher, SlotPublisher
 from procjobs.supervisor.registry import Kinds, Registry
 from procjobs.supervisor.results import ResultStore
+from procjobs.supervisor.workers.console import Console
 from procjobs.supervisor.workers.hook_runner import HookRunner
 from procjobs.supervisor.workers.host_load import HostLoad
-from procjobs.supervisor.workers.output import Console, Outputs
+from procjobs.supervisor.workers.output import Outputs
 from procjobs.supervisor.workers.processes import WorkerProcesses
 from procjobs.supervisor.workers.reaper import Reaper
 from procjobs.supervisor.workers.templates import Templates

@@ -51,6 +51,14 @@ KINDS = [
 ]
 REQUESTS = [
     {"call": "cancel_queued"},
+    {"call": "divert"},
+    {"call": "divert", "file": "output-none"},
+    {"call": "divert", "file": "output-/../lock"},
+    {"call": "divert", "file": "output-\0"},
+    {"call": "divert", "file": 7},
+    {"call": "mark_output", "file": []},
+    {"call": "restore"},
+    {"call": "restore", "file": "output-none"},
     {"call": "cancel", "id": "00" * 16},
     {"call": "cancel", "id": "xyz"},
     {"call": "cancel", "id": []},

@@ -33,13 +33,13 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\r")
 class Terminal:
     """A command on a terminal of its own."""
 
-    def __init__(self, arguments, *, columns=100, rows=30, **options):
+    def __init__(self, arguments, *, columns=100, rows=30, program=PROGRAM, **options):
         self._leader, self._follower = pty.openpty()
         fcntl.ioctl(self._follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.before = termios.tcgetattr(self._follower)
         self.raw = ""
         self._read_to = 0
-        command = [sys.executable, "-c", _TAKE_TERMINAL, *PROGRAM, *map(str, arguments)]
+        command = [sys.executable, "-c", _TAKE_TERMINAL, *program, *map(str, arguments)]
         three = dict.fromkeys(("stdin", "stdout", "stderr"), self._follower)
         self.process = subprocess.Popen(command, start_new_session=True, **three, **options)
 

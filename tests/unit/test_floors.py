@@ -53,7 +53,7 @@ OWNERS = {
     r"\brecvmsg\b|\bSCM_RIGHTS\b|\brecv_fds\b": {"host/descriptors.py"},
     r"Outcome\.VERDICT, ": {"shared/wire.py"},
     r"marshal\.loads\(": {"shared/recorder_wire.py"},
-    r"(from|import) rich\b": {"client/map.py", "cli/"},
+    r"(from|import) rich\b": {"client/bar.py", "cli/"},
     r"(from|import) click\b": {"cli/"},
     r"(from|import) matplotlib\b": {"tuning/charts.py"},
     r"(from|import) tomlkit\b": {"settings/editor.py"},

@@ -23,7 +23,8 @@ from procjobs.supervisor.registry import Kinds, Registry
 from procjobs.supervisor.results import KeptTranscripts, ResultStore
 from procjobs.supervisor.stack_text import MAX_STACK_BYTES, for_readers
 from procjobs.supervisor.transcripts import Tail
-from procjobs.supervisor.workers.output import Console, Outputs, OutputSource
+from procjobs.supervisor.workers.console import put
+from procjobs.supervisor.workers.output import Outputs, OutputSource
 
 
 def test_tail_keeps_the_end_from_a_whole_line_on():
@@ -193,9 +194,9 @@ def test_job_that_printed_is_given_back_when_its_answer_is(world, registry):
 def test_console_keeps_what_a_pipe_that_does_not_block_does_not_take():
     read, write = os.pipe2(os.O_NONBLOCK)
     assert 65536 == os.write(write, bytes(65536))
-    assert 0 == Console._put(write, b"more")
+    assert 0 == put(write, b"more")
     os.close(read)
-    assert 4 == Console._put(write, b"more")  # nobody will ever read it
+    assert 4 == put(write, b"more")  # nobody will ever read it
     os.close(write)
 
 

@@ -147,6 +147,17 @@ class Calls:
         client.ack_due_at = self._loop.now
         return None
 
+    def _call_divert(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
+        return {"is_diverted": self._workers.outputs.divert(str(request["file"]))}
+
+    def _call_mark_output(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
+        self._workers.outputs.mark(str(request["file"]))
+        return None
+
+    def _call_restore(self, _client: ClientLink, request: dict[str, Any]) -> _Reply:
+        self._workers.outputs.restore(str(request["file"]))
+        return None
+
     def _call_sweep(self, _client: ClientLink, _request: dict[str, Any]) -> _Reply:
         self._durability.sweep()
         return {}

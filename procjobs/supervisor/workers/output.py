@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 from procjobs.clock import NEVER
 from procjobs.dispatch.limits import Stop
-from procjobs.host.loop import WRITE, Loop
 from procjobs.shared.ids import to_text
 from procjobs.supervisor.job import supervised
 from procjobs.supervisor.transcripts import Transcript
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Slot
+    from procjobs.host.loop import Loop
     from procjobs.supervisor.job import SupervisedJob
     from procjobs.supervisor.log import Log
     from procjobs.supervisor.registry import Registry
+    from procjobs.supervisor.workers.console import Console
 
 _READ_BYTES: Final = 64 * 1024  # the capacity of a pipe
 _PAUSE_SECONDS: Final = 0.004
@@ -32,10 +33,10 @@ class OutputSource:
     """One stream of a worker: 1 is standard output, 2 standard error.
 
     `label` and `owner`, the id of a job, tell whose text came last: the job itself may be forgotten before more comes.
-    `rest` is a line without its end.
+    `rest` is a line without its end; `held` is one, too, that is not on the console yet, which takes whole lines for now.
     """
 
-    __slots__ = ("fd", "label", "owner", "paused", "rest", "slot", "stream")
+    __slots__ = ("fd", "held", "label", "owner", "paused", "rest", "slot", "stream")
 
     def __init__(self, slot: Slot, fd: int, stream: int) -> None:
         self.slot = slot
@@ -44,71 +45,8 @@ class OutputSource:
         self.label = _label(slot, None)
         self.owner = b""
         self.rest = b""
+        self.held = b""
         self.paused = False
-
-
-class Console:
-    """The supervisor's own standard output and error, for a private pool: those of the process that owns it.
-
-    A descriptor is written to when the kernel says that it takes 4 KiB (PIPE_BUF), so that nothing blocks. The rest is
-    kept, and from `_MAX_WAITING` bytes on jobs that print more have to wait. Jobs that end do not wait: from `_MAX_BEHIND`
-    bytes on their output is not passed on.
-    """
-
-    _MAX_WAITING: Final = 64 * 1024
-    _MAX_BEHIND: Final = 8 * 2**20
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._waiting = {1: bytearray(), 2: bytearray()}
-
-    @property
-    def is_full(self) -> bool:
-        """Whether more has to wait."""
-        return any(len(data) > self._MAX_WAITING for data in self._waiting.values())
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether everything was passed on."""
-        return not any(self._waiting.values())
-
-    def write(self, stream: int, data: bytes) -> None:
-        """Pass on the output of a job, now or soon."""
-        waiting = self._waiting[stream]
-        if not waiting:
-            try:
-                self._loop.add(stream, self.write_some if stream == 1 else self.write_more, WRITE)
-            except PermissionError:  # a regular file, which epoll refuses: it takes everything at once
-                self._put(stream, data)
-                return
-            except OSError:  # it is closed
-                return
-        if len(waiting) < self._MAX_BEHIND:
-            waiting += data
-
-    def write_some(self) -> None:
-        """Write to standard output, which is ready."""
-        self._flush(1)
-
-    def write_more(self) -> None:
-        """Write to standard error, which is ready."""
-        self._flush(2)
-
-    def _flush(self, stream: int) -> None:
-        waiting = self._waiting[stream]
-        del waiting[: self._put(stream, waiting[:4096])]
-        if not waiting:
-            self._loop.remove(stream)
-
-    @staticmethod
-    def _put(stream: int, data: bytes | bytearray) -> int:
-        """Write as much as the descriptor takes; return how many bytes are done with."""
-        try:
-            return os.write(stream, data)
-        except BlockingIOError:  # its owner has made it so, and somebody else was faster
-            return 0
-        except OSError:  # nobody reads it any more
-            return len(data)
 
 
 class Outputs:
@@ -121,6 +59,7 @@ class Outputs:
         self._console = console
         self._registry = registry
         self._paused: deque[tuple[float, OutputSource]] = deque()
+        self._held: set[OutputSource] = set()
 
     def read(self, source: OutputSource) -> None:
         """Take the text that has been printed, up to the capacity of a pipe."""
@@ -152,13 +91,49 @@ class Outputs:
             if source.stream == 2:
                 job.transcript.stderr.append(data)
         if self._console is not None:
-            self._console.write(source.stream, data)
+            self._show(self._console, source, data)
         lines, end, rest = (source.rest + data).rpartition(b"\n")
         if len(rest) > _LONGEST_LINE:
             lines, rest = lines + end + rest, b""
         source.rest = rest
         if lines:
             self._log.write_output(source.label, lines)
+
+    def _show(self, console: Console, source: OutputSource, data: bytes) -> None:
+        if source.held:
+            data, source.held = source.held + data, b""
+        if console.is_diverted(source.stream):
+            lines, end, rest = data.rpartition(b"\n")
+            if len(rest) <= _LONGEST_LINE:
+                data, source.held = lines + end, rest
+            if source.held:
+                self._held.add(source)
+        if data:
+            console.write(source.stream, data)
+
+    def _show_held(self, source: OutputSource) -> None:
+        if source.held and self._console is not None:
+            self._console.write(source.stream, source.held + b"\n")
+        source.held = b""
+        self._held.discard(source)
+
+    def divert(self, name: str) -> bool:
+        """Show the output of jobs in another place, as `Console.divert` says, by whole lines."""
+        return self._console is not None and self._console.divert(name)
+
+    def mark(self, name: str) -> None:
+        """Let the reader of this FIFO know that it has had everything that was printed until now."""
+        for source in list(self._held):
+            self._show_held(source)
+        if self._console is not None:
+            self._console.mark(name)
+
+    def restore(self, name: str) -> None:
+        """Show it where it was shown before."""
+        for source in list(self._held):
+            self._show_held(source)
+        if self._console is not None:
+            self._console.restore(name)
 
     def _current_job(self, slot: Slot) -> SupervisedJob | None:
         """Return the job that a worker is in: the last of its jobs that it has begun."""
@@ -171,6 +146,7 @@ class Outputs:
         if source.rest:
             self._log.write_output(source.label, source.rest)
             source.rest = b""
+        self._show_held(source)
 
     @property
     def is_pausing(self) -> bool:

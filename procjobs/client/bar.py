@@ -1,0 +1,152 @@
+"""The bar of `map(progress=True)`, and the output of jobs above it.
+
+Jobs of a private pool print where the process that made it does: its supervisor writes that to the terminal, in the middle
+of a bar that is drawn there. So while there is a bar, the supervisor writes to a FIFO in the pool's directory, and a thread
+here prints the lines above the bar. The supervisor goes back to the terminal when it is asked to, or nobody reads the FIFO.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from procjobs.errors import ConfigurationError, ProcjobsError, SubmitTimeout, SupervisorLost
+from procjobs.originals import has_green_threads
+from procjobs.shared.visible import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from procjobs.client.link import PoolLink
+
+T = TypeVar("T")
+_LAST_OUTPUT_TIMEOUT: Final = 1.0
+"""How long the last output may take to arrive; a supervisor that is stopped sends none."""
+
+Bar: TypeAlias = Callable[[Iterator[Any], str, "int | None"], Iterator[Any]]
+
+
+def import_bar(link: PoolLink) -> Bar:
+    """Return what draws a bar; raise ConfigurationError where it cannot be drawn, before there is any job."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:
+        raise ConfigurationError("progress=True draws with rich: pip install 'procjobs[cli]'") from None
+
+    def draw(results: Iterator[T], label: str, total: int | None) -> Iterator[T]:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        console = Console(stderr=True)
+        with output_above(console, link) as settle, Progress(*columns, console=console) as bar:
+            task = bar.add_task(label, total=total)
+            try:
+                for result in results:
+                    bar.advance(task)
+                    yield result
+            finally:
+                settle()
+
+    return draw
+
+
+@contextlib.contextmanager
+def output_above(console: Console, link: PoolLink) -> Iterator[Callable[[], None]]:
+    """Print what the jobs of a private pool write to this terminal on `console`, by whole lines, in this block.
+
+    Yield a function that waits until all is printed that the jobs have written until then, for the moment before a bar ends.
+    Without a terminal nothing is done, nor where threads are greenlets, which would all wait for the one that reads. A pool
+    with a name writes to no terminal.
+    """
+    diversion = None
+    if link.is_private and console.is_terminal and not has_green_threads():
+        with contextlib.suppress(OSError, RuntimeError, ProcjobsError):  # then the output goes where it went: a bar is only a bar
+            diversion = _divert(console, link)
+    if diversion is None:
+        yield _nothing
+        return
+    try:
+        yield diversion.settle
+    finally:
+        diversion.end()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _divert(console: Console, link: PoolLink) -> _Diversion | None:
+    """Have the supervisor write to a FIFO; return None if it writes to no terminal."""
+    name = f"output-{os.getpid()}-{os.urandom(6).hex()}"
+    path = f"{link.directory.path}/{name}"
+    os.mkfifo(path, 0o600)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            is_diverted = link.persist(lambda connection: connection.request("divert", file=name))["is_diverted"]
+        except BaseException:
+            os.close(fd)
+            raise
+    finally:
+        os.unlink(path)
+    if not is_diverted:
+        os.close(fd)
+        return None
+    return _Diversion(console, link, name, fd)
+
+
+class _Diversion:
+    """The output of jobs on its way through a FIFO of this name, and the thread that prints it."""
+
+    def __init__(self, console: Console, link: PoolLink, name: str, fd: int) -> None:
+        import threading
+
+        self._console = console
+        self._link = link
+        self._name = name
+        self._is_settled = threading.Event()
+        os.set_blocking(fd, True)
+        self._thread = threading.Thread(target=self._print_lines, args=(fd,), name="procjobs-output", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # there can be no more threads
+            os.close(fd)
+            raise
+
+    def _print_lines(self, fd: int) -> None:
+        try:
+            with open(fd, errors="replace") as pipe:
+                for line in pipe:
+                    if line == f"{self._name}\n":
+                        self._is_settled.set()
+                    else:
+                        _print_line(self._console, line.rstrip("\n"))
+        finally:
+            self._is_settled.set()
+
+    def settle(self) -> None:
+        """Wait until everything is printed that jobs have written until now."""
+        self._post("mark_output")
+        self._is_settled.wait(_LAST_OUTPUT_TIMEOUT)
+
+    def end(self) -> None:
+        """Let the supervisor write to the terminal again, when everything before that is printed here."""
+        self._post("restore")
+        self._thread.join(_LAST_OUTPUT_TIMEOUT)
+
+    def _post(self, call: str) -> None:
+        connection = self._link.connection
+        if connection is not None:
+            with contextlib.suppress(SupervisorLost, SubmitTimeout):
+                connection.requests.post(call, file=self._name)
+
+
+def _print_line(console: Console, line: str) -> None:
+    """Print a line with its colours; other commands to a terminal would break the bar, and are shown instead."""
+    from rich.text import Text
+
+    text = Text.from_ansi(line)
+    if visible(text.plain) != text.plain:
+        text = Text(visible(line))
+    console.print(text, soft_wrap=True, highlight=False)
