@@ -375,6 +375,7 @@ def test_supervisor_refuses_with_the_same_words_when_clients_race(pool_name):
     one = procjobs.Pool(pool_name, workers=1, max_queued=20)
     two = procjobs.Pool(pool_name, workers=1, max_queued=20)
     one.pause()
+    two.connect()
     supervisor = one.stats().supervisor_pid
     stop(supervisor)
     handles, refused = [], []

@@ -41,6 +41,7 @@ def started(name, **settings):
     """Return a pool; it is stopped at the end, not awaited, so that a test that fails does not hang."""
     pool = procjobs.Pool(name, **settings)
     try:
+        pool.connect()
         yield pool
     finally:
         pool.stop()
@@ -55,7 +56,7 @@ def is_taken(pool, job):
 
 def stop_supervisor(pool):
     """Stop the supervisor so that it takes nothing more; return its pid."""
-    pid = pool._link.connection.welcome["pid"]
+    pid = pool._link.connect().welcome["pid"]
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     return pid
