@@ -71,9 +71,11 @@ def fail_in_clean_up(path):
 
 
 def wait_in_c_code(path):
-    """Wait in the C function system(3), which no signal to this process ends."""
-    with partial_file(path):
-        os.system(f"sleep 600 | cat & sleep 601; echo > {path}.next; sleep 602")
+    """Wait in the C function system(3), which no signal to this process ends. Its shell makes the file."""
+    try:
+        os.system(f"sleep 600 | cat & echo > {path}; sleep 601; echo > {path}.next; sleep 602")
+    finally:
+        os.unlink(path)
 
 
 def start_child(path, how):
