@@ -61,7 +61,7 @@ def output_above(console: Console, link: PoolLink) -> Iterator[Callable[[], None
     """
     diversion = None
     if link.is_private and console.is_terminal and not has_green_threads():
-        with contextlib.suppress(OSError, RuntimeError, ProcjobsError):  # then the output goes where it went: a bar is only a bar
+        with contextlib.suppress(OSError, RuntimeError, ProcjobsError):  # then the output goes where it went
             diversion = _divert(console, link)
     if diversion is None:
         yield _nothing

@@ -153,8 +153,9 @@ class Submitter:
         take one item each and later ones as many as take 10 ms: for many tiny items that is 20 times as fast, and a job that
         raises takes the results of its chunk along. With `ordered=False` results come as they are ready. `timeout` seconds
         after this call the iterator raises TimeoutError. `progress=True` shows a bar on standard error (needs
-        `procjobs[cli]`); what jobs of a private pool print appears above it. At most `buffersize` jobs are submitted ahead of the results taken: 10,000 by default, with "auto"
-        two for each worker. When the iterator is closed or a job fails, jobs that have not been answered are cancelled.
+        `procjobs[cli]`); what jobs of a private pool print appears above it. At most `buffersize` jobs are submitted ahead
+        of the results taken: 10,000 by default, with "auto" two for each worker. When the iterator is closed or a job fails,
+        jobs that have not been answered are cancelled.
 
         With `return_exceptions=True` an exception is yielded in the place of its result, also of a single item of a chunk,
         and the other jobs go on. If a chunk fails as a whole, because its worker crashed or its time is out, each of its
