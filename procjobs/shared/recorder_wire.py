@@ -14,12 +14,12 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: t
 
     OP        CLASS     FIELDS
     OPEN      Open      url, pool, owner, result_ttl, history_ttl, history_limit, holder, epoch, known_jobs,
-                        started_attempts, retry_ttl
+                        started_attempts, retry_ttl, has_hooks
     KIND      Kind      number, description, function
     SUBMIT    Submit    job_id, kind, inline, has_descriptor, submitted_at, not_before, expires_at, key, unique_until, extras
     START     Start     job_id, attempt, worker, pid, time
     RETRY     Retry     job_id, attempt, account, not_before
-    END       End       job_id, attempt, state, reason, frame, has_descriptor, ended_at, error, account
+    END       End       job_id, attempt, state, reason, frame, has_descriptor, ended_at, error, account, is_told
     FREE      Free      job_id, attempt, account
     FIND      Find      job_id
     CANCEL    Cancel    job_id, token
@@ -29,6 +29,8 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: t
     RELEASE   Release
     REPEAT    Repeat    job_id, new_id, token
     CHECKPOINT Checkpoint job_id, saved_at, data
+    HOOKS     Hooks     max_jobs, token
+    HOOKED    Hooked    job_id
 
     CLAIMED   recorder -> supervisor   u64 epoch: the jobs of the pool are this supervisor's; for SQLite with the locked file
     LEASE     recorder -> supervisor   f64 CLOCK_BOOTTIME: until then no other supervisor takes them over
@@ -88,6 +90,8 @@ class Op(IntEnum):
     RELEASE = 12
     REPEAT = 13
     CHECKPOINT = 14
+    HOOKS = 15
+    HOOKED = 16
 
 
 # The fields are plain values: marshal refuses an IntEnum or a NamedTuple inside an event. Times are Unix times in seconds.
@@ -98,7 +102,8 @@ class Open(NamedTuple):
 
     `owner` is the id of the supervisor; `holder` is JSON, its Identity with the `mark` and the `directory` of its pool.
     `epoch` is that of its claim, 0 before there is one; `known_jobs` are the jobs that it has in memory since then.
-    `started_attempts` are attempts, by job id, that the table of a killed supervisor shows as started.
+    `started_attempts` are attempts, by job id, that the table of a killed supervisor shows as started. `has_hooks`: the
+    pool calls hooks for jobs that fail.
     """
 
     url: str
@@ -112,6 +117,7 @@ class Open(NamedTuple):
     known_jobs: list[bytes]
     started_attempts: dict[str, int]
     retry_ttl: float = 0.0
+    has_hooks: bool = False
 
     def __repr__(self) -> str:
         return f"Open(pool={self.pool!r}, owner={self.owner!r}, epoch={self.epoch})"  # the URL may have a password
@@ -167,7 +173,10 @@ class Retry(NamedTuple):
 
 
 class End(NamedTuple):
-    """A job has ended. `frame` is its FINISHED frame; `account` as in Retry, None if nothing is known of an attempt."""
+    """A job has ended. `frame` is its FINISHED frame; `account` as in Retry, None if nothing is known of an attempt.
+
+    `is_told`: the hooks of the pool are to be called with it, until HOOKED says that they were.
+    """
 
     job_id: bytes
     attempt: int
@@ -178,6 +187,7 @@ class End(NamedTuple):
     ended_at: float
     error: str
     account: dict[str, Any] | None
+    is_told: bool = False
 
 
 class Free(NamedTuple):
@@ -240,15 +250,29 @@ class Checkpoint(NamedTuple):
     data: bytes
 
 
+class Hooks(NamedTuple):
+    """Asks for jobs for which hooks are still to be called, at most so many: TOLD is the answer."""
+
+    max_jobs: int
+    token: int
+
+
+class Hooked(NamedTuple):
+    """The hooks were called with a job, or given up."""
+
+    job_id: bytes
+
+
 Event = (
-    Open | Kind | Submit | Start | Retry | End | Free | Find | Cancel | Load | Sweep | Forget | Release | Repeat | Checkpoint
-)
+    Open | Kind | Submit | Start | Retry | End | Free | Find | Cancel | Load | Sweep | Forget | Release | Repeat
+    | Checkpoint | Hooks | Hooked
+)  # fmt: skip
 EventWithFd = tuple[Event, "int | None"]
 """An event as it has arrived, and its descriptor."""
 
 _CLASSES: Final[tuple[type[Event], ...]] = (
     Open, Kind, Submit, Start, Retry, End, Free, Find, Cancel, Load, Sweep, Forget, Release,
-    Repeat, Checkpoint,
+    Repeat, Checkpoint, Hooks, Hooked,
 )  # fmt: skip
 _OPS: Final = {cls: op for op, cls in enumerate(_CLASSES)}
 

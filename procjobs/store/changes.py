@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from procjobs.shared.ids import to_text
-from procjobs.shared.recorder_wire import Checkpoint, End, Free, Retry, Start, Submit
+from procjobs.shared.recorder_wire import Checkpoint, End, Free, Hooked, Retry, Start, Submit
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import limit_text, parse_finished
 from procjobs.store.database import clean
@@ -63,6 +63,8 @@ class Changes:
         self.freed: dict[str, dict[str, Any]] = {}
         self.interrupted: dict[str, dict[str, Any]] = {}
         self.checkpoints: dict[str, dict[str, Any]] = {}
+        self.told: list[dict[str, Any]] = []
+        self.hooked: list[dict[str, Any]] = []
 
     def submit(self, event: Submit, kind: StoredKind, data: bytes | None) -> None:
         """Add a job, and its kind unless the store has it."""
@@ -113,7 +115,7 @@ class Changes:
 
     def end(self, event: End, data: bytes | None) -> None:
         """Give a job its answer, of which `data` is in a descriptor."""
-        raw_id, attempt, state, reason, frame, _, ended_at, error, account = event
+        raw_id, attempt, state, reason, frame, _, ended_at, error, account, is_told = event
         job_id = to_text(raw_id)
         finished = parse_finished(frame)
         started_at = self._withdraw(job_id, ended_at - finished.seconds if attempt else None)
@@ -127,6 +129,12 @@ class Changes:
             "b_error": clean(error) or None, "b_finished_at": ended_at, "b_answer": frame, "b_answer_data": data,
             "b_started_at": started_at,
         }  # fmt: skip
+        if is_told:
+            self.told.append({"b_id": job_id})
+
+    def note_hooked(self, event: Hooked) -> None:
+        """Note that the hooks were called with a job."""
+        self.hooked.append({"b_pool": self._pool, "b_id": to_text(event.job_id)})
 
     def checkpoint(self, event: Checkpoint) -> None:
         """Keep a job's last checkpoint."""

@@ -19,7 +19,7 @@ from procjobs.clock import wall
 from procjobs.errors import UnknownJob
 from procjobs.shared.ids import from_text
 from procjobs.shared.meta import unpack_meta
-from procjobs.shared.recorder_wire import Checkpoint, End, EventWithFd, Free, Kind, Retry, Start, Submit
+from procjobs.shared.recorder_wire import Checkpoint, End, EventWithFd, Free, Hooked, Kind, Retry, Start, Submit
 from procjobs.store.changes import Changes, StoredKind
 from procjobs.store.database import SLICE, slices
 from procjobs.store.schema import jobs, outbox
@@ -79,6 +79,8 @@ class Journal:
                 changes.free(event)
             elif isinstance(event, Checkpoint):
                 changes.checkpoint(event)
+            elif isinstance(event, Hooked):
+                changes.note_hooked(event)
         return changes
 
     def write(self, connection: Connection, changes: Changes) -> list[str]:
@@ -91,7 +93,10 @@ class Journal:
         statements.add_jobs.execute(connection, changes.jobs)
         statements.record_attempts.execute(connection, list(changes.attempts.values()))
         mine = {"b_owner": self._claim.owner, "b_epoch": self._claim.epoch}
-        if changes.checkpoints:  # before the ends of their jobs, which nobody owns any more
+        if changes.told:  # before the ends of these jobs, which nobody owns any more
+            statements.mark_hooks.execute(connection, [{**row, **mine} for row in changes.told])
+        statements.unmark_hooks.execute(connection, changes.hooked)
+        if changes.checkpoints:  # this, too
             saved = [{**row, **mine} for row in changes.checkpoints.values()]
             statements.save_checkpoint.execute(connection, [row for row in saved if row["b_data"]])
             statements.drop_checkpoint.execute(connection, [row for row in saved if not row["b_data"]])

@@ -11,10 +11,10 @@ from procjobs.clock import wall
 from procjobs.errors import UnknownJob
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.meta import unpack_meta
-from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Load, RecorderFrame, Repeat, Sweep
+from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Hooks, Load, RecorderFrame, Repeat, Sweep
 from procjobs.shared.states import FINAL, JobState
 from procjobs.shared.wire import U32
-from procjobs.store import rescue
+from procjobs.store import hook_marks, rescue
 from procjobs.store.database import slices
 from procjobs.store.frames import forgotten_frame, has_data
 from procjobs.store.journal import Journal
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from procjobs.store.claim import Claim
 
-QUESTIONS: Final = frozenset({Find, Cancel, Sweep, Load, Repeat})
+QUESTIONS: Final = frozenset({Find, Cancel, Sweep, Load, Repeat, Hooks})
 _STATES: Final = {state.text: state for state in JobState}
 _ENDED: Final = {state.text for state in FINAL}
 
@@ -61,6 +61,9 @@ class Questions:
             case Repeat():
                 told = repeat(connection, self._claim, to_text(question.job_id), to_text(question.new_id))
                 return [_told({"token": question.token, **told}), Answer(RecorderFrame.WINDOW, WINDOW.pack(0.0))]
+            case Hooks():
+                told = hook_marks.load(connection, self._pool, question.max_jobs)
+                return [_told({"token": question.token, **told})]
             case Sweep():
                 return self.sweep_outbox(connection)
             case Load():
@@ -120,7 +123,7 @@ def find_checkpoints(connection: Connection, job_ids: list[str]) -> list[Answer]
 
 
 def _told(values: dict[str, Any]) -> Answer:
-    return Answer(RecorderFrame.TOLD, json.dumps(values).encode())
+    return Answer(RecorderFrame.TOLD, json.dumps(values, ensure_ascii=False).encode(errors="replace"))
 
 
 def _extras_of(row: RowMapping) -> tuple[bytes, bytes]:

@@ -54,7 +54,7 @@ _OF_STATUS: Final = (
     "id", "name", "state", "reason", "attempt", "submitted_at", "started_at", "finished_at", "error", "meta", "retry_of",
 )  # fmt: skip
 _last_attempt: Final = (attempts.c.job_id == jobs.c.id) & (attempts.c.attempt == jobs.c.attempt)
-_with_pid: Final = select(*(jobs.c[name] for name in _OF_STATUS), attempts.c.worker_pid, attempts.c.traceback).select_from(
+with_pid: Final = select(*(jobs.c[name] for name in _OF_STATUS), attempts.c.worker_pid, attempts.c.traceback).select_from(
     jobs.outerjoin(attempts, _last_attempt)
 )
 
@@ -64,12 +64,13 @@ def find_statuses(url: str, job_ids: list[bytes]) -> list[JobStatus]:
     found: list[JobStatus] = []
     with _reading(url) as connection:
         for part in slices([to_text(job_id) for job_id in job_ids]):
-            rows = connection.execute(_with_pid.where(jobs.c.id.in_(part)))
-            found += [_status(row) for row in rows]
+            rows = connection.execute(with_pid.where(jobs.c.id.in_(part)))
+            found += [status_of(row) for row in rows]
     return found
 
 
-def _status(row: Any) -> JobStatus:
+def status_of(row: Any) -> JobStatus:
+    """Return the status of a job from its row of `with_pid`."""
     return JobStatus(
         row.id, row.name, row.state, row.reason, row.attempt, None, row.submitted_at, row.started_at, row.finished_at,
         row.worker_pid, row.error, _meta_of(row), row.retry_of, row.traceback,

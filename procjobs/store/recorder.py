@@ -271,7 +271,7 @@ class Recorder:
 
     def _take_over(self, connection: Connection) -> None:
         started = started_attempts.merge(self._settings.started_attempts, self._claim.started_attempts)
-        count = rescue.take_over(connection, self._claim, started)
+        count = rescue.take_over(connection, self._claim, started, has_hooks=self._settings.has_hooks)
         if count:
             _log(f"{count} attempts were interrupted when the pool went down")
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from procjobs.clock import NEVER, wall
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.recorder_wire import Load
 from procjobs.shared.wire import failure_frame
 from procjobs.store.database import slices
-from procjobs.store.schema import attempts, jobs, kinds
+from procjobs.store.schema import attempts, hooks, jobs, kinds
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, RowMapping
@@ -35,11 +35,13 @@ _EXCLUDED_INTERVAL: Final = 5.0
 """How soon to ask again for jobs of a queue that was excluded because many of its jobs wait in memory."""
 
 
-def take_over(connection: Connection, claim: Claim, started_attempts: Mapping[str, int]) -> int:
+def take_over(
+    connection: Connection, claim: Claim, started_attempts: Mapping[str, int], *, has_hooks: bool = False
+) -> int:
     """Let the jobs of this pool's earlier supervisors wait for this one; return the number of interrupted attempts.
 
     `started_attempts` are those that workers had marked as started in the last supervisor's table: their START events may
-    have died with it.
+    have died with it. A pool that `has_hooks` calls them with the jobs that end by this.
     """
     now = wall()
     unfinished = (jobs.c.pool == claim.pool) & jobs.c.finished_at.is_(None) & jobs.c.owner.not_in(["", claim.owner])
@@ -49,6 +51,8 @@ def take_over(connection: Connection, claim: Claim, started_attempts: Mapping[st
     interrupted = [row for row in rows if row.state == "running" or started_attempts.get(row.id, 0) > row.attempt]
     for row in interrupted:
         count_interruption(connection, claim, row, max(row.attempt, started_attempts.get(row.id, 0)), now)
+    if has_hooks:
+        _mark_quarantined(connection, claim.pool, [row.id for row in interrupted if row.cut_off + 1 >= MAX_INTERRUPTED])
     connection.execute(update(jobs).where(unfinished).values(owner="", epoch=claim.epoch))
     _end_cancelled(connection, claim.pool, now)
     return len(interrupted)
@@ -79,6 +83,14 @@ def count_interruption(connection: Connection, claim: Claim, row: Any, attempt: 
         values |= _quarantine(row, attempt, now)
     if connection.execute(update(jobs).where(seen).values(values)).rowcount:
         _end_attempts(connection, row.id, attempt, now)
+
+
+def _mark_quarantined(connection: Connection, pool: str, job_ids: list[str]) -> None:
+    for part in slices(job_ids):
+        ended = jobs.c.id.in_(part) & jobs.c.finished_at.is_not(None)
+        found = connection.scalars(select(jobs.c.id).where(ended)).all()
+        if found:
+            connection.execute(insert(hooks), [{"pool": pool, "job_id": job_id, "tries": 0} for job_id in found])
 
 
 def _end_attempts(connection: Connection, job_id: str, attempt: int, now: float) -> None:

@@ -10,7 +10,7 @@ from procjobs.clock import boottime, wall
 from procjobs.shared.recorder_wire import Open
 from procjobs.store.database import slices
 from procjobs.store.journal import Journal
-from procjobs.store.schema import attempts, checkpoints, jobs, kinds
+from procjobs.store.schema import attempts, checkpoints, hooks, jobs, kinds
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -112,6 +112,7 @@ def drop_jobs(connection: Connection, pool: str, history_ttl: float, history_lim
     for part in slices(ids):
         connection.execute(delete(attempts).where(attempts.c.job_id.in_(part)))
         connection.execute(delete(checkpoints).where(checkpoints.c.job_id.in_(part)))
+        connection.execute(delete(hooks).where(hooks.c.pool == pool, hooks.c.job_id.in_(part)))
         connection.execute(delete(jobs).where(jobs.c.id.in_(part)))
     return len(ids) == _DROP_SLICE
 

@@ -126,6 +126,14 @@ checkpoints: Final = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+hooks: Final = Table(
+    "procjobs_hooks",
+    metadata,
+    Column("pool", String(200), primary_key=True),
+    Column("job_id", String(36), primary_key=True),
+    Column("tries", Integer, nullable=False),
+)
+
 outbox: Final = Table(
     "procjobs_outbox",
     metadata,
@@ -185,6 +193,8 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         """ALTER TABLE procjobs_attempts ADD COLUMN traceback TEXT""",
         """CREATE TABLE procjobs_checkpoints (job_id VARCHAR(36) NOT NULL PRIMARY KEY,
         saved_at DOUBLE PRECISION NOT NULL, data {blob} NOT NULL)""",
+        """CREATE TABLE procjobs_hooks (pool VARCHAR(200) NOT NULL, job_id VARCHAR(36) NOT NULL, tries INTEGER NOT NULL,
+        PRIMARY KEY (pool, job_id))""",
     ),
 )
 VERSION: Final = len(STEPS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import bindparam, case, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from procjobs.store.schema import attempts, checkpoints, claims, jobs, kinds
+from procjobs.store.schema import attempts, checkpoints, claims, hooks, jobs, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,6 +72,9 @@ class Statements:
         self.save_checkpoint = Prepared(_upsert_checkpoint(maker, is_mine), dialect)
         own = select(jobs.c.id).where(jobs.c.id == bindparam("b_id"), is_mine)
         self.drop_checkpoint = Prepared(delete(checkpoints).where(checkpoints.c.job_id.in_(own)), dialect)
+        self.mark_hooks = Prepared(_insert_mark(maker, is_mine), dialect)
+        called = (hooks.c.pool == bindparam("b_pool")) & (hooks.c.job_id == bindparam("b_id"))
+        self.unmark_hooks = Prepared(delete(hooks).where(called), dialect)
         is_newer = jobs.c.attempt <= bindparam("b_attempt")  # than the row: a start may have been reclaimed since
         crashes: Any = func.coalesce(bindparam("b_crashes"), jobs.c.crashes)
         started_at: Any = func.coalesce(jobs.c.started_at, bindparam("b_started_at"))
@@ -109,6 +112,12 @@ def _upsert_checkpoint(maker: Any, is_mine: Any) -> Any:
     statement = maker.insert(checkpoints).from_select(["job_id", "saved_at", "data"], chosen)
     new = {name: statement.excluded[name] for name in ("saved_at", "data")}
     return statement.on_conflict_do_update(index_elements=["job_id"], set_=new)
+
+
+def _insert_mark(maker: Any, is_mine: Any) -> Any:
+    """Return the statement that notes that hooks are to be called with a job of this supervisor, which ends."""
+    chosen = select(jobs.c.pool, jobs.c.id, literal_column("0")).where(jobs.c.id == bindparam("b_id"), is_mine)
+    return maker.insert(hooks).from_select(["pool", "job_id", "tries"], chosen).on_conflict_do_nothing()
 
 
 def _upsert_attempts(maker: Any) -> Any:

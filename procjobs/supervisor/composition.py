@@ -102,7 +102,7 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     results = ResultStore(directory.path, settings, max_fds=max(fds.now // 8, 16))
     kept_bytes = MAX_BYTES if settings.store is None else 0
     calls_kept = KeptCalls(directory.path, max_bytes=kept_bytes, max_fds=max(fds.now // 16, 16))
-    pending_hooks = PendingHooks(settings.on_failure, log)
+    pending_hooks = PendingHooks(settings.on_failure, log, are_stored=settings.store is not None)
     registry = Registry(table, results, kinds, FailureLog(log), calls_kept, pending_hooks)
     mark = os.urandom(16).hex()
     durability = _make_durability(ground, registry, started, mark)

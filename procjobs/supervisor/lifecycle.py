@@ -110,7 +110,7 @@ class Lifecycle:
 
     @property
     def _has_work(self) -> bool:
-        return bool(self._dispatcher.unfinished) or not self._durability.is_settled or not self._hooks.is_empty
+        return bool(self._dispatcher.unfinished) or not self._durability.is_settled or not self._hooks.are_called
 
     def _advance_linger(self, now: float, *, has_clients: bool) -> None:
         if self._is_private or self._dispatcher.stopping or has_clients or self._has_work:

@@ -91,7 +91,7 @@ class Registry:
         self.table = table
         self.kinds = kinds
         self._failures = failures
-        self._hooks = hooks
+        self.hooks = hooks
         self.jobs: dict[bytes, SupervisedJob] = {}
         self.has_answers = False
         self._results = results
@@ -208,7 +208,7 @@ class Registry:
         elif not _goes_on(job):
             job.kind.tally.count_end(job.state)
             self._failures.write(job, reason, frame, error, now)
-            self._hooks.add(job, reason, frame, error, self.table)
+            self.hooks.add(job, reason, frame, error, self.table)
         self._results.keep(job, frame, fd, now)
         self.has_answers = True
         client, watchers = job.client, job.watchers

@@ -56,3 +56,15 @@ def wait_for_go(status):
     while not os.path.exists(f"{_directory()}/go"):
         time.sleep(0.01)
     tell(status)
+
+
+def kill_supervisor_once(status):
+    """Kill the process whose pid the test has written down."""
+    victim = f"{_directory()}/victim"
+    if os.path.exists(victim):
+        with open(victim) as file:
+            pid = int(file.read())
+        os.unlink(victim)
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(1000)
+    tell(status)

@@ -16,6 +16,8 @@ from procjobs.shared.recorder_wire import (
     Find,
     Forget,
     Free,
+    Hooked,
+    Hooks,
     Kind,
     Load,
     Op,
@@ -45,6 +47,8 @@ EVENTS = {
     Op.SWEEP: Sweep(),
     Op.FORGET: Forget(),
     Op.RELEASE: Release(),
+    Op.HOOKS: Hooks(50, 10),
+    Op.HOOKED: Hooked(b"id"),
 }
 
 

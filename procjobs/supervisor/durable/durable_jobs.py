@@ -51,6 +51,7 @@ from procjobs.supervisor.durable.durability import (
     Told,
 )
 from procjobs.supervisor.durable.held_claim import Claimant, HeldClaim
+from procjobs.supervisor.durable.hook_marks import HookMarks
 from procjobs.supervisor.durable.recorder_process import RecorderProcess, RecorderState
 from procjobs.supervisor.durable.store_health import StoreHealth
 from procjobs.supervisor.durable.stored_jobs import StoredJobs
@@ -100,6 +101,7 @@ class DurableJobs:
         self._recorder = RecorderProcess(loop, self._health, log, HeldClaim(claimant))
         self._events = UncommittedEvents()
         self._stored = StoredJobs(registry, loop, self._ask)
+        self._hooks = HookMarks(registry.hooks, self._stored, self._ask)
         self._checkpoints = CheckpointEvents(registry.table.directory, self._events)
         self._acknowledgements: deque[tuple[int, Watcher]] = deque()  # (number of the event, whose submission)
         self._starts: dict[SupervisedJob, tuple[float, Start]] = {}  # (when it is recorded, the event)
@@ -166,7 +168,7 @@ class DurableJobs:
         kept_frame, kept_fd = (frame, fd) if size <= MAX_STORED_BYTES else (_too_large(job.id, size), None)
         end = End(
             job.id, job.attempt, int(job.state), int(reason), kept_frame, kept_fd is not None, wall(), error,
-            self._account(job),
+            self._account(job), bool(reason) and self._registry.hooks.tell_of(reason),
         )  # fmt: skip
         self._events.append(Entry(end, kept_fd, wait=Wait.ANSWER, subject=ended, size=len(frame) + size))
 
@@ -325,8 +327,10 @@ class DurableJobs:
             self._recorder.kill(self._health.note_silence(now))
         self._record_starts(now)
         self._checkpoints.advance(now)
-        if may_load and self._recorder.state is RecorderState.OPEN:
+        may_load = may_load and self._recorder.state is RecorderState.OPEN
+        if may_load:
             self._stored.load_more(backlog, self._settings.max_queued)
+        self._hooks.advance(may_load=may_load)
         self._recorder.send(self._events.next_batch)
         self._health.publish()
 
@@ -336,6 +340,7 @@ class DurableJobs:
             str(settings.store), claim.claimant.pool, claim.owner, settings.result_ttl, settings.history_ttl,
             settings.history_limit, claim.claimant.holder, claim.epoch,
             list(self._registry.jobs) if claim.epoch else [], self._started_attempts.attempts, settings.retry_ttl,
+            bool(settings.on_failure),
         )  # fmt: skip
 
     def read(self, events: int, act_on: Callable[[StoreEvent], None]) -> None:

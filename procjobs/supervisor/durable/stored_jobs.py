@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from procjobs.clock import NEVER
 from procjobs.shared import checkpoints, wire
 from procjobs.shared.ids import ID_BYTES, to_text
-from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Load, RecorderFrame, Repeat
+from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Hooks, Load, RecorderFrame, Repeat
 from procjobs.shared.states import FINAL, JobState, Reason
 from procjobs.shared.states import Event as Change
 from procjobs.shared.wire import BODY, HEADER, U32, Frame, WireError, failure_frame
@@ -75,6 +75,10 @@ class StoredJobs:
     def repeat(self, job_id: bytes, new_id: bytes, then: Callable[[Told], None]) -> None:
         """Have a new job made of one that ended otherwise than well; `then` gets {"known", "refusal", "name"}."""
         self._ask(Repeat(job_id, new_id, self._next_question(then)))
+
+    def find_marked(self, max_jobs: int, then: Callable[[Told], None]) -> None:
+        """Look for jobs for which hooks are still to be called; `then` gets {"records", "has_more"}."""
+        self._ask(Hooks(max_jobs, self._next_question(then)))
 
     def _next_question(self, on_told: Callable[[Told], None]) -> int:
         self._tokens += 1
