@@ -39,10 +39,11 @@ def load(connection: Connection, pool: str, max_jobs: int) -> dict[str, Any]:
     for job_id in sorted(given_up):
         _log(f"the hooks (on_failure) for job {job_id} are given up: {MAX_TRIES} supervisors could not call them")
     ended = jobs.c.id.in_(list(tries)) & (jobs.c.pool == pool) & jobs.c.finished_at.is_not(None)
-    rows = {row.id: row for row in connection.execute(with_pid.where(ended)) if _has_id(row.id)}
-    _drop(connection, pool, given_up | (tries.keys() - rows.keys()))
-    wanted = [rows[job_id] for job_id in tries if job_id in rows and job_id not in given_up]
-    records = _that_fit([_record(row) for row in wanted])
+    rows = connection.execute(with_pid.where(ended))
+    known = {row.id: record for row in rows if (record := _record(row)) is not None}
+    _drop(connection, pool, given_up | (tries.keys() - known.keys()))
+    wanted = [known[job_id] for job_id in tries if job_id in known and job_id not in given_up]
+    records = _that_fit(wanted)
     read = [record["id"] for record in records]
     of_these = (hooks.c.pool == pool) & hooks.c.job_id.in_(read)
     connection.execute(update(hooks).where(of_these).values(tries=hooks.c.tries + 1))
@@ -54,27 +55,29 @@ def _drop(connection: Connection, pool: str, job_ids: set[str]) -> None:
         connection.execute(delete(hooks).where(hooks.c.pool == pool, hooks.c.job_id.in_(job_ids)))
 
 
-def _has_id(job_id: str) -> bool:
-    """Return whether a job has an id of ours: others may write there."""
-    try:
-        from_text(job_id)
-    except UnknownJob:
-        return False
-    return True
-
-
-def _record(row: Any) -> dict[str, Any]:
+def _record(row: Any) -> dict[str, Any] | None:
+    """Return the fields of a JobStatus, None where others have written something into the row that is none."""
     record = status_of(row)._asdict()
-    if len(json.dumps(record, ensure_ascii=False).encode(errors="replace")) > _MAX_BYTES:
-        record |= {"error_details": None, "meta": {}}
-    return {**record, "error": limit_text(record["error"] or "", _MAX_ERROR_BYTES)}
+    try:
+        from_text(row.id)
+        record["error"] = limit_text(row.error or "", _MAX_ERROR_BYTES)
+        if _size(record) > _MAX_BYTES:
+            record |= {"error_details": None, "meta": {}}
+    except (UnknownJob, AttributeError, TypeError, ValueError) as error:
+        _log(f"row {row.id!r:.100} of {jobs.name} describes no job that hooks could be called with: {error!r}")
+        return None
+    return record
+
+
+def _size(record: dict[str, Any]) -> int:
+    return len(json.dumps(record, ensure_ascii=False).encode(errors="replace"))
 
 
 def _that_fit(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the first records, as many as fit into one answer."""
     size, count = 0, 0
     for record in records:
-        size += len(json.dumps(record, ensure_ascii=False).encode(errors="replace"))
+        size += _size(record)
         if count and size > _MAX_BYTES:
             break
         count += 1

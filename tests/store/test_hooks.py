@@ -142,3 +142,17 @@ def test_job_that_is_given_up_since_its_supervisors_die_is_told(start, store, fo
     pool = start("tell")
     wait_until(lambda: not store.rows(MARKS) and told(folder), dump=lambda: log_of(pool))
     assert [(job.id, "quarantined")] == [(record["id"], record["reason"]) for record in told(folder)]
+
+
+def test_row_that_others_have_spoilt_keeps_no_other_job_from_being_told(start, store, folder):
+    if not store.url.startswith("sqlite"):
+        pytest.skip("PostgreSQL takes no such values")
+    pool = start()
+    first, second = fail(pool, 2)
+    pool.stop()
+    store.write("UPDATE procjobs_jobs SET error = X'FF00' WHERE id = :id", id=first)
+    store.write("INSERT INTO procjobs_hooks SELECT pool, id, 0 FROM procjobs_jobs")
+    pool = start("tell")
+    wait_until(lambda: not store.rows(MARKS), dump=lambda: log_of(pool))
+    assert {second} == ids_told(folder)
+    assert f"row '{first}' of procjobs_jobs describes no job that hooks" in log_of(pool)
