@@ -125,12 +125,13 @@ class Dispatcher:
         """Return the pool's queues: their limits, how many of their jobs run, and how many wait for these limits."""
         return self._pending.limiters.describe()
 
-    def oldest_waiting(self) -> float:
-        """Return since when (monotonic) the job waits that could have been started first, infinity where none waits."""
-        return self._pending.oldest()
+    def oldest_waiting(self) -> tuple[float, Job | None]:
+        """Return what `PendingJobs.oldest` and `PendingJobs.front` do."""
+        oldest = self._pending.oldest()
+        return oldest, None if oldest == NEVER else self._pending.front()
 
     def oldest_by_queue(self) -> dict[str, float]:
-        """Return the same for each of the pool's queues; the jobs that their limits hold count here."""
+        """Return since when a job waits in each of the pool's queues; the jobs that their limits hold count here."""
         return self._pending.arrivals.oldest()
 
     def estimated_wait(self) -> float:

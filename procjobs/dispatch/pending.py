@@ -97,12 +97,17 @@ class PendingJobs:
                 self.limiters.move(job)
 
     def oldest(self) -> float:
-        """Return since when the job waits that could have been started first, infinity where none waits."""
+        """Return since when (monotonic) the job waits that could have been started first, infinity where none waits."""
         oldest = NEVER
         for generation in self._generations:  # in every turn of the loop: a generator would take twice as long
             if generation.queue:
                 oldest = min(oldest, generation.queue.oldest())
         return oldest
+
+    def front(self) -> Job | None:
+        """Return the job that is to be started next, None where those that wait are not all in one line; after `oldest`."""
+        queues = [generation.queue for generation in self._generations if generation.queue]
+        return queues[0].front() if len(queues) == 1 else None
 
     # Time -------------------------------------------------------------------------------------------------------
 

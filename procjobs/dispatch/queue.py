@@ -116,6 +116,10 @@ class JobQueue(Generic[J]):
                 oldest = level[0].queued_at
         return oldest
 
+    def front(self) -> J | None:
+        """Return the job that is to be started next, None where jobs of several priorities wait; after `oldest`."""
+        return self._order[0][1][0] if len(self._order) == 1 and self._order[0][1] else None
+
     def drop_first(self) -> None:
         """Take out the job that `first` has just returned."""
         self._front.popleft()

@@ -112,7 +112,9 @@ class JobStatus(NamedTuple):
     stopped. `attempt` counts the starts. `error` is one line of text; `Job.result()` raises the exception itself.
     `error_details` is the traceback of the last attempt if that has failed: for one that was stopped, its stack; None if
     there is none, or it is not kept any more. `meta` is what was given with `options(meta=...)`, {} if nothing was.
-    `retry_of` is the id of the job that this one repeats (`Pool.retry`), None for other jobs.
+    `retry_of` is the id of the job that this one repeats (`Pool.retry`), None for other jobs. `ahead` is about how many jobs
+    are to start before this one, 0 for the next one: of a job that waits for its first start, in a pool whose jobs that wait
+    have one priority. It is None otherwise, of a job with a key or in a queue, and of one that was delayed.
     """
 
     id: str
@@ -129,6 +131,7 @@ class JobStatus(NamedTuple):
     meta: dict[str, Any]
     retry_of: str | None
     error_details: str | None
+    ahead: int | None = None
 
     @property
     def done(self) -> bool:

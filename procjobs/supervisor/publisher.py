@@ -8,9 +8,11 @@ from procjobs.clock import NEVER, wall
 from procjobs.dispatch.limits import Stop
 from procjobs.dispatch.model import Slot, SlotState
 from procjobs.shared.table.layout import Counters, Order, Scaling, SlotRecord
+from procjobs.supervisor.job import supervised
 
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher
+    from procjobs.dispatch.model import Job
     from procjobs.shared.table.state_writer import TableWriter
     from procjobs.supervisor.kind_counters import KindCounters
 
@@ -63,6 +65,8 @@ class Publisher:
         self._slots = slots
         self._kind_counters = kind_counters
         self._oldest = 0.0
+        self._front: Job | None = None
+        self._ticket = 0.0
         self._oldest_by_queue: dict[str, float] = {}
         self._counters: Counters | None = None
         self._problem = ""
@@ -99,15 +103,30 @@ class Publisher:
 
     def _publish_oldest(self) -> None:
         """Write since when the first job waits, in the pool and in each queue: readers know for how long by their clock."""
-        oldest = self._dispatcher.oldest_waiting()
-        if oldest != self._oldest:
-            self._oldest = oldest
-            self._table.write_oldest(0.0 if oldest == NEVER else oldest)
+        oldest, front = self._dispatcher.oldest_waiting()
+        if oldest != NEVER:
+            self._publish_front(oldest, front)
+        else:
+            self._ticket = self._table.tickets  # all have been called: the first that waits next is one of these, or follows
+            if oldest != self._oldest:
+                self._oldest, self._front = oldest, None
+                self._table.write_oldest(0.0, 0.0)
         by_queue = self._dispatcher.oldest_by_queue()
         if by_queue != self._oldest_by_queue:
             for name, since in by_queue.items() - self._oldest_by_queue.items():
                 self._kind_counters.write_queue(name, 0.0 if since == NEVER else since)
             self._oldest_by_queue = by_queue
+
+    def _publish_front(self, oldest: float, front: Job | None) -> None:
+        """Write the ticket of the job to start next; if that waits once more, the last ticket that was called before it."""
+        if front is self._front and oldest == self._oldest:
+            return
+        self._front, self._oldest = front, oldest
+        if front is None:
+            self._ticket = 0.0
+        elif not front.attempt:
+            self._ticket = self._table.ticket(supervised(front).row) or self._ticket
+        self._table.write_oldest(oldest, self._ticket)
 
     def publish_slots(self, now: float) -> None:
         """Write the slots, and how many there are to be."""

@@ -113,8 +113,11 @@ class Registry:
             self._forget(oldest)
             job.row = table.allocate(job.id)
         state = _SCHEDULED if delay > 0 else _QUEUED
+        is_in_line = not (delay > 0 or job.key or job.kind.options.queue)
         try:
-            table.publish(job.row, job.id, state, job.attempt, submitted_at, job.kind.name, job.extras)
+            table.publish(
+                job.row, job.id, state, job.attempt, submitted_at, job.kind.name, job.extras, is_in_line=is_in_line
+            )
         except TableFull:
             job.row = 0
             raise

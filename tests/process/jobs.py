@@ -41,6 +41,11 @@ def wait_for_file(path, result=None):
     return result
 
 
+def wait_for_file_and_fail(path):
+    wait_for_file(path)
+    raise ValueError(path)
+
+
 def report_and_wait(path, value, total, message=None, data=None):
     procjobs.progress(value, total, message, data)
     return wait_for_file(path, value)

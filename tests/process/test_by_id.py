@@ -216,3 +216,62 @@ def test_named_pool_that_was_let_go_of_answers_too(pool_name):
     with procjobs.Pool(pool_name, workers=1), procjobs.Pool(pool_name) as other:
         done = other.submit(jobs.add, 1, 2)
     assert "succeeded" == other.status(done).state
+
+
+# The place in the queue -----------------------------------------------------------------------------------------
+
+
+def places(pool, jobs_):
+    for job in jobs_:
+        job.wait_accepted()
+    return [pool.status(job.id).ahead for job in jobs_]
+
+
+@pytest.fixture
+def pool():
+    """A pool that ends at once also where jobs wait in it, or an assertion that has failed would wait for them."""
+    pool = procjobs.Pool(workers=1)
+    yield pool
+    pool.stop()
+
+
+def test_status_tells_how_many_jobs_are_ahead(pool):
+    pool.pause()
+    waiting = [pool.submit(jobs.add, n, 0) for n in range(6)]
+    others = [pool.options(delay=60).submit(jobs.add, 1, 1), pool.options(key="k").submit(jobs.add, 1, 1)]
+    assert [0, 1, 2, 3, 4, 5, None, None] == places(pool, waiting + others)
+    assert 5 == pool.status(waiting[5].id).as_dict()["ahead"]
+    assert waiting[0].cancel()
+    wait_until(lambda: pool.status(waiting[5].id).ahead == 4)
+    assert [None, 0, 1] == places(pool, waiting)[:3]
+    assert others[0].cancel()
+    pool.resume()
+    assert [1, 2, 3, 4, 5] == [job.result() for job in waiting[1:]]
+    assert [None] * 6 == [pool.status(job.id).ahead for job in waiting]
+
+
+def test_place_is_not_told_where_it_depends_on_priorities(pool):
+    pool.pause()
+    waiting = [pool.submit(jobs.add, n, 0) for n in range(3)]
+    assert [0, 1, 2] == places(pool, waiting)
+    first = pool.options(priority=5).submit(jobs.add, 1, 1)
+    assert [None] * 4 == places(pool, [*waiting, first])
+    pool.resume()
+    assert [0, 1, 2, 2] == [job.result() for job in [*waiting, first]]
+    pool.pause()
+    again = [pool.submit(jobs.add, n, 0) for n in range(3)]
+    assert [0, 1, 2] == places(pool, again)
+    pool.resume()
+
+
+def test_job_that_waits_once_more_is_ahead_of_those_that_come_after_it(pool, tmp_path):
+    failing = pool.options(retries=1, backoff=0.01).submit(jobs.wait_for_file_and_fail, str(tmp_path / "go"))
+    wait_until(lambda: pool.status(failing.id).state == "running")
+    pool.pause()
+    (tmp_path / "go").touch()
+    wait_until(lambda: pool.status(failing.id).state == "queued")
+    waiting = pool.submit_many([procjobs.Call(jobs.add, n) for n in range(4)])
+    assert [None, 1, 2, 3, 4] == places(pool, [failing, *waiting])
+    pool.resume()
+    assert [0, 1, 2, 3] == [job.result() for job in waiting]
+    assert isinstance(failing.exception(), ValueError)

@@ -118,15 +118,15 @@ def test_readers_know_how_long_queues_wait_by_their_clock(counters, path):
 def test_oldest_job_is_the_first_that_could_run():
     bench = Bench(workers=(1, 1))
     running = bench.submit()
-    assert math.inf == bench.dispatcher.oldest_waiting()
+    assert math.inf == bench.dispatcher.oldest_waiting()[0]
     bench.turn(1.0)
     bench.submit(delay=1.0)
     first = bench.submit(priority=-1)
     bench.turn(1.0)
     bench.submit()
-    assert first.queued_at == bench.dispatcher.oldest_waiting() == bench.now - 1.0
+    assert first.queued_at == bench.dispatcher.oldest_waiting()[0] == bench.now - 1.0
     bench.dispatcher.cancel(first, bench.now)
-    assert bench.now == bench.dispatcher.oldest_waiting()
+    assert bench.now == bench.dispatcher.oldest_waiting()[0]
     bench.finish(running)
 
 
@@ -138,7 +138,7 @@ def test_oldest_job_of_a_queue_may_be_held_by_its_limit():
     bench.turn(1.0)
     bench.submit(queue="mail")
     assert {"mail": held.queued_at, "other": math.inf} == bench.dispatcher.oldest_by_queue()
-    assert math.inf == bench.dispatcher.oldest_waiting()  # it does not lack a worker
+    assert math.inf == bench.dispatcher.oldest_waiting()[0]  # it does not lack a worker
     bench.dispatcher.cancel(held, bench.now)
     assert bench.now == bench.dispatcher.oldest_by_queue()["mail"]
     bench.finish(running)

@@ -43,13 +43,20 @@ MAGIC: Final = b"procjobs table 1"
 PART_HEAD: Final = struct.Struct("=II")  # crc, count
 IDENTITY: Final = struct.Struct("=16sIIIIQd")  # magic, version, supervisor pid, buckets, rows, rows_offset, boot time
 COUNTERS: Final = struct.Struct("=IIIIIQQQQIId")  # see table.Counters
-OLDEST: Final = struct.Struct("=d")  # since when the first job waits that could run: monotonic, 0.0 if none does
+OLDEST: Final = struct.Struct("=dd")  # since when the first job waits that could run (monotonic, 0.0: none), its ticket
 PROBLEM: Final = struct.Struct("=255p")
 STORE: Final = struct.Struct("=255p")
 SCALING: Final = struct.Struct("=IIIxxxxd255p")  # least, most, size, changed at, why
 SLOT: Final = struct.Struct("=IIBBH16sQd")  # pid, generation, state, order, attempt, job id, jobs done, started at
 TAKEN: Final = struct.Struct("=6sH")  # end of the id, attempt: the job whose interruption has arrived in it
-STATE: Final = struct.Struct("=16sIBBHIddd64p156p")  # id, next, state, reason, attempt, flags, 3 times, name, error
+STATE: Final = struct.Struct("=16sIBBHIddd64p156p")
+"""Id, next, state, reason, attempt, flags, when it was submitted, ticket, when it ended, name, error.
+
+The ticket of a job is one more than that of the job before it; 0.0 of one that does not wait in the order in which jobs
+come: it was delayed, or shares limits. That in OLDEST is 0.0 where jobs wait in more than one order.
+"""
+TICKET: Final = struct.Struct("=d")
+TICKET_OFFSET: Final = 36
 STATE_HEAD: Final = struct.Struct("=16sI")
 STATE_CHANGED: Final = struct.Struct("=20sBBH20sd64s156p")  # STATE, with the fields that do not change as packed bytes
 PROGRESS: Final = struct.Struct("=8sHHIdddd84p80p12s")  # tag, attempt, flags, pid, started, value, total, updated, ..., PACE

@@ -39,6 +39,7 @@ from procjobs.shared.table.layout import (
 
 _TRIES = 20
 _FLAGS_AT = layout.STATE_FLAGS_OFFSET
+_QUEUED = int(JobState.QUEUED)
 _RUNNING = int(JobState.RUNNING)
 _SUCCEEDED = int(JobState.SUCCEEDED)
 _STATE_TEXT = {int(state): state.text for state in JobState}
@@ -143,7 +144,7 @@ class ProgressTable:
 
     def _status(self, row: int, body: bytes, text: str = "") -> JobStatus | None:
         """Return the status of the job in a row; None if the row is another job's by now."""
-        job_id, _, state, reason, attempt, flags, submitted, _, finished, name, error = STATE.unpack(body)
+        job_id, _, state, reason, attempt, flags, submitted, ticket, finished, name, error = STATE.unpack(body)
         extras = NO_EXTRAS if not flags else self._annex.read(row, job_id)
         if extras is None:
             return None
@@ -172,7 +173,16 @@ class ProgressTable:
             unpack_meta(extras.meta),
             to_text(extras.retry_of) if extras.is_retry else None,
             self._find_details(job_id, attempt, extras) if error and extras.failure[0] else None,
+            self._find_ahead(ticket) if state == _QUEUED and ticket and not attempt else None,
         )
+
+    def _find_ahead(self, ticket: float) -> int | None:
+        """Return about how many jobs are to start before the one that waits with this ticket, None if nobody knows."""
+        body = try_read_part(self._map, layout.OLDEST_OFFSET, layout.OLDEST.size)
+        since, first = layout.OLDEST.unpack(body) if body else (0.0, 0.0)
+        if not since:  # none waits in the pool: this one lies before a worker
+            return 0
+        return max(int(ticket - first), 0) if first else None
 
     def attempts(self, job_id: bytes) -> tuple[Attempt, ...]:
         """Return the attempts of a job that are known here, in their order; raise as `status`."""

@@ -99,6 +99,7 @@ class TableWriter:
         self.rows_used = 0
         self._free: list[int] = []
         self._count = 0
+        self.tickets = 0.0  # how many were given out
         self._directory = os.path.dirname(path)
         self.annex = AnnexWriter(self._directory)
         self.fd = private_files.create(path)
@@ -145,16 +146,19 @@ class TableWriter:
 
     def publish(
         self, row: int, job_id: bytes, state: JobState, attempt: int, submitted_at: float, name: bytes,
-        extras: Extras = NO_EXTRAS,
+        extras: Extras = NO_EXTRAS, *, is_in_line: bool = False,
     ) -> None:  # fmt: skip
-        """Write the first state of a job and make its row findable by the job's id.
+        """Write the first state of a job and make its row findable by the job's id; `is_in_line`: it gets the next ticket.
 
         Raise TableFull where there is no room for its extras; the row is free again then.
         """
         flags = 0 if extras is NO_EXTRAS else self._write_extras(row, job_id, extras)
         bucket = bucket_of(job_id, self._buckets)
         following = self._heads[bucket]
-        fields = job_id, following, state, 0, attempt, flags, submitted_at, 0.0, 0.0, name, b""
+        ticket = 0.0
+        if is_in_line:
+            ticket = self.tickets = self.tickets + 1.0
+        fields = job_id, following, state, 0, attempt, flags, submitted_at, ticket, 0.0, name, b""
         self._write(self._row_offset(row), STATE.pack(*fields))
         self._heads[bucket] = row
 
@@ -234,6 +238,11 @@ class TableWriter:
         submitted_at: float = STATE.unpack_from(self._map, self._row_offset(row) + 8)[5]
         return submitted_at
 
+    def ticket(self, row: int) -> float:
+        """Return the ticket of the job in this row, 0.0 if it has none."""
+        ticket: float = layout.TICKET.unpack_from(self._map, self._row_offset(row) + 8 + layout.TICKET_OFFSET)[0]
+        return ticket
+
     def last_report(self, row: int, job_id: bytes) -> LastReport:
         """Return what the worker of the job in this row has last written."""
         body = try_read_part(self._map, self._row_offset(row) + PROGRESS_OFFSET, PROGRESS.size)
@@ -282,9 +291,9 @@ class TableWriter:
         """Write the state of the pool's store."""
         self._write(layout.STORE_OFFSET, layout.STORE.pack(clip(state, 254)))
 
-    def write_oldest(self, since: float) -> None:
-        """Write since when (monotonic) the first job waits that could run, 0.0 if none does."""
-        self._write(layout.OLDEST_OFFSET, layout.OLDEST.pack(since))
+    def write_oldest(self, since: float, ticket: float) -> None:
+        """Write since when (monotonic) the first job waits that could run, 0.0 if none does, and its ticket."""
+        self._write(layout.OLDEST_OFFSET, layout.OLDEST.pack(since, ticket))
 
     def write_scaling(self, scaling: Scaling) -> None:
         """Write the pool's size and its bounds."""
