@@ -55,7 +55,8 @@ def import_bar(link: PoolLink) -> Bar:
 def output_above(console: Console, link: PoolLink) -> Iterator[Callable[[], None]]:
     """Print what the jobs of a private pool write to this terminal on `console`, by whole lines, in this block.
 
-    Yield a function that waits until all is printed that the jobs have written until then, for the moment before a bar ends.
+    Yield a function that waits until all is printed that the jobs have written until then, and lets no more be printed in
+    this block: a bar is about to end.
     Without a terminal nothing is done, nor where threads are greenlets, which would all wait for the one that reads. A pool
     with a name writes to no terminal.
     """
@@ -106,6 +107,8 @@ class _Diversion:
         self._link = link
         self._name = name
         self._is_settled = threading.Event()
+        self._printing = threading.Lock()
+        self._is_held = False
         os.set_blocking(fd, True)
         self._thread = threading.Thread(target=self._print_lines, args=(fd,), name="procjobs-output", daemon=True)
         try:
@@ -121,17 +124,24 @@ class _Diversion:
                     if line == f"{self._name}\n":
                         self._is_settled.set()
                     else:
-                        _print_line(self._console, line.rstrip("\n"))
+                        with self._printing:
+                            _print_line(self._console, line.rstrip("\n"))
         finally:
             self._is_settled.set()
 
     def settle(self) -> None:
-        """Wait until everything is printed that jobs have written until now."""
+        """Wait until everything is printed that jobs have written until now, and print no more until `end`.
+
+        A line that comes while rich ends a bar would be written into it.
+        """
         self._post("mark_output")
         self._is_settled.wait(_LAST_OUTPUT_TIMEOUT)
+        self._is_held = self._printing.acquire(timeout=_LAST_OUTPUT_TIMEOUT)
 
     def end(self) -> None:
         """Let the supervisor write to the terminal again, when everything before that is printed here."""
+        if self._is_held:
+            self._printing.release()
         self._post("restore")
         self._thread.join(_LAST_OUTPUT_TIMEOUT)
 
