@@ -15,7 +15,7 @@ from procjobs.errors import StoreUnavailable
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
 from procjobs.shared.ids import new_id, to_text
-from procjobs.shared.recorder_wire import End, Free, Kind, Load, Open, Retry, Start, Submit
+from procjobs.shared.recorder_wire import End, Free, Hooked, Kind, Load, Open, Retry, Start, Submit
 from procjobs.shared.states import JobState, Reason
 from procjobs.store import questions, rescue, retention
 from procjobs.store.claim import Claim
@@ -547,3 +547,38 @@ def test_database_itself_takes_one_unfinished_job_of_a_key(book):
     book.record(submit(new_id(), key=b"k", unique_until=0.0))
     with pytest.raises(IntegrityError):
         book.record(submit(new_id(), key=b"k", unique_until=0.0))
+
+
+def marks(book):
+    return [(job_id, tries) for job_id, tries in book.store.rows("SELECT job_id, tries FROM procjobs_hooks ORDER BY job_id")]
+
+
+def failed(job_id):
+    return end(job_id, 1, JobState.FAILED, Reason.RAISED)._replace(is_told=True)
+
+
+def test_end_that_hooks_are_to_be_told_is_marked_until_they_were_and_not_again_by_a_second_writing(book):
+    job, other = new_id(), new_id()
+    book.record(submit(job), submit(other), start(job, 1), failed(job), end(other))
+    book.record(failed(job))
+    assert [(to_text(job), 0)] == marks(book)
+    book.record(Hooked(job), Hooked(other))
+    assert [] == marks(book)
+    book.record(failed(job))
+    assert [] == marks(book)
+
+
+def test_end_of_a_job_that_is_another_supervisors_is_not_marked(book):
+    job = new_id()
+    book.record(submit(job), start(job, 1))
+    book.take_over("next", {})
+    book.act_for("me")
+    assert [to_text(job)] == book.record(failed(job))
+    assert [] == marks(book)
+
+
+def test_marks_go_with_the_jobs_that_the_history_drops(book):
+    job = new_id()
+    book.record(submit(job), failed(job))
+    book.do(retention.drop_jobs, "pool", 1.0, 1000, NOW + 1000)
+    assert ([], [(0,)]) == (marks(book), book.store.rows("SELECT count(*) FROM procjobs_jobs"))
