@@ -18,10 +18,12 @@ from procjobs.shared.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from procjobs.client.link import PoolLink
 
 T = TypeVar("T")
+_READ_BYTES: Final = 64 * 1024
 _LAST_OUTPUT_TIMEOUT: Final = 1.0
 """How long the last output may take to arrive; a supervisor that is stopped sends none."""
 
@@ -118,15 +120,24 @@ class _Diversion:
             raise
 
     def _print_lines(self, fd: int) -> None:
+        """Print what comes, many lines at once where they come fast: each time, rich draws the bar again."""
         try:
-            with open(fd, errors="replace") as pipe:
-                for line in pipe:
-                    if line == f"{self._name}\n":
-                        self._is_settled.set()
-                    else:
-                        with self._printing:
-                            _print_line(self._console, line.rstrip("\n"))
+            with open(fd, "rb", buffering=0) as pipe:
+                rest = b""
+                while data := pipe.read(_READ_BYTES):
+                    *lines, rest = (rest + data).split(b"\n")
+                    self._print([line.decode(errors="replace") for line in lines])
+                self._print([rest.decode(errors="replace")] if rest else [])
         finally:
+            self._is_settled.set()
+
+    def _print(self, lines: list[str]) -> None:
+        is_marked = self._name in lines
+        printed = [line for line in lines if line != self._name]
+        if printed:
+            with self._printing:
+                _print_text(self._console, printed)
+        if is_marked:
             self._is_settled.set()
 
     def settle(self) -> None:
@@ -152,11 +163,15 @@ class _Diversion:
                 connection.requests.post(call, file=self._name)
 
 
-def _print_line(console: Console, line: str) -> None:
-    """Print a line with its colours; other commands to a terminal would break the bar, and are shown instead."""
+def _print_text(console: Console, lines: list[str]) -> None:
+    """Print lines with their colours; other commands to a terminal would break the bar, and are shown instead."""
     from rich.text import Text
 
-    text = Text.from_ansi(line)
-    if visible(text.plain) != text.plain:
-        text = Text(visible(line))
-    console.print(text, soft_wrap=True, highlight=False)
+    console.print(Text("\n").join(map(_to_text, lines)), soft_wrap=True, highlight=False)
+
+
+def _to_text(line: str) -> Text:
+    from rich.text import Text
+
+    text = Text.from_ansi(line.rstrip("\r"))
+    return text if visible(text.plain) == text.plain else Text(visible(line))
