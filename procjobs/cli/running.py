@@ -15,9 +15,10 @@ from procjobs.cli.starting import use_working_directory
 from procjobs.client.pool import Pool
 from procjobs.client.running_pool import find_pool
 from procjobs.clock import monotonic, sleep
-from procjobs.errors import ProcjobsError
+from procjobs.errors import ProcjobsError, UnknownJob
 from procjobs.host import rundir
 from procjobs.settings.plan import make_plan
+from procjobs.shared.states import Reason
 
 if TYPE_CHECKING:
     from procjobs.client.job import Job
@@ -125,7 +126,7 @@ def submit(pool: str, directory: str | None, as_json: bool, **options: Any) -> i
     target = _lasting_pool(pool, directory)
     job = call.submit_to(target)
     job.wait_accepted()
-    if job.done() and (error := job.exception()) is not None:  # refused: the queue is full, or the pool is draining
+    if job.done() and _was_refused(job) and (error := job.exception()) is not None:
         raise error
     if as_json:
         screen.write_json({"id": job.id, "pool": pool, "name": job.name})
@@ -134,6 +135,14 @@ def submit(pool: str, directory: str | None, as_json: bool, **options: Any) -> i
     target.shutdown(wait=False)
     _tell_of_short_life(pool, directory)
     return OK
+
+
+def _was_refused(job: Job[Any]) -> bool:
+    """Return whether the pool has not taken a job that has ended: its queue is full, or it is draining."""
+    try:
+        return job.status().reason == Reason.REJECTED.text
+    except UnknownJob:
+        return True
 
 
 def _lasting_pool(name: str, directory: str | None) -> Pool:

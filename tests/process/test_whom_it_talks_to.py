@@ -65,7 +65,7 @@ def lay_ground(base):
 def test_nothing_is_sent_to_a_supervisor_of_another_user(base):
     with listener_of_a_stranger(lay_ground(base).socket) as received:
         with pytest.raises(procjobs.SupervisorError, match=f"listens there is of user {STRANGER}, not of 0"):
-            procjobs.Pool("d", directory=base)
+            procjobs.Pool("d", directory=base).connect()
         assert b"nothing" == os.read(received, 100)
 
 
@@ -74,6 +74,7 @@ def test_nothing_is_sent_to_a_supervisor_of_another_user(base):
 def test_directory_of_another_user_is_refused_at_the_next_connection(base, theirs):
     """As after a rename: what was of this user when it connected first is of another one now."""
     pool = procjobs.Pool("d", directory=base, workers=1)
+    pool.connect()
     running = RunningPool(find_pool("d", base))
     supervisor = pool.stats().supervisor_pid
     assert 3 == pool.submit(jobs.add, 1, 2).result(30)
@@ -81,7 +82,7 @@ def test_directory_of_another_user_is_refused_at_the_next_connection(base, their
     try:
         message = f"another user may be behind it: {base}{theirs}: it belongs to user {STRANGER}.*Set XDG_RUNTIME_DIR"
         pool._link.connection.close()
-        for ask in (running.queues, lambda: procjobs.Pool("d", directory=base), pool.queues):
+        for ask in (running.queues, lambda: procjobs.Pool("d", directory=base).connect(), pool.queues):
             with pytest.raises(procjobs.SupervisorError, match=f"{message}|/d: it belongs|: it belongs"):
                 ask()
         with pytest.raises(procjobs.SupervisorError, match=message):
@@ -96,6 +97,7 @@ def test_directory_of_another_user_is_refused_at_the_next_connection(base, their
 def test_directory_that_others_may_replace_by_now_is_refused_at_the_next_connection(base):
     directory = base + "/mine"
     pool = procjobs.Pool("d", directory=directory, workers=1)
+    pool.connect()
     running = RunningPool(find_pool("d", directory))
     supervisor = pool.stats().supervisor_pid
     os.chmod(base, 0o777)

@@ -157,6 +157,7 @@ class Cli:
         defaults = {"workers": "auto", "linger": 10.0}
         settings = {key: value for key, value in settings.items() if value != defaults.get(key)}
         pool = procjobs.Pool(name, directory=self.base, **settings)
+        pool.connect()
         self._pools.append(pool)
         return pool
 

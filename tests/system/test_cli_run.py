@@ -129,6 +129,13 @@ def test_submitted_job_is_known_by_its_id_alone(cli):
     assert "hello\n" == cli("logs", job_id).stdout
 
 
+def test_submitted_job_that_fails_at_once_has_an_id(cli):
+    cli.pool()
+    for _ in range(5):  # where it had ended before its acceptance was read, its error was taken for a refusal
+        done = cli("submit", "-p", "media", f"{JOBS}:fail", "no frames")
+        assert (0, 36) == (done.returncode, len(done.stdout.strip())), done.stderr
+
+
 def test_submit_starts_the_pool_that_it_names(cli):
     job_id = cli.json("submit", "-p", "fresh", f"{JOBS}:say", "hello")["id"]
     assert 0 == cli("watch", job_id).returncode
