@@ -128,7 +128,7 @@ def test_watch_in_a_pipe_writes_a_line_for_each_change(cli, running):
     assert f"{running.running.id} running 25% waiting\n" == watching.stderr.readline()
     running.come.touch()
     out, err = watching.communicate(timeout=30)
-    assert (0, "it came\n", f"{running.running.id} succeeded 25% waiting\n") == (watching.returncode, out, err)
+    assert (0, "it came\n", f"{running.running.id} succeeded 100% waiting\n") == (watching.returncode, out, err)
 
 
 def test_watch_with_json_writes_lines_of_json(cli, running):

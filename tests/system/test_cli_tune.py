@@ -163,7 +163,7 @@ def test_missing_settings_file_is_made(cli, tmp_path, here):
         (["--sizes", "0"], "sizes=0: expected 1 to 512"),
         (["--sizes", "4", "--most", "2"], "sizes is empty"),
         (["--jobs", "0"], "jobs=0"),
-        (["--seconds", "-1"], "seconds=-1.0: expected more than zero"),
+        (["--seconds", "-1"], "'-1' is no duration: give 0 or more seconds"),
         (["--args", "a", "--", "b"], "b: arguments are given twice"),
         (["--args", "it's"], "cannot be split into words"),
         (["--args-file", "/no/where"], "/no/where cannot be read"),
