@@ -88,13 +88,13 @@ def descendants(pid: int) -> list[int]:
 def programs_of(pid: int, since: float) -> list[int]:
     """Return the descendants of a process, except children from before `since`, the DETACHED, and the descendants of those.
 
-    The innermost come first: a shell lives longer than the program that it waits for.
+    The outermost come first: a shell that waits for a program, and sees that end, goes on with the next one.
     """
     children = _children_by_parent()
     found = [child for child in children.get(pid, ()) if _started_at(child) >= since and not _is_detached(child)]
     for member in found:  # it grows as it is read
         found += [child for child in children.get(member, ()) if not _is_detached(child)]
-    return found[::-1]
+    return found
 
 
 def _is_detached(pid: int) -> bool:

@@ -8,11 +8,21 @@ mode is set on what was made here. What was there before is taken as it is.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
+
+
+class FileToMap(io.FileIO):
+    """A file that is read by mapping it, and closed with its last holder.
+
+    An interruption can come between the body of a `with` and its end. Python would warn of a file that was left open so.
+    """
+
+    __del__ = io.FileIO.close
 
 
 def create(path: str, *, replace: bool = False) -> int:

@@ -208,7 +208,7 @@ class Registry:
             self.table.write_state(job.row, job.state, reason, job.attempt, wall(), error)
         if not reason:
             job.kind.tally.count_success()
-        elif not _goes_on(job):
+        elif job.state in FINAL and not _goes_on(job):
             job.kind.tally.count_end(job.state)
             self._failures.write(job, reason, frame, error, now)
             self.hooks.add(job, reason, frame, error, self.table)

@@ -345,6 +345,8 @@ def test_broken_preload_heals_when_it_is_mended(code):
         pool = procjobs.Pool(workers=1, preload=[code.name])
         waiting = pool.submit(call, code.name, "version")
         wait_until(lambda: pool.stats().problem)
+        pool.pause()  # with its reply the warning has come, which was sent before
+        pool.resume()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", procjobs.CodeDiffers)  # it is not the file that the pool began with
         code.write("two")

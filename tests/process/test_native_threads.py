@@ -107,7 +107,7 @@ def test_later_client_is_told_too(module, pool_name):
             assert 42 == pool.submit(call_job, name).result(60)
             warnings.simplefilter("error", procjobs.PoolDegraded)
             with pytest.raises(procjobs.PoolDegraded, match=f"{name} starts native threads"):
-                procjobs.Pool(pool_name, preload=[name])
+                procjobs.Pool(pool_name, preload=[name]).connect()
 
 
 @pytest.mark.parametrize("library", SOURCES)

@@ -234,8 +234,10 @@ def test_password_is_shown_nowhere(pool_name, tmp_path, monkeypatch):
             assert "verysecret" not in log.read() + str(pool.stats())
         arguments = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
         assert "verysecret" not in arguments
+        other = procjobs.Pool(pool_name, store=url.replace("verysecret", "othersecret"))
         with pytest.warns(procjobs.SettingsDiffer) as warned:
-            procjobs.Pool(pool_name, store=url.replace("verysecret", "othersecret")).shutdown()
+            other.connect()
+        other.shutdown()
         assert "secret" not in str(warned[0].message)
     finally:
         pool.stop()

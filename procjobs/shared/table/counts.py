@@ -136,7 +136,7 @@ def read_waits(path: str) -> dict[str, float]:
 
 
 def _map(path: str) -> mmap.mmap:
-    with open(path, "rb", buffering=0) as file:
+    with private_files.FileToMap(path) as file:
         if os.fstat(file.fileno()).st_uid != os.geteuid():
             raise PermissionError(f"{path} belongs to another user")
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from procjobs.clock import monotonic
 from procjobs.errors import Attempt, PayloadError, UnknownJob
+from procjobs.shared import private_files
 from procjobs.shared.ids import to_text
 from procjobs.shared.meta import unpack_meta
 from procjobs.shared.records import JobStatus, KindInfo, Pace, Progress
@@ -61,7 +62,7 @@ class ProgressTable:
         """
         self._directory = os.path.dirname(path)
         self._loads = loads
-        with open(path, "rb", buffering=0) as file:
+        with private_files.FileToMap(path) as file:
             info = os.fstat(file.fileno())
             _check_owner(info, path)
             if not info.st_size:
