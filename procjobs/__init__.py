@@ -23,7 +23,8 @@
   and never unpickles. Its rules are in Dispatcher (procjobs.dispatch), which does no I/O and reads no clock.
 - Template (procjobs.template) imports the preloaded modules once, and forks the workers.
 - Recorder (procjobs.store) writes the jobs of a pool with a store into its database.
-- Worker (procjobs.worker) runs one job at a time, and is replaced when it dies.
+- Worker (procjobs.worker) runs one job at a time, and is replaced when it dies. A process of its own, forked when a job
+  has failed, calls the hooks of the pool.
 - ProgressTable (procjobs.shared.table) is one mapped file. Any process reads the state of jobs, workers and the pool from
   it, also while the supervisor is busy, stopped or dead.
 
@@ -40,10 +41,14 @@ Folders import from folders below them only, and no two modules import each othe
 Where is ... decided or done?
 
     a timeout                                       dispatch/watchdog.py (the limits of a job: dispatch/limits.py)
+    a job interrupted, so that it cleans up         worker/interruption.py
+    a job that waits for another job of its pool    dispatch/nesting.py
     a retry, and the pause before it                dispatch/completion.py
     the row of a job written when it ends           supervisor/registry.py
     a durable answer kept until its commit          supervisor/durable/uncommitted.py
     a process killed that a job has left behind     supervisor/workers/reaper.py
+    a hook called for a job that failed             supervisor/pending_hooks.py, .../workers/hook_runner.py
+    an id looked for that has no row                client/finding.py, supervisor/clients/deferred.py
 
 >>> import procjobs
 >>> with procjobs.Pool(workers=2) as pool:

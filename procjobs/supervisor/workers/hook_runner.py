@@ -221,5 +221,3 @@ class HookRunner:
                 process.kill_group(source.pid, signal.SIGKILL)
                 process.wait_for_child(source.pid, _FORK_TIMEOUT)
             self._drop(source, self._loop.now)
-
-
