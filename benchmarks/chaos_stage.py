@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,8 @@ from chaos_jobs import MARK, TOKEN
 
 from procjobs.host import rundir
 
-COMPLAINTS = "a bug in procjobs", "Traceback (most recent call last)", "sent nonsense", "was not given"
+COMPLAINTS = re.compile(r"a bug in procjobs|^Traceback \(most recent call last\)|sent nonsense|was not given", re.MULTILINE)
+"""Tracebacks of jobs that fail are indented."""
 
 
 class Stage:
@@ -102,7 +104,7 @@ class PoolLog:
     def _read_on(self):
         if self._file is not None:
             text = self._file.read()
-            if any(complaint in text for complaint in COMPLAINTS):
+            if COMPLAINTS.search(text):
                 self.complaints.append(text[:4000])
 
 

@@ -61,7 +61,8 @@ def look(pool, directory, jobs):
     for process in [supervisor, *supervisor.children(recursive=True)]:
         role = ROLES.get(process.name(), "workers")
         uses[role] = Use(*map(sum, zip(uses.get(role, Use(0, 0, 0, 0)), use_of(process), strict=True)))
-    entries = [entry for entry in os.scandir(directory) if not entry.name.startswith("log")]
+    # Logs, and the failed attempts in the annex, grow up to some megabytes.
+    entries = [entry for entry in os.scandir(directory) if not entry.name.startswith(("log", "annex"))]
     files = sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in entries)
     return Row(jobs, uses, files)
 

@@ -15,6 +15,7 @@ import pytest
 import procjobs
 from procjobs.errors import SettingsDiffer
 from procjobs.host import rundir
+from procjobs.shared import ids
 from tests.process import jobs
 
 from ..conftest import wait_until
@@ -74,13 +75,15 @@ def test_password_of_a_store_comes_out_nowhere(pool_name, url):
     shown["ps"] = str([process.cmdline() for process in family])
     shown["stats"] = f"{pool.stats()!r} {pool!r} {pool._link.plan!r} {job!r} {pool.jobs()!r}"
     shown["history"] = told(pool.history)
-    shown["status"] = told(lambda: pool.status("00000000-0000-0000-0000-000000000000"))
+    shown["status"] = told(lambda: pool.status(ids.to_text(ids.new_id())))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        procjobs.Pool(pool_name, store="sqlite:////none.db").shutdown()
+        other = procjobs.Pool(pool_name, store="sqlite:////none.db")
+        other.connect()
+        other.shutdown()
     shown["warning"] = str([str(one.message) for one in caught])
     assert [SettingsDiffer] == [one.category for one in caught]
-    shown["strict"] = told(lambda: procjobs.Pool(pool_name, store="sqlite:////none.db", strict=True))
+    shown["strict"] = told(lambda: procjobs.Pool(pool_name, store="sqlite:////none.db", strict=True).connect())
     for arguments in (["status", pool_name], ["history", pool_name], ["history", pool_name, "--store", url], ["doctor"]):
         shown[" ".join(arguments)] = command(*arguments)
     with open(rundir.RunDir(rundir.find_base(), pool_name).log) as log:
