@@ -47,7 +47,7 @@ Where is ... decided or done?
     the row of a job written when it ends           supervisor/registry.py
     a durable answer kept until its commit          supervisor/durable/uncommitted.py
     a process killed that a job has left behind     supervisor/workers/reaper.py
-    a hook called for a job that failed             supervisor/pending_hooks.py, .../workers/hook_runner.py
+    a hook called for a job that failed             supervisor/pending_hooks.py
     an id looked for that has no row                client/finding.py, supervisor/clients/deferred.py
 
 >>> import procjobs
