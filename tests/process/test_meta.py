@@ -55,15 +55,16 @@ def test_meta_is_read_in_another_process_also_when_the_supervisor_was_killed(poo
         assert META == pool.status(job.id).meta
 
 
-def test_row_of_a_job_with_meta_goes_to_one_without(pool_settings):
+def test_row_of_a_job_with_meta_goes_to_one_without(tmp_path):
     with procjobs.Pool(workers=1, result_ttl=0.0) as pool:
         first = pool.options(meta=META).submit(jobs.pid)
         first.result(30)
         wait_until(lambda: first.id not in [status.id for status in pool.jobs()])
-        second = pool.submit(jobs.wait_for_file, "/dev/null")
+        second = pool.submit(jobs.wait_for_file, str(tmp_path / "go"))
         assert {} == second.status().meta
         with pytest.raises(procjobs.UnknownJob):
             pool.status(first.id)
+        (tmp_path / "go").touch()
 
 
 def test_meta_goes_along_when_the_job_is_sent_again(pool_name, tmp_path):

@@ -38,7 +38,7 @@ def test_tree_of_jobs_needs_as_many_workers_as_it_is_deep(start, workers):
 def test_fifty_jobs_one_within_the_other(start):
     pool, name = start()
     assert 50 == pool.submit(jobs.descend, name, 50).result(100)
-    assert (0, 0) == (pool.stats().busy, pool.stats().waiting_workers)
+    wait_until(lambda: (0, 0) == (pool.stats().busy, pool.stats().waiting_workers))
 
 
 WAYS = {
