@@ -57,7 +57,7 @@ class Usage:
         return sent_at
 
     def programs(self, slot: Slot, seconds: float) -> list[int]:
-        """Return the pids of the programs that a worker has started in these last seconds, the innermost first."""
+        """Return the pids of the programs that a worker has started in these last seconds, the outermost first."""
         return observe.programs_of(slot.pid, observe.process_clock() - seconds - _TICK)
 
     def note_peak(self, slot: Slot) -> None:
