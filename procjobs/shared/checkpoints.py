@@ -22,15 +22,8 @@ def path_of(directory: str, job_id: bytes) -> str:
 
 def save(directory: str, job_id: bytes, data: bytes) -> None:
     """Keep a checkpoint in the place of the one before, which stays where there is no room: OSError then."""
-    path = path_of(directory, job_id)
-    part = f"{path}.new"
-    try:
+    with private_files.replacing(path_of(directory, job_id)) as part:
         _write(part, data)
-        os.replace(part, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
 
 
 def _write(path: str, data: bytes) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import stat
+from collections.abc import Iterator
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -36,6 +37,22 @@ def create(path: str, *, replace: bool = False) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     os.fchmod(fd, FILE_MODE)
     return fd
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[str]:
+    """Yield the name of a new file, which takes the place of `path` when the block has written it whole.
+
+    If the block raises, whatever it is, nothing of the new file is left: half a file takes memory that others are short of.
+    """
+    part = f"{path}.new"
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
 
 
 def open_or_create(path: str, flags: int = 0) -> int:

@@ -86,6 +86,5 @@ def _read_own(path: str) -> dict[str, int] | None:
 def _write(path: str, attempts: dict[str, int]) -> None:
     if os.path.lexists(path) and _read_own(path) is None:
         raise ForeignFileError(f"{path} is a file that procjobs did not make: give the pool another name, or remove it")
-    with open(private_files.create(f"{path}.new", replace=True), "w") as file:
+    with private_files.replacing(path) as part, open(private_files.create(part, replace=True), "w") as file:
         json.dump({_KEY: attempts}, file)
-    os.replace(f"{path}.new", path)

@@ -79,17 +79,10 @@ def write(path: str, records: Iterable[Record]) -> None:
     """Write the file, whole or not at all; raise OSError, also where there is a file that procjobs did not make."""
     if os.path.lexists(path) and not _is_own(path):
         raise FileExistsError(f"{path} is a file that procjobs did not make")
-    part = f"{path}.new"
-    try:
-        with open(private_files.create(part, replace=True), "wb") as file:
-            file.write(MAGIC)
-            for record in records:
-                _write_record(file, record)
-        os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
+    with private_files.replacing(path) as part, open(private_files.create(part, replace=True), "wb") as file:
+        file.write(MAGIC)
+        for record in records:
+            _write_record(file, record)
 
 
 def _write_record(file: BinaryIO, record: Record) -> None:

@@ -22,7 +22,7 @@ def end(*_):
     sys.exit()
 signal.signal(signal.SIGTERM, end if sys.argv[2] == "end" else signal.SIG_IGN)
 print("ready", flush=True)
-time.sleep(600)
+time.sleep(600)  # job
 """
 
 
@@ -92,7 +92,7 @@ def clean_up_with_a_program(path):
         with partial_file(path):
             time.sleep(600)  # job
     finally:
-        done = subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)"], check=False)
+        done = subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)"], check=False)  # job
         write(path + ".status", done.returncode)
 
 

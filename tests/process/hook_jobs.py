@@ -48,13 +48,13 @@ def hang_once(status):
     if _times_called(status) == 1:
         child = subprocess.Popen(["sleep", "1000"])
         _write("child", str(child.pid))
-        time.sleep(1000)
+        time.sleep(1000)  # job
     tell(status)
 
 
 def wait_for_go(status):
     while not os.path.exists(f"{_directory()}/go"):
-        time.sleep(0.01)
+        time.sleep(0.01)  # job
     tell(status)
 
 
@@ -66,5 +66,5 @@ def kill_supervisor_once(status):
             pid = int(file.read())
         os.unlink(victim)
         os.kill(pid, signal.SIGKILL)
-        time.sleep(1000)
+        time.sleep(1000)  # job
     tell(status)

@@ -22,7 +22,7 @@ def double(number):
 
 def hold(path):
     while not os.path.exists(path):
-        time.sleep(0.005)
+        time.sleep(0.005)  # job
     return "held"
 
 
@@ -142,7 +142,7 @@ def die_while_waiting(name, path, mark):
     job = pool_of(name).submit(hold, path)
     threading.Thread(target=job.result, daemon=True).start()
     while pool_of(name).stats().waiting_workers != 1:
-        time.sleep(0.005)
+        time.sleep(0.005)  # job
     open(mark, "w").close()
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("it was killed")

@@ -85,6 +85,19 @@ def test_cancelled_job_leaves_a_line_that_is_no_warning_and_expired_one_a_warnin
     running.cancel()
 
 
+def test_flood_of_cancelled_jobs_hides_no_failure(pool):
+    pool.pause()
+    cancelled = [pool.submit(jobs.add, n) for n in range(500)]
+    failing = pool.submit(jobs.fail, "not hidden")
+    cancelled[-1].wait_accepted(30)
+    for job in cancelled:
+        assert job.cancel()
+    pool.resume()
+    assert isinstance(failing.exception(30), ValueError)
+    assert "ValueError: not hidden" in line_about(pool, failing.id)[0]
+    wait_until(lambda: "more jobs ended in that second since they were cancelled" in log_of(pool))
+
+
 def test_job_that_succeeds_leaves_no_line(pool):
     job = pool.submit(jobs.add, 1)
     assert 1 == job.result(30)

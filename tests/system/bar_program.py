@@ -20,7 +20,7 @@ def talk(number):
 def linger(number):
     print(f"job {number} begins and ends{number}", end="", flush=True)
     while not os.path.exists(ALL_PRINTED):
-        time.sleep(0.01)
+        time.sleep(0.01)  # job
     return number
 
 

@@ -62,6 +62,11 @@ class Lines:
     def write_output(self, label, lines):
         self.written.append((label, lines))
 
+    def write(self, text):
+        raise AssertionError(f"nothing but output is expected here: {text}")
+
+    write_warning = write
+
 
 class World:
     """One worker with a pipe; `job` is the one that it is in. It stands for the registry too: nothing has begun."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import mmap
 import os
@@ -131,14 +130,11 @@ class ProgressWriter:
     def _try_write_file(self, text: bytes, data: bytes) -> bool:
         path = data_file(self._directory, self._job_id())
         try:
-            with open(private_files.create(path + ".new", replace=True), "wb") as file:
+            with private_files.replacing(path) as part, open(private_files.create(part, replace=True), "wb") as file:
                 file.write(len(text).to_bytes(4, "little") + text + data)
-            os.replace(path + ".new", path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(path + ".new")  # half a file takes memory that others are short of
-            if isinstance(error, JobTimeout):  # that of the job that reports, and not of the file
-                raise
+        except JobTimeout:  # an OSError as well: that of the job that reports, and not of the file
+            raise
+        except OSError:
             return False
         return True
 
