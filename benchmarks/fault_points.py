@@ -23,7 +23,7 @@ SUPERVISOR = (
     Point("supervisor.committed-acted-on", f"{_DURABLE}/durable_jobs.py", "waiting = self._acknowledgements\n"),
     Point("supervisor.gives-job", "dispatch/assigner.py", "if not self._workers.send(slot, job):"),
     Point("supervisor.has-given-job", "dispatch/assigner.py", "self._outcomes.started(job, slot)"),
-    Point("supervisor.records-start", f"{_DURABLE}/durable_jobs.py", "self._ask(start)"),
+    Point("supervisor.records-start", f"{_DURABLE}/start_events.py", "yield start"),
     Point("supervisor.finished-read", "dispatch/dispatcher.py", "unwanted = self._completion.complete("),
     Point("supervisor.records-end", f"{_DURABLE}/durable_jobs.py", "self._events.append(Entry(end, kept_fd"),
     Point("supervisor.answer-committed", "supervisor/registry.py", "self._results.keep(job, frame, fd, now)"),

@@ -188,6 +188,7 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "supervisor/code_version.py",  # whether a source file was changed after that
         "supervisor/durable/checkpoint_events.py",  # saved at
         "supervisor/durable/durable_jobs.py",  # what the database is told of
+        "supervisor/durable/start_events.py",  # started at
         "supervisor/durable/store_health.py",  # shown as "unavailable since"
         "supervisor/pending_hooks.py",  # shown to hooks as finished_at
         "supervisor/publisher.py",  # shown as started_at, scaled_at

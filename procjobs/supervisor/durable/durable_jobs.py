@@ -33,13 +33,13 @@ from procjobs.shared.recorder_wire import (
     RecorderFrame,
     Release,
     Retry,
-    Start,
     Submit,
     Sweep,
 )
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.wire import BODY, F64, U64, WireError, failure_frame
 from procjobs.supervisor.durable.accounts import account_of
+from procjobs.supervisor.durable.capacity import StoreCapacity
 from procjobs.supervisor.durable.checkpoint_events import CheckpointEvents
 from procjobs.supervisor.durable.durability import (
     Backlog,
@@ -53,6 +53,7 @@ from procjobs.supervisor.durable.durability import (
 from procjobs.supervisor.durable.held_claim import Claimant, HeldClaim
 from procjobs.supervisor.durable.hook_marks import HookMarks
 from procjobs.supervisor.durable.recorder_process import RecorderProcess, RecorderState
+from procjobs.supervisor.durable.start_events import StartEvents
 from procjobs.supervisor.durable.store_health import StoreHealth
 from procjobs.supervisor.durable.stored_jobs import StoredJobs
 from procjobs.supervisor.durable.uncommitted import Ended, Entry, UncommittedEvents, Wait
@@ -68,14 +69,6 @@ if TYPE_CHECKING:
     from procjobs.supervisor.log import Log
     from procjobs.supervisor.registry import Registry
 
-_MAX_BEHIND: Final = 1000
-"""The most submissions that wait for a database that cannot be reached."""
-_MAX_BYTES: Final = 256 * 2**20
-"""The most bytes of payloads and answers that wait for a commit."""
-_MAX_ANSWERS: Final = 5000
-"""The most answers that wait for a commit before no more jobs are started."""
-_START_DELAY: Final = 0.005
-"""How long a job runs before its start is recorded: most have ended by then, and their end says it all."""
 _COMMIT_TIMEOUT: Final = 5.0
 """How long a stopping supervisor waits for the database to take the last events."""
 
@@ -95,17 +88,16 @@ class DurableJobs:
         self._registry = registry
         self._loop = loop
         self._settings = settings
-        self._pool = pool
         self._started_attempts = started_attempts
         self._health = StoreHealth(registry.table, log)
         self._recorder = RecorderProcess(loop, self._health, log, HeldClaim(claimant))
         self._events = UncommittedEvents()
+        self._capacity = StoreCapacity(pool, self._events, self._health)
         self._stored = StoredJobs(registry, loop, self._ask)
         self._hooks = HookMarks(registry.hooks, self._stored, self._ask)
         self._checkpoints = CheckpointEvents(registry.table.directory, self._events)
         self._acknowledgements: deque[tuple[int, Watcher]] = deque()  # (number of the event, whose submission)
-        self._starts: dict[SupervisedJob, tuple[float, Start]] = {}  # (when it is recorded, the event)
-        self._is_abandoned = False
+        self._starts = StartEvents()
 
     def _ask(self, event: Event) -> None:
         self._events.append(Entry(event))
@@ -115,18 +107,7 @@ class DurableJobs:
     def started(self, job: SupervisedJob, slot: Slot) -> None:
         """Note that a job was sent to a worker. It is recorded in a moment, if it has not ended, or been reclaimed."""
         self._stored.count_out(job)
-        self._starts.pop(job, None)
-        start = Start(job.id, job.attempt, slot.number, slot.pid, wall())
-        self._starts[job] = self._loop.now + _START_DELAY, start
-
-    def _record_starts(self, now: float) -> None:
-        while self._starts:
-            job, (due_at, start) = next(iter(self._starts.items()))
-            if due_at > now:
-                return
-            del self._starts[job]
-            if job.state is JobState.RUNNING and job.attempt == start.attempt:
-                self._ask(start)
+        self._starts.note(job, slot, self._loop.now)
 
     def queued(self, job: SupervisedJob) -> None:
         """Show in the table that the job waits for a worker."""
@@ -184,32 +165,18 @@ class DurableJobs:
 
     def _account(self, job: SupervisedJob) -> dict[str, Any]:
         """Return all that is known of the attempt that has ended, by the names of the store's columns."""
-        return account_of(job, self._starts.pop(job, (0.0, None))[1], self._registry.table)
+        return account_of(job, self._starts.take(job), self._registry.table)
 
     # Submissions ------------------------------------------------------------------------------------------------
 
     @property
     def takes_jobs(self) -> bool:
         """Whether the store is not too far behind."""
-        is_far_behind = bool(self._health.problem) and self._events.submissions >= _MAX_BEHIND
-        return not is_far_behind and self._events.bytes < _MAX_BYTES
+        return self._capacity.takes_jobs
 
     def rejection(self, fd: int | None) -> Rejection | None:
         """Return why no job can be taken now, None if one can."""
-        if fd is not None and (size := os.fstat(fd).st_size) > MAX_STORED_BYTES:
-            text = (
-                f"the arguments of this job, of {size} bytes, are larger than what the store keeps ({MAX_STORED_BYTES} "
-                "bytes). Write them to a file, and give the job its path"
-            )
-            return "PayloadError", text, {}
-        if self.takes_jobs:
-            return None
-        why = self._health.describe() or "it is slow"
-        text = (
-            f"the store of pool {self._pool!r} is behind: {self.uncommitted} submissions wait for it already "
-            f"({why}). Try again later"
-        )
-        return "StoreUnavailable", text, {}
+        return self._capacity.rejection(fd)
 
     def submitted(
         self, job: SupervisedJob, client: Watcher, delay: float, expires: float, unique_until: float | None,
@@ -254,10 +221,9 @@ class DurableJobs:
 
     def cancel(self, job_id: bytes, then: Callable[[Told], None]) -> bool:
         """Have a job cancelled that may wait in the store, or note that one that runs was."""
-        job = self._registry.jobs.get(job_id)
-        start = None if job is None else self._starts.pop(job, None)
+        start = self._starts.take(self._registry.jobs.get(job_id))
         if start is not None:  # before the note, which it would wipe out
-            self._ask(start[1])
+            self._ask(start)
         self._stored.cancel(job_id, then)
         return True
 
@@ -281,12 +247,12 @@ class DurableJobs:
     @property
     def is_quiet(self) -> bool:
         """Whether everything is committed, or nobody waits for it any more."""
-        return not self._events or self._is_abandoned
+        return not self._events or self._events.are_abandoned
 
     @property
     def is_too_far_behind(self) -> bool:
         """Whether no more jobs should start, since their answers could not be kept."""
-        return self._events.answers >= _MAX_ANSWERS or self._events.bytes >= _MAX_BYTES
+        return self._capacity.is_too_far_behind
 
     @property
     def loss(self) -> str:
@@ -306,9 +272,7 @@ class DurableJobs:
         starts_at = self._recorder.next_deadline()
         if starts_at is not None:
             return min(starts_at, ends_at)
-        ends_at = min(ends_at, self._checkpoints.next_deadline())
-        if self._starts:
-            return min(next(iter(self._starts.values()))[0], ends_at)
+        ends_at = min(ends_at, self._checkpoints.next_deadline(), self._starts.next_deadline())
         loads_at = self._stored.loads_at if self._stored.loads_at > now else NEVER  # else there was no room
         return min(loads_at, self._health.silence_at() if self._awaits_recorder else NEVER, ends_at)
 
@@ -325,7 +289,8 @@ class DurableJobs:
             self._health.note_heard(now)
         elif self._health.silence_at() <= now:
             self._recorder.kill(self._health.note_silence(now))
-        self._record_starts(now)
+        for start in self._starts.take_due(now):
+            self._ask(start)
         self._checkpoints.advance(now)
         may_load = may_load and self._recorder.state is RecorderState.OPEN
         if may_load:
@@ -416,7 +381,6 @@ class DurableJobs:
 
     def abandon(self) -> None:
         """Answer everything that waits for a commit, which is still made if it can be."""
-        self._is_abandoned = True
         for job in self._events.abandon():
             if job.answer is not None:
                 continue

@@ -60,7 +60,10 @@ class Entry(NamedTuple):
 
 
 class UncommittedEvents:
-    """All events that are not committed: of them `submissions` and `answers` are awaited, with `bytes` of payload."""
+    """All events that are not committed: of them `submissions` and `answers` are awaited, with `bytes` of payload.
+
+    They `are_abandoned` when nobody waits for them any more, because the pool ends.
+    """
 
     def __init__(self) -> None:
         self.submissions = self.answers = self.bytes = 0
@@ -68,6 +71,7 @@ class UncommittedEvents:
         self._first = 1  # the number of the first entry
         self._sent = 0  # the first entries, which were sent to this recorder
         self._kinds_sent: set[SupervisedKind] = set()
+        self.are_abandoned = False
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -138,6 +142,7 @@ class UncommittedEvents:
 
     def abandon(self) -> list[SupervisedJob]:
         """Return the jobs that wait for a commit; from now on it is awaited for nobody."""
+        self.are_abandoned = True
         subjects = [entry.subject for entry in self._entries]
         self._entries = deque(entry._replace(wait=Wait.NOBODY) for entry in self._entries)
         return [subject.job if isinstance(subject, Ended) else subject for subject in subjects if subject is not None]
