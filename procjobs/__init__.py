@@ -35,7 +35,9 @@ Folders import from folders below them only, and no two modules import each othe
     supervisor                                      workers/, clients/ and durable/ around one registry
     dispatch                                        the scheduling core, pure
     sql   worker   template   store                 what runs in other processes
-    settings   host                                 settings by name; the operating system
+    settings                                        settings by name
+    schedules                                       rules and timetable of periodic jobs, pure
+    host                                            the operating system
     shared   errors   clock                         what all processes agree on
 
 Where is ... decided or done?

@@ -22,6 +22,15 @@ def suggest(unknown: Iterable[str], known: Iterable[str]) -> str:
     return ",".join(hints) + f"; there are: {', '.join(known)}"
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a question for the names that are near an unknown one, upper and lower case alike; empty if there is none."""
+    import difflib
+
+    folded = {other.casefold(): other for other in sorted(known)}
+    close = [folded[key] for key in difflib.get_close_matches(name.casefold(), folded, 3)]
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
 def suggesting(
     label: str, explain: Callable[[str], str | None] = lambda _name: None
 ) -> Callable[[Callable[Concatenate[S, P], None]], Callable[Concatenate[S, P], None]]:
