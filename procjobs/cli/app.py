@@ -34,6 +34,7 @@ COMMANDS: Final = {
         "logs": "procjobs.cli.following",
         "cancel": "procjobs.cli.controlling",
         "retry": "procjobs.cli.retrying",
+        "tasks": "procjobs.cli.tasks",
     },
     "Looking": {
         "status": "procjobs.cli.listing",

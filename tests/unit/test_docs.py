@@ -20,11 +20,25 @@ DOCS = Path(__file__).parents[2] / "docs"
 if not DOCS.is_dir():  # where the built wheel is tested
     pytest.skip("the documentation is not here", allow_module_level=True)
 REFERENCE = DOCS / "cli-reference.md"
-ALL = [name for section in COMMANDS.values() for name in section]
 
 
 def command(name):
-    return procjobs.get_command(None, name)
+    """Return a command, also one of a group: `tasks run`."""
+    found = procjobs
+    for word in name.split():
+        found = found.get_command(None, word)
+    return found
+
+
+def commands(names):
+    """Return the names, each group followed by those of its commands."""
+    found = []
+    for name in names:
+        found += [name, *(f"{name} {inner}" for inner in getattr(command(name), "commands", ()))]
+    return found
+
+
+ALL = commands([name for section in COMMANDS.values() for name in section])
 
 
 def options(name):
@@ -57,7 +71,7 @@ def reference():
     lines += ["Every command has:", "", "| | |", "|---|---|", *(row(o) for o in options(ALL[0]) if o.opts in common())]
     for section, names in COMMANDS.items():
         lines += ["", f"## {section}"]
-        for name in names:
+        for name in commands(names):
             lines += ["", f"### {name}", "", command(name).short_help, "", f"    {usage(name)}"]
             rows = [row(option) for option in options(name) if option.opts not in common()]
             lines += ["", "| | |", "|---|---|", *rows] if rows else []
@@ -80,7 +94,9 @@ MENTIONED = re.compile(r"""(?:^[ ]{4}|\$[ ]|`|[(/"])procjobs[ ]([a-z]+)((?:[ ][^
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
 def test_commands_and_options_that_are_written_about_exist(path):
     for line in path.read_text().splitlines():
-        for name, rest in MENTIONED.findall(line):
+        for first, rest in MENTIONED.findall(line):
+            inner = f"{first} {rest.split()[0]}" if rest.split() else first
+            name = inner if inner in ALL else first
             assert name in ALL, line
             known = {opt for option in options(name) for opt in [*option.opts, *option.secondary_opts]} | {"--help"}
             words = rest.split(" # ")[0].split(" -- ")[0].split()

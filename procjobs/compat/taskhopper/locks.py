@@ -1,0 +1,107 @@
+"""The lock of the runner: released by the kernel or by the database server when its holder ends, however it ends.
+
+SQLite: flock(2) on a file beside the database, DATABASE.runner, which stays. PostgreSQL: an advisory lock of the session
+over which the runner also reads and writes its tasks, so that a runner that has lost the lock cannot write.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from typing import IO, Any, Final, Protocol
+
+from sqlalchemy import Connection, text
+
+from procjobs.errors import ConfigurationError
+
+_CLASS: Final = 7_226_111
+"""The first half of the number of the advisory lock; the second one is that of the table (its oid)."""
+_TRY: Final = "SELECT pg_try_advisory_lock((CAST(:class AS bigint) << 32) | CAST(to_regclass('task_status') AS oid)::bigint)"
+_HOLDER: Final = """SELECT a.application_name, a.client_addr::text, a.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND a.datname = current_database()
+    AND l.classid = :class AND l.objid = CAST(to_regclass('task_status') AS oid) AND l.objsubid = 1"""
+
+
+class Lock(Protocol):
+    """A lock that at most one process of all those that work on a database holds."""
+
+    is_of_session: bool
+    """Whether it goes with the connection to the database."""
+
+    def try_take(self, connection: Connection) -> bool:
+        """Take it, or find that this process has it already; return whether that is so. Does not block."""
+
+    def describe_holder(self, connection: Connection) -> str:
+        """Return in words who has it."""
+
+    def release(self) -> None:
+        """Give it up, if it does not go with the connection."""
+
+
+class FileLock:
+    """See Lock. Children of the runner do not inherit the open file."""
+
+    is_of_session = False
+
+    def __init__(self, database: str) -> None:
+        self._path = f"{os.path.realpath(database)}.runner"
+        self._file: IO[Any] | None = None
+
+    def try_take(self, _connection: Connection) -> bool:
+        """See Lock."""
+        if self._file is not None:
+            return True
+        try:
+            file = open(self._path, "a+")  # noqa: SIM115 - it is open as long as the lock is held
+        except OSError as error:
+            raise ConfigurationError(f"the runner's lock {self._path} cannot be opened: {error.strerror}") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        except OSError as error:
+            file.close()
+            raise ConfigurationError(
+                f"the runner's lock {self._path} cannot be taken: {error.strerror}. Is it on a file system without locks?"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()} on host {socket.gethostname()}\n")
+        file.flush()
+        self._file = file
+        return True
+
+    def describe_holder(self, _connection: Connection) -> str:
+        """See Lock."""
+        try:
+            with open(self._path) as file:
+                return f"the runner {file.read(200).strip() or '(unknown)'}"
+        except OSError:
+            return "a runner"
+
+    def release(self) -> None:
+        """See Lock."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class SessionLock:
+    """See Lock."""
+
+    is_of_session = True
+
+    def try_take(self, connection: Connection) -> bool:
+        """See Lock. A session that has it already takes it once more, and that does no harm: the lock ends with it."""
+        return bool(connection.scalar(text(_TRY), {"class": _CLASS}))
+
+    def describe_holder(self, connection: Connection) -> str:
+        """See Lock."""
+        row = connection.execute(text(_HOLDER), {"class": _CLASS}).first()
+        if row is None:
+            return "a runner"
+        return f"{row[0] or 'a runner'} at {row[1] or 'a local address'} (PostgreSQL's process {row[2]})"
+
+    def release(self) -> None:
+        """See Lock."""
