@@ -26,6 +26,7 @@ COMMANDS: Final = {
         "resize": "procjobs.cli.controlling",
         "reload": "procjobs.cli.controlling",
         "tune": "procjobs.cli.tuning",
+        "web2py": "procjobs.cli.web2py",
     },
     "Jobs": {
         "run": "procjobs.cli.running",

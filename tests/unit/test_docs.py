@@ -88,7 +88,7 @@ def documents():
     return [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
-MENTIONED = re.compile(r"""(?:^[ ]{4}|\$[ ]|`|[(/"])procjobs[ ]([a-z]+)((?:[ ][^`|&;")]+)?)""", re.VERBOSE)
+MENTIONED = re.compile(r"""(?:^[ ]{4}|\$[ ]|`|[(/"])procjobs[ ]([a-z][a-z0-9]*)((?:[ ][^`|&;")]+)?)""", re.VERBOSE)
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)
@@ -100,7 +100,7 @@ def test_commands_and_options_that_are_written_about_exist(path):
             assert name in ALL, line
             known = {opt for option in options(name) for opt in [*option.opts, *option.secondary_opts]} | {"--help"}
             words = rest.split(" # ")[0].split(" -- ")[0].split()
-            assert {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)} <= known, line
+            assert {word.partition("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)} <= known, line
 
 
 def test_every_command_is_written_about():
