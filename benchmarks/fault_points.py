@@ -62,7 +62,7 @@ RECORDER = (
     Point("recorder.writes", "store/recorder.py", "return self._write(connection, self._journal.collect(events), events)"),
     Point("recorder.has-stored-jobs", "store/journal.py", "statements.record_attempts.execute("),
     Point("recorder.has-written", "store/journal.py", "return fenced\n"),
-    Point("recorder.answers", "store/recorder.py", "for event, _ in events:\n            if type(event) in QUESTIONS:"),
+    Point("recorder.answers", "store/recorder.py", "for event, fd in events:\n            if type(event) in QUESTIONS:"),
     Point("recorder.has-committed", "store/recorder.py", 'self._report("")\n                self._send(answers)'),
     Point("recorder.has-answered", "store/recorder.py", "self._link.send(RecorderFrame.COMMITTED"),
     Point("recorder.has-told-commit", "store/recorder.py", "self._link.send(RecorderFrame.COMMITTED", is_after=True),

@@ -109,6 +109,7 @@ from procjobs.shared.records import (
 )
 from procjobs.version import __version__
 from procjobs.worker.context import JobContext, checkpoint, current_job, progress, track
+from procjobs.worker.scheduled_time import SCHEDULED_FOR
 from procjobs.worker.wrappers import add_wrapper
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ if TYPE_CHECKING:
     from procjobs.client.submitter import job
 
 __all__ = [
+    "SCHEDULED_FOR",
     "Attempt",
     "Call",
     "CodeDiffers",

@@ -31,6 +31,11 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: t
     CHECKPOINT Checkpoint job_id, saved_at, data
     HOOKS     Hooks     max_jobs, token
     HOOKED    Hooked    job_id
+    PUTSCHEDULE PutSchedule name, spec, is_declared, kind, inline, has_descriptor, key, meta, cursor, token
+    DROPSCHEDULE DropSchedule name, token
+    NOTESCHEDULE NoteSchedule name, cursor, is_paused, skipped, missed
+    FIRE      Fire      name, period, scheduled_for, job_id, cursor, token
+    SCHEDULES Schedules after, token
 
     CLAIMED   recorder -> supervisor   u64 epoch: the jobs of the pool are this supervisor's; for SQLite with the locked file
     LEASE     recorder -> supervisor   f64 CLOCK_BOOTTIME: until then no other supervisor takes them over
@@ -43,7 +48,7 @@ the time of JSON and takes bytes. The supervisor itself unpacks no such thing: t
     HELD      recorder -> supervisor   job id, JSON {"attempt", "cut_off", "crashes"}: the store has this submission already
     FOUND     recorder -> supervisor   job id, u32 length of JSON {"state"}, JSON, FINISHED frame where it has ended
     TOLD      recorder -> supervisor   JSON {"token", ...}: the answer to the question that had this token
-    LOADED    recorder -> supervisor   LOADED struct, key, meta, description, function, inline
+    LOADED    recorder -> supervisor   LOADED struct, key, meta, schedule, description, function, inline
     RESTORE   recorder -> supervisor   job id; with its last checkpoint in the descriptor. Before its LOADED or HELD
     WINDOW    recorder -> supervisor   f64: seconds until a job that waits in the store may run; infinity if no job waits
 """
@@ -57,9 +62,10 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 BATCH: Final = struct.Struct("<IIQ")
-LOADED: Final = struct.Struct("<16sHHHddd16sBHII")
+LOADED: Final = struct.Struct("<16sHHHddd16sqBHHII")
 """Job id, attempt, interruptions, crashes, submitted, not before, expires (Unix times, 0: none), id of the job that it
-repeats (zero: none), length of the key, of the meta, of the description, of the function."""
+repeats (zero: none), the moment for which a schedule has made it (0: none), length of the key, of the meta, of the name of
+the schedule, of the description, of the function."""
 WINDOW: Final = struct.Struct("<d")
 MAX_STORED_BYTES: Final = 64 * 2**20
 """The largest descriptor of a job or of an answer that goes into the database: a transaction is held up for 0.3 s by it."""
@@ -69,7 +75,7 @@ MAX_EVENTS: Final = 1000
 """The most events of a batch. A transaction takes all that has arrived, so this bounds the memory of a batch alone."""
 
 assert BATCH.size == 16
-assert LOADED.size == 73
+assert LOADED.size == 83
 
 
 class Op(IntEnum):
@@ -92,9 +98,15 @@ class Op(IntEnum):
     CHECKPOINT = 14
     HOOKS = 15
     HOOKED = 16
+    PUTSCHEDULE = 17
+    DROPSCHEDULE = 18
+    NOTESCHEDULE = 19
+    FIRE = 20
+    SCHEDULES = 21
 
 
-# The fields are plain values: marshal refuses an IntEnum or a NamedTuple inside an event. Times are Unix times in seconds.
+# The fields are plain values: marshal refuses an IntEnum or a NamedTuple inside an event. Times are Unix times in seconds;
+# those of schedules (period, scheduled_for, cursor) in whole microseconds.
 
 
 class Open(NamedTuple):
@@ -134,8 +146,9 @@ class Kind(NamedTuple):
 class Submit(NamedTuple):
     """A job to be stored. `not_before` and `expires_at` are 0 where there is no such time.
 
-    `unique_until` is None for a job that does not have its key for itself. `extras` are its meta, as JSON, and the id of
-    the job that it repeats; both may be empty.
+    `unique_until` is None for a job that does not have its key for itself. `extras` are its meta, as JSON, the id of
+    the job that it repeats, the name of its schedule, all of which may be empty, and the moment for which that has made it
+    (0: none).
     """
 
     job_id: bytes
@@ -147,7 +160,7 @@ class Submit(NamedTuple):
     expires_at: float
     key: bytes
     unique_until: float | None
-    extras: tuple[bytes, bytes] = (b"", b"")
+    extras: tuple[bytes, bytes, bytes, int] = (b"", b"", b"", 0)
 
 
 class Start(NamedTuple):
@@ -263,16 +276,70 @@ class Hooked(NamedTuple):
     job_id: bytes
 
 
+class PutSchedule(NamedTuple):
+    """A schedule, in the place of the one that the pool has of this name: TOLD is the answer.
+
+    `spec` is JSON with its "rule" and "expires", `is_declared` says whether code declares it; the others are as in Submit.
+    `cursor` is taken by a schedule that is new, or has another rule than before.
+    """
+
+    name: str
+    spec: str
+    is_declared: bool
+    kind: int
+    inline: bytes
+    has_descriptor: bool
+    key: bytes
+    meta: bytes
+    cursor: int
+    token: int
+
+
+class DropSchedule(NamedTuple):
+    """Drops a schedule: TOLD is the answer. The periods that were run are still remembered."""
+
+    name: str
+    token: int
+
+
+class NoteSchedule(NamedTuple):
+    """How far a schedule is, and all that it has left out; `is_paused` is 0 or 1, -1 to leave that as it is."""
+
+    name: str
+    cursor: int
+    is_paused: int
+    skipped: int
+    missed: int
+
+
+class Fire(NamedTuple):
+    """Makes the job of a period, and moves the cursor: TOLD is the answer."""
+
+    name: str
+    period: int
+    scheduled_for: int
+    job_id: bytes
+    cursor: int
+    token: int
+
+
+class Schedules(NamedTuple):
+    """Asks for the schedules of the pool whose names come after this one: TOLD is the answer."""
+
+    after: str
+    token: int
+
+
 Event = (
     Open | Kind | Submit | Start | Retry | End | Free | Find | Cancel | Load | Sweep | Forget | Release | Repeat
-    | Checkpoint | Hooks | Hooked
+    | Checkpoint | Hooks | Hooked | PutSchedule | DropSchedule | NoteSchedule | Fire | Schedules
 )  # fmt: skip
 EventWithFd = tuple[Event, "int | None"]
 """An event as it has arrived, and its descriptor."""
 
 _CLASSES: Final[tuple[type[Event], ...]] = (
     Open, Kind, Submit, Start, Retry, End, Free, Find, Cancel, Load, Sweep, Forget, Release,
-    Repeat, Checkpoint, Hooks, Hooked,
+    Repeat, Checkpoint, Hooks, Hooked, PutSchedule, DropSchedule, NoteSchedule, Fire, Schedules,
 )  # fmt: skip
 _OPS: Final = {cls: op for op, cls in enumerate(_CLASSES)}
 

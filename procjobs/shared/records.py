@@ -114,7 +114,8 @@ class JobStatus(NamedTuple):
     there is none, or it is not kept any more. `meta` is what was given with `options(meta=...)`, {} if nothing was.
     `retry_of` is the id of the job that this one repeats (`Pool.retry`), None for other jobs. `ahead` is about how many jobs
     are to start before this one, 0 for the next one: of a job that waits for its first start, in a pool whose jobs that wait
-    have one priority. It is None otherwise, of a job with a key or in a queue, and of one that was delayed.
+    have one priority. It is None otherwise, of a job with a key or in a queue, and of one that was delayed. `schedule` is
+    the name of the schedule that has made the job, and `scheduled_for` the time for which; both are None for other jobs.
     """
 
     id: str
@@ -132,6 +133,8 @@ class JobStatus(NamedTuple):
     retry_of: str | None
     error_details: str | None
     ahead: int | None = None
+    schedule: str | None = None
+    scheduled_for: float | None = None
 
     @property
     def done(self) -> bool:
@@ -154,6 +157,7 @@ class JobStatus(NamedTuple):
             "submitted_at": _iso(self.submitted_at),
             "started_at": _iso(self.started_at),
             "finished_at": _iso(self.finished_at),
+            "scheduled_for": _iso(self.scheduled_for),
             "done": self.done,
             "fraction": self.fraction,
             "eta": None if progress is None else progress.eta(),
@@ -189,7 +193,7 @@ class Run(NamedTuple):
 class JobRecord(NamedTuple):
     """A job as the store keeps it, with all attempts; the end of supervisor or host has interrupted `cut_off` of them.
 
-    `meta` and `retry_of` are as in `JobStatus`.
+    `meta`, `retry_of`, `schedule` and `scheduled_for` are as in `JobStatus`.
     """
 
     id: str
@@ -207,6 +211,8 @@ class JobRecord(NamedTuple):
     attempts: tuple[Run, ...]
     meta: dict[str, Any]
     retry_of: str | None
+    schedule: str | None = None
+    scheduled_for: float | None = None
 
 
 class PoolStats(NamedTuple):

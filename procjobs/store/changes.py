@@ -68,7 +68,8 @@ class Changes:
 
     def submit(self, event: Submit, kind: StoredKind, data: bytes | None) -> None:
         """Add a job, and its kind unless the store has it."""
-        job_id, _, inline, _, submitted_at, not_before, expires_at, key, unique_until, (meta, retry_of) = event
+        job_id, _, inline, _, submitted_at, not_before, expires_at, key, unique_until, extras = event
+        meta, retry_of, schedule, scheduled_for = extras
         if not kind.is_stored:
             self.kinds.append(kind)
             kind.is_stored = True
@@ -78,7 +79,8 @@ class Changes:
             "state": "scheduled" if not_before else "queued", "attempt": 0, "cut_off": 0, "crashes": 0,
             "submitted_at": submitted_at, "not_before": not_before or None, "expires_at": expires_at or None,
             "unique_until": unique_until, "call": inline, "call_data": data, "meta": meta.decode() or None,
-            "retry_of": to_text(retry_of) if retry_of else None,
+            "retry_of": to_text(retry_of) if retry_of else None, "schedule": schedule.decode() or None,
+            "scheduled_for": scheduled_for or None,
         })  # fmt: skip
 
     def submit_from_outbox(self, row: Mapping[str, Any], kind: StoredKind) -> None:
@@ -88,7 +90,7 @@ class Changes:
             **{name: row[name] for name in _COPIED_FROM_OUTBOX},
             "owner": "", "epoch": self._epoch, "name": kind.name, "kind": kind.digest, "queue": kind.queue,
             "priority": kind.priority, "unique_until": None, "state": "scheduled" if row["not_before"] else "queued",
-            "attempt": 0, "cut_off": 0, "crashes": 0, "retry_of": None,
+            "attempt": 0, "cut_off": 0, "crashes": 0, "retry_of": None, "schedule": None, "scheduled_for": None,
         })  # fmt: skip
 
     def start(self, event: Start) -> None:

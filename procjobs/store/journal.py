@@ -60,6 +60,14 @@ class Journal:
         for kind in self._kinds.values():
             kind.is_stored = False
 
+    def keep_kind(self, connection: Connection, number: int) -> StoredKind:
+        """Return the kind of a number, which is in the database after this."""
+        kind = self._kinds[number]
+        if not kind.is_stored:
+            prepare(connection.dialect).add_kinds.execute(connection, [self._row_of(kind)])
+            kind.is_stored = True
+        return kind
+
     def _no_changes(self) -> Changes:
         return Changes(self._pool, self._claim.owner, self._claim.epoch)
 

@@ -11,13 +11,31 @@ from procjobs.clock import wall
 from procjobs.errors import UnknownJob
 from procjobs.shared.ids import from_text, to_text
 from procjobs.shared.meta import unpack_meta
-from procjobs.shared.recorder_wire import LOADED, WINDOW, Cancel, Event, Find, Hooks, Load, RecorderFrame, Repeat, Sweep
+from procjobs.shared.recorder_wire import (
+    LOADED,
+    WINDOW,
+    Cancel,
+    DropSchedule,
+    Event,
+    Find,
+    Fire,
+    Hooks,
+    Load,
+    NoteSchedule,
+    PutSchedule,
+    RecorderFrame,
+    Repeat,
+    Schedules,
+    Submit,
+    Sweep,
+)
+from procjobs.shared.scheduled import pack_origin
 from procjobs.shared.states import FINAL, JobState
 from procjobs.shared.wire import U32
-from procjobs.store import hook_marks, rescue
+from procjobs.store import hook_marks, rescue, schedule_rows
 from procjobs.store.database import slices
 from procjobs.store.frames import forgotten_frame, has_data
-from procjobs.store.journal import Journal
+from procjobs.store.journal import Journal, read_whole
 from procjobs.store.repetition import repeat
 from procjobs.store.schema import checkpoints, jobs
 
@@ -28,6 +46,8 @@ if TYPE_CHECKING:
 
     from procjobs.store.claim import Claim
 
+SCHEDULING: Final = frozenset({PutSchedule, DropSchedule, NoteSchedule, Fire, Schedules})
+"""The events of schedules, acted on in their order: each depends on those before it, also on those that ask nothing."""
 QUESTIONS: Final = frozenset({Find, Cancel, Sweep, Load, Repeat, Hooks})
 _STATES: Final = {state.text: state for state in JobState}
 _ENDED: Final = {state.text for state in FINAL}
@@ -69,6 +89,27 @@ class Questions:
             case Load():
                 return self._load(connection, question)
         raise TypeError(f"{question!r} asks nothing")
+
+    def schedule(self, connection: Connection, event: Event, fd: int | None) -> list[Answer]:
+        """Act on one of SCHEDULING, of which `fd` has the large part of the arguments; return the frames that answer it."""
+        match event:
+            case PutSchedule():
+                kind = self._journal.keep_kind(connection, event.kind)
+                data = None if fd is None else read_whole(fd)
+                told = schedule_rows.put(connection, self._pool, event, kind, data)
+            case DropSchedule():
+                told = {"known": schedule_rows.drop(connection, self._pool, event.name)}
+            case Fire():
+                told = schedule_rows.fire(connection, self._claim, event)
+            case Schedules():
+                told = schedule_rows.find_all(connection, self._pool, event.after)
+            case NoteSchedule():
+                schedule_rows.note(connection, self._pool, event)
+                return []
+            case _:
+                raise TypeError(f"{event!r} is about no schedule")
+        answers = [_told({"token": event.token, **told})]
+        return [*answers, Answer(RecorderFrame.WINDOW, WINDOW.pack(0.0))] if told.get("made") else answers
 
     def answer_resubmissions(self, connection: Connection, known: Mapping[str, Mapping[str, Any]]) -> list[Answer]:
         """Return frames about the submissions that are in the store already; `known` has their rows, by job id."""
@@ -122,6 +163,15 @@ def find_checkpoints(connection: Connection, job_ids: list[str]) -> list[Answer]
     return found
 
 
+def refuse(event: Event, text: str) -> list[Answer]:
+    """Return the frame that tells the supervisor of an event that the database does not take, where it waits for one."""
+    if isinstance(event, Submit):
+        return [Answer(RecorderFrame.REFUSED, event.job_id + text.encode())]
+    if isinstance(event, PutSchedule | DropSchedule | Fire | Schedules):
+        return [_told({"token": event.token, "problem": text})]
+    return []
+
+
 def _told(values: dict[str, Any]) -> Answer:
     return Answer(RecorderFrame.TOLD, json.dumps(values, ensure_ascii=False).encode(errors="replace"))
 
@@ -135,14 +185,23 @@ def _extras_of(row: RowMapping) -> tuple[bytes, bytes]:
         return b"", b""
 
 
+def _origin_of(row: RowMapping) -> tuple[bytes, int]:
+    """Return the name of the schedule that has made a job, and for which moment; nothing for what is none."""
+    try:
+        return pack_origin(row["schedule"], row["scheduled_for"])
+    except ValueError:
+        return b"", 0
+
+
 def _loaded(row: RowMapping) -> Answer:
     key, description, function, call = row["key"] or b"", row["description"], row["function"], row["call"] or b""
     meta, retry_of = _extras_of(row)
+    schedule, moment = _origin_of(row)
     head = LOADED.pack(
         from_text(row["id"]), row["attempt"], row["cut_off"], row["crashes"], row["submitted_at"], row["not_before"] or 0.0,
-        row["expires_at"] or 0.0, retry_of, len(key), len(meta), len(description), len(function),
+        row["expires_at"] or 0.0, retry_of, moment, len(key), len(meta), len(schedule), len(description), len(function),
     )  # fmt: skip
-    return Answer(RecorderFrame.LOADED, b"".join((head, key, meta, description, function, call)), row["call_data"])
+    return Answer(RecorderFrame.LOADED, b"".join((head, key, meta, schedule, description, function, call)), row["call_data"])
 
 
 def cancel(connection: Connection, claim: Claim, job_id: str) -> tuple[bool, bool]:

@@ -21,6 +21,7 @@ from procjobs.shared.ids import from_text, made_at, to_text
 from procjobs.shared.meta import pack_meta, unpack_meta
 from procjobs.shared.passwords import hide
 from procjobs.shared.records import JobRecord, JobStatus, Run
+from procjobs.shared.scheduled import name_of, pack_origin, seconds_of
 from procjobs.store.database import explain, may_be_shown, slices
 from procjobs.store.engines import engine_of
 from procjobs.store.schema import attempts, jobs
@@ -52,6 +53,7 @@ def _is_unused(url: str) -> bool:
 
 _OF_STATUS: Final = (
     "id", "name", "state", "reason", "attempt", "submitted_at", "started_at", "finished_at", "error", "meta", "retry_of",
+    "schedule", "scheduled_for",
 )  # fmt: skip
 _last_attempt: Final = (attempts.c.job_id == jobs.c.id) & (attempts.c.attempt == jobs.c.attempt)
 with_pid: Final = select(*(jobs.c[name] for name in _OF_STATUS), attempts.c.worker_pid, attempts.c.traceback).select_from(
@@ -73,7 +75,7 @@ def status_of(row: Any) -> JobStatus:
     """Return the status of a job from its row of `with_pid`."""
     return JobStatus(
         row.id, row.name, row.state, row.reason, row.attempt, None, row.submitted_at, row.started_at, row.finished_at,
-        row.worker_pid, row.error, _meta_of(row), row.retry_of, row.traceback,
+        row.worker_pid, row.error, _meta_of(row), row.retry_of, row.traceback, None, *_origin_of(row),
     )  # fmt: skip
 
 
@@ -83,6 +85,15 @@ def _meta_of(row: Any) -> dict[str, Any]:
         return unpack_meta(row.meta)
     except ValueError:
         return {}
+
+
+def _origin_of(row: Any) -> tuple[str | None, float | None]:
+    """Return the name of a job's schedule and its moment, None where others have written something there that is none."""
+    try:
+        schedule, scheduled_for = pack_origin(row.schedule, row.scheduled_for)
+    except ValueError:
+        return None, None
+    return name_of(schedule), seconds_of(scheduled_for)
 
 
 def find_oldest(url: str) -> float:
@@ -182,4 +193,5 @@ def _record(row: Row[Any], runs: tuple[Run, ...]) -> JobRecord:
     return JobRecord(
         row.id, row.name, row.state, row.reason, row.error, row.queue, row.priority, row.attempt, row.cut_off,
         row.submitted_at, row.started_at, row.finished_at, runs, _meta_of(row), row.retry_of,
+        *_origin_of(row),
     )  # fmt: skip

@@ -31,14 +31,14 @@ from procjobs.clock import NEVER, monotonic
 from procjobs.errors import StoreUnavailable
 from procjobs.host import process, titles
 from procjobs.shared.ids import from_text
-from procjobs.shared.recorder_wire import EventWithFd, Forget, Kind, Open, RecorderFrame, Release, Submit
+from procjobs.shared.recorder_wire import EventWithFd, Forget, Kind, Open, RecorderFrame, Release
 from procjobs.shared.wire import F64, U64
 from procjobs.store import rescue, started_attempts
 from procjobs.store.changes import Changes
 from procjobs.store.claim import Claim, ClaimLost
 from procjobs.store.database import explain, open_engine
 from procjobs.store.journal import Journal
-from procjobs.store.questions import QUESTIONS, Answer, Questions
+from procjobs.store.questions import QUESTIONS, SCHEDULING, Answer, Questions, refuse
 from procjobs.store.retention import Retention
 from procjobs.store.schema import migrate
 from procjobs.store.supervisor_link import Batch, SupervisorLink
@@ -170,16 +170,18 @@ class Recorder:
         event = events[0][0]
         text = f"the database does not take event {type(event).__name__.upper()}"
         _log(f"{text}: {event!r:.1000}\n{traceback.format_exc()}")
-        return [Answer(RecorderFrame.REFUSED, event.job_id + text.encode())] if isinstance(event, Submit) else []
+        return refuse(event, text)
 
     def _write(self, connection: Connection, changes: Changes, events: list[EventWithFd]) -> list[Answer]:
         duplicates = self._journal.take_out_duplicates(connection, changes)
         answers = [Answer(RecorderFrame.DUPLICATE, from_text(own) + from_text(other)) for own, other in duplicates.items()]
         fenced = self._journal.write(connection, changes)
         answers += [Answer(RecorderFrame.FENCED, from_text(job_id)) for job_id in fenced]
-        for event, _ in events:
+        for event, fd in events:
             if type(event) in QUESTIONS:
                 answers += self._questions.answer(connection, event)
+            elif type(event) in SCHEDULING:
+                answers += self._questions.schedule(connection, event, fd)
             elif isinstance(event, Release):
                 self._claim.release(connection)
         return answers

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from procjobs.store.claim import Claim
 
-_COPIED: Final = "pool", "name", "kind", "queue", "priority", "key", "meta", "call", "call_data"
+_COPIED: Final = "pool", "name", "kind", "queue", "priority", "key", "meta", "schedule", "scheduled_for", "call", "call_data"
 _ASKED: Final = "id", "pool", "name", "state", "key", "unique_until", "finished_at"
 _UNSUCCESSFUL: Final = frozenset({"failed", "cancelled", "expired"})
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, tuple_, update
 
 from procjobs.clock import boottime, wall
 from procjobs.shared.recorder_wire import Open
+from procjobs.shared.scheduled import MICROSECONDS
 from procjobs.store.database import slices
 from procjobs.store.journal import Journal
-from procjobs.store.schema import attempts, checkpoints, hooks, jobs, kinds
+from procjobs.store.schema import attempts, checkpoints, hooks, jobs, kinds, periods, schedules
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -26,7 +27,9 @@ _MAX_DRIFT: Final = 60.0
 """A clock that gains more than this between two looks was set. To be slewed (adjtimex(2)) takes it much longer."""
 _DOUBT_TIME: Final = 3600.0
 _DROP_SLICE: Final = 2000
-"""How many old jobs are dropped in one transaction, for which others wait."""
+"""How many old jobs, or periods, are dropped in one transaction, for which others wait."""
+MIN_PERIODS_TTL: Final = 32 * 86_400.0
+"""How long a period that was run is remembered in any case: a clock that was set back may come to it again."""
 
 
 class BelievedTime:
@@ -76,7 +79,8 @@ class Retention:
             self._claim.verify(connection)
             drop_results(connection, pool, self._settings.result_ttl, moment)
             drop_calls(connection, pool, self._settings.retry_ttl, moment)
-            if drop_jobs(connection, pool, self._settings.history_ttl, self._settings.history_limit, moment):
+            has_more = drop_periods(connection, pool, self._settings.history_ttl, moment)
+            if drop_jobs(connection, pool, self._settings.history_ttl, self._settings.history_limit, moment) or has_more:
                 self._next_at = now
                 return True
             if now >= self._next_kinds_at:
@@ -117,7 +121,18 @@ def drop_jobs(connection: Connection, pool: str, history_ttl: float, history_lim
     return len(ids) == _DROP_SLICE
 
 
+def drop_periods(connection: Connection, pool: str, history_ttl: float, moment: float) -> bool:
+    """Drop a slice of the periods that were run longer ago, and are over for that long; return whether there may be more."""
+    before = moment - max(history_ttl, MIN_PERIODS_TTL)
+    key = periods.c.schedule, periods.c.period
+    is_old = (periods.c.recorded_at < before) & (periods.c.period < int((moment - MIN_PERIODS_TTL) * MICROSECONDS))
+    old = select(*key).where(periods.c.pool == pool, is_old).limit(_DROP_SLICE)
+    dropped = connection.execute(delete(periods).where(periods.c.pool == pool, tuple_(*key).in_(old)))
+    return dropped.rowcount == _DROP_SLICE
+
+
 def drop_kinds(connection: Connection, pool: str) -> None:
-    """Drop the functions that no job refers to."""
-    used = select(jobs.c.kind).where(jobs.c.pool == pool)
+    """Drop the functions that neither a job nor a schedule refers to."""
+    of_jobs = select(jobs.c.kind).where(jobs.c.pool == pool)
+    used = of_jobs.union_all(select(schedules.c.kind).where(schedules.c.pool == pool))
     connection.execute(delete(kinds).where(kinds.c.pool == pool, kinds.c.digest.not_in(used)))

@@ -26,6 +26,7 @@ ACCOUNT: Final = (
 _JOB: Final = (
     "id", "pool", "owner", "epoch", "name", "kind", "queue", "priority", "key", "unique_until", "state", "attempt",
     "cut_off", "crashes", "submitted_at", "not_before", "expires_at", "call", "call_data", "meta", "retry_of",
+    "schedule", "scheduled_for",
 )  # fmt: skip
 
 

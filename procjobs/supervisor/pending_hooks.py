@@ -14,6 +14,7 @@ from procjobs.clock import NEVER, wall
 from procjobs.shared.hook_names import show_hook
 from procjobs.shared.ids import to_text
 from procjobs.shared.meta import unpack_meta
+from procjobs.shared.scheduled import name_of, seconds_of
 from procjobs.shared.states import Reason
 from procjobs.shared.wire import WireError, limit_text, parse_finished
 from procjobs.supervisor.attempts import traceback_of
@@ -191,4 +192,5 @@ def _record(job: SupervisedJob, reason: Reason, frame: bytes, error: str, table:
         "started_at": started_at, "finished_at": wall(), "worker_pid": worker_pid,
         "error": limit_text(error, _MAX_ERROR_BYTES), "meta": unpack_meta(job.extras.meta),
         "retry_of": to_text(job.extras.retry_of) if job.extras.is_retry else None, "error_details": details,
+        "schedule": name_of(job.extras.schedule), "scheduled_for": seconds_of(job.extras.scheduled_for),
     }  # fmt: skip

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from procjobs.shared import private_files
 from procjobs.shared.meta import unpack_meta
+from procjobs.shared.scheduled import pack_origin
 from procjobs.shared.wire import U32
 
 MAGIC: Final = b"jobs that wait for the successor of a supervisor of procjobs, 1\n"
@@ -47,7 +48,7 @@ class WaitingKind(NamedTuple):
 class WaitingJob(NamedTuple):
     """A job that waits. `large` has a descriptor when it is written, and the bytes when it is read.
 
-    `checkpoint` is base64.
+    `checkpoint` is base64, and `scheduled_for` a number in decimal.
     """
 
     job_id: bytes
@@ -67,6 +68,8 @@ class WaitingJob(NamedTuple):
     meta: str = ""
     retry_of: str = ""
     checkpoint: str = ""
+    schedule: str = ""
+    scheduled_for: str = ""
 
 
 Record = WaitingGeneration | WaitingKind | WaitingJob
@@ -148,6 +151,7 @@ def _read_record(file: BinaryIO, head: bytes) -> Record:
     if not all(isinstance(value, str) for value in extras.values()):
         raise TypeError("extras of a job that are no texts")
     unpack_meta(extras.get("meta"))
+    pack_origin(extras.get("schedule"), int(extras.get("scheduled_for") or 0))
     return WaitingJob._make([bytes.fromhex(job_id), *fields, *parts[:2], large, *_EXTRAS.values()])._replace(**extras)
 
 

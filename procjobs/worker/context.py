@@ -17,9 +17,13 @@ from procjobs.errors import OutsideJob, PayloadError
 from procjobs.shared.checkpoints import MAX_BYTES
 from procjobs.shared.ids import to_text
 from procjobs.shared.meta import unpack_meta
+from procjobs.shared.scheduled import datetime_of, name_of
 from procjobs.shared.table.progress_writer import ProgressWriter
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from procjobs.shared.table.annex import Extras
     from procjobs.worker.own_checkpoints import OwnCheckpoints
 
 T = TypeVar("T")
@@ -31,13 +35,14 @@ class JobContext:
     `deadline` is the `time.monotonic()` at which it will be stopped, None without a timeout; `attempt` counts from 1.
     """
 
-    __slots__ = ("_id", "_is_stopping", "_meta", "_writer", "attempt", "deadline", "name")
+    __slots__ = ("_extras", "_id", "_is_stopping", "_meta", "_writer", "attempt", "deadline", "name")
 
     def __init__(
         self, writer: ProgressWriter, job_id: bytes, name: str, attempt: int, deadline: float | None,
         is_stopping: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._writer = writer
+        self._extras: Extras | None = None
         self._meta: dict[str, Any] | None = None
         self._id = job_id
         self.name = name
@@ -66,13 +71,30 @@ class JobContext:
         Raise OutsideJob if the job has ended, or the pool's directory was removed.
         """
         if self._meta is None:
-            extras = self._writer.read_extras(self._id)
-            if extras is None:
-                raise OutsideJob(
-                    f"the meta of job {self.id} {self.name} cannot be read: the job, or its pool, has ended"
-                )
-            self._meta = unpack_meta(extras.meta)
+            self._meta = unpack_meta(self._read_extras("meta").meta)
         return self._meta
+
+    @property
+    def schedule(self) -> str | None:
+        """The name of the schedule that has made this job, None for other jobs. Raise OutsideJob as `meta` does."""
+        return name_of(self._read_extras("schedule").schedule)
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """The time for which the schedule has made this job, an aware datetime in UTC; None for other jobs.
+
+        It is that of the schedule's rule, whenever the job starts, and is the same in every attempt, and in jobs that repeat
+        this one. Raise OutsideJob as `meta` does.
+        """
+        return datetime_of(self._read_extras("schedule").scheduled_for)
+
+    def _read_extras(self, what: str) -> Extras:
+        if self._extras is None:
+            self._extras = self._writer.read_extras(self._id)
+            if self._extras is None:
+                text = f"the {what} of job {self.id} {self.name} cannot be read: the job, or its pool, has ended"
+                raise OutsideJob(text)
+        return self._extras
 
     @property
     def checkpoint(self) -> Any:

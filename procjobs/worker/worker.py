@@ -44,7 +44,7 @@ from procjobs.shared.wire import (
     limit_text,
     parse_json,
 )
-from procjobs.worker import ending, wrappers
+from procjobs.worker import ending, scheduled_time, wrappers
 from procjobs.worker.baseline import FIRST, QUICK, Baseline
 from procjobs.worker.caller import become_caller, explain_loading
 from procjobs.worker.children import Children
@@ -101,7 +101,8 @@ class _Kind:
     def load_call(self, inline: bytes, received: payload.Received | None) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         """Return (function, args, kwargs); their unpickling may run any code."""
         if self.pickled and self.function is None:
-            self.function = payload.loads(self.pickled)
+            with scheduled_time.kept():
+                self.function = payload.loads(self.pickled)
             self.awaits = is_coroutine_function(self.function)
         call = payload.loads(inline) if received is None else received.load()
         if self.pickled:

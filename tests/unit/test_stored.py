@@ -60,7 +60,8 @@ def test_job_that_is_loaded_between_its_cancellation_and_the_answer_is_cancelled
     world.stored.cancel(first, lambda _told: None)
 
     def is_cancelled(job_id):
-        (loaded,) = world.say(RecorderFrame.LOADED, LOADED.pack(job_id, 0, 0, 0, 0.0, 0.0, 0.0, b"", 0, 0, 2, 0) + b"{}")
+        head = LOADED.pack(job_id, 0, 0, 0, 0.0, 0.0, 0.0, b"", 0, 0, 0, 0, 2, 0)
+        (loaded,) = world.say(RecorderFrame.LOADED, head + b"{}")
         return loaded.is_cancelled
 
     assert [True, False] == [is_cancelled(first), is_cancelled(second)]
@@ -82,7 +83,7 @@ def test_submission_is_refused_once():
 def test_attempts_of_a_job_that_is_loaded_and_sent_again_at_the_same_time_count():
     job = submitted()
     world = World(job)
-    head = LOADED.pack(job.id, 3, 2, 1, 0.0, 0.0, 0.0, b"", 0, 0, 2, 0)
+    head = LOADED.pack(job.id, 3, 2, 1, 0.0, 0.0, 0.0, b"", 0, 0, 0, 0, 2, 0)
     assert [] == world.say(RecorderFrame.LOADED, head + b"{}")
     assert (3, 2, 1) == (job.attempt, job.interrupted, job.crashes)
     job.durable.is_committed = True

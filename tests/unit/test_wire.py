@@ -16,7 +16,7 @@ from procjobs import version
 from procjobs.shared import hello, wire
 from procjobs.shared.config import JOB_OPTION_NAMES
 from procjobs.shared.states import JobState, Reason
-from procjobs.shared.table import layout
+from procjobs.shared.table import annex, layout
 from procjobs.shared.wire import Frame, FrameReader, WireError
 from tests.unit.imports import ROOT
 
@@ -74,11 +74,14 @@ def test_frames_that_change_get_a_new_version():
         [(member.name, int(member)) for kind in (wire.Frame, wire.Outcome, Reason, JobState) for member in kind],
         sorted(JOB_OPTION_NAMES),
         calls,
-        [(name, value.format) for name, value in sorted(vars(layout).items()) if isinstance(value, struct.Struct)],
+        [
+            (name, value.format) for part in (layout, annex) for name, value in sorted(vars(part).items())
+            if isinstance(value, struct.Struct)
+        ],
         str(layout.MAGIC),
     ]
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
-    assert (3, "2dfd07e9307a") == (wire.WIRE_VERSION, digest)
+    assert (4, "e80927cd101e") == (wire.WIRE_VERSION, digest)
 
 
 def test_first_words_of_a_connection_never_change():

@@ -6,10 +6,11 @@ What was never written takes no memory, so it costs nothing where no job has any
     ANNEX
     OFFSET           SIZE            PART
     0                RING_BYTES      FAILURE records, one after the other, the oldest overwritten
-    RING_BYTES       2112 x rows     SLOT of each row of the table
+    RING_BYTES       2560 x rows     SLOT of each row of the table
 
     SLOT    crc-32 of what follows, id of the job, id of the job that it repeats (zero: none), position and length of its
-            last FAILURE (0: none), length of its meta; then that, JSON
+            last FAILURE (0: none), the moment for which its schedule has made it (0: none), length of its meta and of the
+            name of its schedule; then these, JSON and text
     FAILURE crc-32 of what follows, id of the job, position and length of the one before; then JSON, the fields of an
             `Attempt` (procjobs.errors)
 
@@ -29,6 +30,7 @@ from zlib import crc32
 
 from procjobs.shared import private_files
 from procjobs.shared.meta import MAX_META_BYTES
+from procjobs.shared.scheduled import MAX_NAME_BYTES
 
 NAME: Final = "annex"
 RING_BYTES: Final = 16 * 2**20
@@ -37,16 +39,19 @@ MAX_ATTEMPTS: Final = 10
 """The most attempts of one job that are read."""
 _NO_ID: Final = bytes(16)
 _CRC: Final = struct.Struct("<I")
-_SLOT: Final = struct.Struct("<16s16sIIH")
+_SLOT: Final = struct.Struct("<16s16sIIqHH")
 _FAILURE: Final = struct.Struct("<16sII")
-_SLOT_BYTES: Final = 2112
+_SLOT_BYTES: Final = 2560
 _TRIES: Final = 20
 
-assert _CRC.size + _SLOT.size + MAX_META_BYTES <= _SLOT_BYTES
+assert _CRC.size + _SLOT.size + MAX_META_BYTES + MAX_NAME_BYTES <= _SLOT_BYTES
 
 
 class Extras(NamedTuple):
     """What few jobs have. `failure` is the place (position, length) of the last failed attempt in the file.
+
+    `schedule` is the name of the schedule that has made the job, in UTF-8, and `scheduled_for` the moment for which, in
+    microseconds.
 
     Not in the file: `is_unique`, the job was submitted to be the only one of its key; `has_checkpoint`, it may have one.
     """
@@ -54,6 +59,8 @@ class Extras(NamedTuple):
     meta: bytes = b""
     retry_of: bytes = _NO_ID
     failure: tuple[int, int] = (0, 0)
+    schedule: bytes = b""
+    scheduled_for: int = 0
     is_unique: bool = False
     has_checkpoint: bool = False
 
@@ -66,9 +73,11 @@ class Extras(NamedTuple):
 NO_EXTRAS: Final = Extras()
 
 
-def extras_of(meta: bytes, retry_of: bytes) -> Extras:
+def extras_of(meta: bytes, retry_of: bytes, schedule: bytes = b"", scheduled_for: int = 0) -> Extras:
     """Return what a job has that came from elsewhere; `retry_of` is empty or zero for one that repeats none."""
-    return Extras(meta, retry_of) if meta or any(retry_of) else NO_EXTRAS
+    if not (meta or schedule or any(retry_of)):
+        return NO_EXTRAS
+    return Extras(meta, retry_of or _NO_ID, schedule=schedule, scheduled_for=scheduled_for)
 
 
 class AnnexWriter:
@@ -80,8 +89,11 @@ class AnnexWriter:
 
     def write(self, row: int, job_id: bytes, extras: Extras) -> None:
         """Write what belongs to a row; raise OSError where there is no room."""
-        head = _SLOT.pack(job_id, extras.retry_of, *extras.failure, len(extras.meta))
-        _write(self._fd, head + extras.meta, RING_BYTES + (row - 1) * _SLOT_BYTES)
+        meta, schedule = extras.meta, extras.schedule
+        head = _SLOT.pack(
+            job_id, extras.retry_of, *extras.failure, extras.scheduled_for, len(meta), len(schedule)
+        )  # fmt: skip
+        _write(self._fd, head + meta + schedule, RING_BYTES + (row - 1) * _SLOT_BYTES)
 
     def add_failure(self, job_id: bytes, before: tuple[int, int], attempt: dict[str, Any]) -> tuple[int, int]:
         """Write an attempt; return its place. Raise OSError where there is no room."""
@@ -116,11 +128,12 @@ class AnnexReader:
         for _ in range(_TRIES):
             data = self._read(RING_BYTES + (row - 1) * _SLOT_BYTES, _SLOT_BYTES)
             if len(data) >= _CRC.size + _SLOT.size:
-                owner, retry_of, position, length, meta_length = _SLOT.unpack_from(data, _CRC.size)
-                stop = _CRC.size + _SLOT.size + meta_length
+                owner, retry_of, position, length, moment, *lengths = _SLOT.unpack_from(data, _CRC.size)
+                middle = _CRC.size + _SLOT.size + lengths[0]
+                stop = middle + lengths[1]
                 if crc32(data[_CRC.size : stop]) == _CRC.unpack_from(data)[0]:
-                    meta = data[stop - meta_length : stop]
-                    return Extras(meta, retry_of, (position, length)) if owner == job_id else None
+                    meta, schedule = data[_CRC.size + _SLOT.size : middle], data[middle:stop]
+                    return Extras(meta, retry_of, (position, length), schedule, moment) if owner == job_id else None
         return None
 
     def attempts(self, job_id: bytes, extras: Extras, limit: int = MAX_ATTEMPTS) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from procjobs.shared import private_files
 from procjobs.shared.ids import to_text
 from procjobs.shared.meta import unpack_meta
 from procjobs.shared.records import JobStatus, KindInfo, Pace, Progress
+from procjobs.shared.scheduled import name_of, seconds_of
 from procjobs.shared.states import JobState, Reason
 from procjobs.shared.table import counts, layout
 from procjobs.shared.table.annex import NO_EXTRAS, AnnexReader, AnnexSnapshot, Extras
@@ -175,6 +176,8 @@ class ProgressTable:
             to_text(extras.retry_of) if extras.is_retry else None,
             self._find_details(job_id, attempt, extras) if error and extras.failure[0] else None,
             self._find_ahead(ticket) if state == _QUEUED and ticket and not attempt else None,
+            name_of(extras.schedule),
+            seconds_of(extras.scheduled_for),
         )
 
     def _find_ahead(self, ticket: float) -> int | None:

@@ -251,7 +251,7 @@ class Admission:
         job.durable = DurableState()
         job.durable.is_committed, job.durable.not_before = True, loaded.not_before
         job.attempt, job.interrupted, job.crashes, job.key = loaded.attempt, loaded.interrupted, loaded.crashes, loaded.key
-        job.extras = extras_of(loaded.meta, loaded.retry_of)
+        job.extras = extras_of(loaded.meta, loaded.retry_of, loaded.schedule, loaded.scheduled_for)
         if loaded.has_checkpoint:
             self._registry.note_checkpoint(job)
         delay = max(loaded.not_before - moment, 0.0) if loaded.not_before else 0.0

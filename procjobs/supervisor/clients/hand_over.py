@@ -143,6 +143,7 @@ class HandOver:
                 unique_until=self._unique_keys.until(job), history=job.history, key=job.key, inline=job.inline,
                 large=job.fd, meta=job.extras.meta.decode(), retry_of=job.extras.retry_of.hex(),
                 checkpoint=b64encode(self._registry.load_checkpoint(job) or b"").decode(),
+                schedule=job.extras.schedule.decode(), scheduled_for=str(job.extras.scheduled_for or ""),
             )  # fmt: skip
 
     # From the predecessor ---------------------------------------------------------------------------------------
@@ -189,7 +190,8 @@ class HandOver:
         job = SupervisedJob(left.job_id, kind, generation, NO_CLIENT, left.inline, self._file_of(left))
         job.attempt, job.interrupted, job.crashes, job.key = left.attempt, left.interrupted, left.crashes, left.key
         job.history = left.history
-        job.extras = extras_of(left.meta.encode(), bytes.fromhex(left.retry_of))
+        origin = left.schedule.encode(), int(left.scheduled_for or 0)
+        job.extras = extras_of(left.meta.encode(), bytes.fromhex(left.retry_of), *origin)
         if left.checkpoint and self._registry.save_checkpoint(job.id, b64decode(left.checkpoint)):
             self._registry.note_checkpoint(job)
         delay = max(left.not_before - moment, 0.0)

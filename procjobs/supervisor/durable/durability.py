@@ -17,7 +17,7 @@ from procjobs.shared.states import Reason
 
 if TYPE_CHECKING:
     from procjobs.dispatch.model import Slot
-    from procjobs.supervisor.job import SupervisedJob, Watcher
+    from procjobs.supervisor.job import SupervisedJob, SupervisedKind, Watcher
     from procjobs.supervisor.log import Log
     from procjobs.supervisor.registry import Registry
 
@@ -50,6 +50,9 @@ class LoadedJob(NamedTuple):
     meta: bytes
     retry_of: bytes
     has_checkpoint: bool
+    schedule: bytes
+    scheduled_for: int
+    """As in Extras."""
 
 
 class Committed(NamedTuple):
@@ -81,8 +84,78 @@ class Backlog(NamedTuple):
     saturated: dict[str, int]
 
 
+class ScheduleStore(Protocol):
+    """The schedules of a pool in its store. Each method returns False where there is no store: then nothing is kept.
+
+    Moments (`cursor`, `period`, `scheduled_for`) are Unix times in whole microseconds. `then` gets the answer after its
+    commit, which can take as long as the database is away; {"problem"} alone, a text, where the store refuses it.
+    """
+
+    def load(self, then: Callable[[list[Told]], None]) -> bool:
+        """Find all schedules of the pool: `then` gets the fields of each, as procjobs.store.schedule_rows.find_all has them.
+
+        It gets [{"problem"}] where the store cannot tell.
+        """
+
+    def put(
+        self, name: str, spec: str, *, is_declared: bool, kind: SupervisedKind, inline: bytes, fd: int | None, key: bytes,
+        meta: bytes, cursor: int, then: Callable[[Told], None],
+    ) -> bool:  # fmt: skip
+        """Keep a schedule, in the place of one of its name; `then` gets {"is_new"} and its state, as `load` has it.
+
+        The same rule as before keeps its cursor. `fd`, the large part of its arguments, is taken over.
+        """
+
+    def drop(self, name: str, then: Callable[[Told], None]) -> bool:
+        """Drop a schedule; `then` gets {"known"}."""
+
+    def note(self, name: str, *, cursor: int, skipped: int, missed: int, is_paused: bool | None = None) -> bool:
+        """Note how far a schedule is, and all that it has left out; None leaves it paused, or not, as it was."""
+
+    def fire(
+        self, name: str, *, period: int, scheduled_for: int, job_id: bytes, cursor: int, then: Callable[[Told], None]
+    ) -> bool:
+        """Have the job of a period made, which is loaded then; `then` gets {"made", "known"}.
+
+        It is not made where another job has the period, nor where there is no such schedule.
+        """
+
+
+class NoStoredSchedules:
+    """The schedules of a pool without a store: nothing of them is kept."""
+
+    def load(self, _then: Callable[[list[Told]], None]) -> bool:
+        """Return False: there is no store to be asked."""
+        return False
+
+    def put(
+        self, _name: str, _spec: str, *, is_declared: bool, kind: SupervisedKind, inline: bytes, fd: int | None, key: bytes,
+        meta: bytes, cursor: int, then: Callable[[Told], None],
+    ) -> bool:  # fmt: skip
+        """Return False; the descriptor stays the caller's."""
+        return False
+
+    def drop(self, _name: str, _then: Callable[[Told], None]) -> bool:
+        """Return False: there is no store to be asked."""
+        return False
+
+    def note(self, _name: str, *, cursor: int, skipped: int, missed: int, is_paused: bool | None = None) -> bool:
+        """Return False: there is no store that would keep it."""
+        return False
+
+    def fire(
+        self, _name: str, *, period: int, scheduled_for: int, job_id: bytes, cursor: int, then: Callable[[Told], None]
+    ) -> bool:
+        """Return False: the job is to be made in memory."""
+        return False
+
+
 class Durability(Protocol):
     """A pool's store, or its absence."""
+
+    @property
+    def schedules(self) -> ScheduleStore:
+        """The schedules of the pool in its store."""
 
     @property
     def are_recorded(self) -> bool:
@@ -219,6 +292,7 @@ class NoStore:
     loss = ""
 
     def __init__(self, registry: Registry, loop: Loop, log: Log) -> None:
+        self.schedules = NoStoredSchedules()
         self.account = registry.account
         self.log = log.write
         self._registry = registry

@@ -56,6 +56,7 @@ from procjobs.supervisor.durable.recorder_process import RecorderProcess, Record
 from procjobs.supervisor.durable.start_events import StartEvents
 from procjobs.supervisor.durable.store_health import StoreHealth
 from procjobs.supervisor.durable.stored_jobs import StoredJobs
+from procjobs.supervisor.durable.stored_schedules import StoredSchedules
 from procjobs.supervisor.durable.uncommitted import Ended, Entry, UncommittedEvents, Wait
 from procjobs.supervisor.job import DurableState
 
@@ -94,6 +95,7 @@ class DurableJobs:
         self._events = UncommittedEvents()
         self._capacity = StoreCapacity(pool, self._events, self._health)
         self._stored = StoredJobs(registry, loop, self._ask)
+        self.schedules = StoredSchedules(self._events, self._stored, self._capacity)
         self._hooks = HookMarks(registry.hooks, self._stored, self._ask)
         self._checkpoints = CheckpointEvents(registry.table.directory, self._events)
         self._acknowledgements: deque[tuple[int, Watcher]] = deque()  # (number of the event, whose submission)
@@ -183,12 +185,12 @@ class DurableJobs:
         *, is_followed: bool = False,
     ) -> bool:  # fmt: skip
         """Record a submission; it is acknowledged and may start when it is committed."""
-        moment = wall()
+        moment, extras = wall(), job.extras
         job.durable = DurableState(delay=delay, expires=expires, submitted_at=self._loop.now)
         submit = Submit(
             job.id, job.kind.number, job.inline, job.fd is not None, moment, moment + delay if delay > 0 else 0.0,
             moment + expires if expires else 0.0, job.key, unique_until,
-            (job.extras.meta, job.extras.retry_of if job.extras.is_retry else b""),
+            (extras.meta, extras.retry_of if extras.is_retry else b"", extras.schedule, extras.scheduled_for),
         )  # fmt: skip
         size = len(job.inline) + (os.fstat(job.fd).st_size if job.fd is not None else 0)
         self._events.append(Entry(submit, job.fd, job.kind, Wait.SUBMISSION, job, size, is_followed))

@@ -70,17 +70,18 @@ class StoredJobs:
             then(told)
 
         self._cancelling.add(job_id)
-        self._ask(Cancel(job_id, self._next_question(on_told)))
+        self._ask(Cancel(job_id, self.next_question(on_told)))
 
     def repeat(self, job_id: bytes, new_id: bytes, then: Callable[[Told], None]) -> None:
         """Have a new job made of one that ended otherwise than well; `then` gets {"known", "refusal", "name"}."""
-        self._ask(Repeat(job_id, new_id, self._next_question(then)))
+        self._ask(Repeat(job_id, new_id, self.next_question(then)))
 
     def find_marked(self, max_jobs: int, then: Callable[[Told], None]) -> None:
         """Look for jobs for which hooks are still to be called; `then` gets {"records", "has_more"}."""
-        self._ask(Hooks(max_jobs, self._next_question(then)))
+        self._ask(Hooks(max_jobs, self.next_question(then)))
 
-    def _next_question(self, on_told: Callable[[Told], None]) -> int:
+    def next_question(self, on_told: Callable[[Told], None]) -> int:
+        """Return the token of a question that is about to be asked; `on_told` gets its answer, once."""
         self._tokens += 1
         self._questions[self._tokens] = on_told
         return self._tokens
@@ -221,8 +222,8 @@ class StoredJobs:
 
     def _on_loaded(self, raw: bytes, fd: int | None) -> list[LoadedJob]:
         fields = LOADED.unpack_from(raw, BODY)
-        job_id, attempt, interrupted, crashes, submitted_at, not_before, expires_at, retry_of, *lengths = fields
-        key, meta, description, function, inline = _cut(raw[BODY + LOADED.size :], lengths)
+        job_id, attempt, interrupted, crashes, submitted_at, not_before, expires_at, retry_of, moment, *lengths = fields
+        key, meta, schedule, description, function, inline = _cut(raw[BODY + LOADED.size :], lengths)
         known = self._registry.jobs.get(job_id)
         if known is not None:  # sent again by its client before this was read
             _take_over(known, attempt, interrupted, crashes)
@@ -233,7 +234,7 @@ class StoredJobs:
         loaded = LoadedJob(
             job_id, attempt, interrupted, crashes, submitted_at, not_before, expires_at,
             key, description, function, inline, fd, job_id in self._cancelling, meta, retry_of,
-            job_id in self._with_checkpoint,
+            job_id in self._with_checkpoint, schedule, moment,
         )  # fmt: skip
         self._with_checkpoint.discard(job_id)
         return [loaded]

@@ -47,7 +47,7 @@ class Entry(NamedTuple):
     """An event and its descriptor, the kind that it refers to, and whom its commit is awaited for.
 
     `subject` is the job of a submission, or an answer; `size` its bytes of payload. It is in one commit with the next entry
-    if it `is_followed`.
+    if it `is_followed`. A descriptor that it `owns` is closed when the event is committed.
     """
 
     event: Event
@@ -57,6 +57,7 @@ class Entry(NamedTuple):
     subject: SupervisedJob | Ended | None = None
     size: int = 0
     is_followed: bool = False
+    owns: bool = False
 
 
 class UncommittedEvents:
@@ -107,7 +108,7 @@ class UncommittedEvents:
             self._kinds_sent.clear()
             events.append(Forget())
         while self._sent < len(self._entries) and len(events) < MAX_EVENTS and size < _BATCH_BYTES and fd is None:
-            event, fd, kind, _, _, event_bytes, is_followed = self._entries[self._sent]
+            event, fd, kind, _, _, event_bytes, is_followed, _ = self._entries[self._sent]
             if kind is not None and kind not in self._kinds_sent:
                 self._kinds_sent.add(kind)
                 events.append(recorder_wire.Kind(kind.number, kind.description, kind.function))
@@ -123,7 +124,9 @@ class UncommittedEvents:
         if not 0 <= count <= self._sent:
             raise WireError(f"events up to {number} are said to be committed, and {self._sent} were sent")
         for _ in range(count):
-            _, _, _, wait, subject, size, _ = self._entries.popleft()
+            _, fd, _, wait, subject, size, _, owns = self._entries.popleft()
+            if owns and fd is not None:
+                os.close(fd)
             self._first += 1
             self._sent -= 1
             self.bytes -= size
@@ -148,8 +151,10 @@ class UncommittedEvents:
         return [subject.job if isinstance(subject, Ended) else subject for subject in subjects if subject is not None]
 
     def close(self) -> None:
-        """Forget everything, and close the descriptors of answers."""
+        """Forget everything, and close the descriptors of answers, and those that entries own."""
         for entry in self._entries:
             if isinstance(entry.subject, Ended) and entry.subject.fd is not None:
                 os.close(entry.subject.fd)
+            elif entry.owns and entry.fd is not None:
+                os.close(entry.fd)
         self._entries.clear()
