@@ -117,6 +117,7 @@ if TYPE_CHECKING:
     from procjobs.client.call import Call
     from procjobs.client.job import Job
     from procjobs.client.pool import Pool
+    from procjobs.client.pull_queue import PulledItem, PullQueue
     from procjobs.client.submitter import job
 
 __all__ = [
@@ -148,6 +149,8 @@ __all__ = [
     "PoolStats",
     "ProcjobsError",
     "Progress",
+    "PullQueue",
+    "PulledItem",
     "Queue",
     "QueueFull",
     "QueueInfo",
@@ -179,6 +182,8 @@ _CLIENT = {
     "Call": "procjobs.client.call",
     "Job": "procjobs.client.job",
     "Pool": "procjobs.client.pool",
+    "PullQueue": "procjobs.client.pull_queue",
+    "PulledItem": "procjobs.client.pull_queue",
     "job": "procjobs.client.submitter",
 }
 _FACES = frozenset({"sql"})

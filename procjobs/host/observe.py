@@ -54,6 +54,12 @@ def start_ticks(pid: int) -> int | None:
     return None if not fields or fields[_STATE] in b"ZX" else int(fields[_START])
 
 
+def thread_start_ticks(pid: int, thread: int) -> int | None:
+    """Return when a thread of a process was started, as `start_ticks` does; `thread` is its number in the kernel."""
+    fields = _read_stat(f"{pid}/task/{thread}")
+    return None if not fields or fields[_STATE] in b"ZX" else int(fields[_START])
+
+
 def _all_pids() -> list[int]:
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]

@@ -3,6 +3,7 @@
     BASE/NAME.lock    held (flock) by the supervisor as long as it lives, and before that by the client that starts it
     BASE/NAME.begun   the attempts that a killed supervisor's workers had begun, until the pool's store has counted them
     BASE/NAME.waiting the jobs that a supervisor has handed over, until its successor has them
+    BASE/NAME+items/  mode 0700, signed: the items of pull queues without a store; no pool can have this name
     BASE/NAME/        mode 0700
         .procjobs     the signature: procjobs has made the directory, and may remove it with everything in it
         socket        where clients connect
@@ -74,6 +75,11 @@ class RunDir(NamedTuple):
     def waiting(self) -> str:
         """The file with the jobs that a supervisor has handed over."""
         return f"{self.base}/{self.name}.waiting"
+
+    @property
+    def items(self) -> str:
+        """The directory of the pool's pull queues."""
+        return f"{self.base}/{self.name}+items"
 
     @property
     def socket(self) -> str:
@@ -301,6 +307,20 @@ def _remove_directory(rundir: RunDir) -> bool:
     with contextlib.suppress(OSError):  # empty and not signed: its owner was killed when it had just made it
         os.rmdir(rundir.path)
     return signature.remove_signed_directory(rundir.path)
+
+
+def make_items_directory(rundir: RunDir) -> None:
+    """Make the directory of the pool's pull queues where there is none, and have it signed.
+
+    Raise ForeignFileError if there is anything with its name that procjobs did not make.
+    """
+    if signature.is_signed_directory(rundir.items):
+        return
+    with contextlib.suppress(FileExistsError):
+        private_files.make_directory(rundir.items)
+    signature.adopt_if_empty(rundir.items)
+    if not signature.is_signed_directory(rundir.items):
+        raise _foreign(rundir.items)
 
 
 def write_mark(rundir: RunDir, mark: str) -> None:

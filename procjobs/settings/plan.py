@@ -83,6 +83,13 @@ class Plan:
         """How many seconds a process that does not start the pool waits for it."""
         return self._settings.start_timeout
 
+    @property
+    def store(self) -> str | None:
+        """The URL of the pool's store, None where it has none."""
+        store = self._settings.store
+        assert not isinstance(store, bool)  # resolved when the plan was made
+        return store
+
     def origin(self, setting: str) -> Origin:
         """Return the place that a setting comes from."""
         return self.origins.get(setting, _DEFAULT)

@@ -12,7 +12,7 @@ import procjobs
 from procjobs.client.connection.submission import Terms, submission_of
 from procjobs.shared.ids import from_text
 from procjobs.store import engines
-from tests.databases import postgres_server, postgres_url, sqlite_url  # noqa: F401
+from tests.databases import own_postgres_server, postgres_server, postgres_url, sqlite_url  # noqa: F401
 
 from ..conftest import wait_until
 
