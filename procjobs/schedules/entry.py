@@ -52,9 +52,13 @@ class Entry:
         if self.is_paused:
             return None
         period = self.first_pending()
-        if period is None or self.running:
+        if period is None or not self._may_start:
             period = self.next_after(self.horizon)
         return None if period is None else self.schedule.due_at(period)
+
+    @property
+    def _may_start(self) -> bool:
+        return not self.running or self.schedule.overlap == "allow"
 
     def first_pending(self) -> int | None:
         """Return the period that is run when what runs has ended; None if none waits."""
@@ -110,9 +114,12 @@ class Entry:
 
     def set_back(self, now: int) -> None:
         """Follow a clock that was set back: the periods after now come again, and are run unless they were run before."""
+        newest = self.schedule.rule.latest_until(now)
+        is_due = newest is None or self.schedule.due_at(newest) <= now
+        due_until = now if newest is None or is_due else newest - 1
         self.cursor = min(self.cursor, now)
-        self.pending_until = min(self.pending_until, now)
-        self.horizon = min(self.horizon, now)
+        self.pending_until = max(min(self.pending_until, due_until), self.cursor)
+        self.horizon = max(min(self.horizon, due_until), self.cursor)
         if self.ended_at is not None:
             self.ended_at = min(self.ended_at, now)
 
@@ -167,7 +174,7 @@ class Entry:
         """Decide about a period that is on time."""
         overlap = self.schedule.overlap
         self.horizon = period
-        if overlap == "allow" or not self.running:
+        if self._may_start:
             self._run(period, now)
         elif overlap == "replace" and not self._is_catching_up:
             self._supersede(period, now)
@@ -191,7 +198,7 @@ class Entry:
 
     def _start_pending(self, now: int) -> None:
         """Run the next one of the periods that wait, if nothing runs; drop those that came while the last of them waited."""
-        while self.is_waiting and not self.running:
+        while self.is_waiting and self._may_start:
             period = self.first_pending()
             if period is None:
                 self.cursor = self.pending_until

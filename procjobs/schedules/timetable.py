@@ -167,10 +167,8 @@ class Timetable:
         """Note the time; where it was set back, or a cursor of a store is in the future, the cursors follow."""
         names = self._entries if self._now is not None and now < self._now else self._new
         for name in names:
-            entry = self._entries[name]
-            if entry.horizon > now or (entry.ended_at or 0) > now:
-                entry.set_back(now)
-                self._reschedule(name)
+            self._entries[name].set_back(now)
+            self._reschedule(name)
         self._new.clear()
         self._now = now
 

@@ -270,6 +270,17 @@ def test_what_waits_in_the_future_of_a_clock_that_is_set_back_comes_again():
     assert [run(2 * M, 1)] == made.advance(2 * M)
 
 
+def test_period_that_waits_and_is_not_due_any_more_when_the_clock_is_set_back_comes_again():
+    made = timetable(overlap="queue", jitter=30)
+    first, second = made.upcoming("a", 0, 2)
+    made.advance(first)
+    made.advance(second)
+    assert [] == made.advance(second - 1)
+    assert (None, second) == (made.view("a").waiting_period, made.next_due())
+    assert [] == end(made, 0, second - 1)
+    assert [run(2 * M, 1)] == made.advance(second)
+
+
 def test_cursor_of_the_store_that_is_in_the_future_follows_the_clock():
     made = timetable(cursor=YEAR)
     assert [] == made.advance(M + S)
@@ -408,6 +419,14 @@ def test_changed_options_keep_everything():
     made.put(minutely(), cursor=5 * M, running=[b"\0"])
     assert (M, 2 * M) == (made.view("a").cursor, made.view("a").waiting_period)
     assert [run(2 * M, 1, S)] == end(made, 0, 2 * M + S)
+
+
+def test_what_waits_is_started_when_runs_may_overlap_from_now_on():
+    made = timetable(overlap="queue")
+    made.advance(M)
+    made.advance(2 * M)
+    made.put(minutely(overlap="allow"), cursor=0)
+    assert [run(2 * M, 1, S)] == made.advance(2 * M + S)
 
 
 def test_schedule_that_is_put_again_without_its_pause_goes_on_from_the_cursor():
