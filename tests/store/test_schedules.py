@@ -350,6 +350,20 @@ def test_supervisor_that_has_lost_its_claim_makes_no_job(store):
     assert {"made": False, "known": True} == told(frames)[2]
 
 
+@pytest.mark.parametrize(
+    "late", [fire(new_id(), NOON + 60), NoteSchedule("nightly", 5, 1, 9, 9), DropSchedule("nightly", 3), put(cursor=3)]
+)
+def test_claim_that_is_lost_while_a_recorder_runs_lets_it_write_nothing(store, late):
+    with RunningRecorder(store) as recorder:
+        recorder.take(Kind(1, KIND, b""), put(), fire(new_id()))
+        before = store.rows("SELECT name, cursor, is_paused, skipped, changed_at FROM procjobs_schedules")
+        store.write("UPDATE procjobs_claims SET epoch = epoch + 1, owner = 'another'")
+        recorder.send(late)
+        recorder.wait_for(RecorderFrame.LOST)
+    assert before == store.rows("SELECT name, cursor, is_paused, skipped, changed_at FROM procjobs_schedules")
+    assert ([NOON], {"queued": 1}) == ([period for _, period, _ in periods(store)], store.states())
+
+
 # Retention ----------------------------------------------------------------------------------------------------
 
 
