@@ -132,10 +132,7 @@ class Entry:
         if before is not None and before > self.cursor:
             self._drop(before, "missed", now)
         for period in kept:
-            if period in self._made:
-                self._pass(period)
-            else:
-                self._meet(period, now)
+            self._meet(period, now)
 
     def _kept(self, newest: int, now: int) -> list[int]:
         """Return those of the periods up to the newest one that are not too late, the oldest first."""
@@ -174,7 +171,10 @@ class Entry:
         """Decide about a period that is on time."""
         overlap = self.schedule.overlap
         self.horizon = period
-        if self._may_start:
+        if period in self._made:  # before the clock was set back
+            if not self.is_waiting:
+                self._pass(period)
+        elif self._may_start:
             self._run(period, now)
         elif overlap == "replace" and not self._is_catching_up:
             self._supersede(period, now)
