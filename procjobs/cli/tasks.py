@@ -27,14 +27,17 @@ _database_option = click.option(
 )  # fmt: skip
 
 
-@click.group(short_help="Run the tasks of a task hopper, and look at them.")
+@click.group(short_help="Run the tasks of a task hopper, and look at them.", invoke_without_command=True)
 @parameters.common
-def tasks(directory: str | None, as_json: bool) -> None:
+@click.pass_context
+def tasks(context: click.Context, directory: str | None, as_json: bool) -> None:
     """Run the functions of tasks.py that an application has put into its table task_status, and look at them.
 
     See docs/coming-from-a-task-hopper.md.
     """
     del directory, as_json  # its commands have them
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @tasks.command(short_help="Work the queue, until it is stopped.")

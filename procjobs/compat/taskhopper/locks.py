@@ -6,6 +6,7 @@ over which the runner also reads and writes its tasks, so that a runner that has
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -66,10 +67,11 @@ class FileLock:
             raise ConfigurationError(
                 f"the runner's lock {self._path} cannot be taken: {error.strerror}. Is it on a file system without locks?"
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()} on host {socket.gethostname()}\n")
-        file.flush()
         self._file = file
+        with contextlib.suppress(OSError):  # no space is left: it is for the message of another runner alone
+            file.truncate(0)
+            file.write(f"{os.getpid()} on host {socket.gethostname()}\n")
+            file.flush()
         return True
 
     def describe_holder(self, _connection: Connection) -> str:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, null, select, text, update
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from procjobs.compat.taskhopper import databases
@@ -59,7 +59,11 @@ class TaskQueue:
     def open(self) -> None:
         """Connect, create the table if need be, and take the lock; raise RunnerRefused if another runner has it."""
         self._disconnect()
-        self._ask(self._connect)
+        try:
+            self._ask(self._connect)
+        except BaseException:
+            self._disconnect()  # nothing may be asked over a connection without the lock
+            raise
 
     def _connect(self, connection: Connection) -> None:
         if not self._is_sqlite:
@@ -74,7 +78,6 @@ class TaskQueue:
         holder = "" if taken else self._lock.describe_holder(connection)
         connection.commit()
         if not taken:
-            self._disconnect()
             raise RunnerRefused(f"{holder} works the tasks of {self.name}, and one at a time can; --wait waits for its end")
 
     def _ask(self, question: Callable[[Connection], T]) -> T:
@@ -84,8 +87,7 @@ class TaskQueue:
                 self._connection = self._engine.connect()
             connection = self._connection
             answer = question(connection)
-            if self._connection is not None:
-                connection.commit()
+            connection.commit()
         except (OperationalError, InterfaceError) as error:
             self._let_go_of(error)
             raise databases.away(error, self._url) from None
@@ -151,8 +153,9 @@ class TaskQueue:
         if row is None:
             return None
         task = Task(*row)
-        values = {"status": RUNNING, "started_on": moment, "runner": self._runner}
-        is_taken = self._change(task.id, QUEUED, None, **values)
+        fresh = {"result": null(), "traceback": None, "finished_on": None}  # of a row that was queued again by hand
+        values = {"status": RUNNING, "started_on": moment, "runner": self._runner, **fresh}
+        is_taken = self._change(task.id, _COLUMNS.status == QUEUED, **values)
         return task._replace(status=RUNNING, started_on=moment, runner=self._runner) if is_taken else None
 
     # Ending a task ----------------------------------------------------------------------------------------------
@@ -160,20 +163,24 @@ class TaskQueue:
     def succeed(self, task: Task, result: Any) -> bool:
         """Keep the result of a task; return False if its row is not this runner's any more."""
         values = {"status": SUCCEEDED, "result": result, "finished_on": now(), "traceback": None}
-        return self._change(task.id, RUNNING, task.runner, **values)
+        return self._change(task.id, _is_run_by(task.runner), **values)
 
     def fail(self, task: Task, why: str) -> bool:
         """Keep why a task has failed; return False if its row is not this runner's any more."""
-        return self._change(task.id, RUNNING, task.runner, status=FAILED, finished_on=now(), traceback=clean(why))
+        return self._change(task.id, _is_run_by(task.runner), status=FAILED, finished_on=now(), traceback=clean(why))
 
     def put_back(self, task: Task) -> bool:
         """Queue a task again, in its old place; return False if its row is not as it was any more."""
-        return self._change(task.id, RUNNING, task.runner, status=QUEUED, started_on=None, runner=None)
+        return self._change(task.id, _is_run_by(task.runner), status=QUEUED, started_on=None, runner=None)
 
-    def _change(self, task_id: int, state: str, holder: str | None, **values: Any) -> bool:
-        is_held = _COLUMNS.runner.is_(None) if holder is None else _COLUMNS.runner == holder
-        change = update(task_status).where(_COLUMNS.id == task_id, _COLUMNS.status == state, is_held)
+    def _change(self, task_id: int, is_expected: Any, **values: Any) -> bool:
+        change = update(task_status).where(_COLUMNS.id == task_id, is_expected)
         return self._ask(lambda connection: connection.execute(change.values(values)).rowcount) == 1
+
+
+def _is_run_by(runner: str | None) -> Any:
+    is_same = _COLUMNS.runner.is_(None) if runner is None else _COLUMNS.runner == runner
+    return (_COLUMNS.status == RUNNING) & is_same
 
 
 def _is_other(runner: str) -> Any:

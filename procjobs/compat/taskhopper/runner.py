@@ -102,13 +102,24 @@ class TaskRunner:
         """
         try:
             self._open(waits=self._waits)
-            if not self._stops:
-                settings = {"workers": 1, "max_jobs_per_worker": 1, "preload": PRELOAD, "retries": 0}
-                with self._start_pool(**settings, grace_period=GRACE_PERIOD) as pool:
-                    self._work(pool, until_empty=until_empty)
-                    pool.stop()
+            is_done = False
+            while not is_done and not self._stops:
+                is_done = self._work_in_pool(until_empty=until_empty)
         finally:
             self._queue.close()
+
+    def _work_in_pool(self, *, until_empty: bool) -> bool:
+        """Work in a new pool; return False if its supervisor was killed."""
+        settings = {"workers": 1, "max_jobs_per_worker": 1, "preload": PRELOAD, "retries": 0}
+        with self._start_pool(**settings, grace_period=GRACE_PERIOD) as pool:
+            try:
+                self._work(pool, until_empty=until_empty)
+            except _PoolLost:
+                self._tell("waiting", "the supervisor of the runner's pool has ended; a new pool is started")
+                return False
+            finally:
+                pool.stop()
+        return True
 
     def _work(self, pool: procjobs.Pool, *, until_empty: bool) -> None:
         self._queue.work_as(processes.describe(pool.stats().supervisor_pid))
@@ -225,7 +236,11 @@ class TaskRunner:
             outcome = self._await_end(pool, job)
         except SupervisorError as error:
             outcome = Again(str(error), is_loss=True)
-        return self._keep(task, self._count_losses(task, outcome))
+        is_loss = isinstance(outcome, Again) and outcome.is_loss
+        is_kept = self._keep(task, self._count_losses(task, outcome))
+        if is_loss:
+            raise _PoolLost
+        return is_kept
 
     def _await_end(self, pool: procjobs.Pool, job: procjobs.Job[str]) -> Outcome:
         """Return the outcome of a job; interrupt it when the runner is to stop, or has lost its lock for too long."""
@@ -313,6 +328,10 @@ class TaskRunner:
         if self._told:
             self._told = ""
             self._tell("ready", "goes on")
+
+
+class _PoolLost(Exception):
+    """The supervisor of the pool was killed; what its workers ran is gone with them."""
 
 
 class _LockWatch:
