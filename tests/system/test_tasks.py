@@ -224,6 +224,29 @@ def test_task_that_runs_too_long_fails_and_its_processes_are_gone(sqlite_hopper)
     assert [] == [pid for pid in sqlite_hopper.wait_for_note("long ") if exists(pid)]
 
 
+def test_task_of_a_dal_runs_once_it_is_committed_and_the_dal_reads_its_row(sqlite_hopper):
+    pydal = pytest.importorskip("pydal")
+    uri = sqlite_hopper.url.replace("sqlite:///", "sqlite://")
+    db = pydal.DAL(uri, folder=str(sqlite_hopper.path), check_reserved=["all"])
+    hopper = TaskHopper(db, tasks=str(sqlite_hopper.file))
+    sys.path[:] = [path for path in sys.path if path != str(sqlite_hopper.path)]
+    try:
+        kept, failed = hopper.add_task("echo", ["ü"]), hopper.add_task("boom")
+        db.commit()
+        lost = hopper.add_task("note", ["never"])
+        db.rollback()
+        sqlite_hopper.run()
+        task = db.task_status(kept)
+        assert ([["ü"], {}], "succeeded", None) == (task.result, task.status, task.traceback)
+        assert "ValueError: no way" in db.task_status(failed).traceback
+        assert (None, []) == (db.task_status(lost), sqlite_hopper.notes())
+        assert db.task_status(kept).finished_on >= db.task_status(kept).started_on
+    finally:
+        db.close()
+        sys.path[:] = [path for path in sys.path if path != str(sqlite_hopper.path)]
+        sys.modules.pop("tasks", None)
+
+
 # The code ----------------------------------------------------------------------------------------------------------
 
 
