@@ -91,6 +91,7 @@ from procjobs.errors import (
     SupervisorLost,
     SupervisorRefused,
     UnknownJob,
+    UnknownSchedule,
     UnsupportedPlatform,
     WaitRefused,
     WorkerCrashed,
@@ -107,6 +108,7 @@ from procjobs.shared.records import (
     Run,
     WorkerInfo,
 )
+from procjobs.shared.schedule_records import ScheduleInfo
 from procjobs.version import __version__
 from procjobs.worker.context import JobContext, checkpoint, current_job, progress, track
 from procjobs.worker.scheduled_time import SCHEDULED_FOR
@@ -119,6 +121,7 @@ if TYPE_CHECKING:
     from procjobs.client.pool import Pool
     from procjobs.client.pull_queue import PulledItem, PullQueue
     from procjobs.client.submitter import job
+    from procjobs.schedules.declared import ScheduledCall, schedule
 
 __all__ = [
     "SCHEDULED_FOR",
@@ -158,6 +161,8 @@ __all__ = [
     "RemoteTraceback",
     "RetryRefused",
     "Run",
+    "ScheduleInfo",
+    "ScheduledCall",
     "SettingsDiffer",
     "StoreUnavailable",
     "SubmitTimeout",
@@ -165,6 +170,7 @@ __all__ = [
     "SupervisorLost",
     "SupervisorRefused",
     "UnknownJob",
+    "UnknownSchedule",
     "UnsupportedPlatform",
     "WaitRefused",
     "WorkerCrashed",
@@ -175,6 +181,7 @@ __all__ = [
     "current_job",
     "job",
     "progress",
+    "schedule",
     "track",
 ]
 
@@ -184,7 +191,9 @@ _CLIENT = {
     "Pool": "procjobs.client.pool",
     "PullQueue": "procjobs.client.pull_queue",
     "PulledItem": "procjobs.client.pull_queue",
+    "ScheduledCall": "procjobs.schedules.declared",
     "job": "procjobs.client.submitter",
+    "schedule": "procjobs.schedules.declared",
 }
 _FACES = frozenset({"sql"})
 

@@ -2,7 +2,7 @@
 
 `monotonic` is for deadlines: it never steps, and stands still while the host is suspended. `boottime` goes on then: it is
 for what others, who are not suspended, may do meanwhile. `wall` is for people: it goes into records that they compare with
-other logs. Nothing is decided by it.
+other logs, and schedules follow it. Nothing else is decided by it.
 """
 
 from __future__ import annotations

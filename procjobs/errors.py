@@ -34,6 +34,10 @@ class UnknownJob(ProcjobsError, LookupError):
     """No job of that id is known: it never reached the supervisor, or its record was evicted."""
 
 
+class UnknownSchedule(ProcjobsError, LookupError):
+    """The pool has no schedule of that name."""
+
+
 class PoolClosed(ProcjobsError, RuntimeError):
     """The pool was shut down, or is stopping, and takes no more jobs."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from procjobs.client.awaiting import awaitable
 from procjobs.client.finding import refuse_in_event_loop
-from procjobs.client.link import Linked
+from procjobs.client.schedule_controls import ScheduleControls
 from procjobs.errors import ReloadFailed, RetryRefused, UnknownJob
 from procjobs.host import observe, rundir
 from procjobs.settings.plan import make_plan
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from procjobs.shared.ids import JobId
 
 
-class Controls(Linked):
+class Controls(ScheduleControls):
     """The asking half of a pool. Every call raises SupervisorLost if there is no reply."""
 
     # About a job ------------------------------------------------------------------------------------------------
@@ -98,13 +98,23 @@ class Controls(Linked):
         held_bytes = observe.tree_private(connection.welcome["pid"]) if workers == "auto" else 0
         connection.request("resize", workers=plan.resolve_workers(held_bytes=held_bytes))
 
-    def pause(self) -> None:
-        """Start no more jobs, for everybody; running ones go on."""
-        self._link.connect().request("pause")
+    def pause(self, schedule: str | None = None) -> None:
+        """Start no more jobs, for everybody; running ones go on. With the name of a schedule, make no more jobs of that.
 
-    def resume(self) -> None:
-        """Start jobs again."""
-        self._link.connect().request("resume")
+        What a schedule would have started while it is paused is not made up for. A schedule stays paused in the store of the
+        pool, if it has one. Raise UnknownSchedule for a name that the pool does not have.
+        """
+        if schedule is not None:
+            self._pause_schedule(schedule)
+        else:
+            self._link.connect().request("pause")
+
+    def resume(self, schedule: str | None = None) -> None:
+        """Start jobs again; with the name of a schedule, make jobs of that again, from its next time on."""
+        if schedule is not None:
+            self._resume_schedule(schedule)
+        else:
+            self._link.connect().request("resume")
 
     def reload(self) -> None:
         """Load the code anew, for everybody: new processes import it; running jobs end on what they began with.

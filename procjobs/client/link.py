@@ -6,10 +6,8 @@ A link knows nothing of the faces that hold it. It is made anew after a fork, in
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import sys
 import weakref
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from procjobs.client import launcher, takeover
 from procjobs.client.connection.caller import Caller
 from procjobs.client.connection.connection import Connection
-from procjobs.client.connection.handshake import say_hello
 from procjobs.client.connection.interruptible import Exclusive
+from procjobs.client.greeting import close_reads, greet, map_table
 from procjobs.client.pool_warnings import describe_differences, warn, warn_about, warn_of
+from procjobs.client.scheduling import ClientSchedules, ScheduleSender
 from procjobs.clock import monotonic
 from procjobs.errors import (
     ConfigurationError,
@@ -36,7 +35,7 @@ from procjobs.shared.wire import WIRE_VERSION
 if TYPE_CHECKING:
     import socket
     from collections import deque
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from procjobs.client.code import Code
     from procjobs.client.connection.failover import OnLost
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from procjobs.client.connection.handshake import Greeting
     from procjobs.client.connection.unacknowledged import Unacknowledged
     from procjobs.host.rundir import RunDir
+    from procjobs.schedules.declared import ScheduledCall
     from procjobs.settings.plan import Plan
 
 H = TypeVar("H", bound="Handle")
@@ -133,41 +133,21 @@ class Linked:
         return self._link.directory
 
 
-def greet(sock: socket.socket, code: Code, directory: RunDir) -> Greeting:
-    """Say hello for a process with this code; raise SupervisorRefused or SupervisorLost."""
-    spec, files_sent = code.with_files()
-    file = payload.memory_file(json.dumps(spec).encode(), directory.base)
-    return say_hello(sock, code.key, file.fileno(), launcher.interpreter())._replace(files_sent=files_sent)
-
-
-def close_reads(connection: Connection) -> None:
-    """Close what this process keeps open to read the store of a pool that it lets go of; other pools open it again."""
-    engines = sys.modules.get("procjobs.store.engines")
-    url = connection.welcome["settings"].get("store")
-    if engines is not None and url is not None:
-        engines.dispose(url)
-
-
-def map_table(directory: RunDir, supervisor_pid: int) -> PostMortemTable:
-    """Return the table of the supervisor that has just answered; raise SupervisorLost if there is no such table."""
-    with contextlib.suppress(FileNotFoundError):
-        table = PostMortemTable(directory.table, loads=payload.loads)
-        if table.supervisor_pid == supervisor_pid:
-            return table
-    raise SupervisorLost("the supervisor was replaced in the very moment when it was reached")
-
-
 class PoolLink(Link):
     """The link of a `Pool`: it starts the supervisor if need be, and moves on to its successor if it is lost.
 
     The supervisor of a private pool is a child of this process.
     """
 
-    def __init__(self, plan: Plan, code: Code, label: str, directory: RunDir) -> None:
+    def __init__(
+        self, plan: Plan, code: Code, label: str, directory: RunDir, declared: Sequence[ScheduledCall] | None = None
+    ) -> None:
+        """`declared` are the schedules that this process's code has, None if it says nothing about schedules."""
         super().__init__(plan.name, label, directory, None)
         self.plan = plan
         self.code = code
         self.caller = Caller(code.spec["sys_path"])
+        self.schedules = ClientSchedules(ScheduleSender(self.caller, plan.job_defaults, label), declared)
         self._owner_pid = os.getpid()
         self._retired: list[Connection] = []
         self._finalizer: weakref.finalize[..., PoolLink] = weakref.finalize(self, _nothing)
@@ -231,7 +211,7 @@ class PoolLink(Link):
         if connection is not None and not connection.lost:
             return connection
         if connection is not None:
-            connection.retire()  # not waited for: its receiver may be waiting for this very lock
+            connection.start_receiving()  # it settles what is awaited; not waited for: it may be waiting for this very lock
             if connection not in self._retired:
                 self._retired = [former for former in self._retired if former.is_receiving()] + [connection]
             self._reap_child(connection)
@@ -247,6 +227,9 @@ class PoolLink(Link):
         self.connection = connection
         self._compare_settings(greeting.welcome["settings"])
         warn_of(self.label, greeting.news)
+        if self.schedules.need(table):
+            connection.start_receiving()  # it notices, and follows, if it is lost
+        self.schedules.declare_again(connection)
         return connection
 
     def _reach_supervisor(self, appears_by: float, *, may_start: bool) -> tuple[Connection, Greeting, PostMortemTable]:
@@ -327,14 +310,30 @@ class PoolLink(Link):
 
         It is asked for the answers of those `kept` in the store.
 
+        Where both are empty, it is needed only for the schedules that this process has made or declared: a pool that was
+        killed goes on with them, one that was stopped does not.
+
         For the receiver thread of the lost connection. Where warnings are errors there is nobody to catch them here; once
         one was given, the connection stands, and the next call finds it.
         """
+        if not waiting and not kept and not self._needs_successor():
+            return
         with contextlib.suppress(Warning):
             self.connect()
             waiting.end_expired()
             # Together, so that a shutdown finds the jobs with the one connection or with the other.
             self.exclusive.run(lambda: self.connect().take_over(waiting, kept))
+
+    def _needs_successor(self) -> bool:
+        """Return whether there are schedules to go on with, and the pool's supervisor was killed or replaced."""
+        connection, table = self.connection, self.table
+        if connection is None or table is None or self.closed or not self.schedules.need(table):
+            return False
+        supervisor = process.watch(connection.welcome["pid"])
+        if supervisor is not None:
+            supervisor.wait(STOP_TIMEOUT)  # one that was stopped removes its files, the lock last
+            supervisor.close()
+        return os.path.exists(self.directory.lock)
 
     def renewal(self) -> dict[str, Any]:
         """Return how a reload is to renew this process's generation: in the environment that this process has now."""

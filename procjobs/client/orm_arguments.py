@@ -13,8 +13,8 @@ from itertools import islice
 from types import CellType, FunctionType
 from typing import Any, Final, NoReturn
 
-from procjobs.client.connection.kinds import function_name
 from procjobs.errors import PayloadError
+from procjobs.shared.function_names import function_name
 
 ORM: Final = "sqlalchemy.orm"
 """Where this module is not loaded, there are no such objects."""

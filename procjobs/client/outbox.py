@@ -29,12 +29,12 @@ from sqlalchemy.orm import Session, registry
 
 from procjobs.client import orm_arguments
 from procjobs.client.connection.interruptible import came_from_outside
-from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE
 from procjobs.client.connection.submission import submission_of
 from procjobs.client.job import Job
 from procjobs.clock import wall
 from procjobs.errors import ConfigurationError, PayloadError, ProcjobsError, StoreUnavailable, SupervisorLost
 from procjobs.host import payload
+from procjobs.shared.function_names import OPTIONS_ATTRIBUTE
 from procjobs.shared.ids import new_id
 from procjobs.shared.passwords import hide
 from procjobs.shared.store_address import split_options, sqlite_path

@@ -8,7 +8,7 @@ import functools
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from procjobs.client.awaiting import awaitable
 from procjobs.client.code import Code, describe_code
@@ -19,10 +19,12 @@ from procjobs.client.job import Job
 from procjobs.client.link import PoolLink
 from procjobs.client.monitor import Monitor
 from procjobs.client.producer import Producer
+from procjobs.client.scheduling import resolve_all
 from procjobs.client.shutdown import Shutdown
 from procjobs.client.submitter import Submitter, WithOptions
 from procjobs.errors import ConfigurationError
 from procjobs.host import process, rundir
+from procjobs.schedules.declared import ScheduledCall
 from procjobs.settings.plan import given_settings, make_plan
 from procjobs.shared.config import JOB_OPTION_NAMES, UNSET, Threads, Workers, check_pool_name
 from procjobs.shared.durations import Seconds, Size, wait_seconds
@@ -30,10 +32,14 @@ from procjobs.shared.ids import from_text
 from procjobs.shared.suggestions import suggesting
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from procjobs.shared.ids import JobId
     from procjobs.shared.queues import Queue
+    from procjobs.shared.schedule_records import ScheduleInfo
     from procjobs.sql.configuration import Database
 
+F = TypeVar("F", bound=Callable[..., Any])
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
@@ -85,6 +91,9 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     on_failure: a function, its name ("app.jobs:tell"), or several: called with the JobStatus of each job that failed,
         expired or was stopped, in a process of the pool that runs no jobs. See docs/hooks.md.
     hook_timeout: how long one such call may take. Seconds.
+    schedules: what the pool runs at certain times, as a list of `procjobs.ScheduledCall` and of functions under
+        `@procjobs.schedule(...)`; it connects at once then, where it may start the pool. A schedule that an earlier deploy
+        has declared, and this one does not, is taken out; so `schedules=[]` takes out all. See docs/schedules.md.
     log: the path of the pool's log, which then outlives the pool; `{pool}` in it is the pool's name. By default it is in the
         pool's directory. See docs/log.md.
     version: text that tells the code of one deploy from another; by default the contents of the application's source files.
@@ -135,6 +144,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         log: str | None = UNSET,
         on_failure: Hook | Sequence[Hook] = UNSET,
         hook_timeout: Seconds = UNSET,
+        schedules: Iterable[ScheduledCall | Callable[..., Any]] | None = None,
         version: str | None = UNSET,
         environment: Sequence[str] = UNSET,
         submit_timeout: Seconds = UNSET,
@@ -149,12 +159,14 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         code = functools.partial(
             describe_code, initializer=initializer, initargs=initargs, finalizer=finalizer, database=database
         )
-        link = _make_link(self.name, given, directory, code)
+        link = _make_link(self.name, given, directory, code, resolve_all(schedules, self.name))
         Submitter.__init__(self, Producer(link), Terms())
         Monitor.__init__(self, link)
         self._shutdown = Shutdown(link)
         if link.is_private:
             link.connect()
+        elif link.schedules.are_there:
+            link.begin()
         _pools.add(self)
 
     @property
@@ -236,6 +248,79 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     ajob = awaitable(job)
     aretry = awaitable(retry)
 
+    # Schedules --------------------------------------------------------------------------------------------------
+
+    @overload
+    def schedule(
+        self, name: str, fn: None = None, /, *, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None,
+        cron: str | None = None, every: Seconds | None = None, after: Seconds | None = None,
+        at: datetime | None = None, tz: str | None = None, anchor: datetime | float | None = None,
+        catch_up: str | None = None, overlap: str = "skip", jitter: Seconds = 0, expires: Seconds | None = None,
+        **options: Any,
+    ) -> Callable[[F], F]: ...  # fmt: skip
+
+    @overload
+    def schedule(
+        self, name: str, fn: Callable[..., Any], /, *, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None,
+        cron: str | None = None, every: Seconds | None = None, after: Seconds | None = None,
+        at: datetime | None = None, tz: str | None = None, anchor: datetime | float | None = None,
+        catch_up: str | None = None, overlap: str = "skip", jitter: Seconds = 0, expires: Seconds | None = None,
+        **options: Any,
+    ) -> ScheduleInfo: ...  # fmt: skip
+
+    def schedule(self, name: str, fn: Callable[..., Any] | None = None, /, **given: Any) -> Any:
+        """Have the pool submit a call at certain times, once for each however many processes use it; or decorate one.
+
+        args, kwargs: those of the call. `procjobs.SCHEDULED_FOR` among them stands for the time of the run, aware, in UTC.
+        cron: five fields ("30 2 * * *"), six with seconds first, or "@daily" and the like; each local time once, also where
+            clocks are set. every: so often, on a grid that does not drift, from `anchor` on (the Unix epoch by default).
+            after: so long after the end of the run before. at: once. One of these four.
+        tz: the zone of cron and at, as "Europe/Berlin"; UTC by default.
+        catch_up: of the runs that were missed while the pool was down, start the "last" one (the default), "all" (the newest
+            100), or "none". "last" and "all" need a store.
+        overlap: while a run has not ended, "skip" the next one (the default), "queue" one, "allow" both, or "replace" the
+            running one, which is cancelled.
+        jitter: up to how many seconds later a run starts; the same for the same run on every host.
+        expires: how many seconds late a run may start.
+        The other arguments are options of the jobs (`Pool.options`).
+
+        The schedule lives in the pool's store until `unschedule` takes it out; without a store, as long as the pool runs.
+        The same name again takes its place; it goes on where it was, if its times are the same. Return its record. Wait for
+        the supervisor, with a store until it is there. Raise ConfigurationError for anything that makes no sense.
+        """
+        if "pool" in given:
+            raise TypeError("schedule() has no argument 'pool': the schedule is of this pool")
+        if fn is None:
+
+            def decorate(function: F) -> F:
+                self._schedule(ScheduledCall(name, function, **given))
+                return function
+
+            return decorate
+        return self._schedule(ScheduledCall(name, fn, **given))
+
+    def _schedule(self, call: ScheduledCall) -> ScheduleInfo:
+        link = self._producer.link
+        return link.persist(lambda connection: link.schedules.make(connection, call))
+
+    def unschedule(self, name: str) -> bool:
+        """Take a schedule out; return False if there was none of that name. Its jobs that wait or run go on.
+
+        One that is declared in code comes back with the next process that declares it: take it out there.
+        """
+        self._producer.link.schedules.forget(name)
+        return super().unschedule(name)
+
+    def run_now(self, schedule: str) -> Job[Any]:
+        """Submit the call of a schedule now, beside its times and whatever `overlap` says; return the job's handle.
+
+        Raise UnknownSchedule if there is none of that name.
+        """
+        job: Job[Any] = Job(self, *self._run_now(schedule))
+        return self._producer.link.watch(job)
+
+    arun_now = awaitable(run_now)
+
     # Begin and end ----------------------------------------------------------------------------------------------
 
     def connect(self) -> Self:
@@ -284,6 +369,7 @@ def _make_link(
     given: Mapping[str, Any],
     directory: str | None,
     describe: Callable[..., Code],
+    declared: Sequence[ScheduledCall] | None,
 ) -> PoolLink:
     """Return the link of a pool that is not connected yet; nothing has been started."""
     plan = make_plan(name, given)
@@ -296,7 +382,7 @@ def _make_link(
     code = describe(
         preload=wishes.preload, version=wishes.version, environment=wishes.environment, wrappers=wishes.wrappers
     )
-    return PoolLink(plan, code, _label(name), place)
+    return PoolLink(plan, code, _label(name), place, declared)
 
 
 def _label(name: str | None) -> str:

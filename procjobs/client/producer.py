@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.client import orm_arguments
 from procjobs.client.connection.connection import REQUEST_TIMEOUT
-from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE
 from procjobs.client.connection.state import OPEN
 from procjobs.client.connection.submission import Call, Terms, submission_of
 from procjobs.client.job import Job, StatusSource
 from procjobs.clock import monotonic
 from procjobs.errors import ConfigurationError, JobTimeout, QueueFull, SubmitTimeout, SupervisorLost
+from procjobs.shared.function_names import OPTIONS_ATTRIBUTE
 from procjobs.shared.ids import new_id
 from procjobs.shared.queues import refuse_queue
 

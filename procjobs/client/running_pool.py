@@ -11,8 +11,9 @@ from procjobs.client.connection.caller import Caller
 from procjobs.client.connection.connection import Connection
 from procjobs.client.connection.failover import NO_TABLE
 from procjobs.client.controls import Controls
+from procjobs.client.greeting import close_reads, greet
 from procjobs.client.job import Job
-from procjobs.client.link import Link, close_reads, greet
+from procjobs.client.link import Link
 from procjobs.client.monitor import Monitor
 from procjobs.clock import monotonic, sleep
 from procjobs.errors import PoolNotRunning, SupervisorError, SupervisorLost

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar, o
 
 from procjobs.client.bulk import Bulk
 from procjobs.client.call import AnyCall
-from procjobs.client.connection.kinds import OPTIONS_ATTRIBUTE
 from procjobs.client.connection.submission import TERM_NAMES, Terms
 from procjobs.client.job import Job
 from procjobs.client.map import map_calls
 from procjobs.errors import ConfigurationError
 from procjobs.shared.config import JobOptions
 from procjobs.shared.durations import Seconds
+from procjobs.shared.function_names import OPTIONS_ATTRIBUTE
 
 if TYPE_CHECKING:
     from procjobs.client.job import StatusSource

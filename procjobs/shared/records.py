@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from procjobs.clock import wall
+from procjobs.shared.moments import iso
 
 _STALLED_AFTER: Final = 3.0
 _MIN_SILENCE: Final = 2.0
 _MIN_SPENT: Final = 1.0
 _MIN_FRACTION: Final = 0.05
 """What a job must have done by its only report, so that its average speed since its start says something."""
-
-
-def _iso(moment: float | None) -> str | None:
-    """Return a Unix time as ISO 8601 text in UTC, with milliseconds."""
-    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
 
 
 def _is_json(data: object) -> bool:
@@ -90,7 +85,7 @@ class Progress(NamedTuple):
         return {
             "value": self.value, "total": self.total, "fraction": self.fraction, "eta": self.eta(),
             "message": self.message, "data": self.data if _is_json(self.data) else None,
-            "updated_at": _iso(self.updated_at), "started_at": _iso(self.started_at),
+            "updated_at": iso(self.updated_at), "started_at": iso(self.started_at),
         }  # fmt: skip
 
     def _seconds_left(self, fraction: float) -> float | None:
@@ -154,10 +149,10 @@ class JobStatus(NamedTuple):
         return {
             **self._asdict(),
             "progress": None if progress is None else progress.as_dict(),
-            "submitted_at": _iso(self.submitted_at),
-            "started_at": _iso(self.started_at),
-            "finished_at": _iso(self.finished_at),
-            "scheduled_for": _iso(self.scheduled_for),
+            "submitted_at": iso(self.submitted_at),
+            "started_at": iso(self.started_at),
+            "finished_at": iso(self.finished_at),
+            "scheduled_for": iso(self.scheduled_for),
             "done": self.done,
             "fraction": self.fraction,
             "eta": None if progress is None else progress.eta(),

@@ -22,6 +22,7 @@ All numbers are little-endian.
     STAGE     client -> supervisor   u64 number of the batch: its descriptor is that of a job of a SUBMIT_MANY that follows
     SUBMIT_MANY     client -> supervisor   u64 number of the batch, u32 jobs: its descriptor is a file of SUBMIT frames, of
                                      which those with a descriptor take the staged ones in order. All are taken, or none
+    SCHEDULE  client -> supervisor   a call and its times (procjobs.shared.schedule_wire): REPLY {"refusal", "info"} answers
     DUPLICATE supervisor -> client   job id, id of the job that has its key: that submission is none. Before its ACCEPTED
     ACCEPTED  supervisor -> client   u64 submissions of this connection taken so far
     FINISHED  worker -> supervisor -> client   FINISHED struct, JSON (failures, usage), inline part of the payload
@@ -128,6 +129,7 @@ class Frame(IntEnum):
     CALLER = 21
     STAGE = 22
     SUBMIT_MANY = 23
+    SCHEDULE = 24
     CHECKPOINT = 30
     CONTROL = 100
 

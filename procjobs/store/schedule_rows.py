@@ -36,7 +36,9 @@ _MAX_SCHEDULES: Final = 200
 _MAX_SPEC_CHARACTERS: Final = 16_000
 _COPIED: Final = "pool", "kind", "queue", "priority", "key", "meta", "call", "call_data"
 _TOLD: Final = "cursor", "is_paused", "skipped", "missed", "last_period", "last_job"
-_of_state: Final = select(*(schedules.c[name] for name in ("pool", "name", "spec", "is_declared", *_TOLD)))
+_of_state: Final = select(
+    *(schedules.c[name] for name in ("pool", "name", "spec", "is_declared", *_TOLD)), kinds.c.name.label("call")
+).join_from(schedules, kinds, kinds.c.digest == schedules.c.kind)
 
 
 def put(connection: Connection, pool: str, event: PutSchedule, kind: StoredKind, data: bytes | None) -> dict[str, Any]:
@@ -134,9 +136,10 @@ def _make_job(connection: Connection, claim: Claim, event: Fire, schedule: Any) 
 def find_all(connection: Connection, pool: str, after: str) -> dict[str, Any]:
     """Return {"schedules", "has_more"}: those of a pool whose names come after this one, as many as fit into an answer.
 
-    Each has {"name", "spec", "is_declared"} and its state: {"cursor", "is_paused", "skipped", "missed", "last_period",
-    "last_job", "last_state", "running", "ended_at"}. `last_state` is None when the row of the job has gone, `running` are
-    the ids of jobs that have not ended, and `ended_at` is when the last one ended, in microseconds.
+    Each has {"name", "spec", "is_declared"} and its state: {"call", "cursor", "is_paused", "skipped", "missed",
+    "last_period", "last_job", "last_state", "last_error", "running", "ended_at"}. `call` is the name of its jobs,
+    `last_state` is None when the row of the job has gone, `running` are the ids of jobs that have not ended, and `ended_at`
+    is when the last one ended, in microseconds.
     """
     found: list[dict[str, Any]] = []
     size = 0
@@ -154,10 +157,12 @@ def _state_of(connection: Connection, row: Any) -> dict[str, Any]:
     of_schedule = (jobs.c.pool == row.pool) & (jobs.c.schedule == row.name)
     running = select(jobs.c.id).where(of_schedule, jobs.c.finished_at.is_(None)).order_by(jobs.c.id.desc())
     ended_at = connection.scalar(select(func.max(jobs.c.finished_at)).where(of_schedule))
-    last = select(jobs.c.state).where(jobs.c.id == row.last_job)
+    last = None
+    if row.last_job is not None:
+        last = connection.execute(select(jobs.c.state, jobs.c.error).where(jobs.c.id == row.last_job)).first()
     return {
-        **{name: getattr(row, name) for name in _TOLD}, "is_paused": bool(row.is_paused),
-        "last_state": None if row.last_job is None else connection.scalar(last),
+        **{name: getattr(row, name) for name in (*_TOLD, "call")}, "is_paused": bool(row.is_paused),
+        "last_state": None if last is None else last.state, "last_error": None if last is None else last.error,
         "running": list(connection.scalars(running.limit(MAX_RUNNING))),
         "ended_at": None if ended_at is None else int(ended_at * MICROSECONDS),
     }  # fmt: skip

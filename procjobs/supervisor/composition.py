@@ -24,6 +24,7 @@ from procjobs.supervisor.clients.deferred import DeferredCalls
 from procjobs.supervisor.clients.hand_over import HandOver
 from procjobs.supervisor.clients.requests import Identity, RequestHandler
 from procjobs.supervisor.clients.retries import Retries
+from procjobs.supervisor.clients.schedule_requests import ScheduleRequests
 from procjobs.supervisor.clients.unique_keys import UniqueKeys
 from procjobs.supervisor.durable.durability import Durability, NoStore
 from procjobs.supervisor.failure_log import FailureLog
@@ -35,6 +36,8 @@ from procjobs.supervisor.pending_hooks import PendingHooks
 from procjobs.supervisor.publisher import Publisher, SlotPublisher
 from procjobs.supervisor.registry import Kinds, Registry
 from procjobs.supervisor.results import ResultStore
+from procjobs.supervisor.schedules.kept_calls import JobMaker
+from procjobs.supervisor.schedules.service import Schedules
 from procjobs.supervisor.workers.console import Console
 from procjobs.supervisor.workers.hook_runner import HookRunner
 from procjobs.supervisor.workers.host_load import HostLoad
@@ -90,6 +93,7 @@ class Parts(NamedTuple):
     connections: Connections
     publisher: Publisher
     hand_over: HandOver
+    schedules: Schedules
 
 
 def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -> Parts:
@@ -123,17 +127,20 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     unique_keys = UniqueKeys(registry)
     admission = Admission(loop, directory.name, settings, registry, dispatcher, durability, unique_keys, lifecycle,
                           max_fds=fds.now)  # fmt: skip
+    schedules = Schedules(directory.name, loop, registry, durability, JobMaker(registry, dispatcher, admission), log)
+    schedule_requests = ScheduleRequests(schedules)
     deferred = DeferredCalls()
     calls = Calls(loop, registry, dispatcher, workers, generations, durability, admission, lifecycle, deferred,
-                  Retries(directory.name, registry, dispatcher, durability, admission, unique_keys))  # fmt: skip
+                  Retries(directory.name, registry, dispatcher, durability, admission, unique_keys),
+                  schedule_requests)  # fmt: skip
     hand_over = HandOver(loop, directory, registry, dispatcher, generations, templates, unique_keys, durability,
-                         lifecycle, log)  # fmt: skip
+                         lifecycle, schedules, log)  # fmt: skip
     identity = Identity(directory.name, settings.to_json(), ground.name_in_store, ground.in_foreground, mark)
-    requests = RequestHandler(identity, registry, generations, durability, admission, calls, hand_over)
+    requests = RequestHandler(identity, registry, generations, durability, admission, calls, schedule_requests, hand_over)
     connections = Connections(loop, listener, requests, deferred, log)
     publisher = Publisher(table, dispatcher, slots, counters)
     return Parts(mark, registry, durability, dispatcher, children, generations, lifecycle, admission, connections, publisher,
-                 hand_over)  # fmt: skip
+                 hand_over, schedules)  # fmt: skip
 
 
 def _make_durability(ground: Ground, registry: Registry, started: StartedAttempts, mark: str) -> Durability:

@@ -72,6 +72,7 @@ class Generations:
         self._reloads: dict[Generation, _Reload] = {}
         self._count = 0
         self.notices: list[tuple[Generation, str]] = []
+        self.declared: list[tuple[Generation, list[bytes]]] = []
 
     # Joining ----------------------------------------------------------------------------------------------------
 
@@ -178,8 +179,10 @@ class Generations:
 
     def on_ready(self, event: TemplateReady, now: float) -> None:
         """Let a generation whose template is ready take over, if it was loaded to replace another one."""
-        generation, changed = event
+        generation, changed, declared = event
         generation.ready = True
+        if declared:
+            self.declared.append((generation, declared))
         generation.problem = ""
         reload = self._reloads.pop(generation, None)
         if reload is None:

@@ -73,12 +73,12 @@ class Publisher:
         self._notices: list[str] = []
         self._scaled_at = -1.0
 
-    def publish_counters(self, *, accepting: bool, uncommitted: int) -> None:
+    def publish_counters(self, *, accepting: bool, uncommitted: int, has_schedules: bool) -> None:
         """Write the counters; `uncommitted` submissions wait for the store.
 
         A client adds to them the submissions that it has sent and that were not acknowledged. So they are written before
         the acknowledgement goes out: then every submission is counted somewhere. In the field `accepting`, bit 0 says that
-        the pool takes jobs, and bit 1 that it is paused.
+        the pool takes jobs, bit 1 that it is paused, and bit 2 that it has schedules.
         """
         dispatcher, workers = self._dispatcher, self._dispatcher.worker_slots
         states = [slot.state for slot in dispatcher.slots]
@@ -93,7 +93,7 @@ class Publisher:
             dispatcher.crashed,
             workers.restarts,
             self._table.rows_used,
-            accepting | dispatcher.paused << 1,
+            accepting | dispatcher.paused << 1 | has_schedules << 2,
             dispatcher.estimated_wait(),
         )
         if counters != self._counters:

@@ -98,6 +98,7 @@ class Registry:
         self._transcripts = KeptTranscripts()
         self.calls = calls
         self._spent_fds: list[int] = []
+        self._ended_runs: list[tuple[SupervisedJob, str]] = []
 
     # Rows of the table ------------------------------------------------------------------------------------------
 
@@ -208,12 +209,12 @@ class Registry:
             self.table.write_state(job.row, job.state, reason, job.attempt, wall(), error)
         if not reason:
             job.kind.tally.count_success()
-        elif job.state in FINAL and not _goes_on(job):
-            job.kind.tally.count_end(job.state)
-            self._failures.write(job, reason, frame, error, now)
-            self.hooks.add(job, reason, frame, error, self.table)
+        else:
+            self._tell_of_failure(job, reason, frame, error, now)
         self._results.keep(job, frame, fd, now)
         self.has_answers = True
+        if job.extras.schedule:
+            self._ended_runs.append((job, error))
         client, watchers = job.client, job.watchers
         job.client = NO_CLIENT
         if not client.closed:
@@ -226,6 +227,19 @@ class Registry:
                 if not watcher.closed:
                     watcher.queue_answer(job)
                     watcher.tied.discard(job)
+
+    def _tell_of_failure(self, job: SupervisedJob, reason: Reason, frame: bytes, error: str, now: float) -> None:
+        if job.state in FINAL and not _goes_on(job):
+            job.kind.tally.count_end(job.state)
+            self._failures.write(job, reason, frame, error, now)
+            self.hooks.add(job, reason, frame, error, self.table)
+
+    def take_ended_runs(self) -> list[tuple[SupervisedJob, str]]:
+        """Return the jobs of schedules that have ended since this was called last, each with its error."""
+        ended = self._ended_runs
+        if ended:
+            self._ended_runs = []
+        return ended
 
     def disown(self, job: SupervisedJob) -> list[Watcher]:
         """Forget a job that has no answer here; return the clients that wait for one."""

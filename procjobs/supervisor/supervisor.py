@@ -55,6 +55,7 @@ class Supervisor:
         self._connections = parts.connections
         self._publisher = parts.publisher
         self._hand_over = parts.hand_over
+        self._schedules = parts.schedules
         self._owner = Owner(ground.loop, ground.owner_pid)
         self._readers: dict[type, Callable[[Any, int], None]] = {
             ClientLink: parts.connections.read,
@@ -113,6 +114,7 @@ class Supervisor:
             self._connections.next_deadline(),
             self._lifecycle.next_deadline(),
             self._owner.next_deadline(),
+            self._schedules.next_deadline(),
         )
 
     def _extend_deadlines_if_late(self, expected: float) -> None:
@@ -171,12 +173,15 @@ class Supervisor:
         self._connections.advance(now)
         self._registry.advance(now)
         self._hand_over.advance()
+        self._schedules.advance(now)
         self._lifecycle.advance(now, has_clients=self._connections.have_outsiders, leave=self._hand_over.leave)
         if not self._durability.is_too_far_behind:
             self._dispatcher.assign(now)
         self._generations.retire_unused(now)
         while self._dispatcher.nesting.refused:
             self._connections.refuse(self._dispatcher.nesting.refused.pop(0))
+        while self._generations.declared:
+            self._schedules.take_declared(*self._generations.declared.pop(0))
         while self._generations.notices:
             self._connections.warn(*self._generations.notices.pop(0))
         if self._publisher.publish_problem():
@@ -195,7 +200,9 @@ class Supervisor:
         """
         self._registry.has_answers = False
         accepting, uncommitted = self._lifecycle.accepts_jobs, self._durability.uncommitted
-        self._publisher.publish_counters(accepting=accepting, uncommitted=uncommitted)
+        self._publisher.publish_counters(
+            accepting=accepting, uncommitted=uncommitted, has_schedules=self._schedules.are_there
+        )
         self._connections.flush(self._loop.now)
 
     # Ending -----------------------------------------------------------------------------------------------------
@@ -223,6 +230,7 @@ class Supervisor:
         self._registry.close_spent_fds()
         self._connections.close()
         self._children.close(_ORPHANS_TIMEOUT)
+        self._schedules.close()
         self._durability.close()
         self._registry.close()
         self._loop.close()

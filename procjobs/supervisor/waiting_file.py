@@ -8,6 +8,8 @@
     "job"         its id, numbers of its generation and kind (by their order in the file), and the fields of WaitingJob;
                   parts: key, inline part of the payload, content of its memory file where "is_large". "extras": a later
                   addition, with the fields that have defaults
+    "schedule"    number of its kind, JSON as in WaitingSchedule; parts: key, inline part, content of its memory file where
+                  "is_large"
 
 Times are Unix times, 0.0 for none.
 """
@@ -72,7 +74,17 @@ class WaitingJob(NamedTuple):
     scheduled_for: str = ""
 
 
-Record = WaitingGeneration | WaitingKind | WaitingJob
+class WaitingSchedule(NamedTuple):
+    """A schedule of a pool without a store. `values` is JSON; `large` as in WaitingJob."""
+
+    kind: int
+    values: dict[str, Any]
+    key: bytes
+    inline: bytes
+    large: int | bytes | None
+
+
+Record = WaitingGeneration | WaitingKind | WaitingJob | WaitingSchedule
 _FIELDS: Final = slice(1, WaitingJob._fields.index("key"))
 """The fields of a job that are neither its id nor parts nor among its extras."""
 _EXTRAS: Final = WaitingJob._field_defaults
@@ -94,6 +106,9 @@ def _write_record(file: BinaryIO, record: Record) -> None:
         head, parts = {"generation": [record.key, record.executable]}, [record.spec]
     elif isinstance(record, WaitingKind):
         head, parts = {"kind": True}, [*record]
+    elif isinstance(record, WaitingSchedule):
+        head = {"schedule": [record.kind, record.values], "is_large": record.large is not None}
+        parts = [record.key, record.inline]
     else:
         values = tuple(record)
         fields = [record.job_id.hex(), *values[_FIELDS]]
@@ -145,8 +160,11 @@ def _read_record(file: BinaryIO, head: bytes) -> Record:
         return WaitingGeneration(str(key), str(executable), parts[0])
     if "kind" in values:
         return WaitingKind(*parts[:3])
-    job_id, *fields = values["job"]
     large = parts[2] if values["is_large"] else None
+    if "schedule" in values:
+        kind, state = values["schedule"]
+        return WaitingSchedule(int(kind), dict(state), parts[0], parts[1], large)
+    job_id, *fields = values["job"]
     extras = {name: value for name, value in values.get("extras", {}).items() if name in _EXTRAS}
     if not all(isinstance(value, str) for value in extras.values()):
         raise TypeError("extras of a job that are no texts")

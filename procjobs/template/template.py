@@ -19,6 +19,7 @@ It talks with the supervisor over a SOCK_SEQPACKET pair, one JSON object a messa
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gc
 import importlib
@@ -28,11 +29,14 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
+from procjobs.errors import ProcjobsError
 from procjobs.host import cpus, descriptors, observe, process, shortages, threads, titles
 from procjobs.shared import source_digest
 from procjobs.shared.wire import limit_text
+from procjobs.template.declared_schedules import pack_declared
 from procjobs.worker.loaded_files import LOADED_FILES
 from procjobs.worker.startup import WorkerSetup
 from procjobs.worker.worker import run_worker
@@ -51,10 +55,13 @@ assert 6 * _MAX_PROBLEM_BYTES < _MAX_MESSAGE_BYTES - 1024  # JSON may make six b
 class Template:
     """Preloads, then forks on request until the supervisor is gone."""
 
-    def __init__(self, control: socket.socket, setup: WorkerSetup, supervisor_pid: int) -> None:
+    def __init__(self, control: socket.socket, setup: WorkerSetup, arguments: Mapping[str, Any]) -> None:
+        """`arguments` are those of the process."""
         self._control = control
         self._setup = setup
-        self._supervisor_pid = supervisor_pid
+        self._supervisor_pid: int = arguments["supervisor_pid"]
+        self._pool = os.path.basename(arguments["directory"])
+        self._job_defaults: dict[str, Any] = arguments["job_defaults"]
         self._workers: set[int] = set()
 
     def preload(self, modules: list[str]) -> bool:
@@ -75,11 +82,31 @@ class Template:
         for stream in (sys.stdout, sys.stderr):  # or every worker would print the output of the preload again
             with contextlib.suppress(Exception):
                 stream.flush()
-        _tell_changed_files()
+        try:
+            self._tell_of_code()
+        except ProcjobsError as error:
+            self._tell({"failed": limit_text(f"preload failed: {error}", _MAX_PROBLEM_BYTES)})
+            return False
         gc.collect()
         gc.freeze()  # no collection touches these objects again: their pages stay shared with the workers
         self._tell({"ready": True})
         return True
+
+    def _tell_of_code(self) -> None:
+        """Put into the file of digests what the supervisor is to know of the code.
+
+        "files": those that have other contents now, or were loaded here; "schedules": what the modules declare, in base64.
+        """
+        digests = json.loads(os.pread(FILES_FD, os.fstat(FILES_FD).st_size, 0))
+        loaded = {path: digest for path, digest in LOADED_FILES.look().items() if digests.get(path) != digest}
+        declared = pack_declared(self._pool, self._job_defaults)
+        news = {
+            "files": {**source_digest.find_changed(digests.items()), **loaded},
+            "schedules": [base64.b64encode(body).decode() for body in declared],
+        }
+        os.ftruncate(FILES_FD, 0)
+        os.pwrite(FILES_FD, json.dumps(news).encode(), 0)
+        os.close(FILES_FD)
 
     def serve(self) -> None:
         """Fork workers until the supervisor is gone."""
@@ -148,16 +175,6 @@ class Template:
             self._control.send(json.dumps(message).encode())
 
 
-def _tell_changed_files() -> None:
-    """Put into the file of digests, in the place of those, the files that have other contents now, or were loaded here."""
-    digests = json.loads(os.pread(FILES_FD, os.fstat(FILES_FD).st_size, 0))
-    loaded = {path: digest for path, digest in LOADED_FILES.look().items() if digests.get(path) != digest}
-    data = json.dumps({**source_digest.find_changed(digests.items()), **loaded}).encode()
-    os.ftruncate(FILES_FD, 0)
-    os.pwrite(FILES_FD, data, 0)
-    os.close(FILES_FD)
-
-
 def _describe(error: BaseException) -> str:
     """Return `Type: message`, for places that show only the beginning, and the traceback in the user's own files."""
     trace = error.__traceback__
@@ -199,7 +216,7 @@ def main(arguments: dict[str, Any]) -> None:
         database=spec.get("database"),
     )
     with control:  # else an interpreter with -W would complain of it at its end
-        template = Template(control, setup, arguments["supervisor_pid"])
+        template = Template(control, setup, arguments)
         own = [_SQL] if spec.get("database") else []
         if template.preload([*own, *(name for name in spec["preload"] if name not in arguments["skip"])]):
             process.outlive_parent()

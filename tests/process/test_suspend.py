@@ -168,6 +168,7 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "client/connection/submission.py",  # at=
         "client/finding.py",  # how old an id is, which has the time of day in it
         "client/job.py",  # shown as submitted_at until the table has it
+        "cli/tasks.py",  # since when a runner waits for its database
         "cli/bars.py",  # how long a job has been running, beside the time at which it began
         "cli/history.py",  # --since
         "cli/listing.py",
@@ -194,6 +195,8 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "supervisor/pending_hooks.py",  # shown to hooks as finished_at
         "supervisor/publisher.py",  # shown as started_at, scaled_at
         "supervisor/registry.py",  # shown as ended_at, and in the history
+        "supervisor/schedules/kept_calls.py",  # expires so long after the time that a run is for
+        "supervisor/schedules/service.py",  # schedules are times of day
     }
     root = pathlib.Path(procjobs.__file__).parent
     calls = {

@@ -92,7 +92,7 @@ def test_schedule_is_kept_as_it_was_put(recorder, store):
     answer = told(recorder.take(Kind(2, kind, b"report"), event))[1]
     expected = {
         "cursor": NOON, "is_paused": False, "skipped": 0, "missed": 0, "last_period": None, "last_job": None,
-        "last_state": None, "running": [], "ended_at": None,
+        "last_state": None, "last_error": None, "running": [], "ended_at": None, "call": "app.report",
     }  # fmt: skip
     assert {"is_new": True, **expected} == answer
     assert {"name": "nightly", "spec": spec(expires=90.5), "is_declared": False, **expected} == state(recorder)

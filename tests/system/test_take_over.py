@@ -127,6 +127,25 @@ def test_jobs_of_a_client_that_has_gone_are_taken_over_too(cli, serve, store, tm
     assert process.poll() is None
 
 
+def test_schedules_of_a_client_that_has_gone_are_taken_over_where_they_were(cli, serve, store, tmp_path):
+    pool = cli.pool(workers=1, store=store)
+    pool.schedule("tick", note_run, args=(str(tmp_path / "runs"), "tick"), every=1, meta={"for": "all"})
+    pool.schedule("paused", note_run, args=(str(tmp_path / "runs"), "paused"), every=1)
+    pool.pause("paused")
+    wait_until(lambda: lines(tmp_path / "runs"))
+    pool._link.schedules.forget("tick")
+    pool._link.schedules.forget("paused")
+    pool._link.connection.close()
+    process = serve()
+    Errors(process).wait_for("is ready")
+    count = len(lines(tmp_path / "runs"))
+    wait_until(lambda: len(lines(tmp_path / "runs")) > count + 1)
+    found = {info.name: info for info in pool.schedules()}
+    assert {"tick": False, "paused": True} == {name: info.is_paused for name, info in found.items()}
+    wait_until(lambda: {"for": "all"} == pool.status(pool.schedules()[1].last_job_id).meta)
+    assert {"tick"} == set(lines(tmp_path / "runs"))
+
+
 def test_served_pool_is_not_served_twice(cli, serve):
     first = serve()
     Errors(first).wait_for("is ready")

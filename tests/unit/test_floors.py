@@ -25,6 +25,7 @@ FLOORS = {
     "dispatch": 7,
     "supervisor": 8, "supervisor.workers": 9, "supervisor.durable": 10,
     "supervisor.generations": 11, "supervisor.lifecycle": 11, "supervisor.children": 12, "supervisor.clients": 12,
+    "supervisor.schedules": 12,
     "supervisor.composition": 13, "supervisor.supervisor": 14, "supervisor.boot": 15,
     "client.connection": 16, "client": 17,
     "": 18,

@@ -114,7 +114,7 @@ class Connection:
     def submit(self, submission: Submission) -> None:
         """Pickle a call and send it; raise PayloadError or a SupervisorError if that cannot be done."""
         if not self._is_received:  # before anything is sent: where there can be no thread, there is no job either
-            self._start_receiver()
+            self.start_receiving()
         call = submission.call
         pack(submission, self._directory, self._kinds.caller.by_value)
         file = submission.file
@@ -146,7 +146,7 @@ class Connection:
         Return False if the supervisor was made to forget their kinds meanwhile; none was submitted then either.
         """
         if not self._is_received:
-            self._start_receiver()
+            self.start_receiving()
         unkept = [one for one in submissions if one.file is not None and not try_retain(one.file)]
         batch = Batch(submissions, self._directory)
         with self.sender.exclusive.lock: is_known = self._submit_batch(batch)  # noqa: E701 - see Exclusive
@@ -164,7 +164,7 @@ class Connection:
         """Ask for the answer of a job that another process submitted; return the handle that will get it."""
         known = self.sender.exclusive.run(self._watch, handle)
         if not self._is_received:
-            self._start_receiver()
+            self.start_receiving()
         return known  # type: ignore[return-value]  # all handles of a process are of one class
 
     def _watch(self, handle: Handle) -> Handle:
@@ -189,7 +189,7 @@ class Connection:
     def request(self, call: str, *, timeout: float | None = REQUEST_TIMEOUT, **arguments: Any) -> dict[str, Any]:
         """Ask the supervisor and wait for its reply; raise SupervisorLost if there is none."""
         if not self._is_received:
-            self._start_receiver()
+            self.start_receiving()
         return self.requests.request(call, timeout, **arguments)
 
     # From a predecessor ---------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class Connection:
                 self._watch_again(kept[0])
                 kept.popleft()
         finally:
-            self._start_receiver()
+            self.start_receiving()
 
     def _send_again(self, submission: Submission) -> None:
         handle = submission.handle
@@ -270,7 +270,8 @@ class Connection:
 
     # In -------------------------------------------------------------------------------------------------------
 
-    def _start_receiver(self) -> None:
+    def start_receiving(self) -> None:
+        """Start the receiver thread if it does not run yet; that of a lost connection settles what is awaited."""
         if not self._is_received and not self.lifecycle.has_ended:
             self._thread = NativeThread(self._receive, "procjobs-receiver")
             self._thread.start_or_explain()
@@ -318,7 +319,11 @@ class Connection:
             self._failover(failure).abandon_all(problem)
             self._receiver.close()
             self._table = NO_TABLE  # it is unmapped with its last reader
+            was_closing = self.lifecycle.is_closing
             self.lifecycle.move_to(ConnectionState.ENDED)
+        if not was_closing:
+            with contextlib.suppress(Exception):  # the next call that needs the pool finds out why it cannot be reached
+                self._on_lost(self._entries.unacknowledged, deque())
 
     def _failover(self, failure: Exception | None = None) -> Failover:
         return Failover(self, self._entries, self.welcome, self._table, self.lifecycle, failure)
@@ -383,7 +388,7 @@ class Connection:
         self.lifecycle.news.wait_for(lambda: entries.accepted >= sent or self.lost, timeout)
 
     def _ask_for_acknowledgement(self, sequence: int) -> None:
-        self._start_receiver()
+        self.start_receiving()
         if self._entries.accepted < sequence:
             self.requests.post_acknowledge()
 
@@ -423,18 +428,14 @@ class Connection:
             self._failover().abandon_all(None)
         else:
             try:
-                self._start_receiver()
+                self.start_receiving()
             except RuntimeError:  # the interpreter is ending, and starts no more threads
                 self._receive()
             self.wait_for_end(None)
 
-    def retire(self) -> None:
-        """Let go of a lost connection; its receiver sees to the jobs that are awaited."""
-        self._start_receiver()
-
     def wait_for_end(self, timeout: float | None) -> None:
         """Wait until the supervisor has closed the connection, and everything that was awaited is settled."""
-        self._start_receiver()
+        self.start_receiving()
         if self._thread_id == get_ident():
             return
         if self.lifecycle.news.wait_for(lambda: self.lifecycle.has_ended, timeout) and self._thread is not None:

@@ -34,7 +34,8 @@ OnLost: TypeAlias = Callable[[Unacknowledged, deque[Handle]], None]
 """Lets a successor have submissions, and asks it for the answers of jobs that are kept in the store.
 
 What the successor has got is taken out of both. If it was lost in turn before that, both may be as they were. Raises
-whatever keeps this process from a successor.
+whatever keeps this process from a successor. It is called once more, with both empty, when everything is settled: a pool
+that has schedules needs a successor then, whether jobs are awaited or not.
 """
 
 _END_TIMEOUT: Final = 1.0

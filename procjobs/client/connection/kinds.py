@@ -20,6 +20,7 @@ from procjobs.host import payload, pickler
 from procjobs.host.source_files import SOURCES
 from procjobs.shared import wire
 from procjobs.shared.config import JobOptions
+from procjobs.shared.function_names import OPTIONS_ATTRIBUTE, function_name
 from procjobs.shared.wire import Frame
 
 MAX_KINDS: Final = 4096
@@ -29,8 +30,6 @@ workers keep them as well."""
 _FILES_OF_A_FRAME: Final = 50  # a path has at most 4,096 bytes
 _PLAIN: Final = frozenset({int, float, str, bytes, bool, type(None), complex})
 _DEPTH: Final = 4
-OPTIONS_ATTRIBUTE: Final = "__procjobs_options__"
-"""Where the decorator `job` leaves a function's default options."""
 
 
 class Kind(NamedTuple):
@@ -202,13 +201,3 @@ def _has_value(cell: types.CellType) -> bool:
     except ValueError:
         return False
     return True
-
-
-def function_name(function: Any) -> str:
-    """Return the name under which a job of this function is shown."""
-    inner = getattr(function, "func", None)  # functools.partial
-    if inner is not None and not hasattr(function, "__qualname__"):
-        return function_name(inner)
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    module = getattr(function, "__module__", None) or type(function).__module__
-    return name if module in {"__main__", None} else f"{module}.{name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from procjobs.client.connection.sender import request_frame
@@ -12,6 +13,7 @@ from procjobs.errors import SubmitTimeout, SupervisorLost
 if TYPE_CHECKING:
     from procjobs.client.connection.sender import FrameSender
     from procjobs.client.connection.state import Lifecycle
+    from procjobs.host.descriptors import Descriptor
 
 
 class RequestChannel:
@@ -30,18 +32,24 @@ class RequestChannel:
 
     def request(self, call: str, timeout: float | None, **arguments: Any) -> dict[str, Any]:
         """Ask the supervisor and wait for its reply; raise SupervisorLost if there is none."""
+        return self.ask(call, lambda number: request_frame(call, number, **arguments), timeout)
+
+    def ask(
+        self, what: str, frame_of: Callable[[int], bytes], timeout: float | None, file: Descriptor | None = None
+    ) -> dict[str, Any]:
+        """Send the frame of a request, which gets its number, and wait for the reply; raise as `request`."""
         number = next(self._numbers) % 0x7FFF_FFFF + 1
         replies: list[dict[str, Any]] = []
         try:
             self._replies[number] = replies
-            self._sender.post(request_frame(call, number, **arguments))
+            self._sender.post(frame_of(number), file)
             has_ended = self._lifecycle.news.wait_for(lambda: bool(replies) or self._lifecycle.is_lost, timeout)
         finally:
             self._replies.pop(number, None)
         if replies:
             return replies[0]
         problem = "went away before it answered" if has_ended else f"did not answer within {timeout:g} s"
-        raise SupervisorLost(f"the supervisor {problem} ({call})")
+        raise SupervisorLost(f"the supervisor {problem} ({what})")
 
     def take_reply(self, number: int, reply: dict[str, Any]) -> None:
         """Let the thread have its reply that waits for it, if there is still one."""

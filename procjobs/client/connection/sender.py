@@ -121,13 +121,13 @@ class FrameSender:
         self._entries.note_sent(batch.submissions[-1])
         self._under_way = None
 
-    def send(self, frames: bytes) -> None:
+    def send(self, frames: bytes, file: Descriptor | None = None) -> None:
         """Send frames behind the rest of those before; wait at most `submit_timeout` seconds for each of both.
 
         Raise SubmitTimeout, and SupervisorLost if the other side has gone.
         """
         self._begin()
-        self._send(frames)
+        self._send(frames, file)
 
     def watch(self, handle: Handle, route: object) -> Handle:
         """Enter a handle and ask for its answer, as `submit` does; return the handle that will get it."""
@@ -255,6 +255,6 @@ class FrameSender:
                 "overloaded? The job was not submitted"
             )
 
-    def post(self, frames: bytes) -> None:
-        """Send frames, from any thread; raise as `send`."""
-        self.exclusive.run(self.send, frames)
+    def post(self, frames: bytes, file: Descriptor | None = None) -> None:
+        """Send frames, the first one with a file, from any thread; raise as `send`."""
+        self.exclusive.run(self.send, frames, file)

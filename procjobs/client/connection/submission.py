@@ -10,6 +10,7 @@ from procjobs.clock import wall
 from procjobs.errors import ConfigurationError
 from procjobs.shared.config import JOB_OPTION_NAMES
 from procjobs.shared.durations import check_moment, check_seconds
+from procjobs.shared.job_keys import pack_key
 from procjobs.shared.meta import pack_meta
 from procjobs.shared.suggestions import suggest
 from procjobs.shared.wire import HEADER, SUBMIT
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 """(function, args, kwargs)."""
 
-_MAX_KEY_BYTES: Final = 200
 _AT_ONCE: Final = 1e-6
 
 
@@ -52,7 +52,7 @@ class Terms:
             raise ConfigurationError("delay and at contradict each other: give one of them")
         at = check_moment("at", at)
         expires = check_seconds("expires", rest.pop("expires", self.expires or None)) or 0.0
-        key = _check_key(rest.pop("key", None)) or self.key
+        key = pack_key(rest.pop("key", None)) or self.key
         unique = _check_unique(rest.pop("unique", None), self.unique)
         if unique is not None and not key:
             raise ConfigurationError("unique= needs a key=, which says what the job is the only one of")
@@ -66,20 +66,6 @@ class Terms:
 
 TERM_NAMES: Final = frozenset(one.name for one in fields(Terms)) - {"changes"}
 """The options of one submission, which a function cannot have as its own."""
-
-
-def _check_key(key: object) -> bytes:
-    """Return a key as it travels: its UTF-8, or a digest of one that is long."""
-    if key is None:
-        return b""
-    if not isinstance(key, str) or not key:
-        raise ConfigurationError(f"key={key!r}: expected text that is the same for jobs of which one at a time may run")
-    text = key.encode(errors="surrogatepass")
-    if len(text) <= _MAX_KEY_BYTES:
-        return text
-    import hashlib
-
-    return hashlib.sha256(text).digest()
 
 
 def _check_unique(unique: object, inherited: float | None) -> float | None:

@@ -155,8 +155,12 @@ def data_file(directory: str, job_id: bytes) -> str:
     return f"{directory}/data-{job_id.hex()}"
 
 
+HAS_SCHEDULES: Final = 4
+"""The bit of `Counters.accepting` that says that the pool has schedules."""
+
+
 class Counters(NamedTuple):
-    """The pool's counters in the table."""
+    """The pool's counters in the table. In `accepting`, bit 0: it takes jobs; bit 1: it is paused; bit 2: HAS_SCHEDULES."""
 
     workers: int = 0
     busy: int = 0

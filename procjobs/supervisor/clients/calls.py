@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.clients.client_link import ClientLink
     from procjobs.supervisor.clients.deferred import DeferredCalls
     from procjobs.supervisor.clients.retries import Retries
+    from procjobs.supervisor.clients.schedule_requests import ScheduleRequests
     from procjobs.supervisor.durable.durability import Durability, Told
     from procjobs.supervisor.generations import Generations
     from procjobs.supervisor.lifecycle import Lifecycle
@@ -39,7 +40,7 @@ class Calls:
     def __init__(
         self, loop: Loop, registry: Registry, dispatcher: Dispatcher, workers: WorkerProcesses, generations: Generations,
         durability: Durability, admission: Admission, lifecycle: Lifecycle,
-        deferred: DeferredCalls, retries: Retries,
+        deferred: DeferredCalls, retries: Retries, schedules: ScheduleRequests,
     ) -> None:  # fmt: skip
         self._loop = loop
         self._registry = registry
@@ -51,6 +52,7 @@ class Calls:
         self._lifecycle = lifecycle
         self._deferred = deferred
         self._retries = retries
+        self._schedules = schedules
         self._calls: dict[str, _Call] = {
             name.removeprefix("_call_"): getattr(self, name) for name in dir(self) if name.startswith("_call_")
         }
@@ -62,11 +64,20 @@ class Calls:
         """
         call = self._calls.get(str(request.get("call")))
         if call is None:
-            raise WireError(f"an unknown call: {request.get('call')!r}")
+            self._pass_on(client, number, request)
+            return
         if request["call"] in _ABOUT_JOBS and not self._registry.jobs.keys() >= _ids_in(request):
             self._deferred.add(lambda: self._carry_out(call, client, number, request))
         else:
             self._carry_out(call, client, number, request)
+
+    def _pass_on(self, client: ClientLink, number: int, request: dict[str, Any]) -> None:
+        try:
+            is_about_schedules = self._schedules.act_on(client, number, request)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise WireError(f"the call {request.get('call')} has bad arguments: {error!r}") from None
+        if not is_about_schedules:
+            raise WireError(f"an unknown call: {request.get('call')!r}")
 
     def _carry_out(self, call: _Call, client: ClientLink, number: int, request: dict[str, Any]) -> None:
         try:

@@ -1,8 +1,8 @@
 """How jobs that have not begun go from one supervisor to its successor.
 
 1. A supervisor that hands over takes jobs and starts none. When those that run have ended, it leaves the others: with a
-   store, there; without one, in a file beside its directory. After that it takes nothing more, and its clients are told
-   that everything they wait for is the successor's.
+   store, there; without one, in a file beside its directory, with the schedules. After that it takes nothing more, and its
+   clients are told that everything they wait for is the successor's.
 2. A job is in one place: nothing of how it ends here is shown or told.
 3. The successor takes the jobs from the file before it hears any client, whoever has started it.
 4. The process that asks for the pool is told how many jobs it waits for. If it goes away, the pool stays.
@@ -15,7 +15,7 @@ import os
 import socket
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import wall
 from procjobs.host import payload
@@ -26,7 +26,8 @@ from procjobs.shared.table.state_writer import TableFull
 from procjobs.shared.wire import Frame, WireError
 from procjobs.supervisor import waiting_file
 from procjobs.supervisor.job import NO_CLIENT, SupervisedJob, SupervisedKind, supervised
-from procjobs.supervisor.waiting_file import Record, WaitingGeneration, WaitingJob, WaitingKind
+from procjobs.supervisor.schedules.kept_calls import ScheduleCall
+from procjobs.supervisor.waiting_file import Record, WaitingGeneration, WaitingJob, WaitingKind, WaitingSchedule
 
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.lifecycle import Lifecycle
     from procjobs.supervisor.log import Log
     from procjobs.supervisor.registry import Registry
+    from procjobs.supervisor.schedules.service import Schedules
     from procjobs.supervisor.workers.templates import Templates
 
 _SEND_TIMEOUT: Final = 5.0
@@ -50,7 +52,8 @@ class HandOver:
 
     def __init__(
         self, loop: Loop, directory: RunDir, registry: Registry, dispatcher: Dispatcher, generations: Generations,
-        templates: Templates, unique_keys: UniqueKeys, durability: Durability, lifecycle: Lifecycle, log: Log,
+        templates: Templates, unique_keys: UniqueKeys, durability: Durability, lifecycle: Lifecycle,
+        schedules: Schedules, log: Log,
     ) -> None:  # fmt: skip
         self._loop = loop
         self._directory = directory
@@ -61,6 +64,7 @@ class HandOver:
         self._unique_keys = unique_keys
         self._durability = durability
         self._lifecycle = lifecycle
+        self._schedules = schedules
         self._log = log
         self._successor: ClientLink | None = None
         self._told = -1
@@ -106,9 +110,10 @@ class HandOver:
         """Leave the jobs that wait; return False, with a line in the log, if they cannot be left."""
         waiting = [(supervised(job), when) for job, when in self._dispatcher.waiting()]
         in_memory = [(job, when) for job, when in waiting if job.durable is None]
-        if in_memory:
+        schedules = self._schedules.leave()
+        if in_memory or schedules:
             try:
-                waiting_file.write(self._directory.waiting, self._describe(in_memory))
+                waiting_file.write(self._directory.waiting, self._describe(in_memory, schedules))
             except OSError as error:
                 self._log.write(f"the jobs that wait run here, since they cannot be handed over: {error}")
                 return False
@@ -122,8 +127,10 @@ class HandOver:
         """Return whether a job is the successor's now."""
         return job_id in self._left
 
-    def _describe(self, jobs: list[tuple[SupervisedJob, float]]) -> Iterator[Record]:
-        """Yield the jobs, each after its generation and its kind."""
+    def _describe(
+        self, jobs: list[tuple[SupervisedJob, float]], schedules: list[tuple[dict[str, Any], ScheduleCall]]
+    ) -> Iterator[Record]:
+        """Yield the jobs, each after its generation and its kind, and the schedules."""
         generations: dict[Generation, int] = {}
         kinds: dict[SupervisedKind, int] = {}
         clock_offset = wall() - self._loop.now
@@ -145,6 +152,14 @@ class HandOver:
                 checkpoint=b64encode(self._registry.load_checkpoint(job) or b"").decode(),
                 schedule=job.extras.schedule.decode(), scheduled_for=str(job.extras.scheduled_for or ""),
             )  # fmt: skip
+        newest = self._dispatcher.newest_generation()
+        if schedules and newest is not None and newest not in generations:
+            yield WaitingGeneration(newest.key, *self._templates.describe(newest))
+        for values, call in schedules:
+            if call.kind not in kinds:
+                kinds[call.kind] = len(kinds)
+                yield WaitingKind(call.kind.description, call.kind.function, _without_key(call.kind.caller))
+            yield WaitingSchedule(kinds[call.kind], values, call.key, call.inline, call.fd)
 
     # From the predecessor ---------------------------------------------------------------------------------------
 
@@ -160,6 +175,9 @@ class HandOver:
                     generations.append(self._join(record))
                 elif isinstance(record, WaitingKind):
                     kinds.append(self._intern(record))
+                elif isinstance(record, WaitingSchedule):
+                    call = ScheduleCall(kinds[record.kind], record.inline, self._file_of(record), record.key, b"")
+                    self._schedules.inherit(record.values, call)
                 else:
                     self._take(record, generations[record.generation], kinds[record.kind])
                     count += 1
@@ -210,7 +228,7 @@ class HandOver:
         if self._durability.submitted(job, NO_CLIENT, delay, max(expires, 0.0), left.unique_until):
             self._dispatcher.submit(job, self._loop.now, delay=delay, expires=expires)
 
-    def _file_of(self, left: WaitingJob) -> int | None:
+    def _file_of(self, left: WaitingJob | WaitingSchedule) -> int | None:
         if left.large is None:
             return None
         assert isinstance(left.large, bytes), "it was read"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from procjobs.supervisor.clients.calls import Calls
     from procjobs.supervisor.clients.client_link import ClientLink
     from procjobs.supervisor.clients.hand_over import HandOver
+    from procjobs.supervisor.clients.schedule_requests import ScheduleRequests
     from procjobs.supervisor.durable.durability import Durability
     from procjobs.supervisor.generations import Generations
     from procjobs.supervisor.registry import Registry
@@ -56,7 +57,7 @@ class RequestHandler:
 
     def __init__(
         self, identity: Identity, registry: Registry, generations: Generations, durability: Durability,
-        admission: Admission, calls: Calls, hand_over: HandOver,
+        admission: Admission, calls: Calls, schedules: ScheduleRequests, hand_over: HandOver,
     ) -> None:  # fmt: skip
         self._identity = identity
         self._registry = registry
@@ -79,6 +80,7 @@ class RequestHandler:
             Frame.REQUEST: self._on_request,
             Frame.HELLO: self._on_hello,
             Frame.CODE: self._on_code,
+            Frame.SCHEDULE: lambda client, raw, fd: schedules.on_frame(client, raw[BODY:], fd),
         }
 
     def read(self, client: ClientLink) -> None:

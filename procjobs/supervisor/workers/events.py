@@ -74,11 +74,13 @@ class StackDumped(NamedTuple):
 class TemplateReady(NamedTuple):
     """The template of a generation has imported everything and can fork workers.
 
-    `changed` are the source files that are others now than the generation's clients have seen, with their digests.
+    `changed` are the source files that are others now than the generation's clients have seen, with their digests;
+    `declared` the schedules that its modules declare, each the body of a SCHEDULE frame.
     """
 
     generation: Generation
     changed: dict[str, str]
+    declared: list[bytes]
 
 
 class TemplateFailed(NamedTuple):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import NEVER
@@ -53,7 +55,7 @@ _END_TIMEOUT: Final = 5.0
 class TemplateState:
     """How the template of a generation is started, and the process that runs now.
 
-    `files` is shared with it: the digests of the source files, and when it is ready those that have changed.
+    `files` is shared with it: the digests of the source files, and when it is ready those that have changed, and more.
     `skip` are the modules that it does not preload; with `starts_anew` it is about to end by itself because it has found one
     more of them.
     """
@@ -69,13 +71,20 @@ class TemplateState:
         self.ready_by = NEVER
         self.link: TemplateLink | None = None
 
-    def read_changed(self) -> dict[str, str]:
-        """Return the source files that were others when the template was ready; raise WireError for nonsense."""
+    def read_news(self) -> tuple[dict[str, str], list[bytes]]:
+        """Return the source files that were others when the template was ready, and the schedules that its modules declare.
+
+        Raise WireError for nonsense.
+        """
         if self.files is None:
-            return {}
+            return {}, []
         with self.files as files:
             self.files = None
-            return check_texts(parse_json(os.pread(files.fileno(), os.fstat(files.fileno()).st_size, 0)))
+            news = parse_json(os.pread(files.fileno(), os.fstat(files.fileno()).st_size, 0))
+        try:
+            return check_texts(news["files"]), [b64decode(text, validate=True) for text in news["schedules"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise WireError(f"what a template tells of its code makes no sense: {error!r}") from None
 
 
 class Templates:
@@ -178,6 +187,7 @@ class Templates:
             "rows_offset": self._table.rows_offset,
             "max_fds": self._max_fds,
             "skip": state.skip,
+            "job_defaults": asdict(self._settings.job_defaults),
         }
         version = state.version
         threads = self._thread_variables(version.environment, max_workers)
@@ -251,7 +261,7 @@ class Templates:
             return [self._skip(generation, state, str(message["threads"]), message.get("native") or [])]
         if "ready" in message:
             state.ready_by = NEVER
-            return [TemplateReady(generation, state.read_changed())]
+            return [TemplateReady(generation, *state.read_news())]
         if "failed" in message:
             return [TemplateFailed(generation, str(message["failed"]))]
         if "hooks" in message:
