@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime as dt
 import importlib.util
 import signal
+import subprocess
+import sys
 
 import psutil
 import pytest
 from pydal import Field
 
 from procjobs.compat.web2py import JobGraph
-from tests.compat.web2py_site import Site, is_alive, pids_in
+from tests.compat.web2py_site import ROOT, Site, is_alive, pids_in
 from tests.databases import _missing, own_postgres_server, postgres_server  # noqa: F401
 from tests.waiting import wait_until
 
@@ -501,3 +503,18 @@ def test_an_open_transaction_of_somebody_keeps_no_worker_from_its_end(postgres_s
     site.db.rollback()
     site.db._adapter.close(None)
     postgres_server.drop_database(name)
+
+
+def test_a_worker_ends_with_the_process_that_has_forked_it(light_site, tmp_path):
+    number = light_site.queue("hold", str(tmp_path / "pids"))
+    code = (
+        "import multiprocessing, sys; from tests.compat.web2py_worker import main; "
+        "child = multiprocessing.get_context('fork').Process(target=main); child.start(); child.join()"
+    )
+    options = '{"heartbeat": 1, "worker_name": "child"}'
+    with subprocess.Popen([sys.executable, "-c", code, light_site.uri, light_site.folder, options], cwd=ROOT) as parent:
+        [pid] = pids_in(tmp_path / "pids")
+        parent.kill()
+    wait_until(lambda: light_site.get_workers() == {})
+    assert "QUEUED" == light_site.task(number).status
+    assert not is_alive(pid)

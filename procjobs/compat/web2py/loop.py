@@ -1,6 +1,6 @@
 """The worker: what `Scheduler(...).loop()` does, in the main thread of its process.
 
-    every 0.5 s   look at the own row (KILL, TERMINATE, DISABLED, STOP_TASK) and at the task that runs;
+    every 0.35 s  look at the own row (KILL, TERMINATE, DISABLED, STOP_TASK) and at the task that runs;
                   the ticker hands out tasks; an idle worker takes one
     every beat    write the own row; the dead are buried, and a ticker is chosen
 
@@ -11,6 +11,7 @@ taken, and its end is written, in one transaction each, which hold only if the t
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterator
 
-_POLL: Final = 0.5
+_POLL: Final = 0.35
 _LONGEST_BEAT: Final = 3.0
 
 
@@ -104,7 +105,7 @@ class Loop:
                 finally:
                     self._leave()
             except _Terminated:
-                logger.info("worker %s: ended by a signal", self._wishes.worker_name)
+                logger.info("worker %s: ended by a signal, or with its parent", self._wishes.worker_name)
             except DatabaseAway as error:
                 logger.critical("worker %s gives up: %s", self._wishes.worker_name, error)
                 raise SystemExit(1) from error
@@ -298,7 +299,9 @@ class Loop:
             self._check_signal()
 
     def _check_signal(self) -> None:
-        if self._signalled:
+        parent = multiprocessing.parent_process()
+        # web2py.py with several applications has a process for each; the original's went on when that was killed.
+        if self._signalled or (parent is not None and not parent.is_alive()):
             raise _Terminated
 
     @contextmanager
