@@ -6,6 +6,7 @@ Each consumer (tests/compat/simplequeue_consumer.py) keeps a ledger, and a lock 
 """
 
 import argparse
+import atexit
 import collections
 import os
 import random
@@ -54,6 +55,12 @@ class Consumers:
     def wait(self):
         return [consumer.wait() for consumer in self._running]
 
+    def end(self):
+        """Kill those that still run."""
+        self._stop.set()
+        for consumer in self._running:
+            consumer.kill()
+
 
 def lines(ledger):
     return [line.split() for line in ledger.read_text().splitlines()] if ledger.exists() else []
@@ -90,7 +97,8 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         ledger = Path(directory, "ledger")
         consumers = Consumers(ledger, options.store, options.consumers)
-        killer = threading.Thread(target=consumers.kill, args=[options.kill_every])
+        killer = threading.Thread(target=consumers.kill, args=[options.kill_every], daemon=True)
+        atexit.register(consumers.end)  # also after Ctrl-C
         begun = time.monotonic()
         if options.kill_every:
             killer.start()
