@@ -18,15 +18,19 @@ def describe(pid: int) -> str:
     return json.dumps({**facts, "boot": boot, "namespace": namespace})
 
 
-def has_ended(runner: str | None) -> bool | None:
-    """Return whether the processes of a runner have ended; None if that cannot be seen from here."""
+def has_ended(runner: str | None, *, is_of_this_host: bool) -> bool | None:
+    """Return whether the processes of a runner have ended; None if that cannot be seen from here.
+
+    `is_of_this_host`: the runner can have worked on this host alone; then another life of the kernel is an earlier one.
+    """
     try:
         facts = json.loads(runner or "")
         boot, namespace, pid, started = facts["boot"], facts["namespace"], facts["pool"], facts["started"]
     except (ValueError, KeyError, TypeError):
         return None
-    if not boot or (boot, namespace) != _place():
-        return None
+    here = _place()
+    if not boot or (boot, namespace) != here:
+        return True if is_of_this_host and boot and here[0] and boot != here[0] else None
     return bool(_started(pid) != started)
 
 

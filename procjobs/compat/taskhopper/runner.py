@@ -102,6 +102,7 @@ class TaskRunner:
         """
         try:
             self._open(waits=self._waits)
+            self._tell_back()
             is_done = False
             while not is_done and not self._stops:
                 is_done = self._work_in_pool(until_empty=until_empty)
@@ -172,7 +173,6 @@ class TaskRunner:
                     self._tell_once("waiting", f"{error}; waits")
                 self._pause(_RETRY_INTERVAL if is_late else POLL_INTERVAL)
             else:
-                self._tell_back()
                 return
 
     def _await_database(self, error: DatabaseAway) -> None:
@@ -205,6 +205,7 @@ class TaskRunner:
         while not self._stops:
             left = [task for task in self._queue.started_by_others() if not self._is_over(task, first_seen)]
             if not left:
+                self._tell_back()
                 return True
             who = processes.name_of(left[0].runner)
             self._tell_once("waiting", f"it may still run: waits for the end of the processes of {who}", left[0])
@@ -215,7 +216,7 @@ class TaskRunner:
 
     def _is_over(self, task: Task, first_seen: dict[tuple[int, str | None], float]) -> bool:
         """Queue a task again if the processes of its runner have ended; return whether that is so."""
-        has_ended = processes.has_ended(task.runner)
+        has_ended = processes.has_ended(task.runner, is_of_this_host=not self._queue.can_lose_lock)
         if has_ended is None:
             since = first_seen.setdefault((task.id, task.runner), time.monotonic())
             has_ended = task.runner is None or time.monotonic() - since > OTHER_HOST_TIMEOUT
