@@ -327,7 +327,7 @@ class PoolLink(Link):
     def _needs_successor(self) -> bool:
         """Return whether there are schedules to go on with, and the pool's supervisor was killed or replaced."""
         connection, table = self.connection, self.table
-        if connection is None or table is None or self.closed or not self.schedules.need(table):
+        if connection is None or not connection.lost or table is None or self.closed or not self.schedules.need(table):
             return False
         supervisor = process.watch(connection.welcome["pid"])
         if supervisor is not None:

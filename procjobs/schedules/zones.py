@@ -11,9 +11,10 @@ from functools import lru_cache
 from typing import Final
 
 from procjobs.errors import ConfigurationError
+from procjobs.shared.moments import MICROS
 from procjobs.shared.suggestions import nearest
 
-SECOND: Final = 1_000_000
+SECOND: Final = MICROS
 """One second, in microseconds."""
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - what the clock shows
 _MICROSECOND: Final = timedelta(microseconds=1)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from procjobs.shared.moments import MICROS
+
 MAX_NAME_CHARACTERS: Final = 100
 MAX_NAME_BYTES: Final = 4 * MAX_NAME_CHARACTERS
-MICROSECONDS: Final = 1_000_000
-"""In a second."""
-MAX_MOMENT: Final = 253_402_300_799 * MICROSECONDS
+MAX_MOMENT: Final = 253_402_300_799 * MICROS
 """The last second that a datetime can be."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -38,7 +38,7 @@ def name_of(schedule: bytes) -> str | None:
 
 def seconds_of(scheduled_for: int | None) -> float | None:
     """Return a moment as a Unix time in seconds, None where there is none."""
-    return scheduled_for / MICROSECONDS if scheduled_for else None
+    return scheduled_for / MICROS if scheduled_for else None
 
 
 def datetime_of(scheduled_for: int) -> datetime | None:

@@ -8,7 +8,7 @@ from sqlalchemy import delete, select, tuple_, update
 
 from procjobs.clock import boottime, wall
 from procjobs.shared.recorder_wire import Open
-from procjobs.shared.scheduled import MICROSECONDS
+from procjobs.shared.moments import MICROS
 from procjobs.store.database import slices
 from procjobs.store.journal import Journal
 from procjobs.store.schema import attempts, checkpoints, hooks, jobs, kinds, periods, schedules
@@ -125,7 +125,7 @@ def drop_periods(connection: Connection, pool: str, history_ttl: float, moment: 
     """Drop a slice of the periods that were run longer ago, and are over for that long; return whether there may be more."""
     before = moment - max(history_ttl, MIN_PERIODS_TTL)
     key = periods.c.schedule, periods.c.period
-    is_old = (periods.c.recorded_at < before) & (periods.c.period < int((moment - MIN_PERIODS_TTL) * MICROSECONDS))
+    is_old = (periods.c.recorded_at < before) & (periods.c.period < int((moment - MIN_PERIODS_TTL) * MICROS))
     old = select(*key).where(periods.c.pool == pool, is_old).limit(_DROP_SLICE)
     dropped = connection.execute(delete(periods).where(periods.c.pool == pool, tuple_(*key).in_(old)))
     return dropped.rowcount == _DROP_SLICE

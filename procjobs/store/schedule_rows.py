@@ -17,7 +17,8 @@ from sqlalchemy import delete, func, insert, literal, select, update
 
 from procjobs.clock import NEVER, wall
 from procjobs.shared.ids import to_text
-from procjobs.shared.scheduled import MICROSECONDS, pack_origin
+from procjobs.shared.moments import MICROS
+from procjobs.shared.scheduled import pack_origin
 from procjobs.store.schema import jobs, kinds, periods, schedules
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _make_job(connection: Connection, claim: Claim, event: Fire, schedule: Any) 
         "id": to_text(event.job_id), "owner": "", "epoch": claim.epoch, "name": schedule.name, "state": "queued",
         "attempt": 0, "cut_off": 0, "crashes": 0, "submitted_at": wall(), "schedule": event.name,
         "scheduled_for": event.scheduled_for,
-        "expires_at": None if schedule.expires is None else event.period / MICROSECONDS + schedule.expires,
+        "expires_at": None if schedule.expires is None else event.period / MICROS + schedule.expires,
     }  # fmt: skip
     literals = [literal(value, jobs.c[name].type) for name, value in values.items()]
     chosen = select(*literals, *(schedules.c[name] for name in _COPIED)).where(_of_name(claim.pool, event.name))
@@ -164,7 +165,7 @@ def _state_of(connection: Connection, row: Any) -> dict[str, Any]:
         **{name: getattr(row, name) for name in (*_TOLD, "call")}, "is_paused": bool(row.is_paused),
         "last_state": None if last is None else last.state, "last_error": None if last is None else last.error,
         "running": list(connection.scalars(running.limit(MAX_RUNNING))),
-        "ended_at": None if ended_at is None else int(ended_at * MICROSECONDS),
+        "ended_at": None if ended_at is None else int(ended_at * MICROS),
     }  # fmt: skip
 
 

@@ -183,6 +183,7 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "store/repetition.py",  # submitted at
         "store/rescue.py",
         "store/retention.py",  # kept until
+        "store/pull_table.py",  # shown as put_at
         "store/schedule_rows.py",  # when a schedule was made, and a period run
         "supervisor/clients/admission.py",  # shown as submitted_at; not before, of a job of another boot
         "supervisor/clients/hand_over.py",  # times that the next supervisor reads in a file

@@ -183,6 +183,7 @@ class Schedules:
                 continue
             self._enter(schedule, one["call"], one, is_declared=bool(one["is_declared"]))
         self._is_loaded = True
+        self._checks_at = self._loop.now + _CHECK_INTERVAL
         while self._waiting:
             self._waiting.pop(0)()
 
