@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import delete, select, tuple_, update
 
 from procjobs.clock import boottime, wall
-from procjobs.shared.recorder_wire import Open
 from procjobs.shared.moments import MICROS
+from procjobs.shared.recorder_wire import Open
 from procjobs.store.database import slices
 from procjobs.store.journal import Journal
 from procjobs.store.schema import attempts, checkpoints, hooks, jobs, kinds, periods, schedules
