@@ -36,7 +36,7 @@ Folders import from folders below them only, and no two modules import each othe
     dispatch                                        the scheduling core, pure
     sql   worker   template   store                 what runs in other processes
     settings                                        settings by name
-    schedules                                       rules and timetable of periodic jobs, pure
+    schedules                                       when schedules run, pure
     host                                            the operating system
     shared   errors   clock                         what all processes agree on
 
@@ -49,6 +49,9 @@ Where is ... decided or done?
     the row of a job written when it ends           supervisor/registry.py
     a durable answer kept until its commit          supervisor/durable/uncommitted.py
     a process killed that a job has left behind     supervisor/workers/reaper.py
+    when a schedule is due                          schedules/timetable.py (local times: schedules/cron.py)
+    the job of a schedule made                      supervisor/schedules/service.py
+    a schedule read from the settings file          settings/schedule_tables.py
     a hook called for a job that failed             supervisor/pending_hooks.py
     an id looked for that has no row                client/finding.py, supervisor/clients/deferred.py
 

@@ -35,6 +35,7 @@ COMMANDS: Final = {
         "logs": "procjobs.cli.following",
         "cancel": "procjobs.cli.controlling",
         "retry": "procjobs.cli.retrying",
+        "run-now": "procjobs.cli.scheduling",
         "tasks": "procjobs.cli.tasks",
     },
     "Looking": {
@@ -43,6 +44,7 @@ COMMANDS: Final = {
         "history": "procjobs.cli.history",
         "workers": "procjobs.cli.listing",
         "queues": "procjobs.cli.listing",
+        "schedules": "procjobs.cli.scheduling",
         "log": "procjobs.cli.log",
         "kinds": "procjobs.cli.health",
         "health": "procjobs.cli.health",
@@ -57,7 +59,7 @@ COMMANDS: Final = {
         "doctor": "procjobs.cli.doctor",
     },
 }
-"""Sections of commands; each command with the module that defines a function of the command's name."""
+"""Sections of commands; each command with the module that has a function of its name, with _ for a dash."""
 
 _EXIT_CODES: Final = "\n".join(f"  {code:<5}{meaning}" for code, meaning in problems.MEANINGS.items())
 _EPILOG: Final = f"""\b
@@ -79,7 +81,9 @@ class _Sections(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         for section in COMMANDS.values():
             if cmd_name in section:
-                command: click.Command = getattr(importlib.import_module(section[cmd_name]), cmd_name)
+                command: click.Command = getattr(
+                    importlib.import_module(section[cmd_name]), cmd_name.replace("-", "_")
+                )
                 return command
         return super().get_command(ctx, cmd_name)
 

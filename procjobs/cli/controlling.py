@@ -79,25 +79,34 @@ def drain(
     return _answer(line, document, as_json=as_json)
 
 
-@click.command(short_help="Start no more jobs; running jobs continue.")
+@click.command(short_help="Start no more jobs, or make none of a schedule; running jobs continue.")
 @parameters.name_argument
+@parameters.optional_schedule_argument
 @parameters.common
-def pause(name: str, directory: str | None, as_json: bool) -> int:
-    """Let the pool NAME start no more jobs, for everybody. New jobs still queue up, and running jobs continue."""
-    return _switch(name, directory, is_paused=True, as_json=as_json)
+def pause(name: str, schedule: str | None, directory: str | None, as_json: bool) -> int:
+    """Let the pool NAME start no more jobs, for everybody. New jobs still queue up, and running jobs continue.
+
+    With SCHEDULE, no jobs of that schedule are made until `resume`; those that it would have made are not made up for.
+    """
+    return _switch(name, schedule, directory, is_paused=True, as_json=as_json)
 
 
-@click.command(short_help="Start jobs again after a pause.")
+@click.command(short_help="Start jobs again after a pause, or make those of a schedule.")
 @parameters.name_argument
+@parameters.optional_schedule_argument
 @parameters.common
-def resume(name: str, directory: str | None, as_json: bool) -> int:
-    """Let the pool NAME start jobs again."""
-    return _switch(name, directory, is_paused=False, as_json=as_json)
+def resume(name: str, schedule: str | None, directory: str | None, as_json: bool) -> int:
+    """Let the pool NAME start jobs again, or with SCHEDULE make jobs of that again, from its next time on."""
+    return _switch(name, schedule, directory, is_paused=False, as_json=as_json)
 
 
-def _switch(name: str, directory: str | None, *, is_paused: bool, as_json: bool) -> int:
+def _switch(name: str, schedule: str | None, directory: str | None, *, is_paused: bool, as_json: bool) -> int:
     with finding.open_pool(name, directory) as pool:
-        pool.pause() if is_paused else pool.resume()
+        pool.pause(schedule) if is_paused else pool.resume(schedule)
+    if schedule is not None:
+        until = f"makes no jobs until `procjobs resume {name} {schedule}`"
+        line = f"schedule {schedule} of pool {name} {until if is_paused else 'makes jobs'}"
+        return _answer(line, {"pool": name, "schedule": schedule, "paused": is_paused}, as_json=as_json)
     paused = f"pool {name} starts no more jobs until `procjobs resume {name}`"
     line = paused if is_paused else f"pool {name} starts jobs"
     return _answer(line, {"pool": name, "paused": is_paused}, as_json=as_json)

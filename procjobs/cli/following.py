@@ -30,21 +30,26 @@ def watch(job: str, is_raw: bool, pool: str | None, directory: str | None, as_js
     Exit code 1 if the job failed. Ctrl-C ends this command only, not the job.
     """
     with finding.open_job(job, pool, directory) as found:
-        console = screen.standard_error()
-        if as_json or not console.is_terminal:
-            status = _follow(found, bars.StatusLines(found.pool.name, as_json=as_json))
-        else:
-            with bars.progress_bars(console) as follow:
-                status = _follow(found, follow)
-        if as_json:
-            return OK if status.state == "succeeded" else FAILED
-        try:
-            handle = found.pool.job(status.id)
-            handle.exception() if status.state == "succeeded" else None
-        except (SupervisorError, UnknownJob):  # the result was evicted, or the pool has ended: only the table has the status
-            screen.remark(f"job {status.id} {text_of(status)}; its result is no longer kept")
-            return OK if status.state == "succeeded" else FAILED
-        return calls.show_outcome(handle, status, found.pool.name, as_json=False, is_raw=is_raw)
+        return watch_to_end(found, as_json=as_json, is_raw=is_raw)
+
+
+def watch_to_end(found: Found, *, as_json: bool, is_raw: bool) -> int:
+    """Follow a job to its end, and show its result; return the exit code."""
+    console = screen.standard_error()
+    if as_json or not console.is_terminal:
+        status = _follow(found, bars.StatusLines(found.pool.name, as_json=as_json))
+    else:
+        with bars.progress_bars(console) as follow:
+            status = _follow(found, follow)
+    if as_json:
+        return OK if status.state == "succeeded" else FAILED
+    try:
+        handle = found.pool.job(status.id)
+        handle.exception() if status.state == "succeeded" else None
+    except (SupervisorError, UnknownJob):  # the result was evicted, or the pool has ended: only the table has the status
+        screen.remark(f"job {status.id} {text_of(status)}; its result is no longer kept")
+        return OK if status.state == "succeeded" else FAILED
+    return calls.show_outcome(handle, status, found.pool.name, as_json=False, is_raw=is_raw)
 
 
 def text_of(status: JobStatus) -> str:

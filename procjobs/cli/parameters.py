@@ -73,8 +73,24 @@ def complete_both(context: click.Context, parameter: click.Parameter, begun: str
     return complete_pools(context, parameter, begun) + complete_jobs(context, parameter, begun)
 
 
+def complete_schedules(context: click.Context, _parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return the names of the schedules of the pool that stands before, with what they call."""
+    for directory in _find_pools(context):
+        if directory.name != context.params.get("name"):
+            continue
+        try:
+            with RunningPool(directory) as pool:
+                found = pool.schedules(upcoming=0)
+        except ProcjobsError:  # the command itself says why
+            return []
+        return [CompletionItem(one.name, help=one_line(one.call)) for one in found if one.name.startswith(begun)]
+    return []
+
+
 name_argument = click.argument("name", shell_complete=complete_pools)
 optional_name_argument = click.argument("name", required=False, shell_complete=complete_pools)
+schedule_argument = click.argument("schedule", shell_complete=complete_schedules)
+optional_schedule_argument = click.argument("schedule", required=False, shell_complete=complete_schedules)
 job_argument = click.argument("job", shell_complete=complete_jobs)
 pool_option = click.option(
     "--pool", "-p", metavar="NAME", shell_complete=complete_pools, help="The pool; by default all pools are searched."

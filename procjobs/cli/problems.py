@@ -23,7 +23,7 @@ MEANINGS: Final = {
     FAILED: "the job failed, or the answer is no",
     USAGE: "the command line is wrong",
     NOT_RUNNING: "the pool is not running",
-    UNKNOWN_JOB: "no such job is known",
+    UNKNOWN_JOB: "no such job is known, or no such schedule",
     NO_SUPERVISOR: "the supervisor could not be started, does not answer or refused",
     INTERRUPTED: "Ctrl-C",
 }
@@ -42,6 +42,7 @@ class Problem(click.ClickException):
 _HINTS: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (errors.PoolNotRunning, NOT_RUNNING, "`procjobs status` lists running pools; `procjobs start NAME` starts one"),
     (errors.UnknownJob, UNKNOWN_JOB, "`procjobs jobs` lists the known jobs"),
+    (errors.UnknownSchedule, UNKNOWN_JOB, "`procjobs schedules` lists the schedules of all running pools"),
     (errors.ConfigurationError, USAGE, ""),
     (errors.SupervisorRefused, NO_SUPERVISOR, "`procjobs doctor` shows which release each supervisor runs"),
     (errors.SupervisorError, NO_SUPERVISOR, "`procjobs doctor` looks for the reason"),

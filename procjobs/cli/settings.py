@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from procjobs.cli import parameters, screen, text
+from procjobs.cli import parameters, schedule_checks, screen, text
 from procjobs.cli.problems import FAILED, OK, USAGE, Problem
 from procjobs.client.running_pool import RunningPool, find_pool
 from procjobs.errors import ConfigurationError, ProcjobsError
@@ -131,7 +131,8 @@ def _no_file_text() -> str:
 def check(file: str | None, show_all: bool, directory: str | None, as_json: bool) -> int:
     """Check the settings FILE, or the file that a program started here would find, and the variables PROCJOBS_...
 
-    Shows for each pool the settings on this host, and where each one comes from. Exit code 1 if there is any error.
+    Shows for each pool the settings on this host, and where each one comes from. Exit code 1 if there is any error. The
+    functions of schedules are imported, in a process of their own.
     """
     del directory  # settings do not depend on the directory of the pools
     found, problems = _read(file)
@@ -142,11 +143,17 @@ def check(file: str | None, show_all: bool, directory: str | None, as_json: bool
                 plans.append((pool, make_plan(pool, {}, file=found or SettingsFile("", (), ()))))
             except ConfigurationError as error:
                 problems.append(str(error))
+    problems += schedule_checks.find_problems(one for _, plan in plans for one in (plan.schedules or {}).values())
     problems = list(dict.fromkeys(problems))
+    notes = [note for _, plan in plans for note in schedule_checks.find_notes(plan)]
     path = file if found is None else found.path
     if as_json:
-        pools = [{"pool": pool, "settings": _settings_documents(plan, show_all=show_all)} for pool, plan in plans]
-        screen.write_json({"ok": not problems, "file": path, "host": host_names(), "problems": problems, "pools": pools})
+        pools = [
+            {"pool": pool, "settings": _settings_documents(plan, show_all=show_all), "schedules": _schedule_documents(plan)}
+            for pool, plan in plans
+        ]
+        document = {"ok": not problems, "file": path, "host": host_names(), "problems": problems, "notes": notes}
+        screen.write_json({**document, "pools": pools})
         return FAILED if problems else OK
     screen.write(f"file: {path or _no_file_text()}")
     screen.write(f"host: {', '.join(host_names())}")
@@ -154,7 +161,10 @@ def check(file: str | None, show_all: bool, directory: str | None, as_json: bool
         others = "every other pool" if len(plans) > 1 else "every pool"
         screen.write(f"\n{others if pool is None else f'pool {pool}'}")
         _write_settings(plan, show_all=show_all, path=path)
+        _write_schedules(plan, path)
     screen.write()
+    for note in notes:
+        screen.write(f"note: {note}")
     for problem in problems:
         screen.write(problem)
     screen.write(text.count(len(problems), "problem") if problems else "all is well")
@@ -179,6 +189,21 @@ def _settings_documents(plan: Plan, *, show_all: bool = False) -> list[dict[str,
         for name, origin in ((name, plan.origin(name)) for name in SETTINGS)
         if show_all or name in plan.origins
     ]
+
+
+def _schedule_documents(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "call": one.target, "when": one.call.schedule.rule.explain(), "from": one.where}
+        for name, one in (plan.schedules or {}).items()
+    ]
+
+
+def _write_schedules(plan: Plan, path: str | None) -> None:
+    documents = _schedule_documents(plan)
+    if documents:
+        rows = [[row["name"], row["call"], row["when"], row["from"].removeprefix(f"{path} ")] for row in documents]
+        screen.write()
+        screen.write_rows(("SCHEDULE", "CALL", "WHEN", "FROM"), rows)
 
 
 def _shown(value: Any) -> Any:

@@ -16,6 +16,7 @@ from procjobs.client import launcher, takeover
 from procjobs.client.code import describe_code
 from procjobs.client.pool import Pool
 from procjobs.client.running_pool import RunningPool, find_pool
+from procjobs.client.scheduling import pack_of_file
 from procjobs.clock import monotonic, sleep
 from procjobs.errors import PoolDegraded, SupervisorRefused
 from procjobs.host import process, rundir
@@ -117,14 +118,17 @@ def serve(name: str, directory: str | None, as_json: bool, **options: Any) -> in
     launcher.check_startable(settings)
     wishes = plan.client
     code = describe_code(
-        wishes.preload, None, (), wishes.version, environment=wishes.environment, wrappers=wishes.wrappers
-    )
+        wishes.preload, None, (), wishes.version, environment=wishes.environment, wrappers=wishes.wrappers,
+        schedules=plan.schedules_digest,
+    )  # fmt: skip
+    schedules = pack_of_file(plan)
     try:
         lock = takeover.take_lock(place, _tell_waiting(name))
     except SupervisorRefused as error:
         hint = f"`procjobs status {name}`, `procjobs resize {name} N`, `procjobs stop {name}`"
         raise Problem(str(error), hint, FAILED) from None
-    launcher.become_supervisor(place, settings, lock, code.key, code.with_files()[0])
+    launcher.become_supervisor(place, settings, lock, code.key, {**code.with_files()[0], "schedules": schedules})
+
 
 
 def _tell_waiting(name: str) -> takeover.OnWaiting:

@@ -64,8 +64,11 @@ def describe_code(
     *,
     finalizer: Callable[..., Any] | None = None,
     wrappers: Sequence[str | Callable[..., Any]] = (),
+    schedules: str = "",
 ) -> Code:
     """Return the code that this process's jobs run; `environment` are further variables that count.
+
+    `schedules` tells those of the settings file: a process with others has other code, so those that it lacks are retired.
 
     Raise PayloadError if the initializer, the finalizer, a wrapper or the database's function cannot be pickled, and
     ConfigurationError if the database cannot be used in another process.
@@ -81,6 +84,8 @@ def describe_code(
     }
     if database is not None:
         spec["database"] = _dump_database(database)
+    if schedules:
+        spec["schedules_digest"] = schedules
     return Code(_key(spec, version, environment), spec, version, tuple(environment))
 
 

@@ -19,7 +19,7 @@ from procjobs.client.job import Job
 from procjobs.client.link import PoolLink
 from procjobs.client.monitor import Monitor
 from procjobs.client.producer import Producer
-from procjobs.client.scheduling import resolve_all
+from procjobs.client.scheduling import join_declared, resolve_all
 from procjobs.client.shutdown import Shutdown
 from procjobs.client.submitter import Submitter, WithOptions
 from procjobs.errors import ConfigurationError
@@ -93,7 +93,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     hook_timeout: how long one such call may take. Seconds.
     schedules: what the pool runs at certain times, as a list of `procjobs.ScheduledCall` and of functions under
         `@procjobs.schedule(...)`; it connects at once then, where it may start the pool. A schedule that an earlier deploy
-        has declared, and this one does not, is taken out; so `schedules=[]` takes out all. See docs/schedules.md.
+        has declared, and this one does not, is taken out; so `schedules=[]` takes out all. Schedules of the settings file
+        come before these; of two of one name this one is taken. See docs/schedules.md.
     log: the path of the pool's log, which then outlives the pool; `{pool}` in it is the pool's name. By default it is in the
         pool's directory. See docs/log.md.
     version: text that tells the code of one deploy from another; by default the contents of the application's source files.
@@ -369,7 +370,7 @@ def _make_link(
     given: Mapping[str, Any],
     directory: str | None,
     describe: Callable[..., Code],
-    declared: Sequence[ScheduledCall] | None,
+    declared: tuple[ScheduledCall, ...] | None,
 ) -> PoolLink:
     """Return the link of a pool that is not connected yet; nothing has been started."""
     plan = make_plan(name, given)
@@ -380,9 +381,11 @@ def _make_link(
     rundir.check_socket_path(place)
     wishes = plan.client
     code = describe(
-        preload=wishes.preload, version=wishes.version, environment=wishes.environment, wrappers=wishes.wrappers
-    )
-    return PoolLink(plan, code, _label(name), place, declared)
+        preload=wishes.preload, version=wishes.version, environment=wishes.environment, wrappers=wishes.wrappers,
+        schedules=plan.schedules_digest,
+    )  # fmt: skip
+    label = _label(name)
+    return PoolLink(plan, code, label, place, join_declared(label, plan.schedules, declared))
 
 
 def _label(name: str | None) -> str:

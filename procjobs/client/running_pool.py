@@ -172,6 +172,11 @@ class RunningPool(Monitor, Controls):
         job: Job[Any] = Job(self, *self._repeat(job_id))
         return self._link.connect().watch(job)
 
+    def run_now(self, schedule: str) -> Job[Any]:
+        """Submit the call of a schedule now, as `Pool.run_now` does."""
+        job: Job[Any] = Job(self, *self._run_now(schedule))
+        return self._link.connect().watch(job)
+
     def stop(self, *, at_once: bool = False) -> None:
         """End the pool for everybody, as `Pool.stop` does; `at_once` gives running jobs no grace period."""
         connection = self._link.connect()

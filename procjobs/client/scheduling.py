@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from procjobs.client.connection.connection import REQUEST_TIMEOUT
 from procjobs.client.connection.interruptible import came_from_outside
-from procjobs.errors import ConfigurationError, PayloadError
+from procjobs.client.pool_warnings import warn
+from procjobs.errors import ConfigurationError, PayloadError, SettingsDiffer
 from procjobs.host import payload
 from procjobs.schedules.declared import ScheduledCall, resolve
 from procjobs.shared import wire
@@ -16,11 +18,14 @@ from procjobs.shared.schedule_records import ScheduleInfo, info_from_json
 from procjobs.shared.schedule_wire import ScheduleRequest
 from procjobs.shared.table.layout import HAS_SCHEDULES
 from procjobs.shared.wire import U32, Frame
+from procjobs.template.declared_schedules import pack_call
 
 if TYPE_CHECKING:
     from procjobs.client.connection.caller import Caller
     from procjobs.client.connection.connection import Connection
     from procjobs.host.descriptors import Descriptor
+    from procjobs.settings.plan import Plan
+    from procjobs.settings.schedule_tables import FileSchedule
     from procjobs.shared.config import JobOptions
     from procjobs.shared.table.post_mortem import PostMortemTable
 
@@ -45,6 +50,36 @@ def resolve_all(given: Iterable[object] | None, pool: str | None) -> tuple[Sched
     if twice:
         raise ConfigurationError(f"schedules: {', '.join(map(repr, twice))} is there twice; each needs a name of its own")
     return tuple(calls)
+
+
+def join_declared(
+    label: str, of_file: Mapping[str, FileSchedule] | None, given: tuple[ScheduledCall, ...] | None
+) -> tuple[ScheduledCall, ...] | None:
+    """Return the schedules of the settings file and those that were given; None where neither says anything of schedules.
+
+    Of two of one name, the one that was given is taken, with a warning.
+    """
+    if of_file is None:
+        return given
+    names = {call.schedule.name for call in given or ()}
+    for name in names & of_file.keys():
+        where = of_file[name].where
+        warn(f"{label}: schedule {name!r} is the one of Pool(schedules=...); {where} is not used", SettingsDiffer)
+    kept = tuple(one.call for name, one in of_file.items() if name not in names)
+    return (*kept, *(given or ()))
+
+
+def pack_of_file(plan: Plan) -> list[str] | None:
+    """Return the schedules of the settings file for the template of a service, which declares them without any client.
+
+    None where the file says nothing of schedules. Raise ConfigurationError if the pool cannot have them with its settings.
+    """
+    if plan.schedules is None:
+        return None
+    if misfits := plan.describe_misfits():
+        raise ConfigurationError(misfits[0])
+    bodies = [pack_call(one.call, plan.job_defaults) for one in plan.schedules.values()]
+    return [b64encode(body).decode() for body in bodies]
 
 
 class ScheduleSender:

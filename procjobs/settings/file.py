@@ -10,8 +10,10 @@ It is the first of these that exists:
     [default.hosts."build-*"]           for all pools on these hosts
     [pool.media]                        for the pool "media"
     [pool.media.hosts."web-*"]          for it on these hosts
+    [pool.media.schedules.nightly]      a schedule of it (procjobs.settings.schedule_tables); also under hosts."web-*"
 
-A setting is taken from the lowest of these that has it. A host's table is named by the host's name, with or without its
+A setting, and a schedule as a whole, is taken from the lowest of these that has it.
+A host's table is named by the host's name, with or without its
 domain, or by a pattern as in fnmatch. A whole name comes before a short name, a short name before a pattern, a longer
 pattern before a shorter one, and of two of the same length the last one holds.
 """
@@ -28,6 +30,7 @@ from typing import Any, Final, NamedTuple
 
 from procjobs.errors import ConfigurationError
 from procjobs.settings.keys import SETTINGS, check_written, parse_text_in_file, suggest
+from procjobs.settings.schedule_tables import FileSchedule, find_unknown, read_schedule
 from procjobs.shared.config import check_pool_name
 
 VARIABLE: Final = "PROCJOBS_CONFIG"
@@ -42,12 +45,16 @@ _BARE: Final = r"[A-Za-z0-9_-]+\Z"
 
 
 class Table(NamedTuple):
-    """A table of settings: its header as written, its pool and host (None: every one), and checked values."""
+    """A table of settings: its header as written, its pool and host (None: every one), and checked values.
+
+    `schedules` is None where the table says nothing of schedules.
+    """
 
     header: str
     pool: str | None
     host: str | None
     values: dict[str, Any]
+    schedules: dict[str, FileSchedule] | None = None
 
     def __repr__(self) -> str:
         return f"Table({self.header})"  # the value of a store may have a password
@@ -255,6 +262,8 @@ class _Reader:
                 )
             else:
                 text = "is not a table" if key == "pool" else f"is not known; {suggest(key, ('default', 'pool'))}"
+                if key == "schedules":
+                    text = f"belongs to a pool: {self._header('pool', 'NAME', 'schedules', 'nightly')}"
                 self._complain(self._header(key), text)
 
     def _read_pool(self, name: str, table: Any) -> None:
@@ -290,7 +299,7 @@ class _Reader:
         header = self._header(*keys)
         values = {}
         for name, value in table.items():
-            if name == "hosts" and host is None:
+            if name == "schedules" or (name == "hosts" and host is None):
                 continue
             if name not in SETTINGS:
                 self._complain(header, self._describe_unknown(name, value, host))
@@ -304,11 +313,41 @@ class _Reader:
             self._complain(
                 header, 'workers and reserve contradict each other: a reserve is what workers = "auto" leaves'
             )
-        self.tables.append(Table(header, pool, host, values))
+        schedules = self._read_schedules(table["schedules"], pool, keys) if "schedules" in table else None
+        self.tables.append(Table(header, pool, host, values, schedules))
+
+    def _read_schedules(self, schedules: Any, pool: str | None, keys: Sequence[str]) -> dict[str, FileSchedule]:
+        header = self._header(*keys, "schedules")
+        if pool is None:
+            example = self._header("pool", "NAME", "schedules", "nightly")
+            self._complain(header, f"is for all pools, and a schedule belongs to one: {example}")
+            return {}
+        if not isinstance(schedules, dict):
+            self._complain(header, f"is not a table: a schedule has a name, as in {header[:-1]}.nightly]")
+            return {}
+        found = {}
+        for name, table in schedules.items():
+            if not isinstance(table, dict):
+                self._complain(header, f"{name}: a schedule has a name, and is a table: {header[:-1]}.nightly]")
+            elif schedule := self._read_schedule(name, table, self._header(*keys, "schedules", name)):
+                found[name] = schedule
+        return found
+
+    def _read_schedule(self, name: str, table: dict[str, Any], header: str) -> FileSchedule | None:
+        unknown = list(find_unknown(table))
+        for text in unknown:
+            self._complain(header, text)
+        if unknown:
+            return None
+        try:
+            return read_schedule(name, table, f"{self._path} {header}")
+        except (ConfigurationError, TypeError) as error:
+            self._complain(header, str(error))
+            return None
 
     @staticmethod
     def _describe_unknown(name: str, value: Any, host: str | None) -> str:
         if host is not None and isinstance(value, dict):
             return f'{name}: a host\'s name with dots stands in quotes, as in hosts."web-1.example.org"'
-        known = SETTINGS if host is not None else [*SETTINGS, "hosts"]
+        known = [*SETTINGS, "schedules", *([] if host is not None else ["hosts"])]
         return f"has an unknown setting {name!r}; {suggest(name, known)}"

@@ -16,6 +16,7 @@ from procjobs.errors import ConfigurationError
 from procjobs.settings.environment import read_variables
 from procjobs.settings.file import SettingsFile, find_file, load_file
 from procjobs.settings.keys import SETTINGS
+from procjobs.settings.schedule_tables import FileSchedule, describe_misfits, digest
 from procjobs.shared import store_address
 from procjobs.shared.config import (
     MAX_SLOTS,
@@ -48,11 +49,21 @@ _ARGUMENT: Final = Origin("argument", "argument")
 
 
 class Plan:
-    """Every setting of a pool, and the place that it comes from."""
+    """Every setting of a pool, and the place that it comes from; and the schedules that the settings file has for it."""
 
-    def __init__(self, name: str | None, values: Mapping[str, Any], origins: Mapping[str, Origin]) -> None:
-        """`origins` leaves out defaults. Raise ConfigurationError if the settings contradict each other."""
+    def __init__(
+        self,
+        name: str | None,
+        values: Mapping[str, Any],
+        origins: Mapping[str, Origin],
+        schedules: Mapping[str, FileSchedule] | None,
+    ) -> None:
+        """`origins` leaves out defaults; `schedules` is None where the file says nothing of schedules.
+
+        Raise ConfigurationError if the settings contradict each other.
+        """
         self.name = name
+        self.schedules = schedules
         self.values = values
         self.origins = origins
         if values["workers"] != "auto" and self.origin("workers") == self.origin("reserve") == _ARGUMENT:
@@ -89,6 +100,15 @@ class Plan:
         store = self._settings.store
         assert not isinstance(store, bool)  # resolved when the plan was made
         return store
+
+    @property
+    def schedules_digest(self) -> str:
+        """Text that differs when the schedules of the file differ; empty if it says nothing of schedules."""
+        return "" if self.schedules is None else digest(self.schedules)
+
+    def describe_misfits(self) -> list[str]:
+        """Return which schedules of the file need what the pool does not have with these settings, in sentences."""
+        return describe_misfits(self.schedules or {}, self.store, self.values["queues"], self.name)
 
     def origin(self, setting: str) -> Origin:
         """Return the place that a setting comes from."""
@@ -182,19 +202,22 @@ def make_plan(
     """
     values = {name: setting.default for name, setting in SETTINGS.items()}
     origins: dict[str, Origin] = {}
+    schedules: dict[str, FileSchedule] | None = None
     if file is None:
         path = find_file()
         file = None if path is None else load_file(path)
     if file is not None:
         for table in reversed(file.require_valid().holding(name, host_names() if hosts is None else hosts)):
             values.update(table.values)
+            if table.schedules is not None:
+                schedules = {**(schedules or {}), **table.schedules}
             origins |= dict.fromkeys(table.values, Origin("file", f"{file.path} {table.header}"))
     for variable in read_variables(name, os.environ if variables is None else variables).values():
         values[variable.setting] = variable.value
         origins[variable.setting] = Origin("environment", variable.variable)
     values.update(given)
     origins |= dict.fromkeys(given, _ARGUMENT)
-    return Plan(name, values, origins)
+    return Plan(name, values, origins, schedules)
 
 
 def is_unused(plan: Plan, setting: str) -> bool:

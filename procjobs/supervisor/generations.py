@@ -181,7 +181,7 @@ class Generations:
         """Let a generation whose template is ready take over, if it was loaded to replace another one."""
         generation, changed, declared = event
         generation.ready = True
-        if declared:
+        if declared is not None:
             self.declared.append((generation, declared))
         generation.problem = ""
         reload = self._reloads.pop(generation, None)

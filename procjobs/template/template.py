@@ -29,7 +29,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from procjobs.errors import ProcjobsError
@@ -55,13 +55,16 @@ assert 6 * _MAX_PROBLEM_BYTES < _MAX_MESSAGE_BYTES - 1024  # JSON may make six b
 class Template:
     """Preloads, then forks on request until the supervisor is gone."""
 
-    def __init__(self, control: socket.socket, setup: WorkerSetup, arguments: Mapping[str, Any]) -> None:
-        """`arguments` are those of the process."""
+    def __init__(
+        self, control: socket.socket, setup: WorkerSetup, arguments: Mapping[str, Any], schedules: Sequence[str] | None
+    ) -> None:
+        """`arguments` are those of the process; `schedules` in base64 those of the settings file, where a service begins."""
         self._control = control
         self._setup = setup
         self._supervisor_pid: int = arguments["supervisor_pid"]
         self._pool = os.path.basename(arguments["directory"])
         self._job_defaults: dict[str, Any] = arguments["job_defaults"]
+        self._of_file = None if schedules is None else [base64.b64decode(body) for body in schedules]
         self._workers: set[int] = set()
 
     def preload(self, modules: list[str]) -> bool:
@@ -95,14 +98,15 @@ class Template:
     def _tell_of_code(self) -> None:
         """Put into the file of digests what the supervisor is to know of the code.
 
-        "files": those that have other contents now, or were loaded here; "schedules": what the modules declare, in base64.
+        "files": those that have other contents now, or were loaded here; "schedules": what the modules and the settings
+        file of a service declare, in base64.
         """
         digests = json.loads(os.pread(FILES_FD, os.fstat(FILES_FD).st_size, 0))
         loaded = {path: digest for path, digest in LOADED_FILES.look().items() if digests.get(path) != digest}
-        declared = pack_declared(self._pool, self._job_defaults)
+        declared = pack_declared(self._pool, self._job_defaults, self._of_file)
         news = {
             "files": {**source_digest.find_changed(digests.items()), **loaded},
-            "schedules": [base64.b64encode(body).decode() for body in declared],
+            "schedules": None if declared is None else [base64.b64encode(body).decode() for body in declared],
         }
         os.ftruncate(FILES_FD, 0)
         os.pwrite(FILES_FD, json.dumps(news).encode(), 0)
@@ -216,7 +220,7 @@ def main(arguments: dict[str, Any]) -> None:
         database=spec.get("database"),
     )
     with control:  # else an interpreter with -W would complain of it at its end
-        template = Template(control, setup, arguments)
+        template = Template(control, setup, arguments, spec.get("schedules"))
         own = [_SQL] if spec.get("database") else []
         if template.preload([*own, *(name for name in spec["preload"] if name not in arguments["skip"])]):
             process.outlive_parent()

@@ -88,7 +88,7 @@ def documents():
     return [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
-MENTIONED = re.compile(r"""(?:^[ ]{4}|\$[ ]|`|[(/"])procjobs[ ]([a-z][a-z0-9]*)((?:[ ][^`|&;")]+)?)""", re.VERBOSE)
+MENTIONED = re.compile(r"""(?:^[ ]{4}|\$[ ]|`|[(/"])procjobs[ ]([a-z][a-z0-9-]*)((?:[ ][^`|&;")]+)?)""", re.VERBOSE)
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.name)

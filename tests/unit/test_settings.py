@@ -379,7 +379,7 @@ def test_settings_are_derived_from_the_classes_of_the_configuration():
 def test_every_argument_of_a_pool_that_is_a_setting_can_be_told_from_one_not_given():
     """Else it would always win over a settings file. A new one in procjobs.shared.config has UNSET as default in Pool."""
     parameters = inspect.signature(procjobs.Pool.__init__).parameters
-    others = {"self", "name", "max_workers", "initializer", "initargs", "finalizer", "database", "directory"}
+    others = {"self", "name", "max_workers", "initializer", "initargs", "finalizer", "database", "directory", "schedules"}
     assert [] == [name for name, p in parameters.items() if name in SETTINGS and p.default is not UNSET]
     assert [] == [name for name, p in parameters.items() if name not in {*SETTINGS, *others}]
     assert "<as configured>" in str(inspect.signature(procjobs.Pool))

@@ -253,11 +253,11 @@ class Schedules:
         self._declarations.set(generation, names)
 
     def take_declared(self, generation: Generation, bodies: list[bytes]) -> None:
-        """Take the schedules that the preload of a generation declares; raise WireError."""
-        for body in bodies:
-            request = schedule_wire.parse(body)
+        """Take all schedules that the template of a generation declares; raise WireError."""
+        requests = [schedule_wire.parse(body) for body in bodies]
+        for request in requests:
             self.put(request.schedule, self.call_of(request), generation, _ignore)
-            self._declarations.set(generation, [request.schedule["name"]])
+        self._declarations.set(generation, [request.schedule["name"] for request in requests])
 
     def _retire(self) -> None:
         """Take out what no present code declares any more."""

@@ -75,12 +75,13 @@ class TemplateReady(NamedTuple):
     """The template of a generation has imported everything and can fork workers.
 
     `changed` are the source files that are others now than the generation's clients have seen, with their digests;
-    `declared` the schedules that its modules declare, each the body of a SCHEDULE frame.
+    `declared` the schedules of its modules and of a service's settings file, each the body of a SCHEDULE frame; None where
+    neither says anything of schedules.
     """
 
     generation: Generation
     changed: dict[str, str]
-    declared: list[bytes]
+    declared: list[bytes] | None
 
 
 class TemplateFailed(NamedTuple):

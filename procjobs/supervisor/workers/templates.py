@@ -71,18 +71,20 @@ class TemplateState:
         self.ready_by = NEVER
         self.link: TemplateLink | None = None
 
-    def read_news(self) -> tuple[dict[str, str], list[bytes]]:
+    def read_news(self) -> tuple[dict[str, str], list[bytes] | None]:
         """Return the source files that were others when the template was ready, and the schedules that its modules declare.
 
         Raise WireError for nonsense.
         """
         if self.files is None:
-            return {}, []
+            return {}, None
         with self.files as files:
             self.files = None
             news = parse_json(os.pread(files.fileno(), os.fstat(files.fileno()).st_size, 0))
         try:
-            return check_texts(news["files"]), [b64decode(text, validate=True) for text in news["schedules"]]
+            declared = news["schedules"]
+            bodies = None if declared is None else [b64decode(text, validate=True) for text in declared]
+            return check_texts(news["files"]), bodies
         except (KeyError, TypeError, ValueError) as error:
             raise WireError(f"what a template tells of its code makes no sense: {error!r}") from None
 
