@@ -28,6 +28,7 @@ from procjobs.supervisor.workers.events import (
 
 if TYPE_CHECKING:
     from procjobs.dispatch.dispatcher import Dispatcher
+    from procjobs.dispatch.model import Generation
     from procjobs.host import process
     from procjobs.host.loop import Loop
     from procjobs.supervisor.durable.durability import Durability
@@ -137,6 +138,10 @@ class Children:
         events = self._templates.start_missing(now, self._dispatcher.worker_slots.max)
         if events:
             self._act_on(events)
+
+    def kill_template(self, generation: Generation, error: Exception) -> None:
+        """Kill a template that has sent nonsense."""
+        self._templates.kill_for_protocol_error(generation, error)
 
     def kill_orphans(self) -> None:
         """Kill everything that dead workers have left running."""

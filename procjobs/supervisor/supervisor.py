@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.clock import NEVER
 from procjobs.host import observe, threads
+from procjobs.shared.wire import WireError
 from procjobs.supervisor.clients.client_link import ClientLink
 from procjobs.supervisor.clients.connections import Connections
 from procjobs.supervisor.durable.durability import Backlog, Committed, Duplicate, LoadedJob, StoreEvent
@@ -32,6 +33,7 @@ from procjobs.supervisor.workers.templates import Templates
 if TYPE_CHECKING:
     import socket
 
+    from procjobs.dispatch.model import Generation
     from procjobs.supervisor.composition import Ground, Parts
 
 SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -181,13 +183,19 @@ class Supervisor:
         while self._dispatcher.nesting.refused:
             self._connections.refuse(self._dispatcher.nesting.refused.pop(0))
         while self._generations.declared:
-            self._schedules.take_declared(*self._generations.declared.pop(0))
+            self._take_declared(*self._generations.declared.pop(0))
         while self._generations.notices:
             self._connections.warn(*self._generations.notices.pop(0))
         if self._publisher.publish_problem():
             self._connections.tell_problems()
         may_load = bool(self._dispatcher.generations) and not self._dispatcher.stopping
         self._durability.advance(now, self._backlog, may_load=may_load)
+
+    def _take_declared(self, generation: Generation, bodies: list[bytes]) -> None:
+        try:
+            self._schedules.take_declared(generation, bodies)
+        except WireError as error:
+            self._children.kill_template(generation, error)
 
     def _backlog(self, count: int) -> Backlog:
         return Backlog(self._dispatcher.scheduled, self._dispatcher.saturated_queues(count))

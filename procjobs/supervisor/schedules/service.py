@@ -160,7 +160,10 @@ class Schedules:
 
     def _enter(self, schedule: Schedule, call_name: str, told: Told, *, is_declared: bool) -> None:
         """Take in what the store says of a schedule."""
-        self._entries[schedule.name] = Entry(call_name, None, is_declared=is_declared, last=LastRun.from_store(told))
+        former, last = self._entries.get(schedule.name), LastRun.from_store(told)
+        if former is not None and former.last.job_id == last.job_id:
+            last = former.last  # which knows how late it was
+        self._entries[schedule.name] = Entry(call_name, None, is_declared=is_declared, last=last)
         self._put_as_told(schedule, told)
 
     def _put_as_told(self, schedule: Schedule, told: Told) -> None:
@@ -182,6 +185,8 @@ class Schedules:
                 self._log.write_warning(f"schedule {one['name']!r} of the store is left alone: it makes no sense: {error}")
                 continue
             self._enter(schedule, one["call"], one, is_declared=bool(one["is_declared"]))
+        declared = [name for name, entry in self._entries.items() if entry.is_declared]
+        self._declarations.expect(declared, self._loop.now)
         self._is_loaded = True
         self._checks_at = self._loop.now + _CHECK_INTERVAL
         while self._waiting:
@@ -197,7 +202,12 @@ class Schedules:
     def unschedule(self, name: str, then: Then) -> None:
         """Take a schedule out; `then` gets {"known"}."""
         is_known = self._drop(name)
-        if not self._store.drop(name, lambda told: then({"known": is_known or bool(told["known"])})):
+
+        def on_told(told: Told) -> None:
+            was_put_meanwhile = self._drop(name)  # and the store had that before this
+            then({"known": is_known or was_put_meanwhile or bool(told.get("known"))})
+
+        if not self._store.drop(name, on_told):
             then({"known": is_known})
 
     def _drop(self, name: str) -> bool:
@@ -276,7 +286,7 @@ class Schedules:
         seconds = NEVER if due is None else due / MICROS - wall()
         if self._clock_watch is not None and self._clock_watch.fd < 0:
             seconds = min(seconds, _LOOK_INTERVAL)
-        return min(self._loop.now + max(seconds, 0.0), self._checks_at)
+        return min(self._loop.now + max(seconds, 0.0), self._checks_at, self._declarations.expected_until)
 
     def advance(self, now: float) -> None:
         """Note which runs have ended, and start those that are due. Costs nothing where there are no schedules."""
@@ -286,7 +296,7 @@ class Schedules:
         moment = wall_moment()
         if not self._is_loaded or not self._maker.can_make:
             return
-        if self._declarations.have_changed:
+        if self._declarations.have_changed(now):
             self._retire()
         for decision in self._timetable.advance(moment):
             self._carry_out(decision)
