@@ -43,8 +43,8 @@ class Entry:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether periods wait for the end of a run."""
-        return self.pending_until > self.cursor
+        """Whether a period waits for the end of a run; not one that was run before the clock was set back."""
+        return self.first_pending() is not None
 
     @property
     def next_due(self) -> int | None:
@@ -62,7 +62,7 @@ class Entry:
 
     def first_pending(self) -> int | None:
         """Return the period that is run when what runs has ended; None if none waits."""
-        period = self.next_after(self.cursor) if self.is_waiting else None
+        period = self.next_after(self.cursor) if self.pending_until > self.cursor else None
         while period is not None and period in self._made:
             period = self.next_after(period)
         return period if period is not None and period <= self.pending_until else None
@@ -77,10 +77,15 @@ class Entry:
         if isinstance(rule, After):
             period = self.next_after(self.horizon)
             return period if period is not None and self.schedule.due_at(period) <= now else None
-        period = rule.latest_until(now)
-        if period is not None and period > self.horizon and self.schedule.due_at(period) > now:
-            period = rule.latest_until(period - 1)  # that is due: no run is due after the next period
+        period = self._last_due(now)
         return period if period is not None and period > self.horizon else None
+
+    def _last_due(self, now: int) -> int | None:
+        """Return the last period of the grid that is due, also one that is decided; None if there is none."""
+        period = self.schedule.rule.latest_until(now)
+        if period is not None and self.schedule.due_at(period) > now:
+            period = self.schedule.rule.latest_until(period - 1)  # that is due: no run is due after the next period
+        return period
 
     def turn(self, now: int) -> None:
         """Decide everything that can be decided now."""
@@ -114,12 +119,11 @@ class Entry:
 
     def set_back(self, now: int) -> None:
         """Follow a clock that was set back: the periods after now come again, and are run unless they were run before."""
-        newest = self.schedule.rule.latest_until(now)
-        is_due = newest is None or self.schedule.due_at(newest) <= now
-        due_until = now if newest is None or is_due else newest - 1
         self.cursor = min(self.cursor, now)
-        self.pending_until = max(min(self.pending_until, due_until), self.cursor)
-        self.horizon = max(min(self.horizon, due_until), self.cursor)
+        newest = self._last_due(now)
+        due_until = self.cursor if newest is None else max(newest, self.cursor)
+        self.pending_until = min(self.pending_until, due_until)
+        self.horizon = min(self.horizon, due_until)
         if self.ended_at is not None:
             self.ended_at = min(self.ended_at, now)
 
@@ -198,11 +202,8 @@ class Entry:
 
     def _start_pending(self, now: int) -> None:
         """Run the next one of the periods that wait, if nothing runs; drop those that came while the last of them waited."""
-        while self.is_waiting and self._may_start:
-            period = self.first_pending()
-            if period is None:
-                self.cursor = self.pending_until
-            elif self._is_expired(period, now):
+        while self._may_start and (period := self.first_pending()) is not None:
+            if self._is_expired(period, now):
                 self._drop(period, "missed", now)
             else:
                 self._run(period, now)

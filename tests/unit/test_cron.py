@@ -10,7 +10,7 @@ import sys
 from bisect import bisect_left, bisect_right
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -24,6 +24,7 @@ from procjobs.schedules.cron import MACROS, make_cron
 MINUTE = 60_000_000
 DAY = 24 * 60 * MINUTE
 QUARTER = timedelta(minutes=15)
+QUARTERS = (0, 15, 30, 45)
 
 YEARS = [
     ("Europe/Berlin", 2026),
@@ -55,6 +56,7 @@ LINES = [  # the line, its days, hours and minutes; each given twice, so that no
     ("10 */2 * * *", lambda day: True, range(0, 24, 2), {10}),
     ("0 */3 * * 1-5", lambda day: day.weekday() < 5, range(0, 24, 3), {0}),
 ]
+OTHER_FORMS = {"0 30 2 * * *", "@daily"}  # of the line before
 
 
 def clock(*parts):
@@ -73,12 +75,15 @@ def moment_of(shown):
 def calendar(zone, year):
     """Every quarter of a year and of the week before and after: pairs of a moment and what the clock shows."""
     found = []
-    at = clock(year, 1, 1) - timedelta(days=7)
-    while at.year <= year or at.day < 8:
-        shown = at.replace(tzinfo=UTC).astimezone(ZoneInfo(zone)).replace(tzinfo=None)
-        assert shown.minute % 15 == 0
-        found.append((moment_of(at), shown))
+    at = (clock(year, 1, 1) - timedelta(days=7)).replace(tzinfo=UTC)
+    end = at + timedelta(days=380)
+    moment, place = moment_of(at.replace(tzinfo=None)), ZoneInfo(zone)
+    while at < end:
+        shown = at.astimezone(place).replace(tzinfo=None)
+        assert shown.minute in QUARTERS
+        found.append((moment, shown))
         at += QUARTER
+        moment += 15 * MINUTE
     return found
 
 
@@ -102,30 +107,40 @@ def first_shown(zone, year):
 
 
 @cache
+def quarters_at(zone, year, is_each_hour):
+    """By what the clock shows, hour and minute: the quarters as triples of that, a moment, and whether it is ever shown."""
+    if is_each_hour:
+        quarters = ((shown, moment, True) for moment, shown in calendar(zone, year))
+    else:
+        quarters = ((shown, *place) for shown, place in first_shown(zone, year).items())
+    found = {(hour, minute): [] for hour in ANY for minute in QUARTERS}
+    for shown, moment, is_shown in quarters:
+        found[shown.hour, shown.minute].append((shown, moment, is_shown))
+    return found
+
+
+@cache
 def expected(line, zone, year):
     """The moments of a line, by the table in procjobs/schedules/cron.py."""
     days, hours, minutes = next(sets for text, *sets in LINES if text == line)
     minute_field, hour_field = MACROS.get(line, line).split()[-5:-3]
+    quarters = quarters_at(zone, year, hour_field.startswith("*"))
     found = set()
-    if hour_field.startswith("*"):
-        quarters = ((shown, moment, True) for moment, shown in calendar(zone, year))
-    else:
-        quarters = ((shown, *place) for shown, place in first_shown(zone, year).items())
-    for shown, moment, is_shown in quarters:
-        if shown.hour not in hours or not days(shown):
-            continue
-        inside = [shown.minute + k for k in range(15) if shown.minute + k in minutes]
-        if is_shown:
-            found |= {moment + (minute - shown.minute) * MINUTE for minute in inside}
-        elif inside and not minute_field.startswith("*"):
-            found.add(moment)
+    for hour, quarter in product(hours, QUARTERS):
+        inside = [(minute - quarter) * MINUTE for minute in minutes if 0 <= minute - quarter < 15]
+        for shown, moment, is_shown in quarters[hour, quarter] if inside else ():
+            if is_shown and days(shown):
+                found.update([moment + later for later in inside])
+            elif not is_shown and days(shown) and not minute_field.startswith("*"):
+                found.add(moment)
     return sorted(found)
 
 
-def is_in(moment, year):
-    return moment_of(clock(year, 1, 1)) <= moment < moment_of(clock(year + 1, 1, 1))
+def bounds(year):
+    return moment_of(clock(year, 1, 1)), moment_of(clock(year + 1, 1, 1))
 
 
+@cache
 def changes(zone, year):
     """The moments at which the clock is changed."""
     quarters = calendar(zone, year)
@@ -154,9 +169,9 @@ def walk(rule, low, high):
 def test_periods_are_those_of_the_calendar(zone, year, line):
     rule = make_cron(line, zone)
     periods = expected(line, zone, year)
-    begin, end = moment_of(clock(year, 1, 1)), moment_of(clock(year + 1, 1, 1))
+    begin, end = bounds(year)
     spans = [(begin, end)]
-    if len(periods) > 800:  # the hours around the changes of the clock, and of a January
+    if len(periods) > 800 or line in OTHER_FORMS:  # the hours around the changes of the clock, and of a January
         spans = [(change - 4 * 60 * MINUTE, change + 4 * 60 * MINUTE) for change in changes(zone, year)]
         spans.append((begin, begin + DAY // 4))
     for low, high in spans:
@@ -169,12 +184,13 @@ def test_periods_are_those_of_the_calendar(zone, year, line):
 def test_periods_are_found_from_any_moment_near_a_change_of_the_clock(zone, year, line):
     rule = make_cron(line, zone)
     periods = expected(line, zone, year)
+    begin, end = bounds(year)
     for change in changes(zone, year)[:2]:
         for moment in range(change - 150 * MINUTE, change + 150 * MINUTE, 15 * MINUTE):
-            for at in (moment - 1, moment, moment + 1):
+            for at in (moment - 1, moment):
                 place, found = bisect_right(periods, at), [rule.latest_until(at), rule.next_after(at)]
-                in_this_year = [period for period in found if is_in(period, year)]
-                assert [period for period in periods[max(place - 1, 0) : place + 1] if is_in(period, year)] == in_this_year
+                wanted = periods[max(place - 1, 0) : place + 1]
+                assert between(wanted, begin, end) == [period for period in found if begin <= period < end]
 
 
 def test_all_kinds_of_changes_are_in_these_years():

@@ -281,6 +281,35 @@ def test_period_that_waits_and_is_not_due_any_more_when_the_clock_is_set_back_co
     assert [run(2 * M, 1)] == made.advance(second)
 
 
+def test_period_that_waited_when_the_clock_was_set_back_waits_again_when_its_time_comes():
+    made = timetable(overlap="queue")
+    made.advance(M)
+    made.advance(2 * M)
+    assert [[], []] == [made.advance(M + S), made.advance(2 * M)]
+    assert 2 * M == made.view("a").waiting_period
+    assert [run(2 * M, 1, S)] == end(made, 0, 2 * M + S)
+
+
+def test_period_waits_also_behind_one_that_was_run_before_the_clock_was_set_back():
+    made = timetable(overlap="queue", catch_up="all")
+    made.advance(M)
+    made.advance(0)
+    made.advance(2 * M + 10 * S)  # the first of these two was run, the second waits
+    assert [[], []] == [made.advance(M + 30 * S), made.advance(2 * M)]
+    assert 2 * M == made.view("a").waiting_period
+    assert [run(2 * M, 1, S)] == end(made, 0, 2 * M + S)
+
+
+def test_periods_that_came_while_one_waited_are_skipped_up_to_the_clock_that_was_set_back():
+    made = timetable(overlap="queue")
+    for k in (1, 2, 3, 4):
+        made.advance(k * M)
+    assert [] == made.advance(3 * M + 30 * S)
+    assert [run(2 * M, 1, M + 31 * S), Drop("a", 3 * M, 1, "skipped")] == end(made, 0, 3 * M + 31 * S)
+    assert [] == end(made, 1, 3 * M + 32 * S)
+    assert [run(4 * M, 2)] == made.advance(4 * M)
+
+
 def test_cursor_of_the_store_that_is_in_the_future_follows_the_clock():
     made = timetable(cursor=YEAR)
     assert [] == made.advance(M + S)

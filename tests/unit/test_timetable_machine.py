@@ -206,6 +206,7 @@ class World(RuleBasedStateMachine):
             self.ended_at[drop.name] = self.now
             return
         lost = self.undecided(drop.name, drop.period)
+        assert drop.period == schedule.rule.latest_until(drop.period)
         assert drop.period in lost or self.made[drop.name]
         assert drop.count == len(lost) or (len(lost) > 100 and "cron" in schedule.rule.to_json())
         if drop.why == "skipped":
@@ -240,7 +241,7 @@ class World(RuleBasedStateMachine):
                 assert [] == late
                 assert None is view.waiting_period
             if not isinstance(schedule.rule, After):
-                assert view.next_due == schedule.due_at(schedule.rule.next_after(late[-1] if late else self.past(name)))
+                assert view.next_due == schedule.due_at(schedule.rule.next_after(self.past(name)))
 
     def undecided_grid(self, name):
         return [] if isinstance(self.schedules[name].rule, After) else self.undecided(name, self.now)
