@@ -166,7 +166,7 @@ class ClientSchedules:
 
     def need(self, table: PostMortemTable) -> bool:
         """Return whether the pool is to run for the sake of its schedules, whoever has made them; `table` is the pool's."""
-        return self.are_there or bool(table.counters().accepting & HAS_SCHEDULES)
+        return self.are_there or (table.is_whole and bool(table.counters().accepting & HAS_SCHEDULES))
 
     def make(self, connection: Connection, call: ScheduledCall) -> ScheduleInfo:
         """Have the pool take a schedule, as `ScheduleSender.ask`."""

@@ -80,6 +80,11 @@ class ProgressTable:
         self._heads = memoryview(self._map)[BUCKETS_OFFSET : self._rows_offset].cast("I")
         self._annex: AnnexReader = AnnexReader(self._directory)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file is as long as it was: to read what somebody has cut off ends this process (SIGBUS)."""
+        return not isinstance(self._map, mmap.mmap) or self._map.size() == len(self._map)
+
     def snapshot(self) -> Self | None:
         """Return a copy of the table as it is now, for when the pool has gone: not mapped, and no file any more.
 
@@ -87,7 +92,7 @@ class ProgressTable:
         """
         if not isinstance(self._map, mmap.mmap):
             return self
-        if self._map.size() != len(self._map):
+        if not self.is_whole:
             return None
         used = self.counters().rows_used
         flagged = [(row, body[:16]) for row in range(1, used + 1) if (body := self._state_at(row)) and body[_FLAGS_AT]]
