@@ -320,6 +320,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         job: Job[Any] = Job(self, *self._run_now(schedule))
         return self._producer.link.watch(job)
 
+    aschedule = awaitable(schedule)
     arun_now = awaitable(run_now)
 
     # Begin and end ----------------------------------------------------------------------------------------------

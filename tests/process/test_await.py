@@ -28,7 +28,8 @@ def test_each_call_that_may_wait_has_a_form_to_await():
     public = {name for name in dir(procjobs.Pool) if not name.startswith("_")}
     blocking = {
         "attempts", "cancel", "connect", "drain", "history", "job", "jobs", "kinds", "logs", "pause", "progress", "queues",
-        "reload", "resize", "result", "resume", "retry", "shutdown", "stack", "stats", "status", "stop", "workers",
+        "reload", "resize", "result", "resume", "retry", "run_now", "schedule", "schedules", "shutdown", "stack", "stats",
+        "status", "stop", "unschedule", "workers",
     }  # fmt: skip
     assert set() == blocking - public
     assert {f"a{name}" for name in blocking} == set(AWAITED)

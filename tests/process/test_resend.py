@@ -102,7 +102,7 @@ def test_submissions_that_were_not_taken_run_once_and_in_order(any_name, tmp_pat
     with started(any_name, workers=1) as pool:
         pool.submit(jobs.add, 1).result(30)
         supervisor = stop_supervisor(pool)
-        late = pool.options(delay=0.5).submit(jobs.append_line, str(trace), "late")
+        late = pool.options(delay=4).submit(jobs.append_line, str(trace), "late")
         handles = []
         for n in range(0, 60, 3):
             handles.append(pool.submit(jobs.append_line, str(trace), n))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import procjobs
-from tests.process import scheduled_jobs
+from tests.process import schedules_file_jobs
 
 from ..waiting import wait_until
 
@@ -24,7 +24,7 @@ def declare(tmp_path, monkeypatch, pool_name):
 
 
 def call(name, *args, every=1):
-    return f'call = "tests.process.scheduled_jobs:{name}", args = {list(map(str, args))}, every = {every}'
+    return f'call = "tests.process.schedules_file_jobs:{name}", args = {list(map(str, args))}, every = {every}'
 
 
 def log_of(pool):
@@ -37,7 +37,7 @@ def test_pool_runs_what_the_file_says_as_soon_as_a_process_makes_it(declare, tmp
     with procjobs.Pool(pool_name, workers=1) as pool:
         wait_until(lambda: len(list(tmp_path.glob("ran-*"))) > 1, dump=lambda: log_of(pool))
         (info,) = pool.schedules()
-        assert ("noting", "tests.process.scheduled_jobs.note", "Every second") == (info.name, info.call, info.text)
+        assert ("noting", "tests.process.schedules_file_jobs.note", "Every second") == (info.name, info.call, info.text)
         assert info.is_declared
         pool.stop()
 
@@ -54,7 +54,7 @@ def test_function_that_is_not_there_is_the_error_of_its_job(declare, pool_name):
     with procjobs.Pool(pool_name, workers=1) as pool:
         error = pool.run_now("wrong").exception(30)
         assert isinstance(error, procjobs.PayloadError)
-        assert "module 'tests.process.scheduled_jobs' has no 'no_such_job'" in str(error)
+        assert "module 'tests.process.schedules_file_jobs' has no 'no_such_job'" in str(error)
         pool.stop()
 
 
@@ -75,7 +75,7 @@ def test_schedule_that_is_no_longer_in_the_file_is_taken_out_by_the_next_process
 
 def test_schedule_of_the_pool_is_taken_and_that_of_the_file_is_not(declare, tmp_path, pool_name):
     declare(noting=call("fail", "of the file"))
-    mine = procjobs.ScheduledCall("noting", scheduled_jobs.note, args=[str(tmp_path)], every=1)
+    mine = procjobs.ScheduledCall("noting", schedules_file_jobs.note, args=[str(tmp_path)], every=1)
     with pytest.warns(procjobs.SettingsDiffer, match="schedule 'noting' is the one of Pool"):
         pool = procjobs.Pool(pool_name, workers=1, schedules=[mine])
     with pool:

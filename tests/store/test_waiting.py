@@ -110,7 +110,7 @@ _ASK_AND_READ_NOTHING = """
 import os, sys, procjobs
 from procjobs.client.connection.connection import Connection
 
-Connection._start_receiver = lambda connection: None
+Connection.start_receiving = lambda connection: None
 pool = procjobs.Pool(sys.argv[1], store=sys.argv[2], workers=2)
 connection = pool._link.connect()
 for job_id in sys.argv[3:]:

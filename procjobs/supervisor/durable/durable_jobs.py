@@ -294,7 +294,10 @@ class DurableJobs:
         for start in self._starts.take_due(now):
             self._ask(start)
         self._checkpoints.advance(now)
-        may_load = may_load and self._recorder.state is RecorderState.OPEN
+        is_open = self._recorder.state is RecorderState.OPEN
+        if is_open:
+            self.schedules.on_open()
+        may_load = may_load and is_open
         if may_load:
             self._stored.load_more(backlog, self._settings.max_queued)
         self._hooks.advance(may_load=may_load)

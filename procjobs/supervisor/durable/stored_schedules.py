@@ -24,6 +24,17 @@ class StoredSchedules:
         self._events = events
         self._stored = stored
         self._capacity = capacity
+        self._is_open = False
+        self._at_opening: list[Callable[[], None]] = []
+
+    def on_open(self) -> None:
+        """Take note that the recorder has opened the store: ask what waits for that.
+
+        A question is not put before: a pool whose store cannot be opened would never be done with it, and never end.
+        """
+        self._is_open = True
+        while self._at_opening:
+            self._at_opening.pop(0)()
 
     def load(self, then: Callable[[list[Told]], None]) -> bool:
         """Find all schedules of the pool, as many answers as that takes."""
@@ -39,7 +50,13 @@ class StoredSchedules:
             else:
                 then(found)
 
-        self._ask(Schedules("", self._stored.next_question(on_told)))
+        def ask() -> None:
+            self._ask(Schedules("", self._stored.next_question(on_told)))
+
+        if self._is_open:
+            ask()
+        else:
+            self._at_opening.append(ask)
         return True
 
     def put(
