@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from procjobs.client.producer import Producer
 
 _TRIES: Final = 3
+_FEW: Final = 1000
+_TRIES_OF_FEW: Final = 50
+"""A few calls have few kinds; that the supervisor forgets them all the time is due to threads that are interrupted."""
 
 
 class Bulk:
@@ -45,7 +48,7 @@ class Bulk:
             return link.persist(self._submit)
 
     def _submit(self, connection: Connection) -> list[Job[Any]]:
-        for _ in range(_TRIES):
+        for _ in range(_TRIES if len(self._calls) > _FEW else _TRIES_OF_FEW):
             jobs: list[Job[Any]] = []
             submissions = list(self._pack_all(connection, jobs))
             if connection.try_submit_many(submissions):
