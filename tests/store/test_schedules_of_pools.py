@@ -116,6 +116,7 @@ def test_each_period_runs_once_however_often_the_supervisor_is_killed(started, s
     for _ in range(KILLS):
         count = len(lines(noted))
         os.kill(pool.stats().supervisor_pid, signal.SIGKILL)
+        # Nothing is asked of the pool meanwhile. The next line may be that of an earlier run, which begins anew.
         wait_until(lambda: len(lines(noted)) > count, dump=lambda: str(pool.schedules()))  # noqa: B023 - waited for here
     _check_each_once(pool, store, noted)
 

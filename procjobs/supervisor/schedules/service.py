@@ -84,8 +84,8 @@ class Schedules:
 
     @property
     def are_there(self) -> bool:
-        """Whether the pool has schedules, as far as is known."""
-        return bool(self._entries)
+        """Whether the pool has schedules, or may have: it has just started, and its store has not told yet."""
+        return bool(self._entries) or not self._is_loaded
 
     # Wishes -----------------------------------------------------------------------------------------------------
 
