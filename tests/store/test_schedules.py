@@ -419,6 +419,7 @@ class SupervisorSide:
         self.events = UncommittedEvents()
         self.stored = StoredJobs(self, self, lambda event: None)
         self.schedules = StoredSchedules(self.events, self.stored, StoreCapacity("media", self.events, self))
+        self.schedules.on_open()
         self.kind = SupervisedKind(5, b"work", JobOptions(), function=b"function", description=KIND)
         self._recorder = recorder
         self._frames = wire.FrameReader()

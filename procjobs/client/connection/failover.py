@@ -46,6 +46,7 @@ class NoTable:
     """Stands for a table that is not mapped here: no job is known to be unbegun."""
 
     supervisor_pid: Final = 0
+    is_whole: Final = False
 
     def look_back(self, job_id: bytes) -> NoReturn:
         """Fail: nobody asks about a job of a supervisor that is not known to have ended."""
@@ -180,7 +181,7 @@ class Failover:
 def find_unbegun(job_ids: AbstractSet[bytes], table: PostMortemTable | NoTable) -> set[bytes]:
     """Return those jobs that no worker of a lost supervisor has begun, or ever will. Blocks for a second at most."""
     deadline = monotonic() + _END_TIMEOUT
-    if not job_ids or not _have_ended([table.supervisor_pid], deadline):
+    if not job_ids or not _have_ended([table.supervisor_pid], deadline) or not table.is_whole:
         return set()
     taken = {job_id for job_id in job_ids if table.look_back(job_id).has_row}
     begun = taken
