@@ -59,10 +59,11 @@ class Lifecycle:
     ) -> None:  # fmt: skip
         """`is_private`: the pool ends with its owner, and not when nobody uses it.
 
-        Once it `has_left`, everything that was taken and not answered is the successor's.
+        Once it `has_left`, everything that was taken and not answered is the successor's. Once it `has_lingered`, its
+        schedules rest: it ends with the runs that there are, unless somebody comes.
         """
         self.phase = Phase.SERVING
-        self.has_left = False
+        self.has_left = self.has_lingered = False
         self._settings = settings
         self._directory = directory
         self._table = table
@@ -87,12 +88,13 @@ class Lifecycle:
 
     def next_deadline(self) -> float:
         """Return when something is to be done."""
-        return min(self._deadline, self._lingers_until)
+        return min(self._deadline, NEVER if self.has_lingered else self._lingers_until)
 
-    def advance(self, now: float, *, has_clients: bool, leave: Callable[[], bool]) -> None:
+    def advance(self, now: float, *, has_clients: bool, scheduled_runs: int, leave: Callable[[], bool]) -> None:
         """Stop the pool when its time has come: the deadline of a drain, its last job, nobody who uses it.
 
-        `leave` leaves the jobs that wait to the successor; it returns False if they cannot be left.
+        `scheduled_runs` of the jobs that have not ended were made by schedules. `leave` leaves the jobs that wait to the
+        successor; it returns False if they cannot be left.
         """
         if self.phase is Phase.HANDING_OVER and not self._dispatcher.running:
             self.has_left = leave()
@@ -106,18 +108,21 @@ class Lifecycle:
                 self.stop("the pool was stopped", now, at_once=False)
             elif not self._has_work:
                 self.stop("the pool was drained", now, at_once=False)
-        self._advance_linger(now, has_clients=has_clients)
+        self._advance_linger(now, has_clients=has_clients, scheduled_runs=scheduled_runs)
 
     @property
     def _has_work(self) -> bool:
         return bool(self._dispatcher.unfinished) or not self._durability.is_settled or not self._hooks.are_called
 
-    def _advance_linger(self, now: float, *, has_clients: bool) -> None:
-        if self._is_private or self._dispatcher.stopping or has_clients or self._has_work:
+    def _advance_linger(self, now: float, *, has_clients: bool, scheduled_runs: int) -> None:
+        """Stop a pool that nobody has used for a while. Jobs that its schedules make meanwhile are no use of it."""
+        has_own_work = self._dispatcher.unfinished > scheduled_runs or not self._hooks.are_called
+        if self._is_private or self._dispatcher.stopping or has_clients or has_own_work:
             self._lingers_until = NEVER
         elif self._lingers_until == NEVER:
             self._lingers_until = now + self._settings.linger
-        elif now >= self._lingers_until:
+        self.has_lingered = now >= self._lingers_until
+        if self.has_lingered and not self._has_work:
             self.stop("nobody uses it", now, at_once=False)
 
     def drain_in_grace_period(self, now: float) -> None:

@@ -176,7 +176,9 @@ class Supervisor:
         self._registry.advance(now)
         self._hand_over.advance()
         self._schedules.advance(now)
-        self._lifecycle.advance(now, has_clients=self._connections.have_outsiders, leave=self._hand_over.leave)
+        has_clients = self._connections.have_outsiders
+        runs = 0 if has_clients else self._schedules.count_unfinished()
+        self._lifecycle.advance(now, has_clients=has_clients, scheduled_runs=runs, leave=self._hand_over.leave)
         if not self._durability.is_too_far_behind:
             self._dispatcher.assign(now)
         self._generations.retire_unused(now)

@@ -9,6 +9,7 @@ import time
 import pytest
 
 import procjobs
+from procjobs.client import launcher
 from procjobs.host import rundir
 from tests.process import scheduled_jobs
 from tests.process.scheduled_jobs import lines, periods
@@ -194,3 +195,29 @@ def test_declared_schedules_are_retired_in_the_store_too(started):
     wait_until(lambda: ["one"] == [info.name for info in pool.schedules()])
     stop(pool)
     assert ["one"] == [info.name for info in started(version="2").schedules()]
+
+
+def test_a_pool_whose_only_client_was_killed_before_it_came_ends_by_itself(pool_name, store):
+    """Its store may have jobs, but it has no code to run them with."""
+    pool = procjobs.Pool(pool_name, store=store.url, workers=1, linger=0.1)
+    link = pool._link
+    sock = launcher.reach(link.directory, link.plan.for_supervisor, private=False)
+    sock.close()
+    wait_until(lambda: not rundir.is_held(link.directory.lock))
+
+
+@pytest.mark.parametrize("has_store", [False, True], ids=["in memory", "in a store"])
+def test_runs_of_schedules_do_not_keep_a_pool_that_nobody_uses(pool_name, store, noted, has_store):
+    settings = {"store": store.url} if has_store else {}
+    pool = procjobs.Pool(pool_name, workers=1, linger=2, **settings)
+    pool.schedule("tick", scheduled_jobs.note, args=(noted,), every=1)
+    wait_until(lambda: lines(noted))
+    pool.shutdown()
+    wait_until(lambda: not rundir.is_held(pool._link.directory.lock))
+    if has_store:
+        pool = procjobs.Pool(pool_name, workers=1, **settings)
+        count = len(lines(noted))
+        assert ["tick"] == [info.name for info in pool.schedules()]
+        pool.submit(pow, 2, 2).result(30)
+        wait_until(lambda: len(lines(noted)) > count)
+        pool.stop()

@@ -78,6 +78,11 @@ class Admission:
         """Whether jobs are taken at all."""
         return self._lifecycle.accepts_jobs
 
+    @property
+    def is_open_to_schedules(self) -> bool:
+        """Whether jobs of schedules are taken: not in a pool that is about to end because nobody uses it."""
+        return self._lifecycle.accepts_jobs and not self._lifecycle.has_lingered
+
     def close(self) -> None:
         """Take no more jobs in this turn: the pool was just drained or stopped."""
         self._capacity = 0

@@ -243,8 +243,8 @@ class DurableJobs:
 
     @property
     def is_settled(self) -> bool:
-        """Whether everything is committed, and no job is known to wait in the store alone."""
-        return not self._events and not (self._stored.loads_at < NEVER and self._recorder.has_opened)
+        """Whether everything is committed, and no job that could run here is known to wait in the store alone."""
+        return not self._events and not (self._stored.awaits_load and self._recorder.has_opened)
 
     @property
     def is_quiet(self) -> bool:
@@ -294,6 +294,7 @@ class DurableJobs:
         for start in self._starts.take_due(now):
             self._ask(start)
         self._checkpoints.advance(now)
+        self._stored.note_code(has_code=may_load)
         is_open = self._recorder.state is RecorderState.OPEN
         if is_open:
             self.schedules.on_open()

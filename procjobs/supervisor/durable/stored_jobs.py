@@ -51,7 +51,7 @@ class StoredJobs:
         self._with_checkpoint: set[bytes] = set()
         self._tokens = 0
         self._waiting: Counter[str | None] = Counter()  # by queue: loaded, and not started yet
-        self._is_loading = False
+        self._is_loading = self._has_code = False
 
     # Questions --------------------------------------------------------------------------------------------------
 
@@ -104,6 +104,15 @@ class StoredJobs:
         if waiting <= limit // 2:
             self._is_loading = True
             self._ask(Load(limit - waiting, max(limit - scheduled, 0), list(saturated)))
+
+    def note_code(self, *, has_code: bool) -> None:
+        """Note whether there is code to run jobs with: a pool that no client has come to leaves them in the store."""
+        self._has_code = has_code
+
+    @property
+    def awaits_load(self) -> bool:
+        """Whether a job is known to wait in the store alone, or may do so, and could be run here."""
+        return self._has_code and self.loads_at < NEVER
 
     def look_again(self) -> None:
         """Ask for jobs soon: one may wait in the store of which that was not known."""

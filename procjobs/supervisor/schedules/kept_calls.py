@@ -52,7 +52,7 @@ class JobMaker:
     @property
     def can_make(self) -> bool:
         """Whether there is code that jobs can run with, and jobs are taken."""
-        return self._admission.is_open and bool(self._dispatcher.generations)
+        return self._admission.is_open_to_schedules and bool(self._dispatcher.generations)
 
     def make(self, schedule: Schedule, call: ScheduleCall, run: Run) -> None:
         """Submit the job of a run on the newest code. Where there is no room for it, it ends at once, and says so."""

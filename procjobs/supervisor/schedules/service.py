@@ -24,6 +24,7 @@ from procjobs.schedules.timetable import Cancel, Drop, Run, Timetable
 from procjobs.shared import schedule_wire
 from procjobs.shared.ids import from_text, new_id, to_text
 from procjobs.shared.moments import MICROS
+from procjobs.shared.states import FINAL
 from procjobs.shared.suggestions import suggest
 from procjobs.shared.wire import WireError
 from procjobs.supervisor.schedules.declarations import Declarations
@@ -86,6 +87,14 @@ class Schedules:
     def are_there(self) -> bool:
         """Whether the pool has schedules, or may have: it has just started, and its store has not told yet."""
         return bool(self._entries) or not self._is_loaded
+
+    def count_unfinished(self) -> int:
+        """Return how many jobs of schedules are in memory and have not ended."""
+        if not self._entries:
+            return 0
+        known = self._registry.jobs
+        runs = (job_id for name in self._entries for job_id in self._timetable.view(name).running)
+        return sum(job_id in known and known[job_id].state not in FINAL for job_id in runs)
 
     # Wishes -----------------------------------------------------------------------------------------------------
 
