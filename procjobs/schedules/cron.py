@@ -11,6 +11,7 @@ half an hour. What happens where the clock is changed depends on the hours of th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -122,7 +123,7 @@ def _walk_of(line: str, tz: str) -> _Walk:
     return _NamedHours(expanded, zone, moves=not minute.startswith("*"))
 
 
-class _Walk:
+class _Walk(ABC):
     """Finds the periods of a line; StopIteration where there is none."""
 
     def __init__(self, line: str, zone: Zone) -> None:
@@ -132,11 +133,13 @@ class _Walk:
         self._line = line
         self._zone = zone
 
+    @abstractmethod
     def next_after(self, moment: int) -> int:
-        raise NotImplementedError
+        """Return the first period after a moment."""
 
+    @abstractmethod
     def latest_until(self, moment: int) -> int:
-        raise NotImplementedError
+        """Return the last period that is not after a moment."""
 
     def _first(self, shown: datetime) -> datetime:
         """Return the first time of the line that is not before this one. Both are what the clock shows."""
