@@ -84,6 +84,12 @@ def _pool_processes():
     return found
 
 
+def pytest_collection_finish():
+    """Leave all that is imported and collected out of the collections of garbage, of which each test makes one."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_base_is_left_behind():
     """Remove empty base directories at the end: tests ask for one, which makes it, when the last pool has taken it along."""

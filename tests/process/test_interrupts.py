@@ -1,12 +1,14 @@
 """An exception from outside (Ctrl-C, a signal handler, a debugger) at every line of every call of a client.
 
 A tracer raises once, at the n-th line that the library runs in the calling thread, for n = 1, 2, 3, ... until a call comes
-through. After each the pool must be whole: what was accepted has an answer, nothing hangs, no descriptor is lost or closed.
+through. A line in a loop counts the first times only: some loops are over all modules of this process. After each the pool
+must be whole: what was accepted has an answer, nothing hangs, no descriptor is lost or closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
 import contextlib
 import functools
@@ -34,16 +36,23 @@ class Interruption(KeyboardInterrupt):
     """Raised by the tracer."""
 
 
+TIMES = 2
+"""How often a line counts in one call."""
+
+
 class Tracer:
     """Raises at the n-th line of the library, once."""
 
     def __init__(self, lines):
         self.left = lines
+        self._times = collections.Counter()
 
     def __call__(self, frame, event, _argument):
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
-        if event == "line":
+        line = frame.f_code, frame.f_lineno
+        if event == "line" and self._times[line] < TIMES:
+            self._times[line] += 1
             self.left -= 1
             if self.left == 0:
                 sys.settrace(None)
