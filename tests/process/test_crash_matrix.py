@@ -99,7 +99,7 @@ OPTIONS = {
     Way.IGNORING_SIGTERM: {"timeout": 0.3, "grace_period": 0.1},
     Way.MAX_RSS: {"max_rss": 64 * deadly.MEBIBYTE},
 }
-PATIENT = {**dict.fromkeys(HANGS, {"timeout": 2, "grace_period": 0.1}), Way.SIGSTOP: {"stall_timeout": 2, "grace_period": 0.1}}
+PATIENT = {way: {("stall_timeout" if way is Way.SIGSTOP else "timeout"): 2, "grace_period": 0.1} for way in HANGS}
 """Limits of jobs that are to end well, on a busy host too, but show that a worker hangs."""
 
 
