@@ -13,8 +13,7 @@ import procjobs
 from ..conftest import wait_until
 
 IS_LONG = os.environ.get("PROCJOBS_TEST_LONG") == "1"
-JOBS = 10_000 if IS_LONG else 2_000
-BATCH = 500
+JOBS, BATCH = (10_000, 500) if IS_LONG else (900, 300)
 
 
 def square_or_die(n):

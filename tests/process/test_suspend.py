@@ -80,12 +80,13 @@ def test_supervisor_that_is_stopped_in_the_midst_of_its_work_kills_nobody(pool_n
                 for job in [pool.submit(jobs.add, n) for n in range(500)]:
                     job.result(60)
 
-    with procjobs.Pool(pool_name, workers=4, timeout=1.2) as pool:
-        handles = [pool.submit(jobs.wait_for_file, str(tmp_path / "go"), n) for n in range(3)]
-        wait_until(lambda: all(job.running() for job in handles))
+    with procjobs.Pool(pool_name, workers=4) as pool:
         busy = threading.Thread(target=keep_busy)
         busy.start()
         wait_until(lambda: pool.stats().finished > 200)
+        limited = pool.options(timeout=1.2, priority=1)
+        handles = [limited.submit(jobs.wait_for_file, str(tmp_path / "go"), n) for n in range(3)]
+        wait_until(lambda: all(job.running() for job in handles))
         with stopped(pool.stats().supervisor_pid, 2.0):
             (tmp_path / "go").touch()
         over.set()

@@ -138,7 +138,7 @@ def test_no_reader_ever_sees_a_torn_row(tmp_path):
     try:
         wait_until(lambda: reader.progress(job_id))
         seen, end = set(), time.monotonic() + 2.0
-        while time.monotonic() < end:
+        while time.monotonic() < end or len(seen) <= 100:
             status = reader.status(job_id)
             report = status.progress
             if report is None:
@@ -146,7 +146,6 @@ def test_no_reader_ever_sees_a_torn_row(tmp_path):
             number = int(report.value)
             assert (report.value * 2, f"message {number} " + "x" * (number % 50)) == (report.total, report.message)
             seen.add(number)
-        assert len(seen) > 100
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -77,7 +77,7 @@ def test_lines_of_the_unit_start_reload_and_stop_a_pool_and_its_jobs_end(cli, se
         manager.settimeout(30)
         process = cli.begin(*start[len(PROGRAM) :], NOTIFY_SOCKET=str(tmp_path / "notify"))
         assert b"READY=1" == manager.recv(100)
-    before = cli.json("workers", "media")[0]["generation"]
+    before = wait_until(lambda: cli.json("workers", "media"))[0]["generation"]
     subprocess.run(words(service["ExecReload"], MAINPID=str(process.pid)), check=True)
     wait_until(lambda: [worker for worker in cli.json("workers", "media") if worker["generation"] > before])
 
