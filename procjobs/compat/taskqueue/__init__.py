@@ -1,0 +1,1 @@
+"""Google App Engine's task queues on a pool: `from procjobs.compat import taskqueue`."""
