@@ -30,6 +30,8 @@ class NewTask(NamedTuple):
     """How long a request may take, in microseconds; None: the default."""
     size: int
     """Bytes of the task, as the limits count them."""
+    stored: tuple[str, bytes] | None = None
+    """Id and data of a payload that is too large for a task: a row of `tables.payloads`, in the transaction of the task."""
 
 
 class Added(NamedTuple):
