@@ -15,11 +15,18 @@
 Start reading in `unit`; `async_unit` is the same for coroutines. `configuration` says which database, `databases` has the
 types that it may have, `sources` and `async_sources` make its sessions, `waiting` waits for rows. The names in `__all__` may
 be imported by users and by the faces, `configuration` by the client.
+
+`connection_to` is for the faces that keep tables of their own in the database of a store: the one connection that this
+process has to it, outside of jobs and sessions.
 """
 
 from procjobs.sql.async_unit import async_session, async_transaction
 from procjobs.sql.configuration import configure
 from procjobs.sql.unit import session, transaction
 from procjobs.sql.waiting import async_wait_for, wait_for
+from procjobs.store.own_connection import OwnConnection, connection_to
 
-__all__ = ["async_session", "async_transaction", "async_wait_for", "configure", "session", "transaction", "wait_for"]
+__all__ = [
+    "OwnConnection", "async_session", "async_transaction", "async_wait_for", "configure", "connection_to", "session",
+    "transaction", "wait_for",
+]  # fmt: skip

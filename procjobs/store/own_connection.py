@@ -1,4 +1,4 @@
-"""The connection of this process to a database with items: made when it is needed, used by one thread at a time, kept.
+"""The connection of this process to the database of a store: made when it is needed, used by one thread at a time, kept.
 
 1. A transaction is one function. When anything comes between its begin and its commit, Ctrl-C too, the connection is closed,
    and the next transaction makes a new one. So no transaction finds what another one has left.
@@ -53,6 +53,7 @@ class OwnConnection:
         self._file: tuple[int, int] | None = None
         self._times_opened = 0
         self._own_changes = 0
+        self._preparations: list[Callable[[Connection], None]] = [migrate]
         self._holds = False
         self._is_locked_for_fork = False
         try:
@@ -68,7 +69,7 @@ class OwnConnection:
         with self._lock:
             if self._is_running:
                 raise StoreUnavailable(
-                    f"the queue in {hide(self._url)} is being used by the code that this signal handler has interrupted: "
+                    f"the store {hide(self._url)} is being used by the code that this signal handler has interrupted: "
                     "call it outside of signal handlers"
                 )
             try:
@@ -102,6 +103,17 @@ class OwnConnection:
             raise
         self._own_changes += 1
         return result
+
+    def prepare(self, function: Callable[[Connection], None]) -> None:
+        """Have this function called once in each new connection, in a transaction, before that is used for anything else.
+
+        So tables are there also where the file was removed or replaced. It costs nothing to do this again.
+        """
+        with self._lock:
+            if function not in self._preparations:
+                self._preparations.append(function)
+                if not self._is_running:
+                    self._discard()
 
     def hold(self) -> None:
         """Have the lock of this process from now on, also over later connections."""
@@ -143,7 +155,8 @@ class OwnConnection:
         self.locks.enter()
         try:
             with connection.begin():
-                migrate(connection)
+                for prepare in self._preparations:
+                    prepare(connection)
                 self.locks.prepare(connection)
                 if self._holds:
                     self.locks.hold(connection)
@@ -180,7 +193,7 @@ class OwnConnection:
                 self._lock.release()
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
-        return StoreUnavailable(f"the queue in {hide(self._url)} cannot be used: {explain(error, self._url)}")
+        return StoreUnavailable(f"the store {hide(self._url)} cannot be used: {explain(error, self._url)}")
 
     # Forks ------------------------------------------------------------------------------------------------------
 
