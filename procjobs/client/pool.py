@@ -181,6 +181,11 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     def _status_source(self) -> Pool:
         return self
 
+    @property
+    def timeout(self) -> float | None:
+        """The `timeout` of its jobs, in seconds, where nothing else is said for them; None without one."""
+        return self._producer.default_timeout
+
     def worker_count(self) -> int:
         """Return how many workers the pool has at the most, as it was when this process connected."""
         return self._producer.link.worker_count()

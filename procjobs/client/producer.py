@@ -37,6 +37,11 @@ class Producer:
         self._cached_options: dict[Any, JobOptions] = {}
         self._unchecked_until, self._check_due_at = 0, 0.0
 
+    @property
+    def default_timeout(self) -> float | None:
+        """The timeout of jobs that say nothing else."""
+        return self._defaults.timeout
+
     def submit(self, source: StatusSource, call: Call, terms: Terms) -> Job[Any]:
         """Submit a call; return its handle."""
         fn = call[0]

@@ -1,0 +1,29 @@
+"""From a configuration to a pool that keeps a sender."""
+
+from __future__ import annotations
+
+from procjobs import Pool
+from procjobs.compat.taskqueue.sender.destinations import DEFAULT_TIMEOUT
+from procjobs.compat.taskqueue.sender.job import name_of, schedule_of, work
+
+
+def start(store: str, pool: Pool | str | None = None) -> Pool:
+    """Return a pool that keeps a sender for the queues of a store, a URL, for as long as a process uses them.
+
+    Without a pool it is one of its own, with one worker. In one that is given, or named, the sender takes one of the workers
+    for good. Blocks until the pool is there. Raise what `Pool.connect` and `Pool.schedule` raise.
+    """
+    call = schedule_of(store)
+    if pool is None:
+        # Workers are forked with the modules of the sender loaded: to import them takes most of a restart.
+        return Pool(name_of(store), workers=1, preload=[work.__module__], schedules=[call]).connect()
+    if isinstance(pool, str):
+        pool = Pool(pool)
+    options = call.options
+    pool.schedule(call.schedule.name, work, args=call.args, every=1, overlap="queue", **options)
+    return pool
+
+
+def timeout_of(pool: Pool) -> float:
+    """Return how long a request may take, in seconds: the `timeout` of the pool's jobs, ten minutes without one."""
+    return DEFAULT_TIMEOUT if pool.timeout is None else pool.timeout
