@@ -94,12 +94,9 @@ tasks: Final = Table(
 )
 """One row for each task, and for each name that cannot be used again yet."""
 Index(f"{_PREFIX}tasks_name", tasks.c.queue, tasks.c.name, unique=True)
-_NOT_ENDED: Final = text(f"state <> '{ENDED}'")
-Index(f"{_PREFIX}tasks_next", tasks.c.queue, tasks.c.state, tasks.c.eta_usec, tasks.c.id,
-      sqlite_where=_NOT_ENDED, postgresql_where=_NOT_ENDED)  # fmt: skip
-Index(f"{_PREFIX}tasks_tag", tasks.c.queue, tasks.c.tag, tasks.c.eta_usec, tasks.c.id,
-      sqlite_where=_NOT_ENDED, postgresql_where=_NOT_ENDED)  # fmt: skip
-_HAS_ENDED: Final = text(f"state = '{ENDED}'")
+Index(f"{_PREFIX}tasks_next", tasks.c.queue, tasks.c.state, tasks.c.eta_usec, tasks.c.id)
+Index(f"{_PREFIX}tasks_tag", tasks.c.queue, tasks.c.state, tasks.c.tag, tasks.c.eta_usec, tasks.c.id)
+_HAS_ENDED: Final = tasks.c.ended_usec.is_not(None)
 Index(f"{_PREFIX}tasks_ended", tasks.c.ended_usec, sqlite_where=_HAS_ENDED, postgresql_where=_HAS_ENDED)
 
 payloads: Final = Table(
