@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from procjobs.errors import ConfigurationError
+
 __all__ = [
     "BadTaskStateError",
     "BadTransactionState",
@@ -162,5 +164,5 @@ class InvalidDispatchDeadlineError(Error):
     """The time that a request may take is too short or too long."""
 
 
-class NotConfiguredError(Error):
+class NotConfiguredError(Error, ConfigurationError):
     """The queues are used before `configure` has said what they need. The original has no such exception."""
