@@ -63,16 +63,18 @@ def add(source: Any, database: Database, queue: str, new: Sequence[NewTask]) -> 
     DatastoreError where the database refuses a row, and ConfigurationError if the session is not one of the database of the
     queues. Nothing is added then, and the transaction goes on, but for a DatastoreError.
     """
-    transaction = find_transaction(source)
+    connection = find_transaction(source)
     if any(task.name is not None for task in new):
         raise InvalidTaskNameError("a task of a transaction cannot have a name: one is chosen")
     try:
-        connection = transaction if isinstance(transaction, Connection) else transaction.connection()
         _check_database(connection, database)
         return _insert(connection, queue, new)
     except SQLAlchemyError as error:
-        words = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise DatastoreError(f"the database has refused a task of queue {queue}: {words}") from error
+        raise DatastoreError(f"the database has refused a task of queue {queue}: {_words_of(error)}") from error
+
+
+def _words_of(error: SQLAlchemyError) -> str:
+    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def _insert(connection: Connection, queue: str, new: Sequence[NewTask]) -> list[Added]:
@@ -142,8 +144,11 @@ def _watch(maker: sessionmaker[Any]) -> None:
     event.listen(maker, "after_transaction_end", finish)
 
 
-def find_transaction(source: Any) -> Session | Connection:
-    """Return the Session or Connection with the open transaction of a source; raise BadTransactionStateError if none is."""
+def find_transaction(source: Any) -> Connection:
+    """Return the connection of the transaction that is open in a source.
+
+    Raise BadTransactionStateError if none is, and DatastoreError if the session has no connection for it.
+    """
     if isinstance(source, sessionmaker):
         found = [session for maker, reference in _sessions.open if maker is source and (session := reference())]
         source = found[-1] if found else None
@@ -164,7 +169,10 @@ def find_transaction(source: Any) -> Session | Connection:
         )
     if not source.in_transaction():
         raise BadTransactionStateError(_OUTSIDE)
-    return source
+    try:
+        return source if isinstance(source, Connection) else source.connection()
+    except SQLAlchemyError as error:
+        raise DatastoreError(f"the session has no connection for tasks: {_words_of(error)}") from error
 
 
 # The database ---------------------------------------------------------------------------------------------------
