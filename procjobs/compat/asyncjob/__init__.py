@@ -1,8 +1,8 @@
 """tgext.asyncjob's interface on a pool: `import procjobs.compat.asyncjob as asyncjob`, or `install()` its name.
 
 Jobs run in the processes of the host's pool "asyncjob", which all web workers share; see docs/coming-from-tgext-asyncjob.md.
-Start reading in `starting`. `current` has the handle of this process, `perform` hands jobs over, `pickling` makes bytes of
-them, `application` knows TurboGears. The names below may be imported, and the modules that `alias` lists.
+Start reading in `starting`. `current` has the handle of this process, `perform` hands jobs over, `application`
+knows TurboGears. The names below may be imported, and the modules that `alias` lists.
 """
 
 from procjobs.compat.asyncjob.alias import install

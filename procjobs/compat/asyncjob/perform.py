@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from procjobs import current_job
-from procjobs.compat.asyncjob import pickling
+from procjobs.compat import pickling
 from procjobs.compat.asyncjob.current import running
 from procjobs.compat.asyncjob.progress import asyncjobs_progress_status, tracker_for_job
 from procjobs.compat.asyncjob.session_objects import refuse_session_objects

@@ -90,13 +90,13 @@ def sign(
     """
     raw = target.encode("ascii") if isinstance(target, str) else target
     path, _, query = raw.partition(b"?")
-    family = _family(headers)
+    own = family(headers)
     folder = unquote_to_bytes(prefix.rstrip("/"))
     claim = Signature(
-        int(time.time() if at is None else at), len(body), hashlib.sha256(body).hexdigest(), folder, tuple(family), ""
+        int(time.time() if at is None else at), len(body), hashlib.sha256(body).hexdigest(), folder, tuple(own), ""
     )
     decoded = unquote_to_bytes(path)
-    digest = _digest(key, claim, method, decoded.removeprefix(folder), query, family)
+    digest = _digest(key, claim, method, decoded.removeprefix(folder), query, own)
     values = (
         _VERSION, str(claim.at), str(claim.length), claim.body_digest, quote(folder), ":".join(claim.names), digest,
     )  # fmt: skip
@@ -116,10 +116,14 @@ def read(value: str) -> Signature | None:
     )
 
 
+def is_fresh(signature: Signature, *, now: float | None = None) -> bool:
+    """Return whether the time of a signature is near enough."""
+    return -MAX_SKEW <= (time.time() if now is None else now) - signature.at <= MAX_AGE
+
+
 def is_genuine(key: bytes, signature: Signature, request: Received, *, now: float | None = None) -> bool:
     """Return whether the queue has signed this request, its body apart, and not too long ago."""
-    age = (time.time() if now is None else now) - signature.at
-    if not -MAX_SKEW <= age <= MAX_AGE:
+    if not is_fresh(signature, now=now):
         return False
     paths = {path.removeprefix(signature.prefix) for path in request.paths} | set(request.paths)
     digests = [_digest(key, signature, request.method, path, request.query, request.headers) for path in paths]
@@ -148,11 +152,11 @@ def is_signed(
         return False
     raw = target.encode("ascii") if isinstance(target, str) else target
     path, _, query = raw.partition(b"?")
-    request = Received(method, (unquote_to_bytes(path),), query, _family(pairs))
+    request = Received(method, (unquote_to_bytes(path),), query, family(pairs))
     return is_genuine(key, signature, request, now=now) and is_body(signature, body)
 
 
-def _family(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+def family(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the headers of the family by canonical name; one that comes twice is joined as servers join it."""
     found: dict[str, str] = {}
     for name, value in headers:

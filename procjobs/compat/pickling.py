@@ -2,7 +2,7 @@
 
 cloudpickle copies the globals that such a function reads. An engine, a lock or a registry does not survive that, and
 nobody would see the changes that the function makes to them. Here a function finds its globals in its module, as the
-worker imports it.
+process that runs it imports it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ from procjobs import PayloadError
 
 def dump(what: str, value: Any) -> bytes:
     """Pickle a value; raise PayloadError, `what` naming it, if that cannot be done."""
-    sink = io.BytesIO()
     try:
-        _Pickler(sink, 5).dump(value)
+        return dump_callable(value)
     except Exception as error:
         raise PayloadError(f"{what} cannot be sent to a worker, which is another process: {error}") from error
+
+
+def dump_callable(value: Any) -> bytes:
+    """Pickle a value; raise whatever its own pickling raises."""
+    sink = io.BytesIO()
+    _Pickler(sink, 5).dump(value)
     return sink.getvalue()
 
 
