@@ -20,7 +20,6 @@ taskqueue.configure(
     base_url=os.environ.get("GUESTBOOK_URL", "http://127.0.0.1:8000"),
     queue_yaml=pathlib.Path(__file__).with_name("queue.yaml"),
     store=os.environ.get("GUESTBOOK_STORE", "sqlite:///guestbook.db"),
-    pool=os.environ.get("GUESTBOOK_POOL", "guestbook"),
 )
 
 

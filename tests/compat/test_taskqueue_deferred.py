@@ -11,9 +11,13 @@ import subprocess
 import sys
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import scoped_session, sessionmaker
 
-from procjobs.compat.taskqueue import deferred, gate
+from procjobs.compat import taskqueue
+from procjobs.compat.taskqueue import configuration, deferred, gate, sending, tables
 from procjobs.compat.taskqueue.deferred import calls as deferred_calls
+from procjobs.compat.taskqueue.deferred import deferring
 from tests.compat import deferred_functions as functions
 
 # As bytes ---------------------------------------------------------------------------------------------------------
@@ -117,6 +121,7 @@ def respond(data, *, method="POST", handler=deferred.application, **environ):
     }  # fmt: skip
     statuses = []
     text = b"".join(handler(made, lambda status, headers: statuses.append(int(status[:3]))))
+    assert made["wsgi.input"].read().endswith(b"next"), "the next request of the connection was read"
     return statuses[0], text.decode()
 
 
@@ -197,3 +202,116 @@ def test_request_that_is_not_the_queues_is_refused(caplog, mark):
 
 def test_get_is_refused():
     assert 405 == respond(b"", method="GET")[0]
+
+
+# As tasks ---------------------------------------------------------------------------------------------------------
+
+LARGE = "x" * taskqueue.MAX_PUSH_TASK_SIZE_BYTES
+
+
+class Queues:
+    """The configured database, looked at from outside."""
+
+    def __init__(self, database):
+        self.database = database
+
+    def payload_of(self, task):
+        column = tables.tasks.c.payload
+        return self.database.run(lambda c: c.scalar(sa.select(column).where(tables.tasks.c.name == task.name)))
+
+    def count(self, table):
+        return self.database.run(lambda c: c.scalar(sa.select(sa.func.count()).select_from(table)))
+
+
+@pytest.fixture
+def queues(taskqueue_database, monkeypatch):
+    """The queues, configured, without a pool that sends; they are empty afterwards."""
+    monkeypatch.setattr(sending, "ensure", lambda current: None)
+    url = "http://127.0.0.1:9"
+    taskqueue.configure(store=taskqueue_database.url, queue_yaml=None, base_url=url, targets={"backend": url})
+    yield Queues(taskqueue_database)
+    taskqueue.Queue().purge()
+    configuration.forget()
+
+
+def test_options_go_to_the_task(queues):
+    retry = taskqueue.TaskRetryOptions(task_retry_limit=3)
+    task = deferred.defer(
+        functions.add, 1, b=2, _name=f"ann-{id(queues)}", _countdown=60, _headers={"X-Own": "1"}, _target="backend",
+        _retry_options=retry,
+    )  # fmt: skip
+    assert (gate.DEFERRED_URL, "POST", "backend", retry) == (task.url, task.method, task.target, task.retry_options)
+    assert ("application/octet-stream", "1") == (task.headers["Content-Type"], task.headers["X-Own"])
+    assert task.was_enqueued
+    assert 50 < task.eta_posix - dt.datetime.now(dt.UTC).timestamp() < 60
+    assert 3 == deferred.run(queues.payload_of(task))
+    eta = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    other = deferred.defer(functions.add, 1, _eta=eta, _url="/own", _headers={"content-type": "text/plain"})
+    assert ("/own", eta, "text/plain") == (other.url, other.eta, other.headers["Content-Type"])
+    assert "/_ah/queue/default" == deferred.defer(functions.add, 1, _url=None).to_record("default").url
+
+
+def test_queue_that_is_not_there(queues):
+    with pytest.raises(taskqueue.UnknownQueueError, match="'mail'"):
+        deferred.defer(functions.add, 1, _queue="mail")
+
+
+def test_large_call_has_a_row_of_its_own_that_goes_with_its_task(queues):
+    task = deferred.defer(functions.Adder("a"), LARGE)
+    data = queues.payload_of(task)
+    assert (True, 1) == (len(data) < 1000, queues.count(tables.payloads))
+    assert (deferred.run_from_datastore, True) == (pickle.loads(data)[0], isinstance(task, taskqueue.Task))
+    assert "a" + LARGE == deferred.run(data)
+    assert "a" + LARGE == deferred.run(data), "a second try has it too"
+    taskqueue.Queue().delete_tasks(task)
+    assert 0 == queues.count(tables.payloads)
+    with pytest.raises(deferred.PermanentTaskFailure, match="its task has ended"):
+        deferred.run(data)
+
+
+def test_large_call_whose_name_is_taken_leaves_nothing(queues):
+    name = f"once-{id(queues)}"
+    deferred.defer(functions.add, LARGE, _name=name)
+    with pytest.raises(taskqueue.TaskAlreadyExistsError):
+        deferred.defer(functions.add, LARGE, _name=name)
+    assert 1 == queues.count(tables.payloads)
+
+
+@pytest.fixture(scope="module")
+def engine(taskqueue_database):
+    """The application's own, with one connection that stays: SQLite closes a file when the last lock on it goes."""
+    engine = sa.create_engine(taskqueue_database.url, pool_size=1, max_overflow=0)
+    with engine.connect() as connection:  # reading opens all of its files
+        connection.execute(sa.select(tables.tasks.c.id))
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.parametrize("text", ["small", LARGE], ids=["small", "large"])
+def test_transactional_call_exists_if_the_transaction_commits(queues, engine, text):
+    session = scoped_session(sessionmaker(engine))
+    taskqueue.configure(session=session)
+    is_large = text is LARGE
+    for ends, tasks in ((session.rollback, 0), (session.commit, 1)):
+        session.begin()
+        task = deferred.defer(functions.add, text, "!", _transactional=True)
+        ends()
+        assert tasks == taskqueue.Queue().fetch_statistics().tasks
+        assert tasks * is_large == queues.count(tables.payloads)
+    session.remove()
+    assert f"{text}!" == deferred.run(queues.payload_of(task))
+    with pytest.raises(taskqueue.BadTransactionStateError):
+        deferred.defer(functions.add, text, _transactional=True)
+    assert 1 * is_large == queues.count(tables.payloads)
+
+
+def test_call_that_is_too_large_for_that_says_so(queues, monkeypatch):
+    monkeypatch.setattr(deferring, "MAX_CALL_BYTES", len(LARGE))
+    with pytest.raises(taskqueue.TaskTooLargeError, match=r"takes \d+ bytes, and at most 102400"):
+        deferred.defer(functions.add, LARGE)
+
+
+def test_nothing_is_deferred_before_configure():
+    configuration.forget()
+    with pytest.raises(taskqueue.NotConfiguredError, match="configure"):
+        deferred.defer(functions.add, 1)

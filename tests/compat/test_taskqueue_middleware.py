@@ -236,6 +236,13 @@ def test_folder_of_the_application_does_not_matter(ask):
     assert not ask(request._replace(target="/other" + request.target)).is_signed
 
 
+@pytest.mark.parametrize("signed", ["/w", "/shop/w"])
+@pytest.mark.parametrize("received", ["/w", "/shop/w"])
+def test_folder_that_the_server_alone_knows_does_not_matter(ask, signed, received):
+    request = Request(target=signed).signed()
+    assert ask(request._replace(folder="/shop", target=received)).is_signed
+
+
 # The key ----------------------------------------------------------------------------------------------------------
 
 

@@ -42,7 +42,9 @@ def defer(obj: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
     options["headers"] = _headers(kwargs.pop("_headers", None) or {})
     queue = kwargs.pop("_queue", "default")
     is_transactional = kwargs.pop("_transactional", False)
-    return _make_task(serialize(obj, *args, **kwargs), options).add(queue, transactional=is_transactional)
+    task = _make_task(serialize(obj, *args, **kwargs), options)
+    task.add(queue, transactional=is_transactional)
+    return task
 
 
 def _headers(own: dict[str, str]) -> dict[str, str]:
