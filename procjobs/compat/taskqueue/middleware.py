@@ -3,7 +3,8 @@
 1. X-AppEngine-* headers reach the application in requests of the queue alone, and only those that the queue has signed. So a
    handler may trust them, as behind App Engine's front end.
 2. A request that is not the queue's is passed on without them. Its body is not read.
-3. The body of a request of the queue is read, to verify it, and passed on unchanged.
+3. The body of a request of the queue is read, to verify it, and passed on unchanged. One with another body than the queue
+   has signed is answered with 400: it was changed on its way, or cut off, as when the pool was killed while it sent it.
 4. With `use_deferred=True`, the middleware itself answers /_ah/queue/deferred: it runs deferred calls of the queue, and
    refuses any other request with 403, unread. What is unpickled there has been signed.
 5. A signature that cannot be verified, because the database is away, is answered with 503: the queue tries again.
@@ -38,6 +39,7 @@ _SIGNATURE: Final = "HTTP_" + signing.HEADER.upper().replace("-", "_")
 _SIGNATURE_BYTES: Final = signing.HEADER.lower().encode()
 _PLAIN: Final = ("Content-Type", "text/plain; charset=utf-8")
 _UNAVAILABLE: Final = b"The signature of this request cannot be verified now.\n"
+_INCOMPLETE: Final = b"The body of this request is not the one that was signed.\n"
 _READ_BYTES: Final = 64 * 1024
 
 _log: Final = logging.getLogger(__package__)
@@ -80,8 +82,10 @@ class _WSGI:
                 signature = self._verified(value, environ, family)
             except Exception:  # noqa: BLE001 - whatever the database's driver raises
                 _log.exception("The signature of a request to %r cannot be verified", environ.get("PATH_INFO"))
-                start_response("503 Service Unavailable", [_PLAIN, ("Content-Length", str(len(_UNAVAILABLE)))])
-                return [_UNAVAILABLE]
+                return _refuse(start_response, "503 Service Unavailable", _UNAVAILABLE)
+        if signature is not None and not _has_signed_body(environ, signature):
+            _log.warning("A request of a task queue to %r was refused: its body is not whole", environ.get("PATH_INFO"))
+            return _refuse(start_response, "400 Bad Request", _INCOMPLETE)
         for name, key in family.items():
             if signature is None or key not in signature.names:
                 del environ[name]
@@ -91,19 +95,28 @@ class _WSGI:
         return self._app(environ, start_response)
 
     def _verified(self, value: str, environ: Environ, family: dict[str, str]) -> signing.Signature | None:
-        """Return the signature of a request of the queue, None for any other."""
+        """Return the signature of a request of the queue, whose body is not verified yet; None for any other."""
         request = signing.Received(
             environ["REQUEST_METHOD"],
             _paths(environ),
             environ.get("QUERY_STRING", "").encode("latin-1"),
             {key: environ[name] for name, key in family.items()},
         )
-        signature = self._gate.signature_of(value, request)
-        if signature is None or str(signature.length) != (environ.get("CONTENT_LENGTH") or "0"):
-            return None
-        body = _read(environ["wsgi.input"], signature.length)
-        environ["wsgi.input"] = io.BytesIO(body)
-        return signature if signing.is_body(signature, body) else None
+        return self._gate.signature_of(value, request)
+
+
+def _has_signed_body(environ: Environ, signature: signing.Signature) -> bool:
+    """Read the body, and put it where the application reads it; return whether it is the one that was signed."""
+    if str(signature.length) != (environ.get("CONTENT_LENGTH") or "0"):
+        return False
+    body = _read(environ["wsgi.input"], signature.length)
+    environ["wsgi.input"] = io.BytesIO(body)
+    return signing.is_body(signature, body)
+
+
+def _refuse(start_response: StartResponse, status: str, text: bytes) -> list[bytes]:
+    start_response(status, [_PLAIN, ("Content-Length", str(len(text)))])
+    return [text]
 
 
 def _canonical(name: str) -> str | None:
@@ -139,11 +152,18 @@ class _ASGI:
         body = b""
         if scope["type"] == "http" and len(values) == 1:
             try:
-                signature, body, receive = await self._verify(values[0].decode("latin-1"), scope, receive)
+                signature = await self._verify(values[0].decode("latin-1"), scope)
             except Exception:  # noqa: BLE001 - whatever the database's driver raises
                 _log.exception("The signature of a request to %r cannot be verified", scope["path"])
                 await _answer(send, 503, [_PLAIN], _UNAVAILABLE)
                 return
+        if signature is not None:
+            messages, body = await _collect(receive, signature.length)
+            if not signing.is_body(signature, body):
+                _log.warning("A request of a task queue to %r was refused: its body is not whole", scope["path"])
+                await _answer(send, 400, [_PLAIN], _INCOMPLETE)
+                return
+            receive = _replay(messages, receive)
         headers = [pair for pair in scope["headers"] if _may_pass(pair[0], signature)]
         scope = {**scope, "headers": headers, MARK: signature is not None}
         if self._handler is not None and scope["type"] == "http" and is_deferred(_paths_of(scope), signature):
@@ -151,23 +171,15 @@ class _ASGI:
         else:
             await self._app(scope, receive, send)
 
-    async def _verify(
-        self, value: str, scope: Scope, receive: Receive
-    ) -> tuple[signing.Signature | None, bytes, Receive]:
-        """Return the signature of a request of the queue, or None; its body; and a `receive` that begins with the body."""
+    async def _verify(self, value: str, scope: Scope) -> signing.Signature | None:
+        """Return the signature of a request of the queue, whose body is not verified yet; None for any other."""
         pairs = [(name.decode("latin-1"), text.decode("latin-1")) for name, text in scope["headers"]]
         request = signing.Received(
             scope["method"], _paths_of(scope), bytes(scope.get("query_string") or b""), signing.family(pairs)
         )
         if self._gate.has_key:
-            signature = self._gate.signature_of(value, request)
-        else:
-            signature = await asyncio.to_thread(self._gate.signature_of, value, request)
-        if signature is None:
-            return None, b"", receive
-        messages, body = await _collect(receive, signature.length)
-        genuine = signature if signing.is_body(signature, body) else None
-        return genuine, body, _replay(messages, receive)
+            return self._gate.signature_of(value, request)
+        return await asyncio.to_thread(self._gate.signature_of, value, request)
 
     @staticmethod
     async def _run_deferred(handler: Handler, scope: Scope, body: bytes, send: Send) -> None:
