@@ -186,6 +186,11 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         """The `timeout` of its jobs, in seconds, where nothing else is said for them; None without one."""
         return self._producer.default_timeout
 
+    @property
+    def store(self) -> str | None:
+        """The URL of its store, as this process has it, with its password; None without one."""
+        return self._producer.link.plan.store
+
     def worker_count(self) -> int:
         """Return how many workers the pool has at the most, as it was when this process connected."""
         return self._producer.link.worker_count()

@@ -144,6 +144,11 @@ def test_the_store_in_the_settings_of_the_pool_is_taken(monkeypatch):
     assert "postgresql+psycopg://ann@example.org/a" == configuration.current().store
 
 
+def test_the_store_of_the_pool_is_taken():
+    taskqueue.configure(pool=Pool("mine", store="sqlite:///pool.db"))
+    assert f"sqlite:///{os.getcwd()}/pool.db" == configuration.current().store
+
+
 @pytest.mark.parametrize("kind", [sessionmaker, lambda engine: scoped_session(sessionmaker(engine)), "function"])
 def test_the_database_of_the_session_is_taken(kind):
     engine = create_engine("sqlite:///app.db")

@@ -169,6 +169,8 @@ def test_a_task_shows_what_it_is():
         ("InvalidUrlError", {"url": "http://example.org/a"}),
         ("InvalidUrlError", {"url": "//example.org/a"}),
         ("InvalidUrlError", {"url": "/a#b"}),
+        ("InvalidUrlError", {"url": "/a\x00b"}),
+        ("InvalidUrlError", {"url": "/a\nb"}),
         ("InvalidUrlError", {"url": "/" + "a" * 2083}),
         ("TaskTooLargeError", {"payload": b"a" * 102401}),
         ("TaskTooLargeError", {"params": {"a": "\xfc" * 20000}}),

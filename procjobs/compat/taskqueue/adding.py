@@ -13,6 +13,7 @@ from procjobs.compat.taskqueue.errors import (
     BadTransactionStateError,
     DuplicateTaskNameError,
     InvalidQueueModeError,
+    InvalidTagError,
     InvalidTaskError,
     InvalidTaskNameError,
     NotConfiguredError,
@@ -123,6 +124,8 @@ def _insert(
         raise InvalidQueueModeError(
             f"the queue {queue_name!r} is a {queue.mode} queue, and takes no {records[0].mode} tasks"
         )
+    if current.store.startswith("postgresql") and any("\0" in (record.tag or "") for record in records):
+        raise InvalidTagError("a tag in PostgreSQL cannot have a zero character")
     if queue.mode == "push":
         sending.ensure(current)
     if current.total_storage_limit is not None:

@@ -68,10 +68,11 @@ class Configuration:
     def store(self) -> str:
         """The URL of the database of the tasks.
 
-        It is the `store` that was given, else the database of `session`, else the store in the pool's settings
+        It is the `store` that was given, else the database of `session`, else the store of the pool or in its settings
         (docs/settings.md), else a file in the user's state directory.
         """
-        given = self.given_store or _database_of(self.session) or PullQueue(pool=self.pool_name).store or True
+        of_pool = self.pool.store if isinstance(self.pool, Pool) else None
+        given = self.given_store or _database_of(self.session) or of_pool or PullQueue(pool=self.pool_name).store or True
         url = PullQueue(pool=self.pool_name, store=given).store
         assert url is not None
         return url

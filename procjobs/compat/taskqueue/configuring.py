@@ -44,7 +44,7 @@ def configure(
     queue_yaml: the path of the file with the queues; None for none. By default that of the current directory is taken if
         there is one. Without a file there is the queue "default", with 5 tasks per second.
     store: the database of the tasks: a URL such as "sqlite:///tasks.db" or "postgresql+psycopg://...", or True for a file in
-        the user's state directory. By default it is the database of `session`, else the store in the settings of the pool
+        the user's state directory. By default it is the database of `session`, else the store of `pool` or in its settings
         (docs/settings.md), else as for True.
     session: a scoped_session, a sessionmaker, or a function that returns a session: tasks that are added with
         `transactional=True` belong to its transaction. Its database has to be that of the tasks.

@@ -36,6 +36,7 @@ _TASK_NAME: Final = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_TASK_NAME_LENGTH}}}")
 _QUEUE_NAME: Final = re.compile(rf"[a-zA-Z0-9-]{{1,{MAX_QUEUE_NAME_LENGTH}}}")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token of RFC 9110, section 5.6.2."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _UNSENDABLE: Final = re.compile(rb"[\r\n\0]")
 
 
@@ -57,6 +58,8 @@ def _shorten(name: str) -> str:
 
 def parse_relative_url(url: str) -> tuple[str, str]:
     """Return the path and the query of a relative url; raise RelativeUrlError for any other text."""
+    if _CONTROL.search(url):  # urlsplit() would drop some of them
+        raise RelativeUrlError(f"the url {url!r} has a line break or another control character")
     try:
         parts = urlsplit(url)
     except ValueError as error:
