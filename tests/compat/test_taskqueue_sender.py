@@ -10,8 +10,10 @@ import pytest
 
 import procjobs
 from procjobs.compat.taskqueue import signing, tables
-from procjobs.compat.taskqueue.sender import start
+from procjobs.compat.taskqueue.sender import start, timeout_of
+from procjobs.compat.taskqueue.sender.job import work
 from procjobs.compat.taskqueue.settings import RetryParameters
+from procjobs.host import rundir
 
 from ..conftest import wait_until
 from .taskqueue_site import QUICK, SECOND, Server, Site
@@ -201,15 +203,9 @@ def test_many_tasks_that_only_wait_are_under_way_together(site, queue):
     assert 50 == len({request["headers"]["x-appengine-taskname"] for request in requests})
 
 
-def test_pool_without_a_timeout_gives_a_request_ten_minutes():
-    assert 600 == site_timeout(procjobs.Pool("taskqueue-timeouts"))
-    assert 7 == site_timeout(procjobs.Pool("taskqueue-timeouts", timeout="7s"))
-
-
-def site_timeout(pool):
-    from procjobs.compat.taskqueue.sender import timeout_of
-
-    return timeout_of(pool)
+@pytest.mark.parametrize(("settings", "expected"), [({}, 600), ({"timeout": "7s"}, 7), ({"timeout": 0.5}, 0.5)])
+def test_request_may_take_as_long_as_a_job_of_the_pool_or_ten_minutes(settings, expected):
+    assert expected == timeout_of(procjobs.Pool("taskqueue-timeouts", **settings))
 
 
 def test_queue_that_is_configured_anew_takes_effect_at_once(site):
@@ -220,3 +216,38 @@ def test_queue_that_is_configured_anew_takes_effect_at_once(site):
     began = time.monotonic()
     site.queue("paused", retry=QUICK)
     assert site.server.wait_for(queue, 1)[0]["at"] - began < 1
+
+
+@pytest.fixture
+def other(site, tmp_path):
+    """A database of one test, at the server of all."""
+    yield Site(site.server, f"sqlite:///{tmp_path}/other.db")
+    site.close()
+
+
+def test_sender_in_a_pool_that_is_given_outlives_the_limits_of_its_jobs(site, other, pool_name):
+    limits = {"timeout": 0.2, "soft_timeout": 0.1, "stall_timeout": 0.1, "retries": 3}
+    pool = start(other.store, procjobs.Pool(pool_name, workers=2, **limits))
+    try:
+        other.configure(timeout=timeout_of(pool))
+        queue = other.queue("given")
+        hung = other.add(queue, "/hanging")
+        requests = site.server.wait_for(queue, 3, hung)
+        assert 0.2 <= requests[1]["at"] - requests[0]["at"]
+        assert 49 == pool.options(timeout=30, soft_timeout=None, stall_timeout=None).submit(pow, 7, 2).result(30)
+        assert [1] == [status.attempt for status in pool.jobs("running")]
+    finally:
+        pool.stop()
+
+
+def test_pool_that_nobody_uses_any_more_ends(other, pool_name):
+    call = procjobs.ScheduledCall("sender", work, args=[other.store, 0.3], every=1, overlap="queue")
+    pool = procjobs.Pool(pool_name, workers=1, linger=0.1, schedules=[call]).connect()
+    other.configure()
+    queue = other.queue("left")
+    other.wait_for_end(other.add(queue))
+    lock = pool._link.directory.lock
+    pool.shutdown()
+    wait_until(lambda: not rundir.is_held(lock))
+    late = other.add(queue)
+    assert "waiting" == other.task(late).state

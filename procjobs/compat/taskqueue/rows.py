@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DELETED", "PURGED", "SLICE", "add", "configure", "delete_tasks", "end", "fetch_statistics", "insert_tasks", "name_all",
     "note_executions", "purge", "remove_expired", "slices", "worst_error",
+    "write_queues",
 ]  # fmt: skip
 
 SLICE: Final = 500
@@ -227,22 +228,24 @@ def remove_expired(connection: Connection, limit: int = SLICE) -> int:
 
 
 def configure(database: Transactions, given: Iterable[QueueSettings]) -> None:
+    """Write what is configured for queues, as `write_queues`, in a transaction of its own."""
+    wanted = list(given)
+    database.run(lambda connection: write_queues(connection, wanted))
+
+
+def write_queues(connection: Connection, given: Iterable[QueueSettings]) -> None:
     """Write what is configured for queues, where it differs. The rate at which a changed queue is worked begins anew."""
     wanted = {one.name: one.to_json() for one in given}
-
-    def write(connection: Connection) -> None:
-        known = {row.name: row.settings for row in connection.execute(select(queues.c.name, queues.c.settings))}
-        changed = sorted(name for name, text in wanted.items() if known.get(name) != text)
-        if not changed:
-            return
-        values = [{"name": name, "settings": wanted[name], "configured_usec": now_usec()} for name in changed]
-        maker: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-        statement = maker.insert(queues)
-        fresh = {"settings": statement.excluded.settings, "configured_usec": statement.excluded.configured_usec}
-        written = statement.on_conflict_do_update(index_elements=["name"], set_={**fresh, "enforced_rate": None})
-        connection.execute(written, values)
-
-    database.run(write)
+    known = {row.name: row.settings for row in connection.execute(select(queues.c.name, queues.c.settings))}
+    changed = sorted(name for name, text in wanted.items() if known.get(name) != text)
+    if not changed:
+        return
+    values = [{"name": name, "settings": wanted[name], "configured_usec": now_usec()} for name in changed]
+    maker: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = maker.insert(queues)
+    fresh = {"settings": statement.excluded.settings, "configured_usec": statement.excluded.configured_usec}
+    written = statement.on_conflict_do_update(index_elements=["name"], set_={**fresh, "enforced_rate": None})
+    connection.execute(written, values)
 
 
 def note_executions(connection: Connection, queue: str, count: int) -> None:

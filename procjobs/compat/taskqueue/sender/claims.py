@@ -15,26 +15,23 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
+from procjobs.compat.taskqueue.rows import end, slices
 from procjobs.compat.taskqueue.sender.destinations import KEY
 from procjobs.compat.taskqueue.settings import QueueSettings, RetryParameters
 from procjobs.compat.taskqueue.tables import (
-    ENDED,
     GENERATION,
     RUNNING,
     SIGNING_KEY,
     WAITING,
     executions,
     now_usec,
-    payloads,
     queues,
     settings,
     tasks,
 )
 
-_SLICE: Final = 500
-"""The most ids in one statement: databases limit its parameters."""
 SUCCEEDED: Final = "succeeded"
 GIVEN_UP: Final = "given up"
 
@@ -144,11 +141,6 @@ _DUE: Final = (
     .with_for_update(skip_locked=True)
 )
 _THIS_ATTEMPT: Final = (_T.id == bindparam("b_id")) & (_T.run == bindparam("b_run")) & (_T.state == RUNNING)
-_END: Final = (
-    update(tasks)
-    .where(_THIS_ATTEMPT)
-    .values(state=ENDED, run=None, payload=None, ended_usec=bindparam("b_now"), outcome=bindparam("b_outcome"))
-)
 _RETRY: Final = (
     update(tasks)
     .where(_THIS_ATTEMPT)
@@ -158,8 +150,8 @@ _RETRY: Final = (
         retry_reason=bindparam("b_reason"),
     )
 )  # fmt: skip
-_IS_RUNNING: Final = (_T.state == RUNNING) & (_T.state != ENDED)
-"""The second half lets SQLite use an index."""
+_IS_RUNNING: Final = _T.queue.in_(select(queues.c.name)) & (_T.state == RUNNING)
+"""With its queues, for that is how the index begins."""
 _RETURN: Final = update(tasks).where(_IS_RUNNING).values(state=WAITING, run=None)
 _KEEP_LEVEL: Final = (
     update(queues)
@@ -195,7 +187,7 @@ def turn(connection: Connection, order: Order, *, is_repeated: bool) -> Report:
     claimed = _find_claimed(connection, order.token) if is_repeated else []
     if not claimed:
         moment = now_usec()
-        _write_endings(connection, order, moment)
+        _write_endings(connection, order)
         claimed = _claim(connection, order, moment)
         _write_levels(connection, order.levels, claimed, moment)
     rows = [QueueRow(*row) for row in connection.execute(_QUEUES)]
@@ -205,10 +197,9 @@ def turn(connection: Connection, order: Order, *, is_repeated: bool) -> Report:
 def give_up_lead(connection: Connection, order: Order) -> None:
     """Write the endings of the order, and have all other tasks wait that were under way. Raise Superseded as `turn`."""
     _check_generation(connection, order.generation)
-    moment = now_usec()
-    _write_endings(connection, order, moment)
+    _write_endings(connection, order)
     connection.execute(_RETURN)
-    _write_levels(connection, order.levels, [], moment)
+    _write_levels(connection, order.levels, [], now_usec())
 
 
 def _check_generation(connection: Connection, generation: int) -> dict[str, str]:
@@ -227,16 +218,14 @@ def _find_claimed(connection: Connection, token: str) -> list[Claim]:
     return [Claim._make((*row, token)) for row in connection.execute(query)]
 
 
-def _write_endings(connection: Connection, order: Order, moment: int) -> None:
-    ended = [ending for ending in order.endings if ending.eta_usec is None]
-    if ended:
-        connection.execute(
-            _END, [{"b_id": one.id, "b_run": one.run, "b_outcome": one.outcome, "b_now": moment} for one in ended]
-        )
-        for start in range(0, len(ended), _SLICE):
-            ids = [one.id for one in ended[start : start + _SLICE]]
-            is_over = select(_T.id).where(_T.id.in_(ids), _T.state == ENDED)
-            connection.execute(delete(payloads).where(payloads.c.task.in_(is_over)))
+def _write_endings(connection: Connection, order: Order) -> None:
+    ended: dict[tuple[str, str], list[int]] = {}
+    for one in order.endings:
+        if one.eta_usec is None:
+            ended.setdefault((one.run, one.outcome), []).append(one.id)
+    for (run, outcome), numbers in ended.items():
+        for some in slices(numbers):
+            end(connection, _T.id.in_(some) & (_T.run == run) & (_T.state == RUNNING), outcome)
     again = [
         {
             "b_id": one.id, "b_run": one.run, "b_eta": one.eta_usec, "b_retries": one.retry_count,
@@ -253,8 +242,7 @@ def _claim(connection: Connection, order: Order, moment: int) -> list[Claim]:
     found: list[Any] = []
     for queue, number in order.wanted.items():
         found += connection.execute(_DUE, {"queue": queue, "now": moment, "number": number})
-    for start in range(0, len(found), _SLICE):
-        ids = [row.id for row in found[start : start + _SLICE]]
+    for ids in slices([row.id for row in found]):
         change = update(tasks).where(_T.id.in_(ids), _T.state == WAITING)
         first = func.coalesce(_T.first_try_usec, moment)
         connection.execute(change.values(state=RUNNING, run=order.token, first_try_usec=first))

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
+from procjobs.compat.taskqueue.rows import write_queues
 from procjobs.compat.taskqueue.settings import QueueSettings
-from procjobs.compat.taskqueue.tables import now_usec, queues, settings
+from procjobs.compat.taskqueue.tables import settings
 
 DEFAULT_TIMEOUT: Final = 600.0
 """How long a request may take where neither its task nor the pool says anything. Seconds."""
@@ -45,17 +46,7 @@ def publish(connection: Connection, destinations: Destinations, configured: Iter
 
     A queue that is not among `configured` any more keeps its settings.
     """
-    stored = {str(row.name): str(row.settings) for row in connection.execute(select(queues.c.name, queues.c.settings))}
-    wanted = {queue.name: queue.to_json() for queue in configured}
-    changed = [{"b_name": name, "b_settings": text} for name, text in wanted.items() if stored.get(name) != text]
-    moment = now_usec()
-    for row in changed:
-        if row["b_name"] in stored:
-            change = update(queues).where(queues.c.name == bindparam("b_name"))
-            connection.execute(change.values(settings=bindparam("b_settings"), configured_usec=moment), row)
-        else:
-            values = {"name": row["b_name"], "settings": row["b_settings"], "configured_usec": moment}
-            connection.execute(insert(queues).values(values))
+    write_queues(connection, configured)
     _write_setting(connection, KEY, destinations.to_json())
 
 

@@ -26,6 +26,8 @@ from procjobs.compat.taskqueue.sender.claims import Superseded
 from procjobs.compat.taskqueue.sender.leader import leadership_of
 from procjobs.compat.taskqueue.sender.loop import Sender
 
+POOL: Final = "taskqueue"
+"""The name under which the settings say how long a request may take, where no pool is given."""
 RUN: Final = 15.0
 """How long a run lasts while there is little to do. Seconds."""
 _STANDBY_INTERVAL: Final = 0.25
@@ -37,9 +39,9 @@ _NO_LIMITS: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
-async def work(store: str) -> None:
+async def work(store: str, seconds: float = RUN) -> None:
     """Send the tasks of the queues in a store for one run; wait for the lead first, if another process has it."""
-    until = time.monotonic() + RUN
+    until = time.monotonic() + seconds
     leadership = leadership_of(store)
     next_look = 0.0
 
@@ -48,7 +50,8 @@ async def work(store: str) -> None:
         if time.monotonic() < next_look:
             return True
         next_look = time.monotonic() + _LOOK_INTERVAL
-        return leadership.is_kept()
+        # After a moment without the database nobody else may have it yet. The generation tells whether anybody had.
+        return leadership.is_kept() or leadership.try_take()
 
     with ThreadPoolExecutor(1, "taskqueue") as thread:
         take = asyncio.get_running_loop().run_in_executor

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from procjobs.compat.taskqueue.rows import SLICE, remove_expired
 from procjobs.compat.taskqueue.sender.attempts import Attempts, now
 from procjobs.compat.taskqueue.sender.claims import Order, Report, Superseded, give_up_lead, take_over, turn
 from procjobs.compat.taskqueue.sender.destinations import Destinations
@@ -41,6 +42,9 @@ SLOW_POLL: Final = 0.2
 """The same for PostgreSQL, which is asked each time."""
 _RATE_INTERVAL: Final = 0.5
 """Seconds between two records of a rate that recovers."""
+_TIDY_INTERVAL: Final = 10.0
+_GAP: Final = 1.0
+"""A run does not end when a task is due within this time: nobody sends it between two runs. Seconds."""
 _OUTAGE_PAUSE: Final = 0.5
 _EMPTY_PAUSE: Final = 0.02
 """Seconds to wait after a claim that found its tasks locked by others."""
@@ -64,7 +68,7 @@ class Sender:
         self._generation = 0
         self._is_ending = threading.Event()
         self._wake = asyncio.Event()
-        self._rates_due = 0.0
+        self._rates_due = self._tidy_due = 0.0
         self._was_empty = False
         self._most = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS, 1)
 
@@ -77,10 +81,11 @@ class Sender:
         self._generation, self._interrupted = takeover.generation, takeover.interrupted
         attempts = Attempts(takeover.signing_key, self._wake.set)
         try:
-            while time.monotonic() < until or not self._is_idle(attempts):
+            while not self._is_over(until, attempts):
+                await self._tidy()
                 seen = self._revision()
                 await self._take_turn(attempts)
-                await self._rest(attempts, seen)
+                await self._rest(attempts, seen, until)
                 if not await self._call(is_kept):
                     return
         finally:
@@ -90,9 +95,17 @@ class Sender:
                 order = self._order(attempts, wants=False)
                 await self._call(self._database.run, lambda connection: give_up_lead(connection, order))
 
-    def _is_idle(self, attempts: Attempts) -> bool:
+    def _is_over(self, until: float, attempts: Attempts) -> bool:
+        if time.monotonic() < until or len(attempts) or attempts.has_endings:
+            return False
         due = self._seconds_until_due()
-        return not len(attempts) and not attempts.has_endings and (due is None or due > 1)
+        return due is None or due > _GAP
+
+    async def _tidy(self) -> None:
+        """Remove names that can be used again, and old counts."""
+        if time.monotonic() >= self._tidy_due:
+            removed = await self._call(self._persist, remove_expired)
+            self._tidy_due = time.monotonic() + (0 if removed == SLICE else _TIDY_INTERVAL)
 
     # Turns ------------------------------------------------------------------------------------------------------
 
@@ -182,8 +195,8 @@ class Sender:
         delays = [queue.seconds_until_due(moment, wall) for queue in self._queues.values()]
         return min((delay for delay in delays if delay is not None), default=None)
 
-    async def _rest(self, attempts: Attempts, seen: tuple[Any, ...] | None) -> None:
-        """Return when a turn is to be taken."""
+    async def _rest(self, attempts: Attempts, seen: tuple[Any, ...] | None, until: float) -> None:
+        """Return when a turn is to be taken, or the run is over."""
         if self._was_empty:
             await asyncio.sleep(_EMPTY_PAUSE)
         poll = SLOW_POLL if seen is None else POLL
@@ -194,7 +207,7 @@ class Sender:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(poll if due is None else min(due, poll)):
                     await self._wake.wait()
-            if seen is None or self._revision() != seen:
+            if seen is None or self._revision() != seen or self._is_over(until, attempts):
                 return
             is_due = time.monotonic() >= self._rates_due
             if is_due and any(self._has_moving_rate(queue) for queue in self._queues.values()):

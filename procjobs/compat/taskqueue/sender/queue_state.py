@@ -37,7 +37,7 @@ class QueueState:
 
     def update(self, row: QueueRow, now: int) -> None:
         """Take what the row says now: the first task that waits, and the settings if they have changed."""
-        self.next_eta = row.next_eta
+        self.next_eta, self._kept_rate = row.next_eta, row.enforced_rate
         if row.settings != self._text:
             self._text = row.settings
             self.settings = QueueSettings.from_json(row.settings)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from procjobs import Pool
 from procjobs.compat.taskqueue.sender.destinations import DEFAULT_TIMEOUT
-from procjobs.compat.taskqueue.sender.job import name_of, schedule_of, work
+from procjobs.compat.taskqueue.sender.job import POOL, name_of, schedule_of, work
 
 
 def start(store: str, pool: Pool | str | None = None) -> Pool:
     """Return a pool that keeps a sender for the queues of a store, a URL, for as long as a process uses them.
 
-    Without a pool it is one of its own, with one worker. In one that is given, or named, the sender takes one of the workers
-    for good. Blocks until the pool is there. Raise what `Pool.connect` and `Pool.schedule` raise.
+    Without a pool it is one of its own, with one worker, and with the `timeout` of the pool "taskqueue" in the settings. In
+    one that is given, or named, the sender takes one of the workers for good. Blocks until the pool is there. Raise what
+    `Pool.connect` and `Pool.schedule` raise.
     """
     call = schedule_of(store)
     if pool is None:
         # Workers are forked with the modules of the sender loaded: to import them takes most of a restart.
-        return Pool(name_of(store), workers=1, preload=[work.__module__], schedules=[call]).connect()
+        timeout = Pool(POOL).timeout
+        own = Pool(name_of(store), workers=1, timeout=timeout, preload=[work.__module__], schedules=[call])
+        return own.connect()
     if isinstance(pool, str):
         pool = Pool(pool)
     options = call.options
