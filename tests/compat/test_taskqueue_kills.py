@@ -89,6 +89,7 @@ def test_sender_that_was_stopped_while_another_took_over_writes_nothing(site, se
     queue = site.queue("stopped")
     name = site.add(queue, "/held/stopped")
     server.wait_for(queue, 1, name)
+    run = site.task(name).run
     (worker,) = pool.workers()
     os.kill(worker.pid, signal.SIGSTOP)
     try:
@@ -99,11 +100,10 @@ def test_sender_that_was_stopped_while_another_took_over_writes_nothing(site, se
         try:
             server.wait_for(queue, 2, name)
             assert "succeeded" == site.wait_for_end(name).outcome
-            site.change(name, state="running", outcome=None)  # what the old sender would find is its own attempt
+            site.change(name, state="running", run=run)  # the old sender would find its own attempt as it has left it
             os.kill(worker.pid, signal.SIGCONT)
-            late = site.add(queue)
-            site.wait_for_end(late)
-            assert "running" == site.task(name).state
+            wait_until(lambda: pool.stats().finished)
+            assert ("running", run) == (site.task(name).state, site.task(name).run)
         finally:
             other.stop()
     finally:
