@@ -10,7 +10,8 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 
 from procjobs import Pool
 from procjobs.compat import taskqueue
-from procjobs.compat.taskqueue import configuration, sending
+from procjobs.compat.taskqueue import configuration, rows, sending
+from procjobs.compat.taskqueue.records import Added
 from procjobs.errors import ConfigurationError
 
 URL = "http://127.0.0.1:8080"
@@ -205,6 +206,15 @@ def test_what_only_the_queues_know_is_told_by_the_result():
 
 def test_configuring_starts_what_sends_tasks(fresh):
     taskqueue.configure(base_url=URL)
+    assert [configuration.current()] == fresh
+
+
+def test_a_process_of_a_pool_starts_nothing_until_it_adds_a_task(fresh, monkeypatch):
+    monkeypatch.setenv("PROCJOBS_POOL", "mine")
+    taskqueue.configure(base_url=URL, store="sqlite:///tasks.db")
+    assert [] == fresh
+    monkeypatch.setattr(rows, "add", lambda database, queue, new: [Added("chosen")])
+    taskqueue.add()
     assert [configuration.current()] == fresh
 
 

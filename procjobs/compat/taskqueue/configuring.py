@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from procjobs.compat.taskqueue.configuration import SessionSource
 
 _log: Final = logging.getLogger("procjobs.taskqueue")
+_INSIDE: Final = "PROCJOBS_POOL"
+"""A variable of the environment that all processes of pools have."""
 
 
 class _NotGiven:
@@ -40,7 +42,8 @@ def configure(
     A later call changes the settings that it is given, leaves the others, and reads queue.yaml again.
 
     base_url: where the handlers are, such as "http://127.0.0.1:8080"; push tasks need it. As soon as it is known, a pool is
-        started that sends them, those too that were added before. That blocks until the pool is there.
+        started that sends them, those too that were added before. That blocks until the pool is there. In a process of a
+        pool, which may be one of its templates, the first `add` does that.
     queue_yaml: the path of the file with the queues; None for none. By default that of the current directory is taken if
         there is one. Without a file there is the queue "default", with 5 tasks per second.
     store: the database of the tasks: a URL such as "sqlite:///tasks.db" or "postgresql+psycopg://...", or True for a file in
@@ -60,6 +63,8 @@ def configure(
     names = ("base_url", "queue_yaml", "store", "session", "targets", "pool")
     values = zip(names, (base_url, queue_yaml, store, session, targets, pool), strict=True)
     current = configuration.settle({name: value for name, value in values if value is not _NOT_GIVEN})
+    if _INSIDE in os.environ:  # a template that had connections and threads could not be forked: `add` is early enough
+        return
     try:
         sending.ensure(current)
     except TransientError as error:
