@@ -28,12 +28,24 @@ queue:
 """
 
 
+@pytest.fixture(scope="module")
+def url(request, tmp_path_factory):
+    """One database of each kind for all tests."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('queues')}/tasks.db"
+        return
+    server = request.getfixturevalue("postgres_server")
+    name = server.new_database()
+    yield server.url(name)
+    server.drop_database(name)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def configured(tmp_path_factory):
-    """One database and one configuration for all tests; each has names of its own."""
-    directory = tmp_path_factory.mktemp("queues")
+def configured(url, tmp_path_factory):
+    """One configuration for all tests; each has names of its own."""
+    directory = tmp_path_factory.mktemp("configuration")
     (directory / "queue.yaml").write_text(QUEUES)
-    engine = create_engine(f"sqlite:///{directory}/tasks.db")
+    engine = create_engine(url)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sending, "ensure", lambda current: None)
         session = scoped_session(sessionmaker(engine))
@@ -46,6 +58,8 @@ def configured(tmp_path_factory):
     engine.dispose()
     configuration.forget()
     own_connection.forget_all()
+
+pytestmark = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True, scope="module")
 
 
 # Adding ---------------------------------------------------------------------------------------------------------
@@ -91,10 +105,20 @@ def test_an_async_call_is_made_whether_its_result_is_asked_for_or_not():
     assert before + 2 == Queue("paused").fetch_statistics().tasks
 
 
-def test_a_text_that_no_database_would_take_as_it_is():
-    task = Task("\x00\N{EURO SIGN}", method="PULL", tag="\x00\x01\u30cb").add("tagged")
-    leased = Queue("tagged").lease_tasks_by_tag(10, 10, "\x00\x01\u30cb")
-    assert [(task.name, "\x00\N{EURO SIGN}".encode(), "\x00\x01\u30cb")] == [(t.name, t.payload, t.tag) for t in leased]
+def test_odd_texts_come_back_as_they_were():
+    tag = "\x01\u30cb \U0001f600"
+    task = Task("\x00\N{EURO SIGN}", method="PULL", tag=tag).add("tagged")
+    leased = Queue("tagged").lease_tasks_by_tag(10, 10, tag)
+    assert [(task.name, "\x00\N{EURO SIGN}".encode(), tag)] == [(t.name, t.payload, t.tag) for t in leased]
+
+
+def test_a_tag_with_a_zero_character_is_for_sqlite(url):
+    result = Queue("tagged").add_async(Task("x", method="PULL", tag="\x00"))
+    if url.startswith("sqlite"):
+        assert "\x00" == result.get_result().tag
+        return
+    with pytest.raises(taskqueue.InvalidTagError, match="PostgreSQL"):
+        result.get_result()
 
 
 def test_threads_add_at_once():
@@ -161,6 +185,7 @@ def test_leased_tasks_are_like_those_that_were_added():
 
 
 def test_tags_may_be_bytes():
+    Queue("tagged").purge()
     Queue("tagged").add([Task("1", method="PULL", tag="a"), Task("2", method="PULL", tag="b")])
     assert [b"2"] == [task.payload for task in Queue("tagged").lease_tasks_by_tag(60, 10, b"b")]
     assert [b"1"] == [task.payload for task in Queue("tagged").lease_tasks_by_tag_async(60, 10).get_result()]
