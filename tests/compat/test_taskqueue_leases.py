@@ -51,9 +51,9 @@ def expire(database, queue, *which):
 
 def test_tasks_are_leased_in_the_order_of_their_eta_and_then_as_they_were_added(database, queue):
     now = tables.now_usec()
-    etas = {"late": now - 1, "early": now - 9, "future": now + 99 * SECOND}
-    add(database, queue, *[pull(name, eta_usec=eta) for name, eta in etas.items()])
-    add(database, queue, pull("also-late", eta_usec=now - 1))
+    etas = {"late": now - 1, "early": now - 9, "future": now + 99 * SECOND, "also-late": now - 1}
+    for name, eta in etas.items():
+        add(database, queue, pull(name, eta_usec=eta))
     assert ["early"] == names(lease(database, queue, 1))
     assert ["late", "also-late"] == names(lease(database, queue))
     assert [] == lease(database, queue)

@@ -7,7 +7,7 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text
 
 from procjobs.compat.taskqueue import rows, tables
 from procjobs.compat.taskqueue.constants import TOMBSTONE_SECONDS
@@ -21,7 +21,9 @@ from procjobs.compat.taskqueue.errors import (
 from procjobs.compat.taskqueue.records import Added, Deleted, Statistics
 from procjobs.compat.taskqueue.settings import RetryParameters
 from procjobs.store import consumers
+from tests.compat.conftest import open_queues
 from tests.compat.taskqueue_tasks import SECOND, Child, change, new_queue, push, rows_of
+from tests.waiting import wait_until
 
 AGE = TOMBSTONE_SECONDS * SECOND
 
@@ -242,6 +244,24 @@ def test_purge_ends_all_tasks_but_those_that_run_and_leaves_tombstones(database,
     (added,) = add(database, queue, push("later"))
     assert isinstance(added.error, TombstonedTaskError)
     rows.purge(database, new_queue().name)
+
+
+def test_a_task_that_begins_while_its_queue_is_purged_runs(postgres_url, queue):
+    """In PostgreSQL purging finds it waiting, and waits for the sender's commit."""
+    with open_queues(postgres_url) as database:
+        add(database, queue, push("begins"), push("waits"))
+
+        def begin(connection):
+            begins = (tables.tasks.c.queue == queue.name) & (tables.tasks.c.name == "begins")
+            connection.execute(tables.tasks.update().where(begins).values(state="running", run="attempt 1"))
+            purging = Child(lambda: rows.purge(database, queue.name))
+            purging.go()
+            wait_until(lambda: connection.scalar(text("SELECT 1 FROM pg_locks WHERE NOT granted")))
+            return purging
+
+        purging = database.run(begin)
+        assert 1 == purging.result()
+        assert {"begins": "running", "waits": "ended"} == {name: row.state for name, row in rows_of(database, queue).items()}
 
 
 # Queues ---------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from procjobs.compat.taskqueue.errors import (
     InvalidTaskNameError,
     TooManyTasksError,
     TransactionalRequestTooLargeError,
+    TransientError,
 )
 from procjobs.errors import ConfigurationError
 from tests.compat.conftest import open_queues
@@ -123,6 +124,17 @@ def test_a_task_of_a_process_that_is_killed_before_the_commit_is_not_there(datab
     child.kill()
     assert {} == rows_of(database, queue)
     rows.add(database, queue.name, [push("others-can-write")])
+
+
+def test_a_task_beside_the_transaction_that_has_sqlites_only_lock_is_refused_with_advice(queue, tmp_path):
+    with open_queues(f"sqlite:///{tmp_path}/queues.db") as database:
+        engine = make_engine(database.url)
+        things.create(engine)
+        with engine.connect() as connection:
+            connection.execute(insert(things).values(value=1))
+            with pytest.raises(TransientError, match="add its tasks with transactional=True"):
+                rows.add(database, queue.name, [push()])
+            connection.rollback()
 
 
 # Where a transaction is -----------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from procjobs.compat.taskqueue import tables
 from procjobs.compat.taskqueue.errors import TransientError
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from procjobs.sql import OwnConnection
 
 T = TypeVar("T")
+
+_HINT: Final = (
+    ". SQLite has one writer at a time. If that is a transaction of this thread, add its tasks with transactional=True, or "
+    "after its commit"
+)
 
 __all__ = ["Database", "Transactions", "open_database"]
 
@@ -38,7 +43,8 @@ class Database:
         try:
             return open_database(self.url).run(function)
         except StoreUnavailable as error:
-            raise TransientError(str(error)) from error
+            hint = _HINT if "database is locked" in str(error) else ""
+            raise TransientError(f"{error}{hint}") from error
 
 
 def open_database(url: str) -> OwnConnection:

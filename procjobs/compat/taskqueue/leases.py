@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import select, update
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["USED_UP", "Wish", "lease", "modify"]
 
 USED_UP: Final = "leases used up"
-_MAX_REMOVED: Final = 50
-"""How many expired names one lease removes: a database of pull queues alone has no sender."""
+_MAX_REMOVED: Final = 500
+_CLEANING_INTERVAL: Final = 10.0
+"""Every so many seconds the leases of a queue remove some expired names: a database of pull queues alone has no sender."""
+_cleaned_at: dict[str, float] = {}
+"""When this process has done that last, on time.monotonic(), for each queue that it leases from."""
 _T: Final = tasks.c
 
 
@@ -85,8 +89,14 @@ class _Call:
             connection.execute(update(tasks).where(_T.id.in_(numbers)).values(values))
         if rows:
             note_executions(connection, self._queue.name, len(rows))
-        remove_expired(connection, _MAX_REMOVED)
+        self._clean(connection)
         return [_leased(row)._replace(eta_usec=until, retry_count=row.retry_count + 1) for row in rows]
+
+    def _clean(self, connection: Connection) -> None:
+        now = time.monotonic()
+        if now >= _cleaned_at.get(self._queue.name, float("-inf")) + _CLEANING_INTERVAL:
+            remove_expired(connection, _MAX_REMOVED)
+            _cleaned_at[self._queue.name] = now
 
     def _take(self, connection: Connection, now: int) -> list[Any]:
         """Return the locked rows to lease; drop those whose leases are used up."""
@@ -98,7 +108,7 @@ class _Call:
                 if oldest is None:
                     return []
                 tag = oldest.tag
-            due = due.where(_T.tag.is_(None) if tag is None else _T.tag == tag)
+            due = due.where(_T.tag == tag)  # IS NULL for None
         taken: list[Any] = []
         while len(taken) < self._wish.max_tasks:
             query = due.limit(self._wish.max_tasks - len(taken)).with_for_update(skip_locked=True)
