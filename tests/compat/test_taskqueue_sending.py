@@ -53,6 +53,14 @@ def test_tasks_are_sent_from_configure_on(server, site, tmp_path):
     (request,) = server.wait_for("default", 1, task.name)
     assert ("POST", "/ok", "a=%C3%BC") == (request["method"], request["target"], request["body"])
 
+    # Headers are UTF-8, and bytes what they were; those of the queue are its own.
+    headers = {"X-Text": "\xfc", "X-Bytes": b"\xff", "X-Two": ["1", "2"], "X-AppEngine-QueueName": "no", "Host": "a.example"}
+    task = taskqueue.add(url="/ok", headers=headers)
+    (request,) = server.wait_for("default", 1, task.name)
+    pairs = [(name, value) for name, value in request["pairs"] if name.startswith("X-") and name[2] in "TB"]
+    assert [("X-Text", "\xc3\xbc"), ("X-Bytes", "\xff"), ("X-Two", "1"), ("X-Two", "2")] == [tuple(pair) for pair in pairs]
+    assert "a.example" == request["headers"]["host"]
+
     # A child is a client of its own.
     in_child(lambda: taskqueue.add(url="/ok", name="of-a-child"))
     server.wait_for("default", 1, "of-a-child")

@@ -19,13 +19,12 @@ from procjobs.compat.taskqueue.task_checks import flatten_params
 _PREFIX: Final = "x-appengine-"
 _NAMESPACE: Final = "X-AppEngine-Current-Namespace"
 _DEFAULT_NAMESPACE: Final = "X-AppEngine-Default-Namespace"
-_SENT: Final = {_NAMESPACE.lower(), _DEFAULT_NAMESPACE.lower()}
 _DEFAULT_HOST: Final = "DEFAULT_VERSION_HOSTNAME"
 _HOST: Final = "HTTP_HOST"
 
 
 def add_namespaces(headers: Headers) -> None:
-    """Add the namespace of the moment; every task of the original has this header, and its size counts it."""
+    """Add the namespace of the moment, which every task of the original has and its size counts; it is not sent."""
     manager = sys.modules.get("google.appengine.api.namespace_manager")
     default = None if manager is None else manager.google_apps_namespace()
     if default is not None:
@@ -53,10 +52,6 @@ def resolve_target(target: str | Version | None, headers: Headers) -> str | Vers
 
 
 def sendable(headers: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the headers of a task that are sent: all but those that are the queue's, and a namespace that is not empty."""
+    """Return the headers of a task that are sent: all but those that are the queue's. Their bytes are those of UTF-8."""
     pairs = [(key.decode(), value.decode(errors="surrogateescape")) for key, value in flatten_params(headers)]
-    return tuple((key, value) for key, value in pairs if _is_sent(key.lower(), value))
-
-
-def _is_sent(key: str, value: str) -> bool:
-    return bool(value) if key in _SENT else not key.startswith(_PREFIX)
+    return tuple((key, value) for key, value in pairs if not key.lower().startswith(_PREFIX))

@@ -153,7 +153,7 @@ class TaskLeaseExpiredError(Error):
 
 
 class QueuePausedError(Error):
-    """The queue is paused, so that leases cannot be changed."""
+    """The queue is paused, so that leases cannot be changed. Here they can be, and nothing raises it."""
 
 
 class InvalidTagError(Error):

@@ -155,7 +155,7 @@ class Queue:
         """Let the lease of a task end `lease_seconds` from now (0 to a week); 0 gives the task back.
 
         Raise TypeError or InvalidLeaseTimeError for a wrong number, TaskLeaseExpiredError if the lease has ended or the task
-        was leased again since, QueuePausedError for a queue with rate 0, and InvalidQueueModeError for a push queue.
+        was leased again since, TombstonedTaskError if it has ended, and InvalidQueueModeError for a push queue.
         """
         seconds = check_lease_seconds(lease_seconds)
         if not task.name:

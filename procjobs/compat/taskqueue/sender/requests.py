@@ -68,10 +68,7 @@ def _is_reserved(name: str) -> bool:
 
 
 def _as_bytes(value: str) -> bytes:
-    try:
-        return value.encode("latin-1")
-    except UnicodeEncodeError:
-        return value.encode("utf-8", "replace")
+    return value.encode("utf-8", "surrogateescape")  # as `NewTask.headers` has made texts of bytes
 
 
 class Client:
