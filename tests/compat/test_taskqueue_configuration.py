@@ -153,13 +153,37 @@ def test_the_store_of_the_pool_is_taken():
 @pytest.mark.parametrize("kind", [sessionmaker, lambda engine: scoped_session(sessionmaker(engine)), "function"])
 def test_the_database_of_the_session_is_taken(kind):
     engine = create_engine("sqlite:///app.db")
-    taskqueue.configure(session=sessionmaker(engine).__call__ if kind == "function" else kind(engine))
+    session = sessionmaker(engine).__call__ if kind == "function" else kind(engine)
+    taskqueue.configure(session=session)
     assert f"sqlite:///{os.getcwd()}/app.db" == configuration.current().store
+    assert not isinstance(session, scoped_session) or not session.registry.has()
     engine.dispose()
 
 
 def test_a_store_that_is_given_goes_before_that_of_the_session():
     taskqueue.configure(session=sessionmaker(create_engine("sqlite:///app.db")), store="sqlite:///tasks.db")
+    assert f"sqlite:///{os.getcwd()}/tasks.db" == configuration.current().store
+
+
+def out_of_context():
+    raise RuntimeError("working outside of application context")
+
+
+@pytest.mark.parametrize(
+    ("session", "words"),
+    [
+        (out_of_context, "RuntimeError: working outside of application context.*: give it as store="),
+        (lambda: None, "give it as store="),
+        (sessionmaker(), "give it as store="),
+        (sessionmaker(create_engine("sqlite://")), "a file of SQLite"),
+        (sessionmaker(create_engine("sqlite:///file:a.db?uri=true")), "a file of SQLite"),
+    ],
+)
+def test_a_session_whose_database_can_be_no_store_needs_one_beside_it(session, words):
+    with pytest.raises(ConfigurationError, match=words):
+        taskqueue.configure(session=session)
+    assert not configuration.is_configured()
+    taskqueue.configure(session=session, store="sqlite:///tasks.db")
     assert f"sqlite:///{os.getcwd()}/tasks.db" == configuration.current().store
 
 

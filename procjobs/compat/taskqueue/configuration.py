@@ -10,8 +10,7 @@ from functools import cached_property
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sqlalchemy.engine import Connection
-from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from procjobs import Pool, PullQueue
@@ -112,7 +111,7 @@ def _make(given: Mapping[str, Any]) -> Configuration:
         raise ConfigurationError(f"pool={pool!r}: expected a Pool with a name, or the name alone")
     PullQueue(pool=_name_of(pool), **({} if store is None else {"store": store}))  # it knows what a store can be
     path = given["queue_yaml"] if "queue_yaml" in given else queue_yaml.find_default()
-    return Configuration(
+    made = Configuration(
         base_url=None if base_url is None else _check_url("base_url", base_url),
         targets={str(name): _check_url(f"targets[{name!r}]", url) for name, url in targets.items()},
         file=queue_yaml.NO_FILE if path is None else queue_yaml.read(path),
@@ -120,6 +119,8 @@ def _make(given: Mapping[str, Any]) -> Configuration:
         pool=pool,
         given_store=store,
     )
+    assert made.store  # found now, so that an error changes nothing
+    return made
 
 
 def _name_of(pool: Pool | str | None) -> str:
@@ -142,24 +143,39 @@ def _check_url(name: str, url: object) -> str:
 
 
 def _database_of(source: Any) -> str | None:
-    """Return the URL of the database of a session, None where it has none that a store can be in."""
+    """Return the URL of the database of a session, None without one; raise ConfigurationError if that can be no store."""
     if source is None:
         return None
+    try:
+        url = _url_of(source)
+    except Exception as error:  # of a function or a session of the application
+        raise ConfigurationError(
+            f"session= does not say here which database it has ({type(error).__name__}: {error}): give it as store=, too"
+        ) from error
+    if url.get_backend_name() == "postgresql":
+        return str(url.render_as_string(hide_password=False))
+    database = url.database or ":memory:"
+    if url.get_backend_name() != "sqlite" or database == ":memory:" or database.startswith("file:"):
+        raise ConfigurationError(
+            f"tasks cannot be kept in the database of session=, {url.render_as_string()}: they need PostgreSQL or a file of "
+            "SQLite. Give another one as store=; without session= there are no tasks of transactions"
+        )
+    return f"sqlite:///{database}"
+
+
+def _url_of(source: Any) -> URL:
+    is_new = isinstance(source, scoped_session) and not source.registry.has()
     made = source if isinstance(source, Session | Connection) else source()
     if isinstance(made, sessionmaker | scoped_session):
-        return _database_of(made)
+        return _url_of(made)
     try:
-        bind = made if isinstance(made, Connection) else made.get_bind()
-        url = bind.engine.url
-    except UnboundExecutionError:
-        return None
+        bind: Engine | Connection = made if isinstance(made, Connection) else made.get_bind()
+        return bind.engine.url
     finally:
-        if isinstance(source, sessionmaker):
+        if is_new:
+            source.remove()
+        elif isinstance(source, sessionmaker):
             made.close()
-    if url.get_backend_name() == "sqlite":
-        is_file = url.database and url.database != ":memory:" and not url.database.startswith("file:")
-        return f"sqlite:///{url.database}" if is_file else None
-    return str(url.render_as_string(hide_password=False)) if url.get_backend_name() == "postgresql" else None
 
 
 def current() -> Configuration:
