@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import pickle
 import socket
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlencode
@@ -59,7 +62,11 @@ def guest_book(tmp_path):
     server = GuestBook(tmp_path)
     yield server
     server.stop()
-    procjobs.Pool(name_of(procjobs.PullQueue(pool="any", store=server.store).store)).stop()
+    stop_sender(server.store)
+
+
+def stop_sender(store):
+    procjobs.Pool(name_of(procjobs.PullQueue(pool="any", store=store).store)).stop()
 
 
 def test_guests_are_greeted_and_asked_and_nobody_can_forge_a_task(guest_book):
@@ -79,3 +86,28 @@ def test_guests_are_greeted_and_asked_and_nobody_can_forge_a_task(guest_book):
     wait_until(lambda: len(come()) == 2, dump=guest_book.log)
     assert {"Hello Zoé!", "How was it, Zoé?"} == set(letters)
     wait_until(lambda: {"default": 0, "letters": 0} == guest_book.json("GET", "/"), dump=guest_book.log)
+
+
+def test_programs_of_different_environments_use_the_queues_without_a_word(tmp_path):
+    """The sender looks at no variable: a script of cron is not told that its environment is not that of the web server."""
+    store = f"sqlite:///{tmp_path}/tasks.db"
+    program = f"""
+from procjobs.compat import taskqueue
+taskqueue.configure(base_url="http://127.0.0.1:9", store={store!r})
+print(taskqueue.add(url="/work", countdown=3600).name, flush=True)
+input()
+"""
+
+    def start(word):
+        return subprocess.Popen(
+            [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "OF_THIS_SHELL": word}, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    with start("web") as first:
+        assert first.stdout.readline(), first.stderr.read()
+        with start("cron") as second:
+            said = second.communicate("\n", timeout=60)
+        assert (0, "") == (second.returncode, said[1])
+        assert "" == first.communicate("\n", timeout=60)[1]
+    stop_sender(store)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from procjobs import Pool
+import re
+import warnings
+
+from procjobs import CodeDiffers, Pool
 from procjobs.compat.taskqueue.sender.destinations import DEFAULT_TIMEOUT
 from procjobs.compat.taskqueue.sender.job import POOL, name_of, schedule_of, work
 
@@ -17,6 +20,7 @@ def start(store: str, pool: Pool | str | None = None) -> Pool:
     call = schedule_of(store)
     if pool is None:
         # Workers are forked with the modules of the sender loaded: to import them takes most of a restart.
+        _expect_other_environments(name_of(store))
         timeout = Pool(POOL).timeout
         own = Pool(name_of(store), workers=1, timeout=timeout, preload=[work.__module__], schedules=[call])
         return own.connect()
@@ -25,6 +29,11 @@ def start(store: str, pool: Pool | str | None = None) -> Pool:
     options = call.options
     pool.schedule(call.schedule.name, work, args=call.args, every=1, overlap="queue", **options)
     return pool
+
+
+def _expect_other_environments(name: str) -> None:
+    """Let no process be warned that its environment is not that of the sender's pool: the sender looks at no variable."""
+    warnings.filterwarnings("ignore", f"<Pool {re.escape(name)}>: .* in another environment ", CodeDiffers)
 
 
 def timeout_of(pool: Pool) -> float:
