@@ -6,7 +6,9 @@ import asyncio
 import io
 import os
 import pickle
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from urllib.parse import unquote
 from wsgiref.validate import validator
@@ -16,6 +18,7 @@ import pytest
 from procjobs.compat.taskqueue import gate, middleware, signing
 from procjobs.compat.taskqueue.errors import NotConfiguredError
 from procjobs.compat.taskqueue.middleware import wrap_asgi_app, wrap_wsgi_app
+from tests.conftest import wait_until
 
 KEY = b"k" * signing.KEY_BYTES
 QUEUE = ("X-AppEngine-QueueName", "mail")
@@ -272,6 +275,38 @@ def test_key_is_read_once(key_in_the_store, monkeypatch):
     monkeypatch.setattr(gate, "RELOAD_SECONDS", 0.0)
     assert gates.signature_of(Request().signed(b"x" * 32).headers[-1][1], received) is None
     assert [KEY] * 2 == key_in_the_store
+
+
+def test_requests_that_come_while_the_key_is_read_wait_for_it(monkeypatch):
+    """The first requests of a busy queue come at once: none of them may lose its headers."""
+    reads, may_end = [], threading.Event()
+
+    def load():
+        reads.append(KEY)
+        may_end.wait(30)
+        return KEY
+
+    monkeypatch.setattr(middleware, "load_signing_key", load)
+    gates = gate.Gate(middleware.load_signing_key)
+    request = Request(target="/w").signed()
+    received = signing.Received("POST", (b"/w",), b"", signing.family(request.headers))
+    with ThreadPoolExecutor(4) as threads:
+        found = [threads.submit(gates.signature_of, request.headers[-1][1], received) for _ in range(4)]
+        wait_until(lambda: reads)
+        may_end.set()
+        assert all(one.result(30) for one in found)
+    assert [KEY] == reads
+
+
+def test_key_that_was_replaced_is_read_again(monkeypatch):
+    """The database was made anew while the application went on."""
+    monkeypatch.setattr(gate, "RELOAD_SECONDS", 0.0)
+    gates = gate.Gate(middleware.load_signing_key)
+    for key in (KEY, b"n" * signing.KEY_BYTES):
+        monkeypatch.setattr(gates, "_load_key", lambda key=key: key)
+        request = Request(target="/w").signed(key)
+        received = signing.Received("POST", (b"/w",), b"", signing.family(request.headers))
+        assert gates.signature_of(request.headers[-1][1], received)
 
 
 def test_database_that_is_away_is_answered_with_503(ask, monkeypatch, caplog):

@@ -8,7 +8,10 @@ does not fit: the database may have been made anew since.
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Final
 
@@ -31,40 +34,59 @@ class Gate:
         self._load_key = load_key
         self._key: bytes | None = None
         self._read_at = -RELOAD_SECONDS
+        self._lock = threading.Lock()
+        _gates.add(self)
+
+    def try_signature_of(self, value: str, request: signing.Received) -> tuple[signing.Signature | None, bool]:
+        """Return what `signature_of` does, and True; or (None, False) where that would have to look at the database."""
+        signature = signing.read(value)
+        if signature is None or not signing.is_fresh(signature):
+            return None, True
+        if self._key is not None and signing.is_genuine(self._key, signature, request):
+            return signature, True
+        return None, time.monotonic() - self._read_at < RELOAD_SECONDS
 
     def signature_of(self, value: str, request: signing.Received) -> signing.Signature | None:
         """Return the signature of a request of the queue, whose body is not verified yet; None for any other request.
 
-        Raise what `load_key` raises, but for NotConfiguredError: nothing is a request of the queue then.
+        It may block for the database. Requests that come meanwhile wait for the same answer. Raise what `load_key` raises,
+        but for NotConfiguredError: nothing is a request of the queue then.
         """
-        signature = signing.read(value)
-        if signature is None or not signing.is_fresh(signature):
-            return None
-        if self._key is not None and signing.is_genuine(self._key, signature, request):
+        known = self._key
+        signature, is_settled = self.try_signature_of(value, request)
+        if is_settled:
             return signature
-        key = self._read_key()
-        return signature if key is not None and signing.is_genuine(key, signature, request) else None
+        with self._lock:
+            if self._key is known and time.monotonic() - self._read_at >= RELOAD_SECONDS:
+                self._read_key()
+        return self.try_signature_of(value, request)[0]
 
-    @property
-    def has_key(self) -> bool:
-        """Whether a good signature is verified without a look at the database."""
-        return self._key is not None
-
-    def _read_key(self) -> bytes | None:
-        """Return the key as it is in the database now; None where that was looked up a moment ago, or has no answer."""
-        now = time.monotonic()
-        if now - self._read_at < RELOAD_SECONDS:
-            return None
-        before, self._read_at = self._read_at, now
+    def _read_key(self) -> None:
         try:
             self._key = self._load_key()
         except NotConfiguredError as error:
             _log.error("A request has a signature of a task queue, which cannot be verified: %s", error)
-            return None
         except Exception:
-            self._read_at = before if self._key is None else now  # the next genuine request is to get through
+            if self._key is None:
+                raise  # the next request tries again: without a key, none could get through
+            self._read_at = time.monotonic()
             raise
-        return self._key
+        self._read_at = time.monotonic()
+
+    def after_fork_in_child(self) -> None:
+        """Take another lock: a thread that is not there any more may hold the old one."""
+        self._lock = threading.Lock()
+
+
+_gates: Final[weakref.WeakSet[Gate]] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for gate in list(_gates):
+        gate.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def is_deferred(paths: tuple[bytes, ...], signature: signing.Signature | None) -> bool:

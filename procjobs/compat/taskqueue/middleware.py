@@ -177,9 +177,8 @@ class _ASGI:
         request = signing.Received(
             scope["method"], _paths_of(scope), bytes(scope.get("query_string") or b""), signing.family(pairs)
         )
-        if self._gate.has_key:
-            return self._gate.signature_of(value, request)
-        return await asyncio.to_thread(self._gate.signature_of, value, request)
+        signature, is_settled = self._gate.try_signature_of(value, request)
+        return signature if is_settled else await asyncio.to_thread(self._gate.signature_of, value, request)
 
     @staticmethod
     async def _run_deferred(handler: Handler, scope: Scope, body: bytes, send: Send) -> None:
