@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from procjobs.compat import taskqueue
+from procjobs.compat.taskqueue.settings import LONGEST_PAUSE
 
 BASES = {
     "BadTaskStateError": "Error", "BadTransactionStateError": "Error", "DatastoreError": "Error",
@@ -73,6 +74,12 @@ def test_the_module_has_its_name_inside_the_package_of_the_original():
     from procjobs.compat.taskqueue import taskqueue as inner
 
     assert taskqueue is inner
+
+
+def test_deferred_is_found_without_an_import_of_its_own():
+    code = "from procjobs.compat import taskqueue; print(taskqueue.deferred.defer.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "defer" == done.stdout.strip()
 
 
 def test_an_older_name_of_an_exception_is_the_same_one():
@@ -189,6 +196,7 @@ def test_retry_options_of_another_name_or_type_are_a_type_error(values):
         ({"min_backoff_seconds": 10, "max_backoff_seconds": 300, "max_doublings": 3}, 10, 300, 3),
         ({"min_backoff_seconds": 7200}, 7200, 7200, 16),
         ({"max_backoff_seconds": 0.01}, 0.01, 0.01, 16),
+        ({"min_backoff_seconds": 1e300, "max_doublings": 10**30}, LONGEST_PAUSE, LONGEST_PAUSE, 10**30),
     ],
 )
 def test_options_of_a_task_have_the_defaults_for_what_is_missing(given, least, most, doublings):

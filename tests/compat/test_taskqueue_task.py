@@ -176,6 +176,8 @@ def test_a_task_shows_what_it_is():
         ("TaskTooLargeError", {"params": {"a": "\xfc" * 20000}}),
         ("TaskTooLargeError", {"payload": b"a" * 1048577, "method": "PULL"}),
         ("InvalidTagError", {"payload": b"x", "method": "PULL", "tag": "a" * 501}),
+        ("InvalidTagError", {"payload": b"x", "method": "PULL", "tag": "\ud800"}),
+        ("InvalidUrlError", {"url": "/\ud800"}),
         ("InvalidDispatchDeadlineError", {"dispatch_deadline_usec": 14_999_999}),
         ("InvalidDispatchDeadlineError", {"dispatch_deadline_usec": 86_401_000_000}),
     ],
@@ -282,6 +284,7 @@ def test_record_of_a_push_task():
 
 
 def test_record_of_a_pull_task():
+    assert "\xfc" == Task("x", method="PULL", tag="\xfc".encode()).to_record("mail").tag
     record = Task("x", method="PULL", tag="t").to_record("mail")
     assert (None, "pull", "PULL", "", None, (), b"x", "t") == record[:8]
 
@@ -295,6 +298,10 @@ def test_record_of_a_pull_task():
 )  # fmt: skip
 def test_url_of_a_record_is_the_queue_s_where_the_task_has_none(options, url):
     assert url == Task(**options).to_record("mail").url
+
+
+def test_an_eta_that_no_clock_has_is_the_beginning_of_the_clock():
+    assert 0 == Task(countdown=-1e300).to_record("mail").eta_usec
 
 
 @pytest.mark.parametrize(("target", "record"), [(None, None), ("a", "a"), (DEFAULT_APP_VERSION, "")])

@@ -10,7 +10,13 @@ from procjobs.compat.taskqueue.errors import BadTaskStateError, DuplicateTaskNam
 from procjobs.compat.taskqueue.results import Result, refuse_rpc
 from procjobs.compat.taskqueue.settings import DEFAULT_QUEUE
 from procjobs.compat.taskqueue.task import Task
-from procjobs.compat.taskqueue.task_checks import check_deadline, check_lease_seconds, check_max_tasks, check_queue_name
+from procjobs.compat.taskqueue.task_checks import (
+    check_deadline,
+    check_lease_seconds,
+    check_max_tasks,
+    check_queue_name,
+    tag_text,
+)
 
 _DEADLINE: Final = 10.0
 """Seconds that a call may take in the original. Here a deadline is checked and not needed: no call waits for a server."""
@@ -129,7 +135,7 @@ class Queue:
     ) -> Result[list[Task]]:
         """Lease tasks of a pull queue that have one tag; see `lease_tasks_by_tag`."""
         refuse_rpc(rpc)
-        return self._lease(lease_seconds, max_tasks, by_tag=True, tag=tag.decode() if isinstance(tag, bytes) else tag)
+        return self._lease(lease_seconds, max_tasks, by_tag=True, tag=tag)
 
     def lease_tasks_by_tag(
         self, lease_seconds: float, max_tasks: int, tag: str | bytes | None = None, deadline: float = _DEADLINE
@@ -138,14 +144,14 @@ class Queue:
         check_deadline(deadline)
         return self.lease_tasks_by_tag_async(lease_seconds, max_tasks, tag).get_result()
 
-    def _lease(self, lease_seconds: float, max_tasks: int, *, by_tag: bool, tag: str | None) -> Result[list[Task]]:
+    def _lease(self, lease_seconds: float, max_tasks: int, *, by_tag: bool, tag: str | bytes | None) -> Result[list[Task]]:
         seconds = check_lease_seconds(lease_seconds)
         check_max_tasks(max_tasks)
+        wish = leases.Wish(seconds, max_tasks, by_tag, tag_text(tag))
         configuration.current()
 
         def lease() -> list[Task]:
             current = configuration.current()
-            wish = leases.Wish(seconds, max_tasks, by_tag, tag)
             leased = leases.lease(current.database, current.queue(self._name), wish)
             return [Task.from_lease(self._name, each) for each in leased]
 

@@ -14,6 +14,9 @@ MIN_BACKOFF: Final = 0.1
 MAX_BACKOFF: Final = 3600.0
 MAX_DOUBLINGS: Final = 16
 
+LONGEST_PAUSE: Final = 100 * 366 * 86400.0
+"""Longer backoffs are this one, which is for ever: their ends would fit into no column. Seconds."""
+
 Mode = Literal["push", "pull"]
 
 
@@ -40,12 +43,16 @@ class RetryParameters:
         task_retry_limit: int | None = None,
         task_age_limit: int | None = None,
     ) -> RetryParameters:
-        """Return parameters with the defaults for None; a default backoff gives way to the one that is given."""
+        """Return parameters with the defaults for None; a default backoff gives way to the one that is given.
+
+        Backoffs of more than a century are a century.
+        """
         least = min(MIN_BACKOFF, MAX_BACKOFF if max_backoff_seconds is None else max_backoff_seconds)
         least = least if min_backoff_seconds is None else min_backoff_seconds
         most = max(MAX_BACKOFF, least) if max_backoff_seconds is None else max_backoff_seconds
         doublings = MAX_DOUBLINGS if max_doublings is None else max_doublings
-        return cls(float(least), float(most), doublings, task_retry_limit, task_age_limit)
+        least, most = (min(float(seconds), LONGEST_PAUSE) for seconds in (least, most))
+        return cls(least, most, doublings, task_retry_limit, task_age_limit)
 
     def to_json(self) -> str:
         """Return JSON text that `from_json` reads."""

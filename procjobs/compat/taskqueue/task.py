@@ -32,6 +32,7 @@ from procjobs.compat.taskqueue.task_checks import (
     encode_params,
     flatten_params,
     split_url,
+    tag_text,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Task:
         name: str | None = None,
         params: Mapping[Any, Any] | None = None,
         retry_options: TaskRetryOptions | None = None,
-        tag: str | None = None,
+        tag: str | bytes | None = None,
         target: str | Version | None = None,
         url: str = "",
         dispatch_deadline_usec: int | None = None,
@@ -158,6 +159,7 @@ class Task:
         limit = MAX_PULL_TASK_SIZE_BYTES if self.__method == "PULL" else MAX_PUSH_TASK_SIZE_BYTES
         if self.size > limit:
             raise TaskTooLargeError(f"a {self.__method} task takes at most {limit} bytes, and this one takes {self.size}")
+        tag_text(self.__tag)
         if self.__tag and len(self.__tag) > MAX_TAG_LENGTH:
             raise InvalidTagError(f"a tag has at most {MAX_TAG_LENGTH} characters, and this one {len(self.__tag)}")
         if self.__dispatch_deadline_usec is not None:
@@ -242,7 +244,7 @@ class Task:
         return len(self.__method) + len(self.__payload or "") + len(self.__relative_url) + headers
 
     @property
-    def tag(self) -> str | None:
+    def tag(self) -> str | bytes | None:
         """The tag of a pull task."""
         return self.__tag
 
@@ -303,8 +305,8 @@ class Task:
             target=self.__target_record(),
             headers=() if is_pull else app_engine.sendable(self.__headers),
             payload=payload,
-            tag=self.__tag or None,
-            eta_usec=self._eta_usec,
+            tag=tag_text(self.__tag),
+            eta_usec=max(self._eta_usec, 0),  # the past is now, however long ago
             retry=None if self.__retry_options is None else self.__retry_options.parameters(),
             deadline_usec=self.__dispatch_deadline_usec,
             size=self.size,

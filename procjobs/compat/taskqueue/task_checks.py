@@ -26,6 +26,7 @@ from procjobs.compat.taskqueue.errors import (
     InvalidLeaseTimeError,
     InvalidMaxTasksError,
     InvalidQueueNameError,
+    InvalidTagError,
     InvalidTaskError,
     InvalidTaskNameError,
     InvalidUrlError,
@@ -36,7 +37,7 @@ _TASK_NAME: Final = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_TASK_NAME_LENGTH}}}")
 _QUEUE_NAME: Final = re.compile(rf"[a-zA-Z0-9-]{{1,{MAX_QUEUE_NAME_LENGTH}}}")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token of RFC 9110, section 5.6.2."""
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _UNSENDABLE: Final = re.compile(rb"[\r\n\0]")
 
 
@@ -59,7 +60,7 @@ def _shorten(name: str) -> str:
 def parse_relative_url(url: str) -> tuple[str, str]:
     """Return the path and the query of a relative url; raise RelativeUrlError for any other text."""
     if _CONTROL.search(url):  # urlsplit() would drop some of them
-        raise RelativeUrlError(f"the url {url!r} has a line break or another control character")
+        raise RelativeUrlError(f"the url {url!r} has a control character or half a character")
     try:
         parts = urlsplit(url)
     except ValueError as error:
@@ -102,6 +103,14 @@ def _encode(value: Any) -> bytes:
 def encode_params(params: Mapping[Any, Any]) -> str:
     """Return parameters as a query, or as the body of a form."""
     return urlencode(flatten_params(params))
+
+
+def tag_text(tag: str | bytes | None) -> str | None:
+    """Return a tag as text, None for an empty one; raise InvalidTagError for what is no text in UTF-8."""
+    try:
+        return (tag.decode() if isinstance(tag, bytes) else tag.encode().decode()) if tag else None
+    except UnicodeError as error:
+        raise InvalidTagError(f"tag={tag!r} is no text: {error}") from None
 
 
 def check_headers(headers: Mapping[str, Any]) -> None:
