@@ -48,7 +48,7 @@ def test_a_later_call_changes_what_it_is_given():
     taskqueue.configure(store="sqlite:///b.db", pool="mine")
     current = configuration.current()
     assert (URL, {"api": "https://api.example/v1"}) == (current.base_url, current.targets)
-    assert (f"sqlite:///{os.getcwd()}/b.db", "mine") == (current.store, current.pool_name)
+    assert (f"sqlite:///{os.getcwd()}/b.db", "mine") == (current.store, current.pool)
     taskqueue.configure(targets=None, pool=None)
     assert ({}, None) == (configuration.current().targets, configuration.current().pool)
 
@@ -60,7 +60,7 @@ def test_a_later_call_changes_what_it_is_given():
         {"base_url": "http://example.org?a=b"}, {"base_url": "http://example.org:x"}, {"base_url": 8080}, {"base_url": ""},
         {"targets": {"a": "nowhere"}}, {"targets": ["a"]}, {"store": 3}, {"store": "mysql://example.org/a"},
         {"store": "sqlite:///:memory:"}, {"session": "session"}, {"pool": 3}, {"pool": "a/b"},
-        {"queue_yaml": "missing.yaml"},
+        {"queue_yaml": "missing.yaml"}, {"store": ""}, {"store": False}, {"pool": ""},
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused_and_change_nothing(values):

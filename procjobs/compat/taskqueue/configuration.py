@@ -36,7 +36,8 @@ class Configuration:
     file: QueueFile
     session: SessionSource | None
     pool: Pool | str | None
-    given_store: str | bool | None
+    store: str
+    """The URL of the database of the tasks."""
 
     @property
     def queues(self) -> Mapping[str, QueueSettings]:
@@ -57,24 +58,6 @@ class Configuration:
                 f"there is no queue {name!r}: queue.yaml has {', '.join(sorted(self.queues))}. After a change of the file, "
                 "call configure() again"
             ) from None
-
-    @property
-    def pool_name(self) -> str:
-        """The name of the pool whose settings say where the store is."""
-        return _name_of(self.pool)
-
-    @cached_property
-    def store(self) -> str:
-        """The URL of the database of the tasks.
-
-        It is the `store` that was given, else the database of `session`, else the store of the pool or in its settings
-        (docs/settings.md), else a file in the user's state directory.
-        """
-        of_pool = self.pool.store if isinstance(self.pool, Pool) else None
-        given = self.given_store or _database_of(self.session) or of_pool or PullQueue(pool=self.pool_name).store or True
-        url = PullQueue(pool=self.pool_name, store=given).store
-        assert url is not None
-        return url
 
     @cached_property
     def database(self) -> Database:
@@ -101,7 +84,7 @@ def settle(new: Mapping[str, Any]) -> Configuration:
 
 
 def _make(given: Mapping[str, Any]) -> Configuration:
-    base_url, session, store = given.get("base_url"), given.get("session"), given.get("store")
+    base_url, session = given.get("base_url"), given.get("session")
     targets, pool = given.get("targets") or {}, given.get("pool")
     if not isinstance(targets, Mapping):
         raise ConfigurationError(f"targets={targets!r}: expected a mapping of names to urls")
@@ -109,22 +92,35 @@ def _make(given: Mapping[str, Any]) -> Configuration:
         transactional.check_source(session)
     if not isinstance(pool, Pool | str | None) or (isinstance(pool, Pool) and pool.name is None):
         raise ConfigurationError(f"pool={pool!r}: expected a Pool with a name, or the name alone")
-    PullQueue(pool=_name_of(pool), **({} if store is None else {"store": store}))  # it knows what a store can be
     path = given["queue_yaml"] if "queue_yaml" in given else queue_yaml.find_default()
-    made = Configuration(
+    return Configuration(
         base_url=None if base_url is None else _check_url("base_url", base_url),
         targets={str(name): _check_url(f"targets[{name!r}]", url) for name, url in targets.items()},
         file=queue_yaml.NO_FILE if path is None else queue_yaml.read(path),
         session=session,
         pool=pool,
-        given_store=store,
+        store=_find_store(given.get("store"), session, pool),
     )
-    assert made.store  # found now, so that an error changes nothing
-    return made
+
+
+def _find_store(given: str | bool | None, session: Any, pool: Pool | str | None) -> str:
+    """Return the URL of the given store, else of the session's, the pool's or its settings', else of the default file."""
+    name = _name_of(pool)
+    of_pool = pool.store if isinstance(pool, Pool) else None
+    chosen = given
+    if given is None:
+        chosen = _database_of(session) or of_pool or PullQueue(pool=name).store or True
+    url = PullQueue(pool=name, store=chosen).store  # it knows what a store can be
+    if url is None:
+        raise ConfigurationError("store=False: tasks are kept in a database. Give its URL, or nothing for a file")
+    return url
 
 
 def _name_of(pool: Pool | str | None) -> str:
-    return str(pool.name) if isinstance(pool, Pool) else pool or _POOL
+    """Return the name of the pool whose settings may say where the store is."""
+    if pool is None:
+        return _POOL
+    return str(pool.name) if isinstance(pool, Pool) else pool
 
 
 def _check_url(name: str, url: object) -> str:
