@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from sqlalchemy import create_engine
@@ -15,6 +16,7 @@ from procjobs.compat.taskqueue.records import Added
 from procjobs.errors import ConfigurationError
 
 URL = "http://127.0.0.1:8080"
+ENSURE = sending.ensure
 
 
 @pytest.fixture(autouse=True)
@@ -249,3 +251,13 @@ def test_a_database_that_is_away_is_a_warning(monkeypatch, caplog):
     monkeypatch.setattr(sending, "ensure", fail)
     taskqueue.configure(base_url=URL)
     assert "no tasks are sent yet: the database does not answer" in caplog.text
+
+
+def test_a_missing_httpx_is_named(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("procjobs.compat.taskqueue.sender")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(taskqueue, "sender", raising=False)
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    taskqueue.configure(base_url=URL, store="sqlite:///a.db")
+    with pytest.raises(ConfigurationError, match=r"httpx is needed: pip install 'procjobs\[taskqueue\]'"):
+        ENSURE(configuration.current())

@@ -20,6 +20,12 @@ from procjobs.compat.taskqueue.deferred import calls as deferred_calls
 from procjobs.compat.taskqueue.deferred import deferring
 from tests.compat import deferred_functions as functions
 
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind():
+    """No process is started here, so there is none to look for; that would take most of the time."""
+
+
 # As bytes ---------------------------------------------------------------------------------------------------------
 
 
@@ -277,18 +283,9 @@ def test_large_call_whose_name_is_taken_leaves_nothing(queues):
     assert 1 == queues.count(tables.payloads)
 
 
-@pytest.fixture(scope="module")
-def engine(taskqueue_database):
-    """The application's own, with one connection that stays: SQLite closes a file when the last lock on it goes."""
-    engine = sa.create_engine(taskqueue_database.url, pool_size=1, max_overflow=0)
-    with engine.connect() as connection:  # reading opens all of its files
-        connection.execute(sa.select(tables.tasks.c.id))
-    yield engine
-    engine.dispose()
-
-
 @pytest.mark.parametrize("text", ["small", LARGE], ids=["small", "large"])
-def test_transactional_call_exists_if_the_transaction_commits(queues, engine, text):
+def test_transactional_call_exists_if_the_transaction_commits(queues, text):
+    engine = sa.create_engine(queues.database.url)
     session = scoped_session(sessionmaker(engine))
     taskqueue.configure(session=session)
     is_large = text is LARGE
@@ -303,6 +300,7 @@ def test_transactional_call_exists_if_the_transaction_commits(queues, engine, te
     with pytest.raises(taskqueue.BadTransactionStateError):
         deferred.defer(functions.add, text, _transactional=True)
     assert 1 * is_large == queues.count(tables.payloads)
+    engine.dispose()
 
 
 def test_call_that_is_too_large_for_that_says_so(queues, monkeypatch):

@@ -128,6 +128,11 @@ def ask(request):
 
 
 @pytest.fixture(autouse=True)
+def nothing_is_left_behind():
+    """Nothing here starts or opens anything that could be left: the search for it would take most of the time."""
+
+
+@pytest.fixture(autouse=True)
 def key_in_the_store(monkeypatch):
     """The key, as read from the database; how often it was read is counted."""
     reads = []

@@ -34,8 +34,12 @@ def ensure(current: Configuration) -> None:
     """
     if (current.base_url is None and not current.targets) or _state.started == current:
         return
-    from procjobs.compat.taskqueue import sender  # httpx is needed by those who send
-
+    try:
+        from procjobs.compat.taskqueue import sender
+    except ModuleNotFoundError as error:
+        if error.name != "httpx":
+            raise
+        raise ConfigurationError("to send tasks, httpx is needed: pip install 'procjobs[taskqueue]'") from None
     with _state.lock:
         try:
             pool = sender.start(current.store, current.pool)
