@@ -15,8 +15,11 @@ it waits for its last run, and settings of the pool are taken over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import logging
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -53,7 +56,7 @@ async def work(store: str, seconds: float = RUN) -> None:
         # After a moment without the database nobody else may have it yet. The generation tells whether anybody had.
         return leadership.is_kept() or leadership.try_take()
 
-    with ThreadPoolExecutor(1, "taskqueue") as thread:
+    with _quiet_client(), ThreadPoolExecutor(1, "taskqueue") as thread:
         take = asyncio.get_running_loop().run_in_executor
         try:
             while not await take(thread, leadership.try_take):
@@ -65,6 +68,18 @@ async def work(store: str, seconds: float = RUN) -> None:
             return
         finally:
             leadership.release()
+
+
+@contextlib.contextmanager
+def _quiet_client() -> Iterator[None]:
+    """Keep the lines of the client, one for each request and with its query, out of the job's output."""
+    client = logging.getLogger("httpx")
+    level = client.level
+    client.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        client.setLevel(level)
 
 
 def schedule_of(store: str) -> ScheduledCall:
