@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import signal
 import time
 
 import psutil
 import pytest
+from sqlalchemy import func, select
 
+from procjobs.compat.taskqueue import tables
 from procjobs.compat.taskqueue.sender import start
 from procjobs.compat.taskqueue.sender.job import name_of
 
@@ -71,6 +74,21 @@ def test_task_under_way_arrives_once_more_and_others_go_on(site, server, pool, v
     requests = server.requests(queue, name)
     assert (1 if victims == ["template"] else 2) == len(requests)
     assert {"0"} == {request["headers"]["x-appengine-taskretrycount"] for request in requests}
+
+
+def test_no_task_is_lost_and_none_comes_more_often_than_there_are_kills(site, server, pool):
+    queue = site.queue("busy-killed", rate=60.0, bucket_size=5, max_concurrent_requests=4)
+    site.add(queue, "/slow/0.03", count=60)
+    for count in (10, 30):
+        server.wait_for(queue, count)
+        for info in pool.workers():
+            os.kill(info.pid, signal.SIGKILL)
+    is_left = select(func.count()).where(tables.tasks.c.queue == queue, tables.tasks.c.outcome.is_distinct_from("succeeded"))
+    wait_until(lambda: not site.database.run(lambda connection: connection.scalar(is_left)))
+    times = collections.Counter(one["headers"]["x-appengine-taskname"] for one in server.requests(queue))
+    assert 60 == len(times)
+    assert max(times.values()) <= 3
+    assert times.total() <= 60 + 2 * 4  # at most as many again as were under way at a kill
 
 
 def test_bucket_is_kept_over_kills(site, server, pool):

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import httpx
-
 from procjobs.compat.taskqueue.sender.claims import GIVEN_UP, Claim, Ending
 from procjobs.compat.taskqueue.sender.destinations import Destinations
 from procjobs.compat.taskqueue.sender.queue_state import Departure, QueueState
@@ -86,7 +84,7 @@ class Attempts:
         try:
             request = build(claim, destinations.base_of(claim.target, queue.settings.target), self._key)
             return await self._client.send(request, timeout, departure)
-        except (ValueError, httpx.InvalidURL, httpx.HTTPError) as error:  # of this task: its url or its headers
+        except Exception as error:  # noqa: BLE001 - whatever a task has for a url or headers, the attempt has to end
             return Reply(None, explain(error))
 
     async def finish(self, patience: float) -> None:

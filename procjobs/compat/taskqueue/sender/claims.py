@@ -183,7 +183,8 @@ def take_over(connection: Connection) -> Takeover:
 
 def turn(connection: Connection, order: Order, *, is_repeated: bool) -> Report:
     """Do what is ordered within the open transaction. Raise Superseded where this sender has nothing to say any more."""
-    stored = _check_generation(connection, order.generation)
+    writes = bool(order.endings or order.wanted or order.levels)
+    stored = _check_generation(connection, order.generation, writes=writes)
     claimed = _find_claimed(connection, order.token) if is_repeated else []
     if not claimed:
         moment = now_usec()
@@ -196,14 +197,15 @@ def turn(connection: Connection, order: Order, *, is_repeated: bool) -> Report:
 
 def give_up_lead(connection: Connection, order: Order) -> None:
     """Write the endings of the order, and have all other tasks wait that were under way. Raise Superseded as `turn`."""
-    _check_generation(connection, order.generation)
+    _check_generation(connection, order.generation, writes=True)
     _write_endings(connection, order)
     connection.execute(_RETURN)
     _write_levels(connection, order.levels, [], now_usec())
 
 
-def _check_generation(connection: Connection, generation: int) -> dict[str, str]:
-    stored = _pairs(connection, _SETTINGS.with_for_update(read=True))
+def _check_generation(connection: Connection, generation: int, *, writes: bool) -> dict[str, str]:
+    """Return the settings; where the transaction `writes`, the next sender waits for its end before it takes over."""
+    stored = _pairs(connection, _SETTINGS.with_for_update(read=True) if writes else _SETTINGS)
     if stored[GENERATION] != str(generation):
         raise Superseded
     return stored
