@@ -40,11 +40,20 @@ def site(server, tmp_path):
 def in_child(function):
     child = os.fork()
     if child == 0:
+        status = 1
         try:
             function()
+            status = 0
         finally:
-            os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+            os._exit(status)
+    assert 0 == os.waitpid(child, 0)[1]
+
+
+def add_as_a_client_of_its_own():
+    """Add a task in a child, which keeps the pool alive when its parent has ended."""
+    of_parent = sending._state.pool
+    taskqueue.add(url="/ok", name="of-a-child")
+    assert sending._state.pool is not of_parent
 
 
 def test_tasks_are_sent_from_configure_on(server, site, tmp_path):
@@ -62,7 +71,7 @@ def test_tasks_are_sent_from_configure_on(server, site, tmp_path):
     assert "a.example" == request["headers"]["host"]
 
     # A child is a client of its own.
-    in_child(lambda: taskqueue.add(url="/ok", name="of-a-child"))
+    in_child(add_as_a_client_of_its_own)
     server.wait_for("default", 1, "of-a-child")
 
     # A changed file holds as soon as it is configured.
