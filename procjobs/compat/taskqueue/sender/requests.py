@@ -2,7 +2,7 @@
 
 A request is done when its response is complete: its body is read, and dropped as it comes, so that the connection can be
 used again and the handler counts as running for as long as it answers. Redirects are not followed, proxies and passwords of
-the environment are not used. Each request has one limit of time for everything.
+the environment are not used.
 """
 
 from __future__ import annotations
@@ -89,18 +89,21 @@ class Client:
         return self._clients[scheme]
 
     async def send(self, request: httpx.Request, timeout: float, on_left: Callable[[], None]) -> Reply:
-        """Send a request and wait for the end of its response, at most `timeout` seconds; raise nothing.
+        """Send a request within `timeout` seconds, and wait as long again for the end of its response; raise nothing.
 
-        `on_left` is called when the whole request was handed to the network.
+        So a handler has its whole time, however long the connection has taken. `on_left` is called when the whole request
+        was handed to the network.
         """
+        limit = asyncio.timeout(timeout)
 
         async def trace(event: str, _facts: Any) -> None:
             if event.endswith("send_request_body.complete"):
                 on_left()
+                limit.reschedule(asyncio.get_running_loop().time() + timeout)
 
         request.extensions["trace"] = trace
         try:
-            async with asyncio.timeout(timeout):
+            async with limit:
                 return await self._send(request)
         except TimeoutError:
             return Reply(None, f"no response within {timeout:g} s")
