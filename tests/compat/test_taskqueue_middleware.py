@@ -49,13 +49,14 @@ class Seen(NamedTuple):
     text: str = ""
 
 
-def ask_wsgi(request, *, arrived=None, **options):
+def ask_wsgi(request, *, arrived=None, environ=None, **options):
     """Return what an application behind the middleware sees; both sides of it are held to the rules of WSGI.
 
     `arrived` is how much of the body comes before the connection ends.
     """
     stream = request.body + b"the next request" if arrived is None else request.body[:arrived]
     path, _, query = request.target.partition("?")
+    own = environ or {}
     environ = {
         "REQUEST_METHOD": request.method, "PATH_INFO": unquote(path, "latin-1").removeprefix(request.folder),
         "SCRIPT_NAME": request.folder, "QUERY_STRING": query, "SERVER_NAME": "h", "SERVER_PORT": "80",
@@ -63,6 +64,7 @@ def ask_wsgi(request, *, arrived=None, **options):
         "wsgi.input": io.BytesIO(stream), "wsgi.errors": io.StringIO(),
         "wsgi.url_scheme": "http", "wsgi.multithread": False, "wsgi.multiprocess": True, "wsgi.run_once": False,
     }  # fmt: skip
+    environ |= own
     for name, value in request.headers:
         environ["HTTP_" + name.upper().replace("-", "_")] = value
     seen = []
@@ -160,6 +162,13 @@ def test_request_without_a_body_passes(ask, method):
     assert (True, b"", "mail") == (seen.is_signed, seen.body, seen.headers["X_APPENGINE_QUEUENAME"])
 
 
+@pytest.mark.parametrize(("body", "status"), [(b"name=Ann", 200), (b"name=An", 400), (b"name=Anne", 400)])
+def test_body_that_a_proxy_sends_in_chunks_is_verified(body, status):
+    environ = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+    seen = ask_wsgi(Request().signed()._replace(body=body), arrived=len(body), environ=environ)
+    assert (status, status == 200) == (seen.status, bool(seen.is_signed))
+
+
 def test_large_body_arrives_whole(ask):
     body = os.urandom(100 * 1024)
     assert body == ask(Request(body=body).signed()).body
@@ -211,6 +220,25 @@ def test_request_with_another_body_does_not_reach_the_application(ask, caplog, b
     assert "its body is not whole" in caplog.text
 
 
+def test_body_is_read_as_far_as_it_was_signed():
+    """Whoever has recorded a request cannot make the application read more than that."""
+    scope = {
+        "type": "http", "method": "POST", "path": "/w", "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in Request(target="/w").signed().headers],
+    }  # fmt: skip
+    received, sent = [], []
+
+    async def receive():
+        received.append(b"x" * 1000)
+        return {"type": "http.request", "body": received[-1], "more_body": len(received) < 10}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(wrap_asgi_app(None)(scope, receive, send))
+    assert (400, 1) == (sent[0]["status"], len(received))
+
+
 def test_body_that_is_cut_off_does_not_reach_the_application(ask):
     """The pool was killed after it had sent the headers, or a part of the body."""
     for arrived in (0, 4):
@@ -229,8 +257,9 @@ def test_signature_of_another_key_is_nobodys(ask):
 
 
 @pytest.mark.parametrize(("seconds", "is_signed"), [(-880, True), (-920, False), (280, True), (320, False)])
-def test_signature_ends_with_time(ask, seconds, is_signed):
+def test_signature_ends_with_time(ask, key_in_the_store, seconds, is_signed):
     assert is_signed == ask(Request().signed(at=time.time() + seconds)).is_signed
+    assert is_signed == bool(key_in_the_store), "the time costs no look at the database"
 
 
 def test_every_character_of_a_signature_counts(ask):
@@ -322,6 +351,29 @@ def test_database_that_is_away_is_answered_with_503(ask, monkeypatch, caplog):
     assert 503 == ask(Request().signed()).status
     assert "no route to the database" in caplog.text
     assert 200 == ask(Request()).status
+
+
+def test_database_that_is_back_has_the_key_at_once(monkeypatch):
+    answers = [ConnectionError("away"), KEY, ConnectionError("away"), KEY]
+
+    def load():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    gates = gate.Gate(load)
+    request, forged = Request(target="/w").signed(), Request(target="/w").signed(b"x" * 32)
+    received = signing.Received("POST", (b"/w",), b"", signing.family(request.headers))
+    with pytest.raises(ConnectionError):
+        gates.signature_of(request.headers[-1][1], received)
+    assert gates.signature_of(request.headers[-1][1], received)
+    monkeypatch.setattr(gates, "_read_at", -gate.RELOAD_SECONDS)
+    with pytest.raises(ConnectionError):
+        gates.signature_of(forged.headers[-1][1], received)
+    assert gates.signature_of(request.headers[-1][1], received), "a key that is known needs no database"
+    assert gates.signature_of(forged.headers[-1][1], received) is None
+    assert [KEY] == answers, "forged requests do not wait for a database that is away one after the other"
 
 
 def test_application_that_is_not_configured_takes_the_headers_off_and_says_why(ask, monkeypatch, caplog):

@@ -52,12 +52,11 @@ class Gate:
         It may block for the database. Requests that come meanwhile wait for the same answer. Raise what `load_key` raises,
         but for NotConfiguredError: nothing is a request of the queue then.
         """
-        known = self._key
         signature, is_settled = self.try_signature_of(value, request)
         if is_settled:
             return signature
         with self._lock:
-            if self._key is known and time.monotonic() - self._read_at >= RELOAD_SECONDS:
+            if time.monotonic() - self._read_at >= RELOAD_SECONDS:
                 self._read_key()
         return self.try_signature_of(value, request)[0]
 

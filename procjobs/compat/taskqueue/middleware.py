@@ -107,10 +107,14 @@ class _WSGI:
 
 def _has_signed_body(environ: Environ, signature: signing.Signature) -> bool:
     """Read the body, and put it where the application reads it; return whether it is the one that was signed."""
-    if str(signature.length) != (environ.get("CONTENT_LENGTH") or "0"):
+    length = environ.get("CONTENT_LENGTH") or ""
+    is_chunked = not length and environ.get("wsgi.input_terminated", False)  # a proxy between may send it in chunks
+    if not is_chunked and (length or "0") != str(signature.length):
         return False
-    body = _read(environ["wsgi.input"], signature.length)
+    body = _read(environ["wsgi.input"], signature.length + is_chunked)
     environ["wsgi.input"] = io.BytesIO(body)
+    if is_chunked:
+        environ["CONTENT_LENGTH"] = str(len(body))  # no application would read it otherwise
     return signing.is_body(signature, body)
 
 

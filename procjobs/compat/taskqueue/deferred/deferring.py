@@ -39,17 +39,12 @@ def defer(obj: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
     """
     options: dict[str, Any] = {name: kwargs.pop(f"_{name}", None) for name in _OF_TASKS}
     options["url"] = kwargs.pop("_url", DEFERRED_URL)
-    options["headers"] = _headers(kwargs.pop("_headers", None) or {})
+    options["headers"] = _HEADERS | (kwargs.pop("_headers", None) or {})
     queue = kwargs.pop("_queue", "default")
     is_transactional = kwargs.pop("_transactional", False)
     task = _make_task(serialize(obj, *args, **kwargs), options)
     task.add(queue, transactional=is_transactional)
     return task
-
-
-def _headers(own: dict[str, str]) -> dict[str, str]:
-    given = {name.lower() for name in own}
-    return {**{name: value for name, value in _HEADERS.items() if name.lower() not in given}, **own}
 
 
 def _make_task(data: bytes, options: dict[str, Any]) -> Task:
