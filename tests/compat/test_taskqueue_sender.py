@@ -240,6 +240,18 @@ def test_sender_in_a_pool_that_is_given_outlives_the_limits_of_its_jobs(site, ot
         pool.stop()
 
 
+def test_task_that_fails_again_and_again_does_not_keep_a_pool_that_nobody_uses(other, pool_name):
+    call = procjobs.ScheduledCall("sender", work, args=[other.store, 0.3], every=1, overlap="queue")
+    pool = procjobs.Pool(pool_name, workers=1, linger=0.1, schedules=[call]).connect()
+    other.configure()
+    failing = other.add(other.queue("fails"), "/status/500", retry=RetryParameters(0.1, 0.1, 0).to_json())
+    wait_until(lambda: other.task(failing).retry_count > 2)
+    lock = pool._link.directory.lock
+    pool.shutdown()
+    wait_until(lambda: not rundir.is_held(lock))
+    assert "waiting" == other.task(failing).state
+
+
 def test_pool_that_nobody_uses_any_more_ends(other, pool_name):
     call = procjobs.ScheduledCall("sender", work, args=[other.store, 0.3], every=1, overlap="queue")
     pool = procjobs.Pool(pool_name, workers=1, linger=0.1, schedules=[call]).connect()

@@ -45,6 +45,8 @@ _RATE_INTERVAL: Final = 0.5
 _TIDY_INTERVAL: Final = 10.0
 _GAP: Final = 1.0
 """A run does not end when a task is due within this time: nobody sends it between two runs. Seconds."""
+_OVERTIME: Final = 1.0
+"""How long a run goes on for that reason, in seconds. A task that is always due soon does not keep an unused pool."""
 _OUTAGE_PAUSE: Final = 0.5
 _EMPTY_PAUSE: Final = 0.02
 """Seconds to wait after a claim that found its tasks locked by others."""
@@ -96,10 +98,11 @@ class Sender:
                 await self._call(self._database.run, lambda connection: give_up_lead(connection, order))
 
     def _is_over(self, until: float, attempts: Attempts) -> bool:
-        if time.monotonic() < until or len(attempts) or attempts.has_endings:
+        overtime = time.monotonic() - until
+        if overtime < 0 or len(attempts) or attempts.has_endings:
             return False
         due = self._seconds_until_due()
-        return due is None or due > _GAP
+        return due is None or due > (_GAP if overtime < _OVERTIME else 0)
 
     async def _tidy(self) -> None:
         """Remove names that can be used again, and old counts."""
