@@ -9,7 +9,7 @@ import pytest
 from procjobs.compat import asyncjob
 from procjobs.compat.asyncjob import current, starting
 from procjobs.compat.asyncjob.progress import asyncjobs_progress_status
-from procjobs.compat.taskqueue.database import Database
+from procjobs.compat.taskqueue.store.database import Database
 from procjobs.store import consumers
 from tests.databases import database_url, postgres_server, postgres_url, redis_server, sqlite_url  # noqa: F401
 

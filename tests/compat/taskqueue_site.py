@@ -11,10 +11,10 @@ from pathlib import Path
 
 from sqlalchemy import insert, select, update
 
-from procjobs.compat.taskqueue import tables
-from procjobs.compat.taskqueue.database import open_database
 from procjobs.compat.taskqueue.sender import Destinations, publish
-from procjobs.compat.taskqueue.settings import QueueSettings, RetryParameters
+from procjobs.compat.taskqueue.settings.queues import QueueSettings, RetryParameters
+from procjobs.compat.taskqueue.store import tables
+from procjobs.compat.taskqueue.store.database import open_database
 from procjobs.store import own_connection
 
 from ..conftest import wait_until

@@ -9,9 +9,9 @@ import signal
 
 from sqlalchemy import select, update
 
-from procjobs.compat.taskqueue import tables
-from procjobs.compat.taskqueue.records import NewTask
-from procjobs.compat.taskqueue.settings import QueueSettings
+from procjobs.compat.taskqueue.settings.queues import QueueSettings
+from procjobs.compat.taskqueue.store import tables
+from procjobs.compat.taskqueue.store.records import NewTask
 
 SECOND = 1_000_000
 

@@ -11,8 +11,10 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 
 from procjobs import Pool
 from procjobs.compat import taskqueue
-from procjobs.compat.taskqueue import configuration, rows, sending
-from procjobs.compat.taskqueue.records import Added
+from procjobs.compat.taskqueue import sending
+from procjobs.compat.taskqueue.settings import configuration
+from procjobs.compat.taskqueue.store import rows
+from procjobs.compat.taskqueue.store.records import Added
 from procjobs.errors import ConfigurationError
 
 URL = "http://127.0.0.1:8080"

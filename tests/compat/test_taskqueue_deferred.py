@@ -15,9 +15,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from procjobs.compat import taskqueue
-from procjobs.compat.taskqueue import configuration, deferred, gate, sending, tables
+from procjobs.compat.taskqueue import deferred, sending
 from procjobs.compat.taskqueue.deferred import calls as deferred_calls
 from procjobs.compat.taskqueue.deferred import deferring
+from procjobs.compat.taskqueue.settings import configuration
+from procjobs.compat.taskqueue.store import tables
+from procjobs.compat.taskqueue.web import gate
 from tests.compat import deferred_functions as functions
 
 

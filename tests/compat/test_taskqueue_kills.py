@@ -11,9 +11,9 @@ import psutil
 import pytest
 from sqlalchemy import func, select
 
-from procjobs.compat.taskqueue import tables
 from procjobs.compat.taskqueue.sender import start
 from procjobs.compat.taskqueue.sender.job import name_of
+from procjobs.compat.taskqueue.store import tables
 
 from ..conftest import wait_until
 from .taskqueue_site import SECOND, Server, Site, find_full_window

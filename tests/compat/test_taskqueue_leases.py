@@ -8,11 +8,11 @@ import pathlib
 
 import pytest
 
-from procjobs.compat.taskqueue import leases, rows, tables
 from procjobs.compat.taskqueue.constants import TOMBSTONE_SECONDS
 from procjobs.compat.taskqueue.errors import Error, InvalidQueueModeError, TaskLeaseExpiredError, TombstonedTaskError
-from procjobs.compat.taskqueue.leases import Wish
-from procjobs.compat.taskqueue.settings import RetryParameters
+from procjobs.compat.taskqueue.settings.queues import RetryParameters
+from procjobs.compat.taskqueue.store import leases, rows, tables
+from procjobs.compat.taskqueue.store.leases import Wish
 from tests.compat.conftest import open_queues
 from tests.compat.taskqueue_tasks import SECOND, Child, change, new_queue, pull, push, rows_of
 from tests.waiting import wait_until

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procjobs.compat.taskqueue.backoff import backoff, is_given_up
-from procjobs.compat.taskqueue.buckets import SLOWEST, Bucket, Throttle
-from procjobs.compat.taskqueue.settings import RetryParameters
+from procjobs.compat.taskqueue.sender.backoff import backoff, is_given_up
+from procjobs.compat.taskqueue.sender.buckets import SLOWEST, Bucket, Throttle
+from procjobs.compat.taskqueue.settings.queues import RetryParameters
 
 SECOND = 1_000_000
 

@@ -15,9 +15,10 @@ from wsgiref.validate import validator
 
 import pytest
 
-from procjobs.compat.taskqueue import gate, middleware, signing
+from procjobs.compat.taskqueue import signing
 from procjobs.compat.taskqueue.errors import NotConfiguredError
-from procjobs.compat.taskqueue.middleware import wrap_asgi_app, wrap_wsgi_app
+from procjobs.compat.taskqueue.web import gate, middleware
+from procjobs.compat.taskqueue.web.middleware import wrap_asgi_app, wrap_wsgi_app
 from tests.conftest import wait_until
 
 KEY = b"k" * signing.KEY_BYTES

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from procjobs.compat import taskqueue
-from procjobs.compat.taskqueue.settings import LONGEST_PAUSE
+from procjobs.compat.taskqueue.settings.queues import LONGEST_PAUSE
 
 BASES = {
     "BadTaskStateError": "Error", "BadTransactionStateError": "Error", "DatastoreError": "Error",

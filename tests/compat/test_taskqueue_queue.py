@@ -10,8 +10,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from procjobs.compat import taskqueue
-from procjobs.compat.taskqueue import Queue, QueueStatistics, Task, configuration, sending
-from procjobs.compat.taskqueue.storage import stored_bytes
+from procjobs.compat.taskqueue import Queue, QueueStatistics, Task, sending
+from procjobs.compat.taskqueue.settings import configuration
+from procjobs.compat.taskqueue.store.storage import stored_bytes
 from procjobs.store import own_connection
 
 QUEUES = """

@@ -7,11 +7,11 @@ import os
 import pytest
 from sqlalchemy import func, select
 
-from procjobs.compat.taskqueue import tables
 from procjobs.compat.taskqueue.sender import start
 from procjobs.compat.taskqueue.sender.claims import QueueRow
 from procjobs.compat.taskqueue.sender.queue_state import QueueState
-from procjobs.compat.taskqueue.settings import QueueSettings, RetryParameters
+from procjobs.compat.taskqueue.settings.queues import QueueSettings, RetryParameters
+from procjobs.compat.taskqueue.store import tables
 from procjobs.shared import private_files
 
 from ..conftest import wait_until

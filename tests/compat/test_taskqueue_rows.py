@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import func, insert, select, text
 
-from procjobs.compat.taskqueue import rows, tables
 from procjobs.compat.taskqueue.constants import TOMBSTONE_SECONDS
-from procjobs.compat.taskqueue.database import Database, open_database
 from procjobs.compat.taskqueue.errors import (
     InternalError,
     TaskAlreadyExistsError,
     TombstonedTaskError,
     TransientError,
 )
-from procjobs.compat.taskqueue.records import Added, Deleted, Statistics
-from procjobs.compat.taskqueue.settings import RetryParameters
+from procjobs.compat.taskqueue.settings.queues import RetryParameters
+from procjobs.compat.taskqueue.store import rows, tables
+from procjobs.compat.taskqueue.store.database import Database, open_database
+from procjobs.compat.taskqueue.store.records import Added, Deleted, Statistics
 from procjobs.store import consumers
 from tests.compat.conftest import open_queues
 from tests.compat.taskqueue_tasks import SECOND, Child, change, new_queue, push, rows_of

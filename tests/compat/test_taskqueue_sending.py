@@ -8,7 +8,8 @@ import pytest
 
 import procjobs
 from procjobs.compat import taskqueue
-from procjobs.compat.taskqueue import Queue, Task, configuration, sender, sending
+from procjobs.compat.taskqueue import Queue, Task, sender, sending
+from procjobs.compat.taskqueue.settings import configuration
 from procjobs.store import own_connection
 
 from ..conftest import wait_until

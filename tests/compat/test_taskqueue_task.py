@@ -8,8 +8,9 @@ import time
 import pytest
 
 from procjobs.compat import taskqueue
-from procjobs.compat.taskqueue import Queue, QueueStatistics, Task, TaskRetryOptions, configuration
+from procjobs.compat.taskqueue import Queue, QueueStatistics, Task, TaskRetryOptions
 from procjobs.compat.taskqueue.constants import DEFAULT_APP_VERSION, UNKNOWN_APP_VERSION
+from procjobs.compat.taskqueue.settings import configuration
 
 PARAMS = {"one$funny&": "fish", "red": "blue with spaces", "fish": ["guppy", "flounder"]}
 QUERY = "one%24funny%26=fish&red=blue+with+spaces&fish=guppy&fish=flounder"

@@ -10,8 +10,6 @@ from sqlalchemy import Column, Integer, MetaData, Table, create_engine, event, f
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from procjobs.compat.taskqueue import rows, tables, transactional
-from procjobs.compat.taskqueue.database import Database
 from procjobs.compat.taskqueue.errors import (
     BadTransactionStateError,
     DatastoreError,
@@ -20,6 +18,8 @@ from procjobs.compat.taskqueue.errors import (
     TransactionalRequestTooLargeError,
     TransientError,
 )
+from procjobs.compat.taskqueue.store import rows, tables, transactional
+from procjobs.compat.taskqueue.store.database import Database
 from procjobs.errors import ConfigurationError
 from tests.compat.conftest import open_queues
 from tests.compat.taskqueue_tasks import Child, new_queue, pull, push, rows_of

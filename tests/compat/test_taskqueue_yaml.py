@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procjobs.compat.taskqueue import queue_yaml
-from procjobs.compat.taskqueue.settings import QueueSettings, RetryParameters
+from procjobs.compat.taskqueue.settings import queue_yaml
+from procjobs.compat.taskqueue.settings.queues import QueueSettings, RetryParameters
 from procjobs.errors import ConfigurationError
 
 WHOLE = """

@@ -7,8 +7,9 @@ A task is a request to a handler of the application, or an item of a pull queue.
 "taskqueue" sends those of push queues.
 
 The names below are those of `google.appengine.api.taskqueue`, with `configure`, `NotConfiguredError` and the middleware on
-top. Start reading in `task` and `queue`: what programs hold. `task_checks` has the rules, `adding` what comes of a call,
-`rows`, `leases` and `transactional` the database, `sender` the process that sends.
+top. Start reading in `task` and `queue`: what programs hold. `task_checks` has the rules, `adding` what comes of a call.
+`settings` is what was configured, `store` the database, `sender` the process that sends, `web` the application's side of a
+request, `signing` what both sides agree on, `deferred` calls of functions as tasks.
 """
 
 import sys as _sys
@@ -16,7 +17,6 @@ from datetime import UTC as _UTC
 from importlib import import_module as _import_module
 from typing import Any as _Any
 
-from procjobs.compat.taskqueue.configuring import configure
 from procjobs.compat.taskqueue.constants import (
     DEFAULT_APP_VERSION,
     MAX_DISPATCH_DEADLINE,
@@ -71,6 +71,7 @@ from procjobs.compat.taskqueue.errors import RelativeUrlError as _RelativeUrlErr
 from procjobs.compat.taskqueue.queue import Queue, QueueStatistics
 from procjobs.compat.taskqueue.results import create_rpc
 from procjobs.compat.taskqueue.retry_options import TaskRetryOptions
+from procjobs.compat.taskqueue.settings.configuring import configure
 from procjobs.compat.taskqueue.shortcuts import add, add_async
 from procjobs.compat.taskqueue.task import Task
 from procjobs.compat.taskqueue.task_checks import flatten_params as _flatten_params
@@ -146,6 +147,6 @@ def __getattr__(name: str) -> _Any:
     if name == "taskqueue":
         return _sys.modules[__name__]
     if name in _MIDDLEWARE or name == "deferred":
-        module = _import_module(f"{__name__}.{'deferred' if name == 'deferred' else 'middleware'}")
+        module = _import_module(f"{__name__}.{'deferred' if name == 'deferred' else 'web.middleware'}")
         return module if name == "deferred" else getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from procjobs.compat.taskqueue import configuration, rows, sending
-from procjobs.compat.taskqueue import transactional as transactional_rows
+from procjobs.compat.taskqueue import sending
 from procjobs.compat.taskqueue.constants import MAX_TASKS_PER_ADD, MAX_TRANSACTIONAL_REQUEST_SIZE_BYTES
 from procjobs.compat.taskqueue.errors import (
     BadTaskStateError,
@@ -21,12 +20,15 @@ from procjobs.compat.taskqueue.errors import (
     TransactionalRequestTooLargeError,
 )
 from procjobs.compat.taskqueue.results import Result, refuse_rpc
-from procjobs.compat.taskqueue.storage import refuse_overflow, stored_bytes, stored_bytes_within
+from procjobs.compat.taskqueue.settings import configuration
+from procjobs.compat.taskqueue.store import rows
+from procjobs.compat.taskqueue.store import transactional as transactional_rows
+from procjobs.compat.taskqueue.store.storage import refuse_overflow, stored_bytes, stored_bytes_within
 from procjobs.compat.taskqueue.task_checks import check_queue_name
 
 if TYPE_CHECKING:
-    from procjobs.compat.taskqueue.configuration import Configuration
-    from procjobs.compat.taskqueue.records import Added, NewTask
+    from procjobs.compat.taskqueue.settings.configuration import Configuration
+    from procjobs.compat.taskqueue.store.records import Added, NewTask
 
 
 class Addable(Protocol):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from procjobs.compat.taskqueue import adding, configuration, leases, rows
+from procjobs.compat.taskqueue import adding
 from procjobs.compat.taskqueue.errors import BadTaskStateError, DuplicateTaskNameError
 from procjobs.compat.taskqueue.results import Result, refuse_rpc
-from procjobs.compat.taskqueue.settings import DEFAULT_QUEUE
+from procjobs.compat.taskqueue.settings import configuration
+from procjobs.compat.taskqueue.settings.queues import DEFAULT_QUEUE
+from procjobs.compat.taskqueue.store import leases, rows
 from procjobs.compat.taskqueue.task import Task
 from procjobs.compat.taskqueue.task_checks import (
     check_deadline,

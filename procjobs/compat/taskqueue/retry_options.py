@@ -6,7 +6,7 @@ import math
 from typing import Any, Final
 
 from procjobs.compat.taskqueue.errors import InvalidTaskRetryOptionsError
-from procjobs.compat.taskqueue.settings import RetryParameters
+from procjobs.compat.taskqueue.settings.queues import RetryParameters
 
 _NAMES: Final = ("min_backoff_seconds", "max_backoff_seconds", "task_age_limit", "max_doublings", "task_retry_limit")
 

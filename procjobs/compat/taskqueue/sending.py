@@ -11,7 +11,7 @@ from procjobs.errors import ConfigurationError, ProcjobsError
 
 if TYPE_CHECKING:
     from procjobs import Pool
-    from procjobs.compat.taskqueue.configuration import Configuration
+    from procjobs.compat.taskqueue.settings.configuration import Configuration
 
 
 class _Started:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from procjobs.compat.taskqueue.results import Result
-from procjobs.compat.taskqueue.settings import DEFAULT_QUEUE
+from procjobs.compat.taskqueue.settings.queues import DEFAULT_QUEUE
 from procjobs.compat.taskqueue.task import Task
 
 

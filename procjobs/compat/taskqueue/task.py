@@ -20,9 +20,9 @@ from procjobs.compat.taskqueue.constants import (
 )
 from procjobs.compat.taskqueue.errors import InvalidEtaError, InvalidTagError, InvalidTaskError, TaskTooLargeError
 from procjobs.compat.taskqueue.headers import Headers
-from procjobs.compat.taskqueue.records import NewTask
 from procjobs.compat.taskqueue.retry_options import TaskRetryOptions
-from procjobs.compat.taskqueue.settings import DEFAULT_QUEUE
+from procjobs.compat.taskqueue.settings.queues import DEFAULT_QUEUE
+from procjobs.compat.taskqueue.store.records import NewTask
 from procjobs.compat.taskqueue.task_checks import (
     check_dispatch_deadline,
     check_headers,
@@ -36,8 +36,8 @@ from procjobs.compat.taskqueue.task_checks import (
 )
 
 if TYPE_CHECKING:
-    from procjobs.compat.taskqueue.records import LeasedTask
     from procjobs.compat.taskqueue.results import Result
+    from procjobs.compat.taskqueue.store.records import LeasedTask
 
 _BODY_METHODS: Final = ("POST", "PUT", "PULL")
 _QUERY_METHODS: Final = ("GET", "HEAD", "PUT", "DELETE")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 from procjobs.compat.taskqueue.deferred.calls import run, serialize
 from procjobs.compat.taskqueue.deferred.errors import PermanentTaskFailure
 from procjobs.compat.taskqueue.errors import TaskTooLargeError
-from procjobs.compat.taskqueue.gate import DEFERRED_URL
-from procjobs.compat.taskqueue.stored import load_payload
+from procjobs.compat.taskqueue.store.stored import load_payload
 from procjobs.compat.taskqueue.task import Task
+from procjobs.compat.taskqueue.web.gate import DEFERRED_URL
 
 if TYPE_CHECKING:
-    from procjobs.compat.taskqueue.records import NewTask
+    from procjobs.compat.taskqueue.store.records import NewTask
 
 __all__ = ["MAX_CALL_BYTES", "defer", "run_from_datastore"]
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from procjobs.compat.taskqueue.deferred.calls import run
 from procjobs.compat.taskqueue.deferred.errors import PermanentTaskFailure, SingularTaskFailure, UnloadableCallError
-from procjobs.compat.taskqueue.gate import MARK
+from procjobs.compat.taskqueue.web.gate import MARK
 
 __all__ = ["Handler", "application", "set_log_level"]
 

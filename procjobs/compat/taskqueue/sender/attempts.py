@@ -13,7 +13,7 @@ from procjobs.compat.taskqueue.sender.destinations import Destinations
 from procjobs.compat.taskqueue.sender.queue_state import Departure, QueueState
 from procjobs.compat.taskqueue.sender.replies import OVERLOADED, Reply, end
 from procjobs.compat.taskqueue.sender.requests import Client, build, explain
-from procjobs.compat.taskqueue.tables import now_usec
+from procjobs.compat.taskqueue.store.tables import now_usec
 
 _log: Final = logging.getLogger("procjobs.taskqueue")
 _LONGEST_DEPARTURE: Final = 1.0

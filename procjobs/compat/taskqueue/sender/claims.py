@@ -17,10 +17,10 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
-from procjobs.compat.taskqueue.rows import end, slices
 from procjobs.compat.taskqueue.sender.destinations import KEY
-from procjobs.compat.taskqueue.settings import QueueSettings, RetryParameters
-from procjobs.compat.taskqueue.tables import (
+from procjobs.compat.taskqueue.settings.queues import QueueSettings, RetryParameters
+from procjobs.compat.taskqueue.store.rows import end, slices
+from procjobs.compat.taskqueue.store.tables import (
     GENERATION,
     RUNNING,
     SIGNING_KEY,

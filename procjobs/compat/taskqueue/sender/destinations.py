@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, insert, select, update
 
-from procjobs.compat.taskqueue.rows import write_queues
-from procjobs.compat.taskqueue.settings import QueueSettings
-from procjobs.compat.taskqueue.tables import settings
+from procjobs.compat.taskqueue.settings.queues import QueueSettings
+from procjobs.compat.taskqueue.store.rows import write_queues
+from procjobs.compat.taskqueue.store.tables import settings
 
 DEFAULT_TIMEOUT: Final = 600.0
 """How long a request may take where neither its task nor the pool says anything. Seconds."""

@@ -24,10 +24,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from procjobs import ScheduledCall
-from procjobs.compat.taskqueue.database import open_database
 from procjobs.compat.taskqueue.sender.claims import Superseded
 from procjobs.compat.taskqueue.sender.leader import leadership_of
 from procjobs.compat.taskqueue.sender.loop import Sender
+from procjobs.compat.taskqueue.store.database import open_database
 
 POOL: Final = "taskqueue"
 """The name under which the settings say how long a request may take, where no pool is given."""

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from procjobs.compat.taskhopper.databases import make_engine
 from procjobs.compat.taskhopper.locks import FileLock, SessionLock
-from procjobs.compat.taskqueue import tables
+from procjobs.compat.taskqueue.store import tables
 
 _NUMBER: Final = 7_226_112
 """The first half of the number of the advisory lock; the second one is that of the table (its oid)."""

@@ -20,13 +20,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from procjobs.compat.taskqueue.rows import SLICE, remove_expired
 from procjobs.compat.taskqueue.sender.attempts import Attempts, now
 from procjobs.compat.taskqueue.sender.claims import Order, Report, Superseded, give_up_lead, take_over, turn
 from procjobs.compat.taskqueue.sender.destinations import Destinations
 from procjobs.compat.taskqueue.sender.queue_state import QueueState
-from procjobs.compat.taskqueue.settings import QueueSettings
-from procjobs.compat.taskqueue.tables import now_usec
+from procjobs.compat.taskqueue.settings.queues import QueueSettings
+from procjobs.compat.taskqueue.store.rows import SLICE, remove_expired
+from procjobs.compat.taskqueue.store.tables import now_usec
 from procjobs.errors import StoreUnavailable
 
 if TYPE_CHECKING:

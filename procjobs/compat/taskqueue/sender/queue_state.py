@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from procjobs.compat.taskqueue.buckets import Bucket, Throttle
+from procjobs.compat.taskqueue.sender.buckets import Bucket, Throttle
 from procjobs.compat.taskqueue.sender.claims import Level, QueueRow
-from procjobs.compat.taskqueue.settings import QueueSettings
+from procjobs.compat.taskqueue.settings.queues import QueueSettings
 
 MAX_CONCURRENT: Final = 1000
 """How many requests of a queue are under way at most where `max_concurrent_requests` is not set."""

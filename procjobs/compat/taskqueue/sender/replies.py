@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
-from procjobs.compat.taskqueue.backoff import backoff, is_given_up
+from procjobs.compat.taskqueue.sender.backoff import backoff, is_given_up
 from procjobs.compat.taskqueue.sender.claims import GIVEN_UP, SUCCEEDED, Claim, Ending
-from procjobs.compat.taskqueue.settings import QueueSettings
+from procjobs.compat.taskqueue.settings.queues import QueueSettings
 
 _SECOND: Final = 1_000_000
 OVERLOADED: Final = 503

@@ -14,11 +14,12 @@ from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from procjobs import Pool, PullQueue
-from procjobs.compat.taskqueue import queue_yaml, transactional
-from procjobs.compat.taskqueue.database import Database
 from procjobs.compat.taskqueue.errors import NotConfiguredError, UnknownQueueError
-from procjobs.compat.taskqueue.queue_yaml import QueueFile
-from procjobs.compat.taskqueue.settings import QueueSettings
+from procjobs.compat.taskqueue.settings import queue_yaml
+from procjobs.compat.taskqueue.settings.queue_yaml import QueueFile
+from procjobs.compat.taskqueue.settings.queues import QueueSettings
+from procjobs.compat.taskqueue.store import transactional
+from procjobs.compat.taskqueue.store.database import Database
 from procjobs.errors import ConfigurationError
 
 _POOL: Final = "taskqueue"

@@ -9,12 +9,12 @@ from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Session
 
 from procjobs.compat.taskqueue.errors import TransientError
-from procjobs.compat.taskqueue.tables import ENDED, payloads, tasks
+from procjobs.compat.taskqueue.store.tables import ENDED, payloads, tasks
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-    from procjobs.compat.taskqueue.records import NewTask
+    from procjobs.compat.taskqueue.store.records import NewTask
 
 
 def stored_bytes(connection: Connection) -> int:

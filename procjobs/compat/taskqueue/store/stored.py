@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from procjobs.compat.taskqueue import configuration
+from procjobs.compat.taskqueue.settings import configuration
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -20,7 +20,7 @@ def load_signing_key() -> bytes:
 
     Raise NotConfiguredError where `configure` was not called, TransientError where the database cannot be used.
     """
-    from procjobs.compat.taskqueue import tables
+    from procjobs.compat.taskqueue.store import tables
 
     return bytes.fromhex(_run(lambda connection: tables.read_setting(connection, tables.SIGNING_KEY)))
 
@@ -29,12 +29,14 @@ def load_payload(key: str) -> bytes | None:
     """Return the bytes of a large payload, None where its task has ended; blocks, and raises, as `load_signing_key`."""
     from sqlalchemy import select
 
-    from procjobs.compat.taskqueue.tables import payloads
+    from procjobs.compat.taskqueue.store.tables import payloads
 
     return _run(lambda connection: connection.scalar(select(payloads.c.data).where(payloads.c.id == key)))
 
 
 def _run(function: Callable[[Connection], T]) -> T:
-    from procjobs.compat.taskqueue.database import Database  # SQLAlchemy is loaded where a request of the queue comes
+    from procjobs.compat.taskqueue.store.database import (
+        Database,  # SQLAlchemy is loaded where a request of the queue comes
+    )
 
     return Database(configuration.current().store).run(function)

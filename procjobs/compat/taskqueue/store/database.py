@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from procjobs.compat.taskqueue import tables
 from procjobs.compat.taskqueue.errors import TransientError
+from procjobs.compat.taskqueue.store import tables
 from procjobs.errors import StoreUnavailable
 
 if TYPE_CHECKING:

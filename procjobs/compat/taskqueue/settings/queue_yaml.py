@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, Final, NamedTuple
 
 from procjobs.compat.taskqueue.errors import InvalidQueueNameError
-from procjobs.compat.taskqueue.settings import (
+from procjobs.compat.taskqueue.settings.queues import (
     DEFAULT_BUCKET_SIZE,
     DEFAULT_QUEUE,
     DEFAULT_RATE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from procjobs.compat.taskqueue.errors import Error
-from procjobs.compat.taskqueue.settings import Mode, RetryParameters
+from procjobs.compat.taskqueue.settings.queues import Mode, RetryParameters
 
 
 class NewTask(NamedTuple):

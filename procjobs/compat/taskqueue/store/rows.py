@@ -20,14 +20,23 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from procjobs.compat.taskqueue.constants import TOMBSTONE_SECONDS
 from procjobs.compat.taskqueue.errors import Error, TaskAlreadyExistsError, TombstonedTaskError
-from procjobs.compat.taskqueue.records import Added, Deleted, NewTask, Statistics
-from procjobs.compat.taskqueue.settings import QueueSettings
-from procjobs.compat.taskqueue.tables import ENDED, RUNNING, WAITING, executions, now_usec, payloads, queues, tasks
+from procjobs.compat.taskqueue.settings.queues import QueueSettings
+from procjobs.compat.taskqueue.store.records import Added, Deleted, NewTask, Statistics
+from procjobs.compat.taskqueue.store.tables import (
+    ENDED,
+    RUNNING,
+    WAITING,
+    executions,
+    now_usec,
+    payloads,
+    queues,
+    tasks,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-    from procjobs.compat.taskqueue.database import Transactions
+    from procjobs.compat.taskqueue.store.database import Transactions
 
 __all__ = [
     "DELETED", "PURGED", "SLICE", "add", "configure", "delete_tasks", "end", "fetch_statistics", "insert_tasks", "name_all",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from procjobs.compat.taskqueue.settings import RetryParameters
+from procjobs.compat.taskqueue.settings.queues import RetryParameters
 
 _MAX_EXPONENT: Final = 1000
 """Powers of two above fit into no float; every limit is far below."""

@@ -21,8 +21,8 @@ from urllib.parse import unquote_to_bytes
 
 from procjobs.compat.taskqueue import signing
 from procjobs.compat.taskqueue.deferred.handler import Handler
-from procjobs.compat.taskqueue.gate import MARK, Gate, is_deferred
-from procjobs.compat.taskqueue.stored import load_signing_key
+from procjobs.compat.taskqueue.store.stored import load_signing_key
+from procjobs.compat.taskqueue.web.gate import MARK, Gate, is_deferred
 
 __all__ = ["wrap_asgi_app", "wrap_wsgi_app"]
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import select, update
 
 from procjobs.compat.taskqueue.errors import Error, InvalidQueueModeError, TaskLeaseExpiredError, TombstonedTaskError
-from procjobs.compat.taskqueue.records import LeasedTask
-from procjobs.compat.taskqueue.rows import end, note_executions, remove_expired, slices
-from procjobs.compat.taskqueue.settings import QueueSettings, RetryParameters
-from procjobs.compat.taskqueue.tables import ENDED, WAITING, now_usec, tasks
+from procjobs.compat.taskqueue.settings.queues import QueueSettings, RetryParameters
+from procjobs.compat.taskqueue.store.records import LeasedTask
+from procjobs.compat.taskqueue.store.rows import end, note_executions, remove_expired, slices
+from procjobs.compat.taskqueue.store.tables import ENDED, WAITING, now_usec, tasks
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-    from procjobs.compat.taskqueue.database import Transactions
+    from procjobs.compat.taskqueue.store.database import Transactions
 
 __all__ = ["USED_UP", "Wish", "lease", "modify"]
 

@@ -20,7 +20,6 @@ from sqlalchemy.engine.base import RootTransaction
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from procjobs.compat.taskqueue import tables
 from procjobs.compat.taskqueue.constants import MAX_TASKS_PER_TRANSACTION, MAX_TRANSACTIONAL_REQUEST_SIZE_BYTES
 from procjobs.compat.taskqueue.errors import (
     BadTransactionStateError,
@@ -29,12 +28,13 @@ from procjobs.compat.taskqueue.errors import (
     TooManyTasksError,
     TransactionalRequestTooLargeError,
 )
-from procjobs.compat.taskqueue.records import Added, NewTask
-from procjobs.compat.taskqueue.rows import insert_tasks, name_all
+from procjobs.compat.taskqueue.store import tables
+from procjobs.compat.taskqueue.store.records import Added, NewTask
+from procjobs.compat.taskqueue.store.rows import insert_tasks, name_all
 from procjobs.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from procjobs.compat.taskqueue.database import Database
+    from procjobs.compat.taskqueue.store.database import Database
 
 __all__ = ["TransactionFullError", "add", "check_source", "find_transaction"]
 

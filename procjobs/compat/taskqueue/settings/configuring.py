@@ -7,12 +7,13 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from procjobs.compat.taskqueue import configuration, sending
+from procjobs.compat.taskqueue import sending
 from procjobs.compat.taskqueue.errors import TransientError
+from procjobs.compat.taskqueue.settings import configuration
 
 if TYPE_CHECKING:
     from procjobs import Pool
-    from procjobs.compat.taskqueue.configuration import SessionSource
+    from procjobs.compat.taskqueue.settings.configuration import SessionSource
 
 _log: Final = logging.getLogger("procjobs.taskqueue")
 _INSIDE: Final = "PROCJOBS_POOL"
