@@ -170,7 +170,6 @@ def test_task_is_given_up_when_both_limits_are_passed(site):
     row = site.wait_for_end(name)
     assert len(site.server.requests(queue, name)) > 3
     assert row.ended_usec - row.first_try_usec > SECOND
-    assert requests[-2]["ended"] - requests[0]["at"] <= 1.1
 
 
 def test_task_with_an_eta_is_not_sent_before_it(site, queue):
