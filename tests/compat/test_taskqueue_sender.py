@@ -262,3 +262,17 @@ def test_pool_that_nobody_uses_any_more_ends(other, pool_name):
     wait_until(lambda: not rundir.is_held(lock))
     late = other.add(queue)
     assert "waiting" == other.task(late).state
+
+
+def test_database_that_has_gone_for_ever_does_not_keep_a_pool_that_nobody_uses(site, postgres_server, pool_name):
+    name = postgres_server.new_database()
+    gone = Site(site.server, postgres_server.url(name))
+    call = procjobs.ScheduledCall("sender", work, args=[gone.store, 3.0], every=1, overlap="queue")
+    pool = procjobs.Pool(pool_name, workers=1, linger=0.1, schedules=[call]).connect()
+    gone.configure()
+    gone.wait_for_end(gone.add(gone.queue("here")))
+    gone.close()
+    postgres_server.drop_database(name)
+    lock = pool._link.directory.lock
+    pool.shutdown()
+    wait_until(lambda: not rundir.is_held(lock))

@@ -28,6 +28,7 @@ from procjobs.compat.taskqueue.sender.claims import Superseded
 from procjobs.compat.taskqueue.sender.leader import leadership_of
 from procjobs.compat.taskqueue.sender.loop import Sender
 from procjobs.compat.taskqueue.store.database import open_database
+from procjobs.errors import StoreUnavailable
 
 POOL: Final = "taskqueue"
 """The name under which the settings say how long a request may take, where no pool is given."""
@@ -64,7 +65,7 @@ async def work(store: str, seconds: float = RUN) -> None:
                     return
                 await asyncio.sleep(_STANDBY_INTERVAL)
             await Sender(open_database(store), thread).run(until, is_kept)
-        except Superseded:
+        except (Superseded, StoreUnavailable):  # the second was told; the next run looks again
             return
         finally:
             leadership.release()

@@ -48,6 +48,9 @@ _GAP: Final = 1.0
 _OVERTIME: Final = 1.0
 """How long a run goes on for that reason, in seconds. A task that is always due soon does not keep an unused pool."""
 _OUTAGE_PAUSE: Final = 0.5
+_LONGEST_OUTAGE: Final = 600.0
+"""How long a run whose time is over waits for the database, to write what became of its requests: they are sent again if
+it gives up. One that has nothing to write ends at once, and the next run waits. Seconds."""
 _EMPTY_PAUSE: Final = 0.02
 """Seconds to wait after a claim that found its tasks locked by others."""
 _PATIENCE: Final = 2.0
@@ -70,20 +73,23 @@ class Sender:
         self._generation = 0
         self._is_ending = threading.Event()
         self._wake = asyncio.Event()
-        self._rates_due = self._tidy_due = 0.0
+        self._rates_due = self._tidy_due = self._gives_up_at = 0.0
         self._was_empty = False
         self._most = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS, 1)
 
     async def run(self, until: float, is_kept: Callable[[], bool]) -> None:
-        """Send tasks until the monotonic time `until`, and on while there is anything to do; raise Superseded.
+        """Send tasks until the monotonic time `until`, and on while there is anything to do.
 
+        Raise Superseded, and StoreUnavailable where the database is still away when the time is over.
         `is_kept` tells whether this process still has the lead; it may block, and is called now and then.
         """
+        self._gives_up_at = until
         takeover = await self._call(self._persist, take_over)
         self._generation, self._interrupted = takeover.generation, takeover.interrupted
         attempts = Attempts(takeover.signing_key, self._wake.set)
         try:
             while not self._is_over(until, attempts):
+                self._gives_up_at = until + (_LONGEST_OUTAGE if len(attempts) or attempts.has_endings else 0)
                 await self._tidy()
                 seen = self._revision()
                 await self._take_turn(attempts)
@@ -118,7 +124,7 @@ class Sender:
         return await asyncio.shield(called)
 
     def _persist(self, function: Callable[[Connection], T]) -> T:
-        """Call a function in a transaction, again and again until the database answers, or the sender is to end."""
+        """Call a function in a transaction, again and again until the database answers; raise when the sender is to end."""
         is_told = False
         while True:
             try:
@@ -127,7 +133,7 @@ class Sender:
                 if not is_told:
                     _log.warning("%s; the sender of the task queues waits for it", error)
                 is_told = True
-                if self._is_ending.wait(_OUTAGE_PAUSE):
+                if self._is_ending.wait(_OUTAGE_PAUSE) or time.monotonic() > self._gives_up_at:
                     raise
 
     async def _take_turn(self, attempts: Attempts) -> None:
