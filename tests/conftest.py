@@ -84,6 +84,14 @@ def _pool_processes():
     return found
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each worker tests that stand together, and share servers; one that has done its own takes those of others."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
 def pytest_collection_finish():
     """Leave all that is imported and collected out of the collections of garbage, of which each test makes one."""
     gc.collect()
