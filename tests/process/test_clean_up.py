@@ -92,7 +92,7 @@ def test_job_that_loops_in_spite_of_it_is_killed(tmp_path):
         worker = pid_of(pool)
         assert job.cancel()
         assert procjobs.JobCancelled is type(error_of(job))
-        assert not alive(worker)
+        wait_until(lambda: not alive(worker))
 
 
 def test_programs_that_c_code_waits_for_get_sigterm(pool, tmp_path):
