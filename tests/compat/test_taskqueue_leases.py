@@ -14,7 +14,7 @@ from procjobs.compat.taskqueue.settings.queues import RetryParameters
 from procjobs.compat.taskqueue.store import leases, rows, tables
 from procjobs.compat.taskqueue.store.leases import Wish
 from tests.compat.conftest import open_queues
-from tests.compat.taskqueue_tasks import SECOND, Child, change, new_queue, pull, push, rows_of
+from tests.compat.taskqueue_tasks import SECOND, Child, LosesAnswer, change, new_queue, pull, push, rows_of
 from tests.waiting import wait_until
 
 
@@ -119,17 +119,6 @@ def test_a_lease_removes_names_that_can_be_used_again(database, queue):
     change(database, queue, "old", ended_usec=tables.now_usec() - TOMBSTONE_SECONDS * SECOND)
     lease(database, queue)
     assert ["new"] == [*rows_of(database, queue)]
-
-
-class LosesAnswer:
-    """A database that commits what the first call has done, and loses the answer."""
-
-    def __init__(self, database):
-        self._database = database
-
-    def run(self, function):
-        self._database.run(function)
-        return self._database.run(function)
 
 
 def test_a_lease_whose_answer_was_lost_is_given_once_more(database, queue):

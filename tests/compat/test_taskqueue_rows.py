@@ -22,7 +22,7 @@ from procjobs.compat.taskqueue.store.database import Database, open_database
 from procjobs.compat.taskqueue.store.records import Added, Deleted, Statistics
 from procjobs.store import consumers
 from tests.compat.conftest import open_queues
-from tests.compat.taskqueue_tasks import SECOND, Child, change, new_queue, push, rows_of
+from tests.compat.taskqueue_tasks import SECOND, Child, LosesAnswer, change, new_queue, push, rows_of
 from tests.waiting import wait_until
 
 AGE = TOMBSTONE_SECONDS * SECOND
@@ -161,17 +161,6 @@ def test_threads_add_and_delete_the_same_names(database, queue):
             thread.join()
         good = [one.error is None if isinstance(one, Added) else one.was_deleted for result in results for one in result]
         assert 20 == sum(good)
-
-
-class LosesAnswer:
-    """A database that commits what the first call has done, and loses the answer."""
-
-    def __init__(self, database):
-        self._database = database
-
-    def run(self, function):
-        self._database.run(function)
-        return self._database.run(function)
 
 
 def test_a_call_whose_answer_was_lost_finds_what_it_has_done(database, queue):

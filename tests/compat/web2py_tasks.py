@@ -64,7 +64,7 @@ def hold(path, seconds=600):
 def ignore_everything(path):
     """Refuse to end: only a kill helps."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"  # job
     child = subprocess.Popen([sys.executable, "-c", code])
     note(path, os.getpid())
     note(path, child.pid)

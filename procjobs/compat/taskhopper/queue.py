@@ -15,9 +15,9 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, null, select, text, update
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from procjobs.compat.locks import FileLock, Lock, SessionLock
 from procjobs.compat.taskhopper import databases
 from procjobs.compat.taskhopper.errors import RunnerRefused
-from procjobs.compat.taskhopper.locks import FileLock, Lock, SessionLock
 from procjobs.compat.taskhopper.table import FAILED, QUEUED, RUNNING, SUCCEEDED, Task, clean, now, task_status
 
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """The runner: takes tasks from the table, one at a time, and runs each in a worker of a private pool.
 
-1. Nothing is started without the lock of the database (see `locks`).
+1. Nothing is started without the lock of the database (see `procjobs.compat.locks`).
 2. A task that an earlier runner has left is queued again when all processes of that one are gone, not before.
 3. Nothing of the application is imported here. What a task returns arrives as JSON, what it raises as text.
 4. While the database is away the runner waits. A task that runs goes on; but where the lock goes with the connection, it is

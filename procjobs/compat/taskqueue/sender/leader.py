@@ -13,8 +13,8 @@ from typing import Final
 from sqlalchemy import Connection, Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
+from procjobs.compat.locks import FileLock, SessionLock
 from procjobs.compat.taskhopper.databases import make_engine
-from procjobs.compat.taskhopper.locks import FileLock, SessionLock
 from procjobs.compat.taskqueue.store import tables
 
 _NUMBER: Final = 7_226_112

@@ -1,8 +1,8 @@
-"""The lock of the runner: released by the kernel or by the database server when its holder ends, however it ends.
+"""Locks of which one process at a time works a database, such as the runner of a hopper or the sender of task queues.
 
-SQLite: flock(2) on a file beside the database, DATABASE.runner, which stays. PostgreSQL: an advisory lock of the session
-over which the runner also reads and writes its tasks, so that a runner that has lost the lock cannot write. Other adapters
-of which one process at a time may work a database use the same locks, with a name or number of their own.
+They are released by the kernel or by the database server when their holder ends, however it ends. SQLite: flock(2) on a
+file beside the database, DATABASE.HOLDER, which stays. PostgreSQL: an advisory lock of a session. A runner reads and writes
+its tasks over the same session, so that one that has lost the lock cannot write.
 """
 
 from __future__ import annotations
