@@ -112,6 +112,7 @@ from procjobs.shared.records import (
     WorkerInfo,
 )
 from procjobs.shared.schedule_records import ScheduleInfo
+from procjobs.shared.user_secret import user_secret
 from procjobs.version import __version__
 from procjobs.worker.context import JobContext, checkpoint, current_job, progress, track
 from procjobs.worker.scheduled_time import SCHEDULED_FOR
@@ -186,6 +187,7 @@ __all__ = [
     "progress",
     "schedule",
     "track",
+    "user_secret",
 ]
 
 _CLIENT = {

@@ -95,8 +95,10 @@ def _lookup(url: str) -> StoreLookup:
 class JobFinder:
     """Finds the jobs of one pool that were looked for in its table in vain."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, *, data: bool = True) -> None:
+        """With `data`, what jobs have reported as such is unpickled."""
         self._link = link
+        self._data = data
         self._unread: Gathering[bool] = Gathering(per_second=_SUPERVISOR_PER_SECOND)
 
     def find(self, job_id: bytes, text: str) -> JobStatus:
@@ -109,7 +111,7 @@ class JobFinder:
         if age <= _YOUNG:
             try:
                 if self._is_at_supervisor(job_id):
-                    return self._link.read_present_table().status(job_id, text)
+                    return self._link.read_present_table().status(job_id, text, data=self._data)
             except SupervisorError as error:
                 problem = f"its supervisor may not have received it yet, and could not be asked: {error}"
         return self._find_stored(job_id, text, age, problem)
@@ -125,8 +127,9 @@ class JobFinder:
             possible = [job_id for job_id in job_ids if made_at(job_id) is not None]
             with contextlib.suppress(SupervisorError):
                 self._unread.ask_all(filter(is_young, possible), self._ask_for)
-            if self._link.read_table().store() is not None:
-                _lookup(self._link.connect().welcome["settings"]["store"]).ask_ahead(possible)
+            store = self._store()
+            if store is not None:
+                _lookup(store).ask_ahead(possible)
 
     def _try_find(self, job_id: bytes, text: str) -> JobStatus | Exception:
         try:
@@ -138,7 +141,7 @@ class JobFinder:
         """Return the status of a job that the table of the present supervisor has, None if it has not."""
         table = self._link.renew_table(self._link.read_table())
         try:
-            return table.status(job_id, text)
+            return table.status(job_id, text, data=self._data)
         except UnknownJob:
             return None
 
@@ -148,15 +151,28 @@ class JobFinder:
 
     def _find_stored(self, job_id: bytes, text: str, age: float, problem: str) -> JobStatus:
         table = self._link.read_table()
-        if table.store() is not None:
+        store = self._store()
+        if store is not None:
             refuse_in_event_loop(text, "astatus")
-            status = _lookup(self._link.connect().welcome["settings"]["store"]).find(job_id, wall() - age)
+            status = _lookup(store).find(job_id, wall() - age)
             if status is not None:
                 return status
             raise UnknownJob(f"job {text} is not known to this pool, nor to its store{problem and f': {problem}'}")
         if problem:
             raise UnknownJob(f"job {text} is not known to this pool: {problem}")
-        return table.status(job_id, text)
+        return table.status(job_id, text, data=self._data)
+
+    def _store(self) -> str | None:
+        """Return the URL of the pool's store, None if it has none.
+
+        A supervisor says in its table whether there is one soon after it has begun, and to its clients at once.
+        """
+        connection = self._link.connection
+        is_said = connection is not None and connection.welcome["settings"].get("store") is not None
+        if not is_said and self._link.read_table().store() is None:
+            return None
+        url: str | None = self._link.connect().welcome["settings"].get("store")
+        return url
 
     def _is_at_supervisor(self, job_id: bytes) -> bool:
         if not in_event_loop():
@@ -164,9 +180,11 @@ class JobFinder:
         return not self._unread.is_missing(job_id) and bool(self._ask_for([job_id]))
 
     def _ask_for(self, job_ids: list[bytes]) -> dict[bytes, bool]:
-        connection = self._link.connect()
-        timeout = _LOOP_TIMEOUT if in_event_loop() else _ASK_TIMEOUT
-        reply = connection.request("known", timeout=timeout, ids=[job_id.hex() for job_id in job_ids])
+        ids = [job_id.hex() for job_id in job_ids]
+        if in_event_loop():
+            reply = self._link.connect().request("known", timeout=_LOOP_TIMEOUT, ids=ids)
+        else:  # that the connection is lost may show only now: its supervisor may have a successor
+            reply = self._link.persist(lambda connection: connection.request("known", timeout=_ASK_TIMEOUT, ids=ids))
         return {bytes.fromhex(text): True for text in reply["known"]}
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.client.awaiting import AwaitedFinder, awaitable, in_thread
 from procjobs.client.finding import JobFinder, is_young
+from procjobs.client.glancing import Glances
+from procjobs.client.job_list import check_before, check_state, list_jobs
 from procjobs.client.link import Linked
 from procjobs.clock import boottime
 from procjobs.errors import Attempt, ConfigurationError, UnknownJob
@@ -16,18 +18,16 @@ from procjobs.shared.durations import check_moment
 from procjobs.shared.ids import parse, to_text
 from procjobs.shared.meta import pack_meta
 from procjobs.shared.records import JobRecord, JobStatus, KindInfo, PoolStats, Progress, WorkerInfo
-from procjobs.shared.states import JobState
-from procjobs.shared.suggestions import suggest
 from procjobs.shared.table.layout import SLOT_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from procjobs.client.link import Link
     from procjobs.shared.ids import JobId
 
-STATE_TEXTS: Final = [state.text for state in JobState]
+_NONE_KNOWN: Final[Mapping[str, int]] = {}
 
 
 class Monitor(Linked):
@@ -37,6 +37,7 @@ class Monitor(Linked):
         super().__init__(link)
         self._finder = JobFinder(link)
         self._awaited = AwaitedFinder(self._finder)
+        self._glances = Glances(link)
 
     def status(self, job_id: JobId) -> JobStatus:
         """Return what is known about a job. From any process, without blocking; source: the shared table.
@@ -68,6 +69,27 @@ class Monitor(Linked):
     async def aprogress(self, job_id: JobId) -> Progress | None:
         """Return what `progress` returns; as `astatus`."""
         return (await self.astatus(job_id)).progress
+
+    def glance(self, job_ids: Iterable[JobId], known: Mapping[str, int] = _NONE_KNOWN) -> dict[str, JobStatus | None]:
+        """Return what the shared table has of these jobs, by id as given: for programs that show many jobs again and again.
+
+        None stands for a job that is not in the table, or runs no more because the supervisor was killed: `look_up` finds
+        out. Jobs whose `version` is still that in `known` are left out. Nothing is unpickled: the `data` of reports is
+        None. Asks nobody and waits for nothing, but for the pool if this process has not connected yet. Raise PoolClosed.
+        """
+        return self._glances.read(job_ids, known)
+
+    def look_up(self, job_ids: Iterable[JobId], known: Mapping[str, int] = _NONE_KNOWN) -> dict[str, JobStatus | None]:
+        """Return what `glance` returns; jobs that it does not show are looked for together, as `status` does. May block.
+
+        None stands for a job that nobody knows. If the supervisor was killed, its successor is asked, and started if need
+        be. Raise StoreUnavailable if the store cannot be read, SupervisorError if no supervisor can be reached, PoolClosed.
+        """
+        return self._glances.find(job_ids, known)
+
+    async def aglance(self, job_ids: Iterable[JobId], known: Mapping[str, int] = _NONE_KNOWN) -> dict[str, JobStatus | None]:
+        """Return what `look_up` returns, or raise what it raises, to be awaited; what the table has is read at once."""
+        return await self._glances.afind(job_ids, known)
 
     def shown_status(self, job_id: bytes, *, may_be_unread: bool) -> JobStatus:
         """Return the status of a job whose handle this process has; raise as `status` does.
@@ -119,16 +141,19 @@ class Monitor(Linked):
         since: float | datetime | None = None,
         meta: Mapping[str, Any] | None = None,
         limit: int = 100,
+        search: str | None = None,
+        before: JobId | None = None,
     ) -> list[JobRecord]:
         """Return what the store knows of up to `limit` jobs, the newest first, each with all of its attempts. Blocks.
 
         Those in `state`, called `name` (a `%` in it stands for any text), submitted at `since` or later (a Unix time or a
-        datetime), whose `meta` has all of these values for these keys, if given. Reads the database in this process. Raise
-        ConfigurationError if the pool has no store, or there is no such state; StoreUnavailable if it cannot be read.
+        datetime), whose `meta` has all of these values for these keys, if given; `search` and `before` as in `jobs`. Reads
+        the database in this process. Raise ConfigurationError if the pool has no store, or there is no such state;
+        StoreUnavailable if it cannot be read.
         """
         check_count("limit", limit, minimum=1)
-        if state is not None and state not in STATE_TEXTS:
-            raise ConfigurationError(f"unknown state{suggest([state], STATE_TEXTS)}")
+        check_state(state)
+        older_than = check_before(before)
         moment = check_moment("since", since)
         pack_meta({} if meta is None else dict(meta))
         welcome = self._link.connect().welcome
@@ -137,13 +162,28 @@ class Monitor(Linked):
             raise ConfigurationError(f"{self!r} keeps no history: it was started without store=...")
         from procjobs.store.reading import find_history  # see _recall
 
-        return find_history(url, welcome["store_name"], state=state, name=name, since=moment, meta=meta, limit=limit)
+        return find_history(
+            url, welcome["store_name"], state=state, name=name, since=moment, meta=meta, limit=limit, search=search,
+            before=None if older_than is None else to_text(older_than),
+        )  # fmt: skip
 
-    def jobs(self, state: str | None = None, limit: int = 100) -> list[JobStatus]:
-        """Return up to `limit` jobs, the newest first, those in `state` if given. Reads the shared table."""
-        known = [status for status in self._link.read_present_table().jobs() if state is None or status.state == state]
-        known.sort(key=lambda status: status.id, reverse=True)
-        return known[:limit]
+    def jobs(
+        self,
+        state: str | None = None,
+        limit: int = 100,
+        *,
+        search: str | None = None,
+        before: JobId | None = None,
+        data: bool = True,
+    ) -> list[JobStatus]:
+        """Return up to `limit` jobs, the newest first, those in `state` if given. Reads the shared table.
+
+        `search` is a part of the id or name, in upper or lower case. `before` is the last id of the page before this one:
+        jobs are listed that were submitted before that one. Without `data`, nothing is unpickled: the `data` of reports
+        is None. Takes about a second where there are 100,000 jobs.
+        """
+        table = self._link.read_present_table()
+        return list_jobs(table, check_state(state), limit, search, check_before(before), data=data)
 
     def stats(self) -> PoolStats:
         """Return the pool's counters as of its supervisor's last turn. Reads the shared table; asks nobody."""

@@ -111,6 +111,7 @@ class JobStatus(NamedTuple):
     are to start before this one, 0 for the next one: of a job that waits for its first start, in a pool whose jobs that wait
     have one priority. It is None otherwise, of a job with a key or in a queue, and of one that was delayed. `schedule` is
     the name of the schedule that has made the job, and `scheduled_for` the time for which; both are None for other jobs.
+    `version` is another number once anything of this has changed; 0 of a job that the store alone has.
     """
 
     id: str
@@ -130,6 +131,7 @@ class JobStatus(NamedTuple):
     ahead: int | None = None
     schedule: str | None = None
     scheduled_for: float | None = None
+    version: int = 0
 
     @property
     def done(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import String, cast, exists, func, inspect, literal, select
+from sqlalchemy import String, cast, exists, func, inspect, literal, or_, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -134,9 +134,14 @@ def find_history(
     since: float | None = None,
     meta: Mapping[str, Any] | None = None,
     job_id: str | None = None,
+    search: str | None = None,
+    before: str | None = None,
     limit: int,
 ) -> list[JobRecord]:
-    """Return jobs of a pool with their attempts, the newest first; `name` may have SQL's wildcards."""
+    """Return jobs of a pool with their attempts, the newest first; `name` may have SQL's wildcards.
+
+    `search` is a part of id, name or queue, in upper or lower case; `before` is an id, of which only earlier ones count.
+    """
     chosen = select(jobs).where(jobs.c.pool == pool)
     if state is not None:
         chosen = chosen.where(jobs.c.state == state)
@@ -146,6 +151,11 @@ def find_history(
         chosen = chosen.where(jobs.c.submitted_at >= since)
     if job_id is not None:
         chosen = chosen.where(jobs.c.id == job_id)
+    if before is not None:
+        chosen = chosen.where(jobs.c.id < before)
+    if search:
+        texts = (jobs.c.id, jobs.c.name, jobs.c.queue)
+        chosen = chosen.where(or_(*(text.icontains(search, autoescape=True) for text in texts)))
     with _reading(url) as connection:
         for key, value in (meta or {}).items():
             chosen = chosen.where(_has_meta(connection.dialect.name, key, value))

@@ -12,6 +12,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, Self
+from zlib import crc32
 
 from procjobs.clock import monotonic
 from procjobs.errors import Attempt, PayloadError, UnknownJob
@@ -51,6 +52,11 @@ _REASON_TEXT = {int(reason): reason.text for reason in Reason}
 def _check_owner(info: os.stat_result, path: str) -> None:
     if info.st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, f"it belongs to user {info.st_uid}, not to {os.geteuid()}", path)
+
+
+def _version_of(state: bytes, report: bytes | None, ahead: int | None) -> int:
+    """Return a number that is another one once anything of a job has changed that its status shows; at most 53 bits."""
+    return (crc32(report or b"", crc32(state)) << 20 | (0 if ahead is None else ahead + 1) & 0xF_FFFF) + 1
 
 
 class ProgressTable:
@@ -131,8 +137,11 @@ class ProgressTable:
                 return None
         return None
 
-    def status(self, job_id: bytes, text: str = "") -> JobStatus:
-        """Return the status of a job, `text` being its id as text; raise UnknownJob if it has no row."""
+    def status(self, job_id: bytes, text: str = "", *, data: bool = True) -> JobStatus:
+        """Return the status of a job, `text` being its id as text; raise UnknownJob if it has no row.
+
+        Without `data`, nothing is unpickled: the data of its last report is None.
+        """
         for _ in range(_TRIES):
             found = self._find(job_id)
             if found is None:
@@ -140,7 +149,7 @@ class ProgressTable:
                     f"job {to_text(job_id)} is not known to this pool: its supervisor has not received it yet, it was "
                     "evicted some time after it finished, or it belongs to another pool or an earlier supervisor"
                 )
-            status = self._status(*found, text)
+            status = self._status(*found, text, data=data)
             if status is not None:
                 return status
         raise UnknownJob(f"the meta of job {to_text(job_id)} cannot be read: something has written over its file")
@@ -149,7 +158,7 @@ class ProgressTable:
         """Return the last report of a job, None if there is none; raise UnknownJob if it has no row."""
         return self.status(job_id).progress
 
-    def _status(self, row: int, body: bytes, text: str = "") -> JobStatus | None:
+    def _status(self, row: int, body: bytes, text: str = "", *, data: bool = True) -> JobStatus | None:
         """Return the status of the job in a row; None if the row is another job's by now."""
         job_id, _, state, reason, attempt, flags, submitted, ticket, finished, name, error = STATE.unpack(body)
         extras = NO_EXTRAS if not flags else self._annex.read(row, job_id)
@@ -164,7 +173,8 @@ class ProgressTable:
             if began > attempt:
                 state, reason, attempt, error = _RUNNING, 0, began, b""
             if reported & layout.REPORTED:
-                progress = self._decode(job_id, fields, state)
+                progress = self._decode(job_id, fields, state, data=data)
+        ahead = self._find_ahead(ticket) if state == _QUEUED and ticket and not attempt else None
         return JobStatus(
             text or to_text(job_id),
             name.decode(errors="replace"),
@@ -180,9 +190,10 @@ class ProgressTable:
             unpack_meta(extras.meta),
             to_text(extras.retry_of) if extras.is_retry else None,
             self._find_details(job_id, attempt, extras) if error and extras.failure[0] else None,
-            self._find_ahead(ticket) if state == _QUEUED and ticket and not attempt else None,
+            ahead,
             name_of(extras.schedule),
             seconds_of(extras.scheduled_for),
+            version=_version_of(body, report, ahead),
         )
 
     def _find_ahead(self, ticket: float) -> int | None:
@@ -219,8 +230,8 @@ class ProgressTable:
         last = next(iter(self._annex.attempts(job_id, extras, 1)), None)
         return last.get("traceback") if last is not None and last.get("attempt") == attempt else None
 
-    def _decode(self, job_id: bytes, fields: tuple[Any, ...], state: int) -> Progress:
-        _, _, flags, _, started_at, value, total, updated_at, text, data, pace = fields
+    def _decode(self, job_id: bytes, fields: tuple[Any, ...], state: int, *, data: bool) -> Progress:
+        _, _, flags, _, started_at, value, total, updated_at, text, packed, pace = fields
         first_value, first_after, pause = layout.PACE.unpack(pace)
         if flags & layout.IN_FILE:
             try:
@@ -228,14 +239,14 @@ class ProgressTable:
                     _check_owner(os.fstat(file.fileno()), file.name)  # it is about to be unpickled
                     content = file.read()
                 length = int.from_bytes(content[:4], "little")
-                text, data = content[4 : 4 + length], content[4 + length :]
+                text, packed = content[4 : 4 + length], content[4 + length :]
             except OSError:  # the pool has stopped, or the row was evicted: the clipped message is left
                 flags &= ~layout.HAS_DATA
         return Progress(
             value,
             total if flags & layout.HAS_TOTAL else None,
             text.decode(errors="replace") if flags & layout.HAS_MESSAGE else None,
-            self._load(job_id, data) if flags & layout.HAS_DATA else None,
+            self._load(job_id, packed) if data and flags & layout.HAS_DATA else None,
             updated_at,
             started_at,
             Pace(first_value, started_at + first_after, pause),
@@ -243,21 +254,30 @@ class ProgressTable:
             state == _SUCCEEDED,
         )
 
-    def _load(self, job_id: bytes, data: bytes) -> Any:
+    def _load(self, job_id: bytes, packed: bytes) -> Any:
         try:
-            return self._loads(data)
+            return self._loads(packed)
         except Exception as error:  # noqa: BLE001 - the edge around the user's unpickling: the rest of the status can be had
             what = f"what job {to_text(job_id)} reported as data could not be unpickled here"
             return PayloadError(f"{what}: {type(error).__name__}: {error}")
 
-    def jobs(self) -> Iterator[JobStatus]:
-        """Yield every job that has a row, in no particular order."""
+    def rows(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (number, body) of every row that has a job, in no particular order."""
         for row in range(1, self.counters().rows_used + 1):
             body = self._state_at(row)
             if body is not None and (found := self._find(body[:16])) is not None and found[0] == row:
-                status = self._status(row, found[1])
-                if status is not None:
-                    yield status
+                yield found
+
+    def status_in(self, row: int, body: bytes, *, data: bool = True) -> JobStatus | None:
+        """Return the status of the job in one of `rows`; None if the row is another job's by now."""
+        return self._status(row, body, data=data)
+
+    def jobs(self) -> Iterator[JobStatus]:
+        """Yield every job that has a row, in no particular order."""
+        for row, body in self.rows():
+            status = self._status(row, body)
+            if status is not None:
+                yield status
 
     def counters(self) -> Counters:
         """Return the pool's counters as of the supervisor's last turn."""
