@@ -42,6 +42,9 @@ from procjobs.shared.table.layout import (
 
 _TRIES = 20
 _FLAGS_AT = layout.STATE_FLAGS_OFFSET
+_CHANGING = slice(layout.STATE_HEAD.size, layout.TICKET_OFFSET + 16)
+_REPORTED = slice(8, 56)
+"""The numbers of STATE and of PROGRESS. No text changes without them: each report has its time, each end as well."""
 _QUEUED = int(JobState.QUEUED)
 _RUNNING = int(JobState.RUNNING)
 _SUCCEEDED = int(JobState.SUCCEEDED)
@@ -56,7 +59,8 @@ def _check_owner(info: os.stat_result, path: str) -> None:
 
 def _version_of(state: bytes, report: bytes | None, ahead: int | None) -> int:
     """Return a number that is another one once anything of a job has changed that its status shows; at most 53 bits."""
-    return (crc32(report or b"", crc32(state)) << 20 | (0 if ahead is None else ahead + 1) & 0xF_FFFF) + 1
+    crc = crc32(state[_CHANGING]) if report is None else crc32(report[_REPORTED], crc32(state[_CHANGING]))
+    return (crc << 20 | (0 if ahead is None else ahead + 1) & 0xF_FFFF) + 1
 
 
 class ProgressTable:
