@@ -99,6 +99,7 @@ from procjobs.errors import (
     WaitRefused,
     WorkerCrashed,
 )
+from procjobs.shared.fact_records import PoolUsage, ProcessInfo
 from procjobs.shared.queues import Queue
 from procjobs.shared.records import (
     Histogram,
@@ -154,6 +155,8 @@ __all__ = [
     "PoolDegraded",
     "PoolNotRunning",
     "PoolStats",
+    "PoolUsage",
+    "ProcessInfo",
     "ProcjobsError",
     "Progress",
     "PullQueue",

@@ -6,10 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from procjobs.client.awaiting import AwaitedFinder, awaitable, in_thread
+from procjobs.client.facts import Facts
 from procjobs.client.finding import JobFinder, is_young
 from procjobs.client.glancing import Glances
 from procjobs.client.job_list import check_before, check_state, list_jobs
-from procjobs.client.link import Linked
 from procjobs.clock import boottime
 from procjobs.errors import Attempt, ConfigurationError, UnknownJob
 from procjobs.host import observe
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _NONE_KNOWN: Final[Mapping[str, int]] = {}
 
 
-class Monitor(Linked):
+class Monitor(Facts):
     """The reading half of a pool. It works while the supervisor is busy, stopped or dead."""
 
     def __init__(self, link: Link) -> None:

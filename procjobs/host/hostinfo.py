@@ -84,13 +84,18 @@ def usable_memory_bytes(facts: MemoryFacts) -> int:
     return max(0, min(facts.available_bytes, left_in_group))
 
 
-def read_cpu_facts(root: str = "/") -> CpuFacts:
-    """Return the CPU facts of this host and of the calling thread, whose affinity its children inherit.
+def allowed_cpus(facts: CpuFacts) -> float:
+    """Return how many CPUs these facts allow to use at once, a quota as it is: 1.5 is 1.5."""
+    return min([facts.logical if facts.affinity is None else facts.affinity, *facts.cgroup_quotas])
+
+
+def read_cpu_facts(root: str = "/", pid: int = 0) -> CpuFacts:
+    """Return the CPU facts of this host and of a process, which its children inherit; 0: of the calling thread.
 
     Control groups are read below the directory `root`.
     """
-    quotas = (_read_quota(directory) for directory in _group_directories(root, "cpu"))
-    logical, affinity = os.cpu_count() or 1, _read_affinity()
+    quotas = (_read_quota(directory) for directory in _group_directories(root, "cpu", pid))
+    logical, affinity = os.cpu_count() or 1, _read_affinity(pid)
     return CpuFacts(
         logical=logical,
         affinity=None if affinity is None else len(affinity),
@@ -99,13 +104,15 @@ def read_cpu_facts(root: str = "/") -> CpuFacts:
     )
 
 
-def read_memory_facts(root: str = "/") -> MemoryFacts:
-    """Return the memory facts of this moment; control groups are read below the directory `root`.
+def read_memory_facts(root: str = "/", pid: int = 0) -> MemoryFacts:
+    """Return the memory facts of this moment, those of the control groups of a process, 0: of this one.
+
+    Control groups are read below the directory `root`.
 
     When several groups share the smallest limit (a pod and its only container), the fullest counts.
     """
     total_bytes, available_bytes = _read_host_memory(root)
-    found = (_read_memory_group(directory) for directory in _group_directories(root, "memory"))
+    found = (_read_memory_group(directory) for directory in _group_directories(root, "memory", pid))
     groups = [group for group in found if group is not None]
     if not groups:
         return MemoryFacts(total_bytes, available_bytes, None, None)
@@ -113,10 +120,10 @@ def read_memory_facts(root: str = "/") -> MemoryFacts:
     return MemoryFacts(total_bytes, available_bytes, smallest.limit_bytes, smallest.used_bytes)
 
 
-def _read_affinity() -> set[int] | None:
+def _read_affinity(pid: int) -> set[int] | None:
     try:
         # It knows of cpusets too: the kernel shrinks the mask to the CPUs of the group.
-        return os.sched_getaffinity(0)
+        return os.sched_getaffinity(pid)
     except (AttributeError, OSError):  # macOS has no such call, a seccomp filter may refuse it
         return None
 
@@ -181,14 +188,14 @@ def _read_inactive_file_bytes(directory: str) -> int:
     return _parse_int(stat.get("total_inactive_file") or stat.get("inactive_file", "")) or 0
 
 
-def _group_directories(root: str, controller: str) -> list[str]:
-    """Return the directory of each group that may limit `controller` for this process, its own group first.
+def _group_directories(root: str, controller: str, pid: int = 0) -> list[str]:
+    """Return the directory of each group that may limit `controller` for a process, its own group first; 0: this one.
 
     On a hybrid host v1 and v2 are both there; a controller lives in one of them, and the other has no file of it.
     """
     directories: list[str] = []
     for hierarchy in (controller, _UNIFIED):
-        path = _read_own_path(root, hierarchy)
+        path = _read_path(root, hierarchy, pid)
         mounts = _read_mounts(root, hierarchy)
         if path is not None and mounts:
             directories += _walk_up(path, mounts)
@@ -217,9 +224,9 @@ def _names_below(mount_root: str, path: str) -> list[str] | None:
     return None if names[: len(above)] != above or ".." in below else below
 
 
-def _read_own_path(root: str, hierarchy: str) -> str | None:
-    """Return the group of this process in a hierarchy, from the lines ID:CONTROLLERS:PATH of cgroups(7)."""
-    for line in (_read_text(root, "proc/self/cgroup") or "").split("\n"):
+def _read_path(root: str, hierarchy: str, pid: int) -> str | None:
+    """Return the group of a process in a hierarchy, from the lines ID:CONTROLLERS:PATH of cgroups(7)."""
+    for line in (_read_text(root, f"proc/{pid or 'self'}/cgroup") or "").split("\n"):
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if path and hierarchy in controllers.split(","):

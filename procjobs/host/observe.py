@@ -97,13 +97,14 @@ def programs_of(pid: int, since: float) -> list[int]:
     The outermost come first: a shell that waits for a program, and sees that end, goes on with the next one.
     """
     children = _children_by_parent()
-    found = [child for child in children.get(pid, ()) if _started_at(child) >= since and not _is_detached(child)]
+    found = [child for child in children.get(pid, ()) if _started_at(child) >= since and not is_detached(child)]
     for member in found:  # it grows as it is read
-        found += [child for child in children.get(member, ()) if not _is_detached(child)]
+        found += [child for child in children.get(member, ()) if not is_detached(child)]
     return found
 
 
-def _is_detached(pid: int) -> bool:
+def is_detached(pid: int) -> bool:
+    """Return whether a process is a daemon that is to outlive the job that started it."""
     return DETACHED in _environment(pid)
 
 
@@ -402,11 +403,16 @@ def count_threads(pid: int) -> int:
         return 0
 
 
+def state_text(letter: bytes) -> str:
+    """Return the word of ps for a letter of proc(5)."""
+    return _STATES.get(letter, "sleeping")
+
+
 def describe_state(pid: int) -> str:
     """Return the state of a process in the words of ps: running, sleeping, disk-sleep, stopped, ..."""
     fields = _read_stat(pid)
     if fields:
-        return _STATES.get(fields[_STATE], "sleeping")
+        return state_text(fields[_STATE])
     return "gone" if sees_processes() else "not told by this host"
 
 

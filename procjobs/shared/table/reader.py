@@ -200,6 +200,19 @@ class ProgressTable:
             version=_version_of(body, report, ahead),
         )
 
+    def running_in(self, job_id: bytes) -> int | None:
+        """Return the pid of the worker that runs a job, None if none does."""
+        found = self._find(job_id)
+        if found is None:
+            return None
+        offset = self._rows_offset + (found[0] - 1) * ROW_BYTES + PROGRESS_OFFSET
+        report = try_read_part(self._map, offset, PROGRESS.size)
+        if report is None or report[:8] != job_id[8:]:
+            return None
+        _, began, _, pid, *_ = PROGRESS.unpack(report)
+        _, _, state, _, attempt, *_ = STATE.unpack(found[1])
+        return pid if state == _RUNNING or began > attempt else None
+
     def _find_ahead(self, ticket: float) -> int | None:
         """Return about how many jobs are to start before the one that waits with this ticket, None if nobody knows."""
         body = try_read_part(self._map, layout.OLDEST_OFFSET, layout.OLDEST.size)
