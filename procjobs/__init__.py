@@ -99,7 +99,7 @@ from procjobs.errors import (
     WaitRefused,
     WorkerCrashed,
 )
-from procjobs.shared.fact_records import PoolUsage, ProcessInfo
+from procjobs.shared.fact_records import PoolUsage, ProcessInfo, SettingInfo
 from procjobs.shared.queues import Queue
 from procjobs.shared.records import (
     Histogram,
@@ -170,6 +170,7 @@ __all__ = [
     "Run",
     "ScheduleInfo",
     "ScheduledCall",
+    "SettingInfo",
     "SettingsDiffer",
     "StoreUnavailable",
     "SubmitTimeout",

@@ -17,6 +17,7 @@ from procjobs.host.sizing import Footprint
 from procjobs.settings.file import VARIABLE, SettingsFile, find_file, load_file
 from procjobs.settings.keys import SETTINGS
 from procjobs.settings.plan import Plan, host_names, is_unused, make_plan
+from procjobs.settings.shown import show
 from procjobs.shared.config import check_pool_name
 from procjobs.shared.passwords import hide
 
@@ -112,7 +113,7 @@ def _footprint_text(footprint: Footprint) -> str:
 
 def _workers_text(plan: Plan, path: str | None) -> str:
     where = "" if plan.origin("workers").kind == "default" else f", by {_shorten(plan, 'workers', path)}"
-    return f"workers={_show('workers', plan.values['workers'])}{where}"
+    return f"workers={show('workers', plan.values['workers'])}{where}"
 
 
 def _no_file_text() -> str:
@@ -216,7 +217,7 @@ def _write_settings(plan: Plan, *, show_all: bool = False, path: str | None = No
     for row in _settings_documents(plan, show_all=show_all):
         name = row["setting"]
         note = " (not used: workers is not auto)" if is_unused(plan, name) else ""
-        rows.append([name, _show(name, row["value"]), f"{_shorten(plan, name, path)}{note}"])
+        rows.append([name, show(name, row["value"]), f"{_shorten(plan, name, path)}{note}"])
     if rows:
         screen.write_rows(_COLUMNS, rows)
     else:
@@ -226,16 +227,3 @@ def _write_settings(plan: Plan, *, show_all: bool = False, path: str | None = No
 def _shorten(plan: Plan, setting: str, path: str | None) -> str:
     """Return where a setting comes from, without the name of the file that was shown above."""
     return plan.origin(setting).where.removeprefix(f"{path} ")
-
-
-def _show(setting: str, value: Any) -> str:
-    """Return a value nearly as it is written in a settings file."""
-    if value is None:
-        return "none"
-    if setting == "workers" and isinstance(value, tuple):
-        return f"{value[0]}-{value[1]}"
-    if SETTINGS[setting].is_size:
-        return text.size(value)
-    if isinstance(value, tuple | list):
-        return ", ".join(map(str, value)) or "-"
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

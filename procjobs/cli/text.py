@@ -5,19 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from procjobs.shared.records import JobStatus, Progress
+from procjobs.shared.sizes import size_text
 
-
-def size(count: float) -> str:
-    """Return a number of bytes in the unit that suits it.
-
-    >>> size(0), size(2048), size(3 * 2**30)
-    ('0 B', '2.0 K', '3.0 G')
-    """
-    for unit in ("B", "K", "M", "G"):
-        if count < 1000 or unit == "G":
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1024
-    raise AssertionError
+size = size_text
 
 
 def duration(seconds: float | None) -> str:

@@ -8,11 +8,13 @@ from procjobs.client.awaiting import awaitable
 from procjobs.client.link import Linked
 from procjobs.clock import monotonic
 from procjobs.host import hostinfo, process_list
+from procjobs.settings.shown import describe_running
+from procjobs.shared.config import PoolSettings
 from procjobs.shared.fact_records import PoolUsage
 from procjobs.shared.ids import parse
 
 if TYPE_CHECKING:
-    from procjobs.shared.fact_records import ProcessInfo
+    from procjobs.shared.fact_records import ProcessInfo, SettingInfo
     from procjobs.shared.ids import JobId
 
 
@@ -50,7 +52,19 @@ class Facts(Linked):
         limit = hostinfo.read_memory_facts(pid=pid).cgroup_limit_bytes
         return PoolUsage(seconds, rss, shared_out, len(entries), cpus, limit, at)
 
+    def settings(self) -> list[SettingInfo]:
+        """Return the settings that the pool runs with, the defaults of its jobs among them, and where each comes from.
+
+        They are what the process that started the pool had; the place that it took a value from is in `source`. What each
+        process sets for itself (preload, wrappers, submit_timeout, ...) is not among them: `procjobs check --all` lists it.
+        Connects, if this process has not yet; raise as `connect` does.
+        """
+        running = PoolSettings.from_json(self._link.connect().welcome["settings"])
+        scaling = self._link.read_present_table().scaling()
+        return describe_running(running, (scaling.least, scaling.most) if scaling.most else None)
+
     # To await ---------------------------------------------------------------------------------------------------
 
     aprocesses = awaitable(processes)
     ausage = awaitable(usage)
+    asettings = awaitable(settings)

@@ -25,7 +25,7 @@ from procjobs.shared.durations import parse_seconds_or_number, parse_size
 _Owner = type[PoolSettings] | type[JobOptions] | type[ClientSettings]
 
 _OWNERS: Final[tuple[_Owner, ...]] = (PoolSettings, ClientSettings, JobOptions)
-_NO_KEYS: Final = frozenset({"job_defaults", "origins", "name"})
+_NO_KEYS: Final = frozenset({"job_defaults", "origins", "sources", "name"})
 """Fields that are not settings of a pool: `name`, for instance, is of one job."""
 # Not compiled here: every process that makes a pool imports this, and few read such texts.
 _WORKERS: Final = r"\s*(\d+)\s*-\s*(\d+)\s*\Z"

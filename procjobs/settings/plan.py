@@ -152,7 +152,12 @@ class Plan:
     def for_supervisor(self) -> PoolSettings:
         """Return the settings for a supervisor that is started now; "auto" is decided now."""
         origins = {name: origin.kind for name, origin in self.origins.items()}
-        return replace(self._settings, workers=self.resolve_workers(), job_defaults=self.job_defaults, origins=origins)
+        sources = {name: origin.where for name, origin in self.origins.items() if origin.kind != "argument"}
+        if self.values["workers"] == "auto":
+            sources["workers"] = f"auto, decided for this host ({self.origin('workers').where})"
+        return replace(
+            self._settings, workers=self.resolve_workers(), job_defaults=self.job_defaults, origins=origins, sources=sources
+        )
 
     def asked_of(self, running: PoolSettings) -> dict[str, Any]:
         """Return the settings that this process may expect of a pool that another one has started.

@@ -179,7 +179,8 @@ class PoolSettings:
     preload or an initializer may take. `worker_idle` is how long a worker beyond the minimum is kept without need.
     `threads` is how many threads the numeric libraries of a worker start, `affinity` the CPUs that it runs on; both are
     described in docs/tuning.md. `queues` are the limits that jobs share, by the names of their queues. `origins` has the
-    places that settings came from, except defaults: "file", "environment" or "argument". `store` is the URL of the
+    places that settings came from, except defaults: "file", "environment" or "argument"; `sources` the same places in words,
+    for people. `store` is the URL of the
     database in which jobs are kept, None for no database, True for a file of the pool's own; jobs that have ended stay there
     for `history_ttl` seconds, and the newest `history_limit`; the calls of those that did not succeed for `retry_ttl`.
     `log` is the path of the pool's log, None for one in its directory. `on_failure` are the hooks that are called with each
@@ -207,6 +208,7 @@ class PoolSettings:
     affinity: Affinity = None
     queues: Mapping[str, Queue] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def validated(self) -> PoolSettings:
         """Return these settings; raise ConfigurationError naming the first one out of range."""
@@ -254,7 +256,7 @@ class PoolSettings:
 
     def flat(self) -> dict[str, Any]:
         """Return every setting by name, including the job defaults."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "origins"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"origins", "sources"}}
         return {**asdict(values.pop("job_defaults")), **values}
 
     def differences(self, explicit: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

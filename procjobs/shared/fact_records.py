@@ -43,3 +43,16 @@ class PoolUsage(NamedTuple):
     cpus: float
     memory_limit: int | None
     at: float
+
+
+class SettingInfo(NamedTuple):
+    """A setting that a pool runs with.
+
+    `value` is text, nearly as a settings file has it, without the passwords of addresses; "none" stands for None. `source`
+    says where the value comes from: "default"; the path of a settings file and the table in it; the name of a variable of
+    the environment; "argument of the process that started the pool", and others of that kind.
+    """
+
+    name: str
+    value: str
+    source: str

@@ -88,7 +88,9 @@ def test_without_a_file_everything_is_the_default(place):
     plan = make_plan("media", {}, variables={})
     assert {} == plan.origins
     assert ("auto", NICE, (), None) == tuple(plan.values[name] for name in ("workers", "nice", "preload", "timeout"))
-    assert plan.for_supervisor() == PoolSettings(workers=plan.for_supervisor().workers).validated()
+    made = plan.for_supervisor()
+    assert made == PoolSettings(workers=made.workers, sources=made.sources).validated()
+    assert {"workers"} == made.sources.keys()
 
 
 @pytest.mark.parametrize(
@@ -371,7 +373,7 @@ def test_variable_that_cannot_be_is_told_with_its_name(variables, said):
 
 def test_settings_are_derived_from_the_classes_of_the_configuration():
     named = {field.name for owner in (PoolSettings, JobOptions, ClientSettings) for field in fields(owner)}
-    assert named - {"job_defaults", "origins", "name"} == set(SETTINGS)
+    assert named - {"job_defaults", "origins", "sources", "name"} == set(SETTINGS)
     for name, setting in SETTINGS.items():
         assert name == "workers" or setting.default == check_setting(name, setting.default)
 
