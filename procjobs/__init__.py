@@ -99,7 +99,7 @@ from procjobs.errors import (
     WaitRefused,
     WorkerCrashed,
 )
-from procjobs.shared.fact_records import PoolUsage, ProcessInfo, SettingInfo
+from procjobs.shared.fact_records import PoolUsage, ProcessInfo, SettingInfo, TrendPoint
 from procjobs.shared.queues import Queue
 from procjobs.shared.records import (
     Histogram,
@@ -177,6 +177,7 @@ __all__ = [
     "SupervisorError",
     "SupervisorLost",
     "SupervisorRefused",
+    "TrendPoint",
     "UnknownJob",
     "UnknownSchedule",
     "UnsupportedPlatform",

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from procjobs.client.awaiting import awaitable
 from procjobs.client.link import Linked
-from procjobs.clock import monotonic
-from procjobs.host import hostinfo, process_list
+from procjobs.clock import monotonic, wall
+from procjobs.host import hostinfo, observe, process_list
 from procjobs.settings.shown import describe_running
 from procjobs.shared.config import PoolSettings
-from procjobs.shared.fact_records import PoolUsage
+from procjobs.shared.fact_records import PoolUsage, TrendPoint
 from procjobs.shared.ids import parse
 
 if TYPE_CHECKING:
     from procjobs.shared.fact_records import ProcessInfo, SettingInfo
     from procjobs.shared.ids import JobId
+
+_TREND_SECONDS: Final = 3600.0
 
 
 class Facts(Linked):
@@ -52,6 +54,24 @@ class Facts(Linked):
         limit = hostinfo.read_memory_facts(pid=pid).cgroup_limit_bytes
         return PoolUsage(seconds, rss, shared_out, len(entries), cpus, limit, at)
 
+    def trend(self) -> list[TrendPoint]:
+        """Return how busy the pool was in the last hour: about one point in 5 seconds, the oldest first, the last of now.
+
+        A pool that sleeps writes no points. Each state holds until the next point. Reads shared memory; asks nobody. After
+        the pool has stopped, []; after its supervisor was killed, the points that it has left.
+        """
+        table = self._link.read_present_table()
+        now = wall()
+        points = [point for point in table.trend() if point.at >= now - _TREND_SECONDS]
+        if observe.start_ticks(table.supervisor_pid) is not None:
+            state = table.counters()
+            points.append(
+                TrendPoint(
+                    now, state.finished, state.failed, state.queued, state.busy, state.workers, table.oldest_waiting()
+                )
+            )
+        return points
+
     def settings(self) -> list[SettingInfo]:
         """Return the settings that the pool runs with, the defaults of its jobs among them, and where each comes from.
 
@@ -67,4 +87,5 @@ class Facts(Linked):
 
     aprocesses = awaitable(processes)
     ausage = awaitable(usage)
+    atrend = awaitable(trend)
     asettings = awaitable(settings)

@@ -10,6 +10,7 @@
         table         the shared table
         annex         what a row of the table has no room for: the meta of jobs, failed attempts
         counts        how jobs of each kind have fared, and how long jobs wait
+        trend         how busy the pool was in the last hour
         log           messages of the pool, and the output of its jobs
         mark          the text that every process of the pool carries in its environment
         data-ID       progress data too big for the table

@@ -56,3 +56,20 @@ class SettingInfo(NamedTuple):
     name: str
     value: str
     source: str
+
+
+class TrendPoint(NamedTuple):
+    """The state of a pool at the Unix time `at`, which it kept for some time.
+
+    `finished` and `failed` count since the pool was started: their differences, divided by the time between two points, are
+    jobs per second. `queued`, `busy` and `workers` are as in PoolStats; `oldest_waiting` is for how many seconds the first
+    job had waited that only lacked a worker.
+    """
+
+    at: float
+    finished: int
+    failed: int
+    queued: int
+    busy: int
+    workers: int
+    oldest_waiting: float

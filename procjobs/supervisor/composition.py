@@ -16,6 +16,7 @@ from procjobs.host import descriptors
 from procjobs.shared.store_address import store_name
 from procjobs.shared.table.counts import CountsWriter
 from procjobs.shared.table.state_writer import TableWriter, count_rows
+from procjobs.shared.table.trend import TrendWriter
 from procjobs.supervisor.children import Children
 from procjobs.supervisor.clients.admission import Admission
 from procjobs.supervisor.clients.calls import Calls
@@ -38,6 +39,7 @@ from procjobs.supervisor.registry import Kinds, Registry
 from procjobs.supervisor.results import ResultStore
 from procjobs.supervisor.schedules.kept_calls import JobMaker
 from procjobs.supervisor.schedules.service import Schedules
+from procjobs.supervisor.trend import Trend
 from procjobs.supervisor.workers.console import Console
 from procjobs.supervisor.workers.hook_runner import HookRunner
 from procjobs.supervisor.workers.host_load import HostLoad
@@ -138,7 +140,7 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     identity = Identity(directory.name, settings.to_json(), ground.name_in_store, ground.in_foreground, mark)
     requests = RequestHandler(identity, registry, generations, durability, admission, calls, schedule_requests, hand_over)
     connections = Connections(loop, listener, requests, deferred, log)
-    publisher = Publisher(table, dispatcher, slots, counters)
+    publisher = Publisher(table, dispatcher, slots, counters, Trend(TrendWriter(directory.path), loop.now))
     return Parts(mark, registry, durability, dispatcher, children, generations, lifecycle, admission, connections, publisher,
                  hand_over, schedules)  # fmt: skip
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from procjobs.dispatch.model import Job
     from procjobs.shared.table.state_writer import TableWriter
     from procjobs.supervisor.kind_counters import KindCounters
+    from procjobs.supervisor.trend import Trend
 
 
 _ORDERS: Final = {
@@ -58,12 +59,13 @@ class Publisher:
     """Writes counters, slots, sizes and the pool's problem."""
 
     def __init__(
-        self, table: TableWriter, dispatcher: Dispatcher, slots: SlotPublisher, kind_counters: KindCounters
+        self, table: TableWriter, dispatcher: Dispatcher, slots: SlotPublisher, kind_counters: KindCounters, trend: Trend
     ) -> None:
         self._table = table
         self._dispatcher = dispatcher
         self._slots = slots
         self._kind_counters = kind_counters
+        self._trend = trend
         self._oldest = 0.0
         self._front: Job | None = None
         self._ticket = 0.0
@@ -72,6 +74,10 @@ class Publisher:
         self._problem = ""
         self._notices: list[str] = []
         self._scaled_at = -1.0
+
+    def publish_trend(self, now: float) -> None:
+        """Note now and then what the counters were after the turn before this one."""
+        self._trend.advance(now, self._counters, self._oldest)
 
     def publish_counters(self, *, accepting: bool, uncommitted: int, has_schedules: bool) -> None:
         """Write the counters; `uncommitted` submissions wait for the store.
@@ -141,6 +147,10 @@ class Publisher:
         self._scaled_at = workers.changed_at
         changed_at = workers.changed_at - now + wall() if workers.last_change else 0.0
         self._table.write_scaling(Scaling(workers.min, workers.max, workers.size, changed_at, workers.last_change))
+
+    def close(self) -> None:
+        """Close the file of the trend."""
+        self._trend.close()
 
     def publish_problem(self) -> bool:
         """Write why the pool cannot run jobs; return whether clients have something new to be told of their code."""

@@ -86,6 +86,7 @@ class Supervisor:
             until = self._next_deadline()
             woke_before = self._loop.now
             ready = self._loop.wait(None if until == NEVER else until)
+            self._publisher.publish_trend(self._loop.now)
             if self._durability.loss:  # before anything else: the host may have been suspended for an hour
                 return False
             self._extend_deadlines_if_late(max(until, woke_before))
@@ -241,6 +242,7 @@ class Supervisor:
         self._connections.close()
         self._children.close(_ORPHANS_TIMEOUT)
         self._schedules.close()
+        self._publisher.close()
         self._durability.close()
         self._registry.close()
         self._loop.close()

@@ -17,12 +17,13 @@ from zlib import crc32
 from procjobs.clock import monotonic
 from procjobs.errors import Attempt, PayloadError, UnknownJob
 from procjobs.shared import private_files
+from procjobs.shared.fact_records import TrendPoint
 from procjobs.shared.ids import to_text
 from procjobs.shared.meta import unpack_meta
 from procjobs.shared.records import JobStatus, KindInfo, Pace, Progress
 from procjobs.shared.scheduled import name_of, seconds_of
 from procjobs.shared.states import JobState, Reason
-from procjobs.shared.table import counts, layout
+from procjobs.shared.table import counts, layout, trend
 from procjobs.shared.table.annex import NO_EXTRAS, AnnexReader, AnnexSnapshot, Extras
 from procjobs.shared.table.layout import (
     BUCKETS_OFFSET,
@@ -318,6 +319,12 @@ class ProgressTable:
         with contextlib.suppress(FileNotFoundError):
             return counts.read_waits(f"{self._directory}/counts")
         return {}
+
+    def trend(self) -> list[TrendPoint]:
+        """Return how busy the pool was, the oldest point first; nothing once the pool has stopped."""
+        with contextlib.suppress(FileNotFoundError):
+            return trend.read_points(self._directory)
+        return []
 
     def problem(self) -> str | None:
         """Return why the pool cannot run jobs, None when it can."""
