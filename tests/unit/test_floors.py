@@ -29,7 +29,7 @@ FLOORS = {
     "supervisor.composition": 13, "supervisor.supervisor": 14, "supervisor.boot": 15,
     "client.connection": 16, "client": 17,
     "": 18,
-    "compat": 19, "web": 19, "integrations": 19, "tuning": 19, "testing": 19, "metrics": 19,
+    "compat": 19, "web": 19, "ffmpeg": 19, "integrations": 19, "tuning": 19, "testing": 19, "metrics": 19,
     "cli": 20, "__main__": 21,
 }  # fmt: skip
 """A module imports from its own floor and from those below. `""` is the package itself: the public names."""
@@ -38,7 +38,7 @@ PURE = {folder: {folder, "shared", "errors", "clock"} for folder in ("dispatch",
 NO_CLOCK_NO_IO = {
     "asyncio", "fcntl", "mmap", "os", "select", "selectors", "signal", "socket", "subprocess", "threading", "time"
 }  # fmt: skip
-FACES = ("compat", "web", "integrations")
+FACES = ("compat", "ffmpeg", "web", "integrations")
 """They stand on the public names alone, as a user's own code would."""
 # The adapters of `compat` import the libraries that an application's own code would import.
 OWNERS = {
