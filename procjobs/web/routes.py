@@ -1,0 +1,60 @@
+"""All routes, and the sites that are made of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from procjobs.web import assets, job_routes
+from procjobs.web.access.job_access import JobAccess
+from procjobs.web.access.permission import Permission, refuse_async
+from procjobs.web.access.signing import Signer
+from procjobs.web.moments import wall
+from procjobs.web.pools import Pools
+from procjobs.web.site import Options, Route, Router, Site
+
+if TYPE_CHECKING:
+    from procjobs.web.access.job_access import Access, AuthorizeJob
+    from procjobs.web.access.permission import Authorize
+    from procjobs.web.pools import PoolsGiven
+
+PROGRESS_ROUTES: Final[list[Route]] = [*job_routes.ROUTES, *assets.ROUTES]
+"""The end user's half."""
+DASHBOARD_ROUTES: Final[list[Route]] = []
+"""The operator's half."""
+
+
+def progress_site(
+    pools: PoolsGiven,
+    options: Options,
+    *,
+    access: Access,
+    authorize_job: AuthorizeJob | None,
+    cancel: bool,
+    secret: bytes | str | None,
+) -> Site:
+    """Return a site with the end user's half alone."""
+    jobs = JobAccess(Signer(secret, wall), access, authorize_job, cancel=cancel)
+    permission = Permission(None, read_only=options.read_only)
+    return Site(Pools(pools), Router(PROGRESS_ROUTES), options, permission=permission, jobs=jobs)
+
+
+def full_site(
+    pools: PoolsGiven,
+    options: Options,
+    *,
+    authorize: Authorize | None,
+    access: Access,
+    authorize_job: AuthorizeJob | None,
+    secret: bytes | str | None,
+) -> Site:
+    """Return a site with both halves."""
+    jobs = JobAccess(Signer(secret, wall), access, authorize_job, cancel=False)
+    permission = Permission(authorize, read_only=options.read_only)
+    routes = [*PROGRESS_ROUTES, *DASHBOARD_ROUTES, *getattr(authorize, "routes", ())]
+    return Site(Pools(pools), Router(routes), options, permission=permission, jobs=jobs)
+
+
+def refuse_async_callables(authorize: Authorize | None, authorize_job: AuthorizeJob | None) -> None:
+    """Raise ConfigurationError for callables that WSGI cannot await."""
+    refuse_async(authorize, "authorize")
+    refuse_async(authorize_job, "authorize_job")

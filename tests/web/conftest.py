@@ -1,0 +1,65 @@
+"""Fixtures of the web face: servers on the loopback, one browser for all tests of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+
+import pytest
+
+import procjobs
+
+SECRET = "a secret of tests, 32 bytes long."
+os.environ["PROCJOBS_WEB_SECRET"] = SECRET  # programs that tests start have the same
+
+for _name in ("starlette", "sse_starlette", "uvicorn", "jinja2"):
+    pytest.importorskip(_name)
+
+from ..waiting import wait_until  # noqa: E402
+from .servers import serving, serving_wsgi  # noqa: E402
+
+
+def missing(text):
+    """Skip a test for which something is not installed; fail where it has to be."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+@pytest.fixture(scope="module")
+def shared_pool():
+    """A pool with two workers for the tests of a module that start and end no process of it; `pool` is a fresh one."""
+    pool = procjobs.Pool(f"web-{os.getpid()}-{uuid.uuid4().hex[:8]}", workers=2)
+    pool.submit(pow, 2, 2).result(30)
+    wait_until(lambda: [worker.state for worker in pool.workers()] == ["idle", "idle"])
+    yield pool
+    pool.stop()
+
+
+@pytest.fixture
+def serve():
+    """Serves an ASGI application until the test ends: `serve(app)` returns a `Served`."""
+    with contextlib.ExitStack() as stack:
+        yield lambda app, path="": stack.enter_context(serving(app, path))
+
+
+@pytest.fixture
+def serve_wsgi():
+    """Serves a WSGI application until the test ends."""
+    with contextlib.ExitStack() as stack:
+        yield lambda app, path="": stack.enter_context(serving_wsgi(app, path))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, started once; tests make contexts of their own: `browser.new_context()`."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = shutil.which("chromium")
+    if found is None:
+        missing("chromium is not installed (apt-get install chromium)")
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

@@ -1,0 +1,26 @@
+"""Jobs of the tests of the web face."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import procjobs
+
+
+def stepping(directory, total=3):
+    """Report 1, 2, ... `total`, each once the file of that name is there."""
+    for step in range(1, total + 1):
+        wait_for(Path(directory) / str(step))
+        procjobs.progress(step, total, f"step {step}")
+    wait_for(Path(directory) / "end")
+    return total
+
+
+def failing(text):
+    raise ValueError(text)
+
+
+def wait_for(path):
+    while not path.exists():
+        time.sleep(0.005)
