@@ -8,6 +8,7 @@ from procjobs.web import assets, job_routes
 from procjobs.web.access.job_access import JobAccess
 from procjobs.web.access.permission import Permission, refuse_async
 from procjobs.web.access.signing import Signer
+from procjobs.web.api.table import ROUTES as API_ROUTES
 from procjobs.web.moments import wall
 from procjobs.web.pools import Pools
 from procjobs.web.site import Options, Route, Router, Site
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 PROGRESS_ROUTES: Final[list[Route]] = [*job_routes.ROUTES, *assets.ROUTES]
 """The end user's half."""
-DASHBOARD_ROUTES: Final[list[Route]] = []
+DASHBOARD_ROUTES: Final[list[Route]] = [*API_ROUTES]
 """The operator's half."""
 
 

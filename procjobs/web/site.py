@@ -22,7 +22,9 @@ from procjobs.web.access.hosts import check_host
 from procjobs.web.access.origin import check_origin
 from procjobs.web.access.permission import NOBODY, Visitor
 from procjobs.web.http import Problem, Request, Response, WouldBlock
+from procjobs.web.moments import wall
 from procjobs.web.problems import problem_of, problem_response
+from procjobs.web.scanning import Scans
 
 if TYPE_CHECKING:
     from procjobs.web.access.job_access import JobAccess
@@ -111,6 +113,7 @@ class Site:
         self.options: Final = options
         self.permission: Final = permission
         self.jobs: Final = jobs
+        self.scans: Final = Scans(wall)
 
     def answer(self, request: Request) -> Response:
         """Return the answer to a request. Blocks; raises nothing."""

@@ -1,0 +1,38 @@
+"""Jobs of the tests of the API."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import procjobs
+
+
+def wait_for(path, begun=None):
+    """Report, note that it runs, and go on when a file is there."""
+    procjobs.progress(1, 3, "begun \x1b[31mred\x1b[0m")
+    print("a line of the log")
+    if begun is not None:
+        Path(begun).touch()
+    while not Path(path).exists():
+        time.sleep(0.005)
+    return "it came"
+
+
+def add(first, second):
+    return first + second
+
+
+def fail(text="as asked"):
+    raise ValueError(text)
+
+
+def fail_once(path):
+    """Fail, unless a file is there."""
+    if not Path(path).exists():
+        raise ValueError("not yet")
+    return "at last"
+
+
+def tell():
+    return "told"
