@@ -58,11 +58,15 @@ def _own_entries(base):
     return {name for name in os.listdir(base) if name.startswith((f"private-{os.getpid()}-", f"test-{os.getpid()}-"))}
 
 
+_OF_A_BROWSER = {"chromium", "chrome_crashpad_handler"}
+"""Processes that the browser of all tests starts and ends as it likes; it is ended with the run."""
+
+
 def _children():
     found = set()
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, which has no command line, is one of them
-            if "resource_tracker" not in _command(child):
+            if "resource_tracker" not in _command(child) and child.name() not in _OF_A_BROWSER:
                 found.add(child)
     return found
 

@@ -4,6 +4,7 @@
     progress       ASGI: the progress of jobs alone, for end users' pages       progress_wsgi   the same for WSGI
     blueprint      Flask                                                        urls            Django
     sign           a token that lets whoever has it look at one job
+    tag            a bar that follows a job, as HTML for a template
 
 A request goes through one chain, whatever server is in front (asgi_app.py, wsgi_app.py):
 
@@ -20,13 +21,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from procjobs.web.access.signing import sign
+from procjobs.web.element import tag
 
 if TYPE_CHECKING:
     from procjobs.web.asgi_app import app, progress
     from procjobs.web.http import Request
     from procjobs.web.wsgi_app import progress_wsgi, wsgi
 
-__all__ = ["Request", "app", "progress", "progress_wsgi", "sign", "wsgi"]
+__all__ = ["Request", "app", "progress", "progress_wsgi", "sign", "tag", "wsgi"]
 
 _LATE = {
     "Request": "procjobs.web.http",

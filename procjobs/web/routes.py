@@ -10,6 +10,7 @@ from procjobs.web.access.permission import Permission, refuse_async
 from procjobs.web.access.signing import Signer
 from procjobs.web.api.table import ROUTES as API_ROUTES
 from procjobs.web.moments import wall
+from procjobs.web.pages import progress
 from procjobs.web.pools import Pools
 from procjobs.web.site import Options, Route, Router, Site
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from procjobs.web.access.permission import Authorize
     from procjobs.web.pools import PoolsGiven
 
-PROGRESS_ROUTES: Final[list[Route]] = [*job_routes.ROUTES, *assets.ROUTES]
+PROGRESS_ROUTES: Final[list[Route]] = [*job_routes.ROUTES, *progress.ROUTES, *assets.ROUTES]
 """The end user's half."""
 DASHBOARD_ROUTES: Final[list[Route]] = [*API_ROUTES]
 """The operator's half."""
