@@ -69,3 +69,5 @@ def _texts_of(status: JobStatus) -> Iterator[str]:
     """Yield the texts of a job in which is searched."""
     yield status.id
     yield status.name
+    yield status.queue or ""
+    yield status.key or ""

@@ -178,9 +178,9 @@ class Monitor(Facts):
     ) -> list[JobStatus]:
         """Return up to `limit` jobs, the newest first, those in `state` if given. Reads the shared table.
 
-        `search` is a part of the id or name, in upper or lower case. `before` is the last id of the page before this one:
-        jobs are listed that were submitted before that one. Without `data`, nothing is unpickled: the `data` of reports
-        is None. Takes about a second where there are 100,000 jobs.
+        `search` is a part of the id, name, queue or key, in upper or lower case. `before` is the last id of the page before
+        this one: jobs are listed that were submitted before that one. Without `data`, nothing is unpickled: the `data` of
+        reports is None. Takes about a second where there are 100,000 jobs.
         """
         table = self._link.read_present_table()
         return list_jobs(table, check_state(state), limit, search, check_before(before), data=data)

@@ -14,6 +14,7 @@ _PERIODS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _MAX_STARTS: Final = 100_000
 _MAX_QUEUES: Final = 1000
 _MAX_LETTERS: Final = 100
+MAX_NAME_BYTES: Final = 4 * _MAX_LETTERS
 
 
 class Rate(NamedTuple):

@@ -111,7 +111,8 @@ class JobStatus(NamedTuple):
     are to start before this one, 0 for the next one: of a job that waits for its first start, in a pool whose jobs that wait
     have one priority. It is None otherwise, of a job with a key or in a queue, and of one that was delayed. `schedule` is
     the name of the schedule that has made the job, and `scheduled_for` the time for which; both are None for other jobs.
-    `version` is another number once anything of this has changed; 0 of a job that the store alone has.
+    `queue` is the name of its queue, and `key` its key (of one that is longer than 200 bytes "sha256:" and its digest); None
+    where it has none. `version` is another number once anything of this has changed; 0 of a job that the store alone has.
     """
 
     id: str
@@ -132,6 +133,8 @@ class JobStatus(NamedTuple):
     schedule: str | None = None
     scheduled_for: float | None = None
     version: int = 0
+    queue: str | None = None
+    key: str | None = None
 
     @property
     def done(self) -> bool:
@@ -190,7 +193,7 @@ class Run(NamedTuple):
 class JobRecord(NamedTuple):
     """A job as the store keeps it, with all attempts; the end of supervisor or host has interrupted `cut_off` of them.
 
-    `meta`, `retry_of`, `schedule` and `scheduled_for` are as in `JobStatus`.
+    `meta`, `retry_of`, `schedule`, `scheduled_for` and `key` are as in `JobStatus`.
     """
 
     id: str
@@ -210,6 +213,7 @@ class JobRecord(NamedTuple):
     retry_of: str | None
     schedule: str | None = None
     scheduled_for: float | None = None
+    key: str | None = None
 
 
 class PoolStats(NamedTuple):

@@ -56,7 +56,7 @@ from typing import Any, Final, NamedTuple
 from procjobs.clock import NEVER
 from procjobs.shared.states import Reason
 
-WIRE_VERSION: Final = 4
+WIRE_VERSION: Final = 5
 """The version of the frames between clients and a supervisor, and of their contents. tests/unit/test_wire.py fails when
 the frames have changed and it has not."""
 MAGIC: Final = b"procjobs"

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import String, cast, exists, func, inspect, literal, or_, select
+from sqlalchemy import LargeBinary, String, cast, exists, func, inspect, literal, or_, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
 from procjobs.clock import NEVER
 from procjobs.errors import Attempt, StoreUnavailable, UnknownJob
 from procjobs.shared.ids import from_text, made_at, to_text
+from procjobs.shared.job_keys import key_text
 from procjobs.shared.meta import pack_meta, unpack_meta
 from procjobs.shared.passwords import hide
 from procjobs.shared.records import JobRecord, JobStatus, Run
@@ -53,7 +54,7 @@ def _is_unused(url: str) -> bool:
 
 _OF_STATUS: Final = (
     "id", "name", "state", "reason", "attempt", "submitted_at", "started_at", "finished_at", "error", "meta", "retry_of",
-    "schedule", "scheduled_for",
+    "schedule", "scheduled_for", "queue", "key",
 )  # fmt: skip
 _last_attempt: Final = (attempts.c.job_id == jobs.c.id) & (attempts.c.attempt == jobs.c.attempt)
 with_pid: Final = select(*(jobs.c[name] for name in _OF_STATUS), attempts.c.worker_pid, attempts.c.traceback).select_from(
@@ -76,6 +77,7 @@ def status_of(row: Any) -> JobStatus:
     return JobStatus(
         row.id, row.name, row.state, row.reason, row.attempt, None, row.submitted_at, row.started_at, row.finished_at,
         row.worker_pid, row.error, _meta_of(row), row.retry_of, row.traceback, None, *_origin_of(row),
+        queue=row.queue, key=key_text(row.key),
     )  # fmt: skip
 
 
@@ -140,7 +142,8 @@ def find_history(
 ) -> list[JobRecord]:
     """Return jobs of a pool with their attempts, the newest first; `name` may have SQL's wildcards.
 
-    `search` is a part of id, name or queue, in upper or lower case; `before` is an id, of which only earlier ones count.
+    `search` is a part of id, name or queue, in upper or lower case, or of the key as it is; `before` is an id, of
+    which only earlier ones count.
     """
     chosen = select(jobs).where(jobs.c.pool == pool)
     if state is not None:
@@ -153,15 +156,29 @@ def find_history(
         chosen = chosen.where(jobs.c.id == job_id)
     if before is not None:
         chosen = chosen.where(jobs.c.id < before)
-    if search:
-        texts = (jobs.c.id, jobs.c.name, jobs.c.queue)
-        chosen = chosen.where(or_(*(text.icontains(search, autoescape=True) for text in texts)))
     with _reading(url) as connection:
+        if search:
+            chosen = chosen.where(_has_text(connection.dialect.name, search))
         for key, value in (meta or {}).items():
             chosen = chosen.where(_has_meta(connection.dialect.name, key, value))
         rows = connection.execute(chosen.order_by(jobs.c.id.desc()).limit(limit)).all()
         runs = _find_runs(connection, [row.id for row in rows])
     return [_record(row, tuple(runs[row.id])) for row in rows]
+
+
+def _has_text(dialect: str, search: str) -> ColumnElement[bool]:
+    """Return the condition that a job has this text in one of those by which it is known."""
+    texts = (jobs.c.id, jobs.c.name, jobs.c.queue)
+    found = [text.icontains(search, autoescape=True) for text in texts]
+    return or_(*found, _has_in_key(dialect, search.encode(errors="replace")))
+
+
+def _has_in_key(dialect: str, part: bytes) -> ColumnElement[bool]:
+    """Return the condition that a job's key has these bytes in it: it is no text for the database."""
+    if dialect == "postgresql":
+        place: ColumnElement[int] = func.position(literal(part, LargeBinary).op("IN")(jobs.c.key))
+        return place > 0
+    return func.instr(jobs.c.key, literal(part, LargeBinary)) > 0
 
 
 def _has_meta(dialect: str, key: str, value: Any) -> ColumnElement[bool]:
@@ -203,5 +220,5 @@ def _record(row: Row[Any], runs: tuple[Run, ...]) -> JobRecord:
     return JobRecord(
         row.id, row.name, row.state, row.reason, row.error, row.queue, row.priority, row.attempt, row.cut_off,
         row.submitted_at, row.started_at, row.finished_at, runs, _meta_of(row), row.retry_of,
-        *_origin_of(row),
+        *_origin_of(row), key_text(row.key),
     )  # fmt: skip

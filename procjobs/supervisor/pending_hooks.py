@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from procjobs.clock import NEVER, wall
 from procjobs.shared.hook_names import show_hook
 from procjobs.shared.ids import to_text
+from procjobs.shared.job_keys import key_text
 from procjobs.shared.meta import unpack_meta
 from procjobs.shared.scheduled import name_of, seconds_of
 from procjobs.shared.states import Reason
@@ -193,4 +194,5 @@ def _record(job: SupervisedJob, reason: Reason, frame: bytes, error: str, table:
         "error": limit_text(error, _MAX_ERROR_BYTES), "meta": unpack_meta(job.extras.meta),
         "retry_of": to_text(job.extras.retry_of) if job.extras.is_retry else None, "error_details": details,
         "schedule": name_of(job.extras.schedule), "scheduled_for": seconds_of(job.extras.scheduled_for),
+        "queue": job.kind.options.queue, "key": key_text(job.key),
     }  # fmt: skip

@@ -114,7 +114,10 @@ class Registry:
             self._forget(oldest)
             job.row = table.allocate(job.id)
         state = _SCHEDULED if delay > 0 else _QUEUED
-        is_in_line = not (delay > 0 or job.key or job.kind.options.queue)
+        queue = job.kind.options.queue
+        if job.key or queue:
+            job.extras = job.extras._replace(queue=(queue or "").encode(), key=job.key)
+        is_in_line = not (delay > 0 or job.key or queue)
         try:
             table.publish(
                 job.row, job.id, state, job.attempt, submitted_at, job.kind.name, job.extras, is_in_line=is_in_line

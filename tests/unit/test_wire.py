@@ -81,7 +81,7 @@ def test_frames_that_change_get_a_new_version():
         str(layout.MAGIC),
     ]
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
-    assert (4, "89c81dd6f7f2") == (wire.WIRE_VERSION, digest)
+    assert (5, "03964bd2e358") == (wire.WIRE_VERSION, digest)
 
 
 def test_first_words_of_a_connection_never_change():

@@ -6,11 +6,11 @@ What was never written takes no memory, so it costs nothing where no job has any
     ANNEX
     OFFSET           SIZE            PART
     0                RING_BYTES      FAILURE records, one after the other, the oldest overwritten
-    RING_BYTES       2560 x rows     SLOT of each row of the table
+    RING_BYTES       3136 x rows     SLOT of each row of the table
 
     SLOT    crc-32 of what follows, id of the job, id of the job that it repeats (zero: none), position and length of its
-            last FAILURE (0: none), the moment for which its schedule has made it (0: none), length of its meta and of the
-            name of its schedule; then these, JSON and text
+            last FAILURE (0: none), the moment for which its schedule has made it (0: none), length of its meta, of the name
+            of its schedule, of the name of its queue and of its key; then these, JSON and text
     FAILURE crc-32 of what follows, id of the job, position and length of the one before; then JSON, the fields of an
             `Attempt` (procjobs.errors)
 
@@ -21,6 +21,7 @@ record without them was overwritten, and those before it as well.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import struct
@@ -29,7 +30,9 @@ from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from procjobs.shared import private_files
+from procjobs.shared.job_keys import MAX_KEY_BYTES
 from procjobs.shared.meta import MAX_META_BYTES
+from procjobs.shared.queues import MAX_NAME_BYTES as MAX_QUEUE_BYTES
 from procjobs.shared.scheduled import MAX_NAME_BYTES
 
 NAME: Final = "annex"
@@ -39,19 +42,19 @@ MAX_ATTEMPTS: Final = 10
 """The most attempts of one job that are read."""
 _NO_ID: Final = bytes(16)
 _CRC: Final = struct.Struct("<I")
-_SLOT: Final = struct.Struct("<16s16sIIqHH")
+_SLOT: Final = struct.Struct("<16s16sIIqHHHH")
 _FAILURE: Final = struct.Struct("<16sII")
-_SLOT_BYTES: Final = 2560
+_SLOT_BYTES: Final = 3136
 _TRIES: Final = 20
 
-assert _CRC.size + _SLOT.size + MAX_META_BYTES + MAX_NAME_BYTES <= _SLOT_BYTES
+assert _CRC.size + _SLOT.size + MAX_META_BYTES + MAX_NAME_BYTES + MAX_QUEUE_BYTES + MAX_KEY_BYTES <= _SLOT_BYTES
 
 
 class Extras(NamedTuple):
     """What few jobs have. `failure` is the place (position, length) of the last failed attempt in the file.
 
     `schedule` is the name of the schedule that has made the job, in UTF-8, and `scheduled_for` the moment for which, in
-    microseconds.
+    microseconds. `queue` is the name of its queue, in UTF-8, and `key` its key, as it travels.
 
     Not in the file: `is_unique`, the job was submitted to be the only one of its key; `has_checkpoint`, it may have one.
     """
@@ -61,6 +64,8 @@ class Extras(NamedTuple):
     failure: tuple[int, int] = (0, 0)
     schedule: bytes = b""
     scheduled_for: int = 0
+    queue: bytes = b""
+    key: bytes = b""
     is_unique: bool = False
     has_checkpoint: bool = False
 
@@ -89,11 +94,9 @@ class AnnexWriter:
 
     def write(self, row: int, job_id: bytes, extras: Extras) -> None:
         """Write what belongs to a row; raise OSError where there is no room."""
-        meta, schedule = extras.meta, extras.schedule
-        head = _SLOT.pack(
-            job_id, extras.retry_of, *extras.failure, extras.scheduled_for, len(meta), len(schedule)
-        )  # fmt: skip
-        _write(self._fd, head + meta + schedule, RING_BYTES + (row - 1) * _SLOT_BYTES)
+        texts = extras.meta, extras.schedule, extras.queue, extras.key
+        head = _SLOT.pack(job_id, extras.retry_of, *extras.failure, extras.scheduled_for, *map(len, texts))
+        _write(self._fd, b"".join((head, *texts)), RING_BYTES + (row - 1) * _SLOT_BYTES)
 
     def add_failure(self, job_id: bytes, before: tuple[int, int], attempt: dict[str, Any]) -> tuple[int, int]:
         """Write an attempt; return its place. Raise OSError where there is no room."""
@@ -129,11 +132,12 @@ class AnnexReader:
             data = self._read(RING_BYTES + (row - 1) * _SLOT_BYTES, _SLOT_BYTES)
             if len(data) >= _CRC.size + _SLOT.size:
                 owner, retry_of, position, length, moment, *lengths = _SLOT.unpack_from(data, _CRC.size)
-                middle = _CRC.size + _SLOT.size + lengths[0]
-                stop = middle + lengths[1]
-                if crc32(data[_CRC.size : stop]) == _CRC.unpack_from(data)[0]:
-                    meta, schedule = data[_CRC.size + _SLOT.size : middle], data[middle:stop]
-                    return Extras(meta, retry_of, (position, length), schedule, moment) if owner == job_id else None
+                ends = list(itertools.accumulate(lengths, initial=_CRC.size + _SLOT.size))
+                if crc32(data[_CRC.size : ends[-1]]) == _CRC.unpack_from(data)[0]:
+                    meta, *texts = [data[start:end] for start, end in itertools.pairwise(ends)]
+                    schedule, queue, key = texts
+                    found = Extras(meta, retry_of, (position, length), schedule, moment, queue, key)
+                    return found if owner == job_id else None
         return None
 
     def attempts(self, job_id: bytes, extras: Extras, limit: int = MAX_ATTEMPTS) -> list[dict[str, Any]]:

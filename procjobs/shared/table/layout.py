@@ -38,7 +38,7 @@ from zlib import crc32
 from procjobs.clock import sleep
 from procjobs.shared.config import MAX_SLOTS
 
-MAGIC: Final = b"procjobs table 1"
+MAGIC: Final = b"procjobs table 2"
 
 PART_HEAD: Final = struct.Struct("=II")  # crc, count
 IDENTITY: Final = struct.Struct("=16sIIIIQd")  # magic, version, supervisor pid, buckets, rows, rows_offset, boot time

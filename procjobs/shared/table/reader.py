@@ -19,6 +19,7 @@ from procjobs.errors import Attempt, PayloadError, UnknownJob
 from procjobs.shared import private_files
 from procjobs.shared.fact_records import TrendPoint
 from procjobs.shared.ids import to_text
+from procjobs.shared.job_keys import key_text
 from procjobs.shared.meta import unpack_meta
 from procjobs.shared.records import JobStatus, KindInfo, Pace, Progress
 from procjobs.shared.scheduled import name_of, seconds_of
@@ -199,6 +200,8 @@ class ProgressTable:
             name_of(extras.schedule),
             seconds_of(extras.scheduled_for),
             version=_version_of(body, report, ahead),
+            queue=extras.queue.decode(errors="replace") or None,
+            key=key_text(extras.key),
         )
 
     def running_in(self, job_id: bytes) -> int | None:
