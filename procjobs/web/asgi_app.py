@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 try:
@@ -21,6 +21,7 @@ from procjobs.web.access.hosts import LOOPBACK
 from procjobs.web.http import MAX_BODY_BYTES, SAFE_METHODS, Problem, Request, Response, parse_fields
 from procjobs.web.routes import full_site, progress_site
 from procjobs.web.site import Options, ShowArguments, Site
+from procjobs.web.streams import EVENTS_PATH, Streams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, MutableMapping, Sequence
@@ -40,7 +41,7 @@ class AsgiApp:
 
     def __init__(self, site: Site) -> None:
         self.site: Final = site
-        self._limiters: WeakKeyDictionary[asyncio.AbstractEventLoop, CapacityLimiter] = WeakKeyDictionary()
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _OnLoop] = WeakKeyDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request. A websocket is refused, and a lifespan has nothing to do."""
@@ -58,17 +59,29 @@ class AsgiApp:
         except Problem as problem:
             await _send(self.site.answer_error(problem, bare), send)
             return
-        response = self.site.answer_fast(request)
-        if response is None:
-            response = await to_thread.run_sync(self.site.answer, request, limiter=self._limiter())
-        await _send(response, send)
+        if self.site.options.events and request.path == EVENTS_PATH:
+            response = await self._on_loop().streams.serve(request, scope, receive, send)
+        else:
+            response = self.site.answer_fast(request)
+            if response is None:
+                response = await to_thread.run_sync(self.site.answer, request, limiter=self._on_loop().threads)
+        if response is not None:
+            await _send(response, send)
 
-    def _limiter(self) -> CapacityLimiter:
+    def _on_loop(self) -> _OnLoop:
         loop = asyncio.get_running_loop()
-        limiter = self._limiters.get(loop)
-        if limiter is None:
-            limiter = self._limiters[loop] = CapacityLimiter(_THREADS)
-        return limiter
+        there = self._loops.get(loop)
+        if there is None:
+            threads = CapacityLimiter(_THREADS)
+            there = self._loops[loop] = _OnLoop(threads, Streams(self.site, threads))
+        return there
+
+
+class _OnLoop(NamedTuple):
+    """What belongs to one event loop."""
+
+    threads: CapacityLimiter
+    streams: Streams
 
 
 async def _read_request(bare: Request, scope: Scope, receive: Receive) -> Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 from procjobs.web.http import Problem
 
@@ -17,6 +18,7 @@ class Pools:
 
     def __init__(self, given: PoolsGiven) -> None:
         self._find: Callable[[], Any] = given if callable(given) else lambda: given
+        self._open: WeakSet[AnyPool] = WeakSet()
 
     def all(self) -> dict[str, AnyPool]:
         """Return the pools by name. One without a name is "pool"; of two with one name the second is "name-2"."""
@@ -30,6 +32,14 @@ class Pools:
                 name = f"{base}-{number}"
             named[name] = pool
         return named
+
+    def is_open(self, pool: AnyPool) -> bool:
+        """Whether a pool was read before: the first time, it may have to be connected or started, which blocks."""
+        return pool in self._open
+
+    def note_open(self, pool: AnyPool) -> None:
+        """Take note that a pool was read."""
+        self._open.add(pool)
 
     def pick(self, name: str) -> tuple[str, AnyPool]:
         """Return the name and the pool of that name, the only one for ""; raise Problem 404 or 400."""

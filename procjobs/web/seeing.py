@@ -9,11 +9,9 @@ from procjobs.web.access.signing import Grant
 from procjobs.web.http import Problem, WouldBlock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from procjobs import JobStatus
     from procjobs.web.http import Request
-    from procjobs.web.pools import AnyPool
+    from procjobs.web.pools import AnyPool, Pools
     from procjobs.web.site import Site
 
 MAX_IDS: Final = 100
@@ -62,7 +60,7 @@ def see(site: Site, request: Request, tokens: list[str]) -> list[Seen]:
     """
     early = {token: site.jobs.grant(request, token, None) for token in tokens if not site.jobs.needs_status(token)}
     keys = {token: token.partition(".")[0] for token in tokens if token not in early or early[token].rights}
-    found, trouble = find(site.pools.all().values(), set(keys.values()), may_block=request.may_block)
+    found, trouble = find(site.pools, set(keys.values()), may_block=request.may_block)
     seen = []
     for token in tokens:
         known = found.get(keys.get(token, ""))
@@ -84,7 +82,7 @@ def see_one(site: Site, request: Request, token: str) -> Seen:
 
 
 def find(
-    pools: Iterable[AnyPool], keys: set[str], *, may_block: bool
+    pools: Pools, keys: set[str], *, may_block: bool
 ) -> tuple[dict[str, Found], ProcjobsError | None]:
     """Return the jobs of these ids by id, and what has kept others from being found, None if nothing has.
 
@@ -92,18 +90,19 @@ def find(
     """
     found: dict[str, Found] = {}
     trouble: ProcjobsError | None = None
-    there = list(pools)
+    there = list(pools.all().values())
     for is_asked in (False, True):
         for pool in there:
             missing = [key for key in keys if key not in found]
             if not missing:
                 return found, None
-            if is_asked and not may_block:
+            if not may_block and (is_asked or not pools.is_open(pool)):
                 raise WouldBlock
             try:
                 statuses = pool.look_up(missing) if is_asked else pool.glance(missing)
             except ProcjobsError as error:
                 trouble = error
                 continue
+            pools.note_open(pool)
             found |= {key: Found(pool, status) for key, status in statuses.items() if status is not None}
     return found, trouble

@@ -138,3 +138,47 @@ def program(arguments, *, port, path="", env=None, cwd=None, log=subprocess.DEVN
 def _is_open(port):
     with contextlib.closing(socket.socket()) as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Stream:
+    """An open stream of events; the blocks that came are read one by one."""
+
+    def __init__(self, served, ids, headers=None):
+        parts = urlsplit(served.url)
+        self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+        query = urlencode({"id": ids}, doseq=True)
+        self._connection.request("GET", f"{parts.path}/api/1/events?{query}", headers=headers or {})
+        self.response = self._connection.getresponse()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.response.close()
+        self._connection.close()
+
+    def read_block(self):
+        """Return the lines up to the next empty one; None at the end of the stream."""
+        lines = []
+        while (line := self.response.readline().decode().rstrip("\n")) or not lines:
+            if not line and self.response.isclosed():
+                return None
+            if line:
+                lines.append(line)
+        return lines
+
+    def read_event(self):
+        """Return (event, id, document) of the next event that has one, None at the end of the stream."""
+        while (block := self.read_block()) is not None:
+            fields = dict(line.split(": ", 1) for line in block if not line.startswith(":"))
+            if "event" in fields:
+                return fields["event"], fields.get("id"), json.loads(fields["data"])
+        return None
+
+    def read_documents(self):
+        """Return the documents up to the end of the stream."""
+        found = []
+        while (event := self.read_event()) is not None:
+            found.append(event)
+        assert ("end", None, {}) == found.pop()
+        return [document for _, _, document in found]
