@@ -49,6 +49,7 @@ COMMANDS: Final = {
         "kinds": "procjobs.cli.health",
         "health": "procjobs.cli.health",
         "top": "procjobs.cli.top",
+        "web": "procjobs.cli.web",
     },
     "Settings": {
         "host": "procjobs.cli.settings",

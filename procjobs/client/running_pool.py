@@ -85,6 +85,15 @@ class RunningLink(Link):
             close_reads(connection)
             connection.close()
 
+    def disconnect_if_unused(self) -> None:
+        """Let go of the supervisor, unless a thread waits for its reply."""
+        self.exclusive.run(self._disconnect_if_unused)
+
+    def _disconnect_if_unused(self) -> None:
+        connection = self.connection
+        if connection is not None and not connection.requests.are_awaited:
+            self.disconnect()
+
     def close(self) -> None:
         """Let go of the pool."""
         self.closed = True
@@ -192,6 +201,10 @@ class RunningPool(Monitor, Controls):
     def disconnect(self) -> None:
         """Let go of the supervisor; the next call that asks it connects anew."""
         self._running.disconnect()
+
+    def disconnect_if_unused(self) -> None:
+        """Let go of the supervisor, unless a thread waits for its reply; the next call that asks it connects anew."""
+        self._running.disconnect_if_unused()
 
     def close(self) -> None:
         """Let go of the pool."""

@@ -4,7 +4,7 @@
     progress       ASGI: the progress of jobs alone, for end users' pages       progress_wsgi   the same for WSGI
     blueprint      Flask                                                        urls            Django
     sign           a token that lets whoever has it look at one job
-    tag            a bar that follows a job, as HTML for a template
+__all__ = ["OneTimeLogin", "Request", "app", "progress", "progress_wsgi", "sign", "tag", "wsgi"]
 
 A request goes through one chain, whatever server is in front (asgi_app.py, wsgi_app.py):
 
@@ -24,13 +24,15 @@ from procjobs.web.access.signing import sign
 from procjobs.web.element import tag
 
 if TYPE_CHECKING:
+    from procjobs.web.access.login import OneTimeLogin
     from procjobs.web.asgi_app import app, progress
     from procjobs.web.http import Request
     from procjobs.web.wsgi_app import progress_wsgi, wsgi
 
-__all__ = ["Request", "app", "progress", "progress_wsgi", "sign", "tag", "wsgi"]
+__all__ = ["OneTimeLogin", "Request", "app", "progress", "progress_wsgi", "sign", "tag", "wsgi"]
 
 _LATE = {
+    "OneTimeLogin": "procjobs.web.access.login",
     "Request": "procjobs.web.http",
     "app": "procjobs.web.asgi_app",
     "progress": "procjobs.web.asgi_app",
