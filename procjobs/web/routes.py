@@ -51,8 +51,9 @@ def full_site(
 ) -> Site:
     """Return a site with both halves."""
     jobs = JobAccess(Signer(secret, wall), access, authorize_job, cancel=False)
-    permission = Permission(authorize, read_only=options.read_only)
     routes = [*PROGRESS_ROUTES, *DASHBOARD_ROUTES, *getattr(authorize, "routes", ())]
+    actions = {route.action for route in routes if route.action is not None}
+    permission = Permission(authorize, read_only=options.read_only, actions=actions)
     return Site(Pools(pools), Router(routes), options, permission=permission, jobs=jobs)
 
 

@@ -44,8 +44,10 @@ NOBODY: Final = Visitor()
 class Permission:
     """Asks `authorize`, and understands what it answers."""
 
-    def __init__(self, authorize: Authorize | None, *, read_only: bool) -> None:
+    def __init__(self, authorize: Authorize | None, *, read_only: bool, actions: Collection[str] = ()) -> None:
+        """`actions` are those that an answer of `authorize` may name."""
         self._authorize = authorize
+        self._names = {*RIGHTS, *actions}
         self._read_only = read_only
 
     @property
@@ -59,27 +61,28 @@ class Permission:
             raise Problem(403, "Closed", HOW_TO_OPEN)
         authorize = getattr(self._authorize, "authorize_request", None)
         answer: Any = self._authorize(request.theirs) if authorize is None else authorize(request)
-        rights = understand(request.wait(answer) if inspect.isawaitable(answer) else answer)
+        rights = understand(request.wait(answer) if inspect.isawaitable(answer) else answer, self._names)
         if not rights:
             raise Problem(403, "Not allowed", "You may not see this page. Log in, or ask for the right to.")
         return Visitor(rights & RIGHTS["read"] if self._read_only else rights)
 
 
-def understand(answer: Any) -> frozenset[str]:
+def understand(answer: Any, names: Collection[str]) -> frozenset[str]:
     """Return the rights that an `authorize` has answered with; raise ConfigurationError for anything odd.
 
     A text is one of "read", "operate", "admin", each of which includes those before it; a set names rights and actions one
-    by one, and always includes "read"; None, False and an empty set are no rights. True is refused: it does not say which.
+    by one, of `names`, and always includes "read"; None, False and an empty set are no rights. True is refused, since it
+    does not say which.
     """
     if answer is None or answer is False:
         return frozenset()
     if isinstance(answer, str) and answer in RIGHTS:
         return RIGHTS[answer]
-    if isinstance(answer, set | frozenset | list | tuple) and all(isinstance(one, str) for one in answer):
+    if isinstance(answer, set | frozenset | list | tuple) and all(one in names for one in answer):
         named = frozenset(answer)
         return named | RIGHTS["read"] if named else named
     raise ConfigurationError(
-        f'authorize answered {answer!r}: expected None, "read", "operate", "admin", or a set of rights and actions'
+        f'authorize answered {answer!r}: expected None, "read", "operate", "admin", or a set of {", ".join(sorted(names))}'
     )
 
 
