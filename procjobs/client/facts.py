@@ -83,9 +83,18 @@ class Facts(Linked):
         scaling = self._link.read_present_table().scaling()
         return describe_running(running, (scaling.least, scaling.most) if scaling.most else None)
 
+    def arguments(self, job_id: JobId) -> str | None:
+        """Return the arguments of a job as they would stand in its call, of at most 2 KiB. Reads shared memory; asks nobody.
+
+        None if the pool does not record them (`record_arguments`), the job has not begun, or is not in the table any more.
+        """
+        raw, _ = parse(job_id)
+        return self._link.read_present_table().arguments(raw)
+
     # To await ---------------------------------------------------------------------------------------------------
 
     aprocesses = awaitable(processes)
     ausage = awaitable(usage)
+    aarguments = awaitable(arguments)
     atrend = awaitable(trend)
     asettings = awaitable(settings)

@@ -91,6 +91,8 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
     on_failure: a function, its name ("app.jobs:tell"), or several: called with the JobStatus of each job that failed,
         expired or was stopped, in a process of the pool that runs no jobs. See docs/hooks.md.
     hook_timeout: how long one such call may take. Seconds.
+    record_arguments: keep the arguments of each job that begins as a short text, for people: `pool.arguments(id)`. They may
+        be nobody's business, and their `repr` is called before the job. See docs/records.md.
     schedules: what the pool runs at certain times, as a list of `procjobs.ScheduledCall` and of functions under
         `@procjobs.schedule(...)`; it connects at once then, where it may start the pool. A schedule that an earlier deploy
         has declared, and this one does not, is taken out; so `schedules=[]` takes out all. Schedules of the settings file
@@ -145,6 +147,7 @@ class Pool(Submitter, Monitor, Controls, concurrent.futures.Executor):
         log: str | None = UNSET,
         on_failure: Hook | Sequence[Hook] = UNSET,
         hook_timeout: Seconds = UNSET,
+        record_arguments: bool = UNSET,
         schedules: Iterable[ScheduledCall | Callable[..., Any]] | None = None,
         version: str | None = UNSET,
         environment: Sequence[str] = UNSET,

@@ -11,6 +11,7 @@
         annex         what a row of the table has no room for: the meta of jobs, failed attempts
         counts        how jobs of each kind have fared, and how long jobs wait
         trend         how busy the pool was in the last hour
+        arguments     those of jobs, as texts for people, in a pool that records them
         log           messages of the pool, and the output of its jobs
         mark          the text that every process of the pool carries in its environment
         data-ID       progress data too big for the table

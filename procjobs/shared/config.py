@@ -184,7 +184,8 @@ class PoolSettings:
     database in which jobs are kept, None for no database, True for a file of the pool's own; jobs that have ended stay there
     for `history_ttl` seconds, and the newest `history_limit`; the calls of those that did not succeed for `retry_ttl`.
     `log` is the path of the pool's log, None for one in its directory. `on_failure` are the hooks that are called with each
-    job that ended otherwise than well, `hook_timeout` is how long one such call may take.
+    job that ended otherwise than well, `hook_timeout` is how long one such call may take. With `record_arguments` workers
+    write the arguments of each job as a text, for people.
     """
 
     workers: tuple[int, int]
@@ -204,6 +205,7 @@ class PoolSettings:
     log: str | None = None
     on_failure: tuple[str, ...] = ()
     hook_timeout: float = 30.0
+    record_arguments: bool = False
     threads: Threads = "auto"
     affinity: Affinity = None
     queues: Mapping[str, Queue] = field(default_factory=dict)
@@ -218,6 +220,8 @@ class PoolSettings:
             raise ConfigurationError(  # without the value, which may be a URL in some other form
                 f"store=<{type(self.store).__name__}>: expected a URL such as 'sqlite:///jobs.db', True, or None"
             )
+        if not isinstance(self.record_arguments, bool):
+            raise ConfigurationError(f"record_arguments={self.record_arguments!r}: expected True or False")
         check_count("history_limit", self.history_limit, minimum=0)
         resolve_log(self.log, None)
         check_count("nice", self.nice, minimum=0, maximum=19)

@@ -14,6 +14,7 @@ from procjobs.clock import boottime
 from procjobs.dispatch.dispatcher import Dispatcher
 from procjobs.host import descriptors
 from procjobs.shared.store_address import store_name
+from procjobs.shared.table import arguments
 from procjobs.shared.table.counts import CountsWriter
 from procjobs.shared.table.state_writer import TableWriter, count_rows
 from procjobs.shared.table.trend import TrendWriter
@@ -103,6 +104,8 @@ def compose(ground: Ground, listener: socket.socket, started: StartedAttempts) -
     loop, directory, settings, log, console, *_ = ground
     fds = descriptors.raise_descriptor_limit()
     table = TableWriter(directory.table, rows=count_rows(settings.max_queued), started_at=boottime())
+    if settings.record_arguments:
+        arguments.create(directory.path)
     counters = KindCounters(CountsWriter(directory.counts, list(settings.queues)))
     kinds = Kinds(directory.name, settings, counters, are_recorded=settings.store is not None)
     results = ResultStore(directory.path, settings, max_fds=max(fds.now // 8, 16))

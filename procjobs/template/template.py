@@ -217,6 +217,7 @@ def main(arguments: dict[str, Any]) -> None:
         finalizer=spec.get("finalizer"),
         wrappers=tuple((name, pickled) for name, pickled in spec.get("wrappers", ())),
         nice=arguments["nice"],
+        record_arguments=arguments["record_arguments"],
         database=spec.get("database"),
     )
     with control:  # else an interpreter with -W would complain of it at its end

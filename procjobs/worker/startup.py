@@ -36,6 +36,7 @@ class WorkerSetup(NamedTuple):
     directory: str
     initializer: str | None
     nice: int
+    record_arguments: bool = False
     database: str | None = None
     finalizer: str | None = None
     wrappers: tuple[tuple[str, str], ...] = ()

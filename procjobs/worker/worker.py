@@ -45,6 +45,7 @@ from procjobs.shared.wire import (
     parse_json,
 )
 from procjobs.worker import ending, scheduled_time, wrappers
+from procjobs.worker.argument_text import ArgumentRecorder
 from procjobs.worker.baseline import FIRST, QUICK, Baseline
 from procjobs.worker.caller import become_caller, explain_loading
 from procjobs.worker.children import Children
@@ -146,6 +147,7 @@ class Worker:
         self._received: payload.Received | None = None  # until the answer is sent: 100 MB take 6 ms to give back
         self._nice = setup.nice
         self._yields = not self._nice
+        self._recorder = ArgumentRecorder(setup.directory) if setup.record_arguments else None
         self._meter = observe.Meter()
         self._baseline = Baseline(answers=answers, side=side.fileno(), others=(jobs, stack, setup.table_fd), stack=stack)
         keep_checkpoints(OwnCheckpoints(setup.directory, self._tell))
@@ -181,6 +183,8 @@ class Worker:
         if kind.records:
             self._meter.begin()
         started = monotonic()
+        if self._recorder is not None:
+            self._recorder.begin(row, job_id)
         interruptions = self._interruptions
         deadline = kind.timeout and started + kind.timeout
         enter_job((job_id, kind.name, attempt, deadline, interruptions.is_stopping), self._writer)
@@ -262,6 +266,8 @@ class Worker:
                 f"the function or the arguments of {kind.name} could not be unpickled in the worker: {format_line(error)}. "
                 f"{explain_loading(error)}"
             ) from error
+        if self._recorder is not None:
+            self._recorder.write(args, kwargs)
         if not wrappers.around_jobs:
             return self._perform(kind, function, args, kwargs, started)
         return self._perform_within(kind, lambda: self._perform(kind, function, args, kwargs, started), started)

@@ -24,7 +24,7 @@ from procjobs.shared.meta import unpack_meta
 from procjobs.shared.records import JobStatus, KindInfo, Pace, Progress
 from procjobs.shared.scheduled import name_of, seconds_of
 from procjobs.shared.states import JobState, Reason
-from procjobs.shared.table import counts, layout, trend
+from procjobs.shared.table import arguments, counts, layout, trend
 from procjobs.shared.table.annex import NO_EXTRAS, AnnexReader, AnnexSnapshot, Extras
 from procjobs.shared.table.layout import (
     BUCKETS_OFFSET,
@@ -216,6 +216,11 @@ class ProgressTable:
         _, began, _, pid, *_ = PROGRESS.unpack(report)
         _, _, state, _, attempt, *_ = STATE.unpack(found[1])
         return pid if state == _RUNNING or began > attempt else None
+
+    def arguments(self, job_id: bytes) -> str | None:
+        """Return the arguments of a job as a text; None if they were not recorded, or the pool has stopped."""
+        found = self._find(job_id)
+        return None if found is None else arguments.read(self._directory, found[0], job_id)
 
     def _find_ahead(self, ticket: float) -> int | None:
         """Return about how many jobs are to start before the one that waits with this ticket, None if nobody knows."""

@@ -186,6 +186,7 @@ class Templates:
             "supervisor_pid": os.getpid(),
             "directory": self._directory.path,
             "nice": self._settings.nice,
+            "record_arguments": self._settings.record_arguments,
             "rows_offset": self._table.rows_offset,
             "max_fds": self._max_fds,
             "skip": state.skip,
