@@ -151,7 +151,7 @@ def test_job_that_nobody_knows_is_given_up(visit, fake):
     fake.poll_after = 0.001
     with visit() as watched:
         watched.page.locator("procjobs-progress .ended").wait_for()
-        assert ("unknown", "not known") == (watched.read()["state"], watched.read()["value"])
+        assert ("unknown", "not known (any more)") == (watched.read()["state"], watched.read()["value"])
         assert 6 == len(fake.asked_for("status"))
 
 

@@ -6,7 +6,7 @@ const TEXTS = {
   "en": {
     "queued": "waiting", "scheduled": "scheduled", "running": "running", "retrying": "will be tried again",
     "succeeded": "done", "failed": "failed", "cancelled": "cancelled", "expired": "expired",
-    "unknown": "not known", "denied": "cannot be shown", "reload": "Load the page again.",
+    "unknown": "not known (any more)", "denied": "cannot be shown", "reload": "Load the page again.",
     "offline": "no connection, trying again", "cancel": "Cancel", "cancelling": "being cancelled",
     "refused": "could not be cancelled", "left": "about {} left", "soon": "a few seconds left",
     "since": "running for {}", "progress": "Progress"
@@ -14,7 +14,7 @@ const TEXTS = {
   "de": {
     "queued": "wartet", "scheduled": "geplant", "running": "läuft", "retrying": "wird erneut versucht",
     "succeeded": "fertig", "failed": "fehlgeschlagen", "cancelled": "abgebrochen", "expired": "verfallen",
-    "unknown": "nicht bekannt", "denied": "kann nicht gezeigt werden", "reload": "Bitte die Seite neu laden.",
+    "unknown": "nicht (mehr) bekannt", "denied": "kann nicht gezeigt werden", "reload": "Bitte die Seite neu laden.",
     "offline": "keine Verbindung, neuer Versuch folgt", "cancel": "Abbrechen", "cancelling": "wird abgebrochen",
     "refused": "konnte nicht abgebrochen werden", "left": "noch etwa {}", "soon": "noch wenige Sekunden",
     "since": "läuft seit: {}", "progress": "Fortschritt"
@@ -22,7 +22,7 @@ const TEXTS = {
   "fr": {
     "queued": "en attente", "scheduled": "planifié", "running": "en cours", "retrying": "nouvel essai à venir",
     "succeeded": "terminé", "failed": "échec", "cancelled": "annulé", "expired": "expiré",
-    "unknown": "inconnu", "denied": "ne peut pas être affiché", "reload": "Rechargez la page.",
+    "unknown": "inconnu (ou oublié)", "denied": "ne peut pas être affiché", "reload": "Rechargez la page.",
     "offline": "pas de connexion, nouvel essai", "cancel": "Annuler", "cancelling": "annulation en cours",
     "refused": "n’a pas pu être annulé", "left": "encore {} environ", "soon": "encore quelques secondes",
     "since": "en cours depuis {}", "progress": "Progression"
@@ -30,7 +30,7 @@ const TEXTS = {
   "es": {
     "queued": "en espera", "scheduled": "programado", "running": "en curso", "retrying": "se intentará de nuevo",
     "succeeded": "terminado", "failed": "error", "cancelled": "cancelado", "expired": "caducado",
-    "unknown": "desconocido", "denied": "no se puede mostrar", "reload": "Recargue la página.",
+    "unknown": "desconocido (u olvidado)", "denied": "no se puede mostrar", "reload": "Recargue la página.",
     "offline": "sin conexión, nuevo intento", "cancel": "Cancelar", "cancelling": "se está cancelando",
     "refused": "no se pudo cancelar", "left": "faltan unos {}", "soon": "faltan unos segundos",
     "since": "en curso desde hace {}", "progress": "Progreso"
