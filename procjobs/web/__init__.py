@@ -4,7 +4,7 @@
     progress       ASGI: the progress of jobs alone, for end users' pages       progress_wsgi   the same for WSGI
     blueprint      Flask                                                        urls            Django
     sign           a token that lets whoever has it look at one job
-__all__ = ["OneTimeLogin", "Request", "app", "progress", "progress_wsgi", "sign", "tag", "wsgi"]
+__all__ = ["OneTimeLogin", "Request", "app", "blueprint", "progress", "progress_wsgi", "sign", "tag", "urls", "wsgi"]
 
 A request goes through one chain, whatever server is in front (asgi_app.py, wsgi_app.py):
 
@@ -26,17 +26,21 @@ from procjobs.web.element import tag
 if TYPE_CHECKING:
     from procjobs.web.access.login import OneTimeLogin
     from procjobs.web.asgi_app import app, progress
+    from procjobs.web.django import urls
+    from procjobs.web.flask import blueprint
     from procjobs.web.http import Request
     from procjobs.web.wsgi_app import progress_wsgi, wsgi
 
-__all__ = ["OneTimeLogin", "Request", "app", "progress", "progress_wsgi", "sign", "tag", "wsgi"]
+__all__ = ["OneTimeLogin", "Request", "app", "blueprint", "progress", "progress_wsgi", "sign", "tag", "urls", "wsgi"]
 
 _LATE = {
     "OneTimeLogin": "procjobs.web.access.login",
     "Request": "procjobs.web.http",
     "app": "procjobs.web.asgi_app",
+    "blueprint": "procjobs.web.flask",
     "progress": "procjobs.web.asgi_app",
     "progress_wsgi": "procjobs.web.wsgi_app",
+    "urls": "procjobs.web.django",
     "wsgi": "procjobs.web.wsgi_app",
 }
 

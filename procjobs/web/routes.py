@@ -57,6 +57,23 @@ def full_site(
     return Site(Pools(pools), Router(routes), options, permission=permission, jobs=jobs)
 
 
+def framework_site(
+    pools: PoolsGiven,
+    options: Options,
+    *,
+    dashboard: bool,
+    authorize: Authorize | None,
+    access: Access,
+    authorize_job: AuthorizeJob | None,
+    cancel: bool,
+    secret: bytes | str | None,
+) -> Site:
+    """Return a site with both halves, or without the dashboard."""
+    if dashboard:
+        return full_site(pools, options, authorize=authorize, access=access, authorize_job=authorize_job, secret=secret)
+    return progress_site(pools, options, access=access, authorize_job=authorize_job, cancel=cancel, secret=secret)
+
+
 def refuse_async_callables(authorize: Authorize | None, authorize_job: AuthorizeJob | None) -> None:
     """Raise ConfigurationError for callables that WSGI cannot await."""
     refuse_async(authorize, "authorize")

@@ -15,7 +15,7 @@ from procjobs.web.routes import full_site, progress_site, refuse_async_callables
 from procjobs.web.site import Options, ShowArguments, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from procjobs.web.access.job_access import Access, AuthorizeJob
@@ -37,11 +37,18 @@ class WsgiApp:
 
 
 def answer(
-    site: Site, environ: WSGIEnvironment, *, native: Any = None, mount: str | None = None, path: str | None = None
+    site: Site,
+    environ: WSGIEnvironment,
+    *,
+    native: Any = None,
+    mount: str | None = None,
+    path: str | None = None,
+    read_body: Callable[[], bytes] | None = None,
 ) -> Response:
-    """Return the answer to a request of a WSGI server; raises nothing.
+    """Return the answer to a request of a WSGI server.
 
-    `native` is the request object of a framework in front, which may say itself what is `mount` and what the `path` below.
+    `native` is the request object of a framework in front, which says itself what is the `mount`, what the `path` below it,
+    and what the body.
     """
     bare = Request(
         environ["REQUEST_METHOD"],
@@ -53,7 +60,7 @@ def answer(
         native=environ if native is None else native,
     )
     try:
-        body = b"" if bare.method in SAFE_METHODS else _read_body(environ)
+        body = b"" if bare.method in SAFE_METHODS else _read_body(environ, read_body)
         request = replace(bare, query=parse_fields(environ.get("QUERY_STRING", "")), body=body)
     except Problem as problem:
         return site.answer_error(problem, bare)
@@ -74,13 +81,15 @@ def _headers(environ: WSGIEnvironment) -> dict[str, str]:
     return headers
 
 
-def _read_body(environ: WSGIEnvironment) -> bytes:
+def _read_body(environ: WSGIEnvironment, read_body: Callable[[], bytes] | None) -> bytes:
     """Return the body; raise Problem for one that is too large. Without a length there is one only if the server ends it."""
     text = environ.get("CONTENT_LENGTH") or ("" if environ.get("wsgi.input_terminated") else "0")
     if text and not text.isdigit():
         raise Problem(400, "Bad length", "Content-Length is not a number.")
     length = int(text) if text else MAX_BODY_BYTES + 1
-    body: bytes = b"" if text and length > MAX_BODY_BYTES else environ["wsgi.input"].read(length)
+    body = b""
+    if not text or length <= MAX_BODY_BYTES:
+        body = environ["wsgi.input"].read(length) if read_body is None else read_body()
     if length > MAX_BODY_BYTES and (text or len(body) > MAX_BODY_BYTES):
         raise Problem(413, "Too large", f"A request may bring {MAX_BODY_BYTES} bytes.")
     return body
