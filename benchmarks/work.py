@@ -98,6 +98,16 @@ def report_progress(count):
     return (time.perf_counter() - started) / count * 1e6
 
 
+def report_steadily(seconds):
+    """Report 20 times a second."""
+    import procjobs
+
+    total = int(20 * seconds)
+    for done in range(total):
+        procjobs.progress(done, total, f"frame {done}")
+        time.sleep(0.05)
+
+
 def report_progress_after_file(path, count):
     report_progress(1)
     hold(path)

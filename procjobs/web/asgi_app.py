@@ -7,7 +7,6 @@ the first request comes on it.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -53,18 +52,17 @@ class AsgiApp:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        bare = _bare_request(scope)
         try:
-            request = await _read_request(bare, scope, receive)
+            request = await _read_request(scope, receive)
         except Problem as problem:
-            await _send(self.site.answer_error(problem, bare), send)
+            await _send(self.site.answer_error(problem, _bare_request(scope)), send)
             return
         if self.site.options.events and request.path == EVENTS_PATH:
             response = await self._on_loop().streams.serve(request, scope, receive, send)
         else:
             response = self.site.answer_fast(request)
             if response is None:
-                response = await to_thread.run_sync(self.site.answer, request, limiter=self._on_loop().threads)
+                response = await to_thread.run_sync(self.site.answer, request.blocking(), limiter=self._on_loop().threads)
         if response is not None:
             await _send(response, send)
 
@@ -84,10 +82,15 @@ class _OnLoop(NamedTuple):
     streams: Streams
 
 
-async def _read_request(bare: Request, scope: Scope, receive: Receive) -> Request:
+async def _read_request(scope: Scope, receive: Receive) -> Request:
+    """Return a request that may not block."""
+    bare = _bare_request(scope)
     body = b"" if bare.method in SAFE_METHODS else await _read_body(receive)
     query = parse_fields(scope.get("query_string", b"").decode("latin-1"))
-    return replace(bare, query=query, body=body, native=StarletteRequest(scope, _replay(body, receive)), wait=_wait)
+    return Request(
+        bare.method, bare.path, bare.mount, query, bare.headers, body, bare.client, bare.is_secure,
+        StarletteRequest(scope, _replay(body, receive)), may_block=False, wait=_wait,
+    )  # fmt: skip
 
 
 def _bare_request(scope: Scope) -> Request:

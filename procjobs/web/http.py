@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES: Final = 1 << 20
 """What a request may bring: forms and short JSON documents. A shell answers 413 to more."""
 MAX_FIELDS: Final = 2_000
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 
@@ -117,9 +118,9 @@ class Request:
         """Return the absolute path of something below the mount: `link("job")` is "/jobs/job" for a mount at /jobs."""
         return f"{quote(self.mount)}/{path}"
 
-    def on_loop(self) -> Request:
-        """Return the same request, for a handler that runs on an event loop and must not block."""
-        return replace(self, may_block=False)
+    def blocking(self) -> Request:
+        """Return the same request, for a thread, where a handler may block."""
+        return replace(self, may_block=True)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ class Response:
     def with_headers(self, *headers: tuple[str, str]) -> Response:
         """Return it with these headers where it has none of that name."""
         known = {name.lower() for name, _ in self.headers}
-        return replace(self, headers=(*self.headers, *(pair for pair in headers if pair[0].lower() not in known)))
+        added = [pair for pair in headers if pair[0].lower() not in known]
+        return Response(self.body, self.status, (*self.headers, *added))
 
     def header(self, name: str) -> str | None:
         """Return the value of a header, None if there is none."""
@@ -150,7 +152,7 @@ def parse_fields(text: str) -> dict[str, list[str]]:
 
 def encode_json(value: object) -> bytes:
     """Return a value as compact JSON in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
+    return _encode(value).encode("utf-8", "replace")
 
 
 def json_response(value: object, status: int = 200, *headers: tuple[str, str]) -> Response:

@@ -129,7 +129,7 @@ class Site:
         return _finish(response, request)
 
     def answer_fast(self, request: Request) -> Response | None:
-        """Return the answer if it can be given from memory at once; None if `answer` has to be called in a thread."""
+        """Return the answer to a request that may not block; None if `answer` has to be called with it in a thread."""
         if self.jobs.asks_application:
             return None
         try:
@@ -137,7 +137,7 @@ class Site:
             route, parts = self.router.find(request.method, request.path)
             if not (route.fast and route.right == "public"):
                 return None
-            response = route.handler(self, request.on_loop(), NOBODY, **parts)
+            response = route.handler(self, request, NOBODY, **parts)
         except WouldBlock:
             return None
         except Exception as error:  # noqa: BLE001 - as in `answer`

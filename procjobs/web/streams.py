@@ -90,10 +90,10 @@ class Streams:
     async def _see(self, request: Request, tokens: list[str]) -> list[Seen]:
         if not self._site.jobs.asks_application:
             try:
-                return see(self._site, request.on_loop(), tokens)
+                return see(self._site, request, tokens)
             except WouldBlock:
                 pass
-        return await to_thread.run_sync(see, self._site, request, tokens, limiter=self._threads)
+        return await to_thread.run_sync(see, self._site, request.blocking(), tokens, limiter=self._threads)
 
     def _subscribe(self, seen: list[Seen], skipped: str) -> Subscription:
         known = {one.grant.key: one.found for one in seen if one.grant.rights and one.trouble is None}

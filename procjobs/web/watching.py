@@ -113,8 +113,9 @@ class Watcher:
         jobs = [self._watch(key) for key in [*seen, *lost]]
         for key, found in seen.items():
             job = self._jobs[key]
-            job.pool = None if found is None else found.pool
-            self._tell(job, None if found is None else found.status)
+            if job.event is None:  # else the next look tells all of its streams: each new one would wake all others
+                job.pool = None if found is None else found.pool
+                self._tell(job, None if found is None else found.status)
         for job in jobs:
             if job.event is not None and event_id(job.key, job.mark) != skipped:
                 pending[job.key] = job.event
