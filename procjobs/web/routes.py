@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PROGRESS_ROUTES: Final[list[Route]] = [*job_routes.ROUTES, *progress.ROUTES, *assets.ROUTES]
 """The end user's half."""
 DASHBOARD_ROUTES: Final[list[Route]] = [*API_ROUTES]
-"""The operator's half."""
+"""The operator's half, without its pages: a dashboard remembers things, so each site has its own."""
 
 
 def progress_site(
@@ -50,8 +50,10 @@ def full_site(
     secret: bytes | str | None,
 ) -> Site:
     """Return a site with both halves."""
+    from procjobs.web.dashboard.pages import Dashboard  # with jinja2, which the end user's half can do without
+
     jobs = JobAccess(Signer(secret, wall), access, authorize_job, cancel=False)
-    routes = [*PROGRESS_ROUTES, *DASHBOARD_ROUTES, *getattr(authorize, "routes", ())]
+    routes = [*PROGRESS_ROUTES, *DASHBOARD_ROUTES, *Dashboard().routes, *getattr(authorize, "routes", ())]
     actions = {route.action for route in routes if route.action is not None}
     permission = Permission(authorize, read_only=options.read_only, actions=actions)
     return Site(Pools(pools), Router(routes), options, permission=permission, jobs=jobs)
