@@ -63,7 +63,7 @@ def web(
     from procjobs.web import OneTimeLogin, app
 
     login = OneTimeLogin(token)
-    with web_server.listening(bind) as (listener, address):
+    with web_server.ending_well(), web_server.listening(bind) as (listener, address):
         shown = web_server.ShownPools(pools, directory)
         try:
             allowed = _allowed_hosts(address, hosts)
@@ -125,6 +125,11 @@ def _url_of(address: str, path: str) -> str | None:
     return f"http://{_EVERYWHERE.get(host, host)}:{port}/{path}"
 
 
+def _is_local(address: str) -> bool:
+    host = address.rpartition(":")[0]
+    return host in _LOOPBACK or host.startswith("127.")
+
+
 def _say(address: str, link: str, pools: Sequence[str], *, as_json: bool) -> None:
     url = _url_of(address, link)
     if as_json:
@@ -134,3 +139,5 @@ def _say(address: str, link: str, pools: Sequence[str], *, as_json: bool) -> Non
     screen.write(f"procjobs web shows {what} at")
     screen.write(f"  {url or f'{address}, path /{link}'}")
     screen.write("Ctrl-C ends it.")
+    if url is not None and not _is_local(address):
+        screen.remark("procjobs: warning: what is sent is not encrypted, and others can reach this address")

@@ -12,7 +12,7 @@ import stat
 import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import uvicorn
 
@@ -136,6 +136,11 @@ class Server(uvicorn.Server):
         self._has_to_end = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether the first signal was Ctrl-C."""
+        return self._captured_signals[:1] == [signal.SIGINT]
+
     async def main_loop(self) -> None:
         """Wait for a signal. The loop of uvicorn looks ten times a second whether there was one."""
         self._loop = asyncio.get_running_loop()
@@ -151,21 +156,38 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End as uvicorn does; where that takes too long, because a thread waits, end the process."""
-        code = OK if signal.SIGTERM in self._captured_signals else INTERRUPTED
-        last = threading.Timer(_MAX_GRACE, os._exit, (code,))
+        last = threading.Timer(_MAX_GRACE, os._exit, (INTERRUPTED if self.is_interrupted else OK,))
         last.daemon = True
         last.start()
         await super().shutdown(sockets)
 
 
 def serve(application: _Application, listener: socket.socket) -> None:
-    """Serve until SIGTERM, or until Ctrl-C, which is raised as KeyboardInterrupt."""
-    signal.signal(signal.SIGTERM, _ignore)  # uvicorn raises the signal anew when it has ended
-    Server(application).run([listener])
+    """Serve until SIGTERM, or until Ctrl-C, which is raised as KeyboardInterrupt at the end."""
+    server = Server(application)
+    # Before uvicorn does it: its loop is not there yet, and a signal must not be lost. It raises signals anew at its end.
+    former = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run([listener])
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    if server.is_interrupted:
+        raise KeyboardInterrupt
 
 
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    pass
+@contextmanager
+def ending_well() -> Iterator[None]:
+    """Let SIGTERM end the process with exit code 0, cleaned up, before it serves and after that."""
+    former = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(OK)
 
 
 # The address ----------------------------------------------------------------------------------------------------
@@ -253,4 +275,5 @@ def _explained(bind: str) -> Iterator[None]:
             errno.EACCES: "ports below 1024 and places of others need rights that this user does not have",
             errno.EADDRNOTAVAIL: "this host does not have that address",
         }.get(error.errno or 0, "give HOST:PORT, [HOST]:PORT or unix:PATH")
-        raise Problem(f"it cannot listen at {bind}: {error.strerror or error}", hint, FAILED) from None
+        why = str(error.strerror or error).partition(" (while")[0]
+        raise Problem(f"it cannot listen at {bind}: {why}", hint, FAILED) from None

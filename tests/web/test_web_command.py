@@ -222,6 +222,13 @@ def test_signal_ends_it_while_a_request_waits_for_a_stopped_supervisor(web, star
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_signal_that_comes_at_once_is_not_lost(web, tmp_path, number, code):
+    command = web(bind=f"unix:{tmp_path}/socket")
+    assert code == command.end(number)
+    assert not (tmp_path / "socket").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_signal_ends_it_with_its_open_streams(web, start, number, code):
     pool = start()
     job = pool.submit(api_jobs.wait_for, "/nonexistent/file")
