@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("jsonschema")
 import procjobs
+from procjobs.web.api import listing
 
 from ..waiting import wait_until
 from . import api_jobs
@@ -103,6 +104,28 @@ def test_pages_of_a_list_have_every_job_once(api, pool):
     assert [2, 2, 1] == sizes
     assert [ids[0]] == [job["id"] for job in api.get("jobs", q=ids[0])["jobs"]]
     api.post("jobs/cancel", ids=ids, confirm=5)
+
+
+def test_exact_filters_find_their_jobs_among_many_that_only_look_like_them(api, pool, monkeypatch):
+    monkeypatch.setattr(listing, "_FIRST_PART", 2)
+    few = waiting(pool, 2, name="film") + waiting(pool, 5, name="film-preview") + waiting(pool, 1, name="film")
+    assert [few[7], few[1], few[0]] == [job["id"] for job in api.get("jobs", name="film")["jobs"]]
+    page = api.get("jobs", name="film", limit=1)
+    assert ([few[7]], few[7]) == ([job["id"] for job in page["jobs"]], page["next"])
+
+
+def test_jobs_are_found_by_queue_and_key():
+    with procjobs.Pool(workers=1, queues={"mail": procjobs.Queue(limit=1), "mailbox": procjobs.Queue(limit=1)}) as pool:
+        api = Api(pool)
+        mail, box = (
+            pool.options(queue=name, key=f"to {name}", delay=3600.0).submit(api_jobs.tell) for name in ("mail", "mailbox")
+        )
+        wait_until(lambda: box.status().state == "scheduled")
+        [found] = api.get("jobs", queue="mail")["jobs"]
+        assert (mail.id, "mail", "to mail") == (found["id"], found["queue"], found["key"])
+        assert [box.id] == [job["id"] for job in api.get("jobs", q="to mailbox")["jobs"]]
+        assert 2 == api.post("jobs/cancel", q="mail")["count"]
+        api.post("jobs/cancel", q="mail", confirm=2)
 
 
 def test_form_leads_to_a_page_of_this_site_and_nowhere_else(api, pool):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from procjobs.web.api import parameters
 
@@ -18,7 +18,18 @@ FILTERS: Final = (
     parameters.text("queue", "Only jobs in this queue."),
     parameters.text("q", "Only jobs with this text in the id, the name, the key or the queue."),
 )
-_ALL: Final = 2**62
+_FIRST_PART: Final = 1000
+_GROWTH: Final = 8
+
+
+class _Exactly(NamedTuple):
+    """The name and the queue that jobs must have, None where any will do."""
+
+    name: str | None
+    queue: str | None
+
+    def fits(self, status: JobStatus) -> bool:
+        return self.name in {None, status.name} and self.queue in {None, status.queue}
 
 
 def list_jobs(call: Call, values: Mapping[str, Any], *, limit: int) -> list[JobStatus]:
@@ -34,8 +45,25 @@ def list_jobs(call: Call, values: Mapping[str, Any], *, limit: int) -> list[JobS
         if name is None and queue is None:
             found: list[JobStatus] = pool.jobs(state, limit, search=search, before=before, data=False)
             return found
-        rows = pool.jobs(state, _ALL, search=search or name or queue, before=before, data=False)
-        return [row for row in rows if name in {None, row.name} and (queue is None or queue == row.queue)][:limit]
+        return _list_exactly(pool, state, search or name or queue, before, limit, _Exactly(name, queue))
 
     listed: list[JobStatus] = call.site.scans.read(question, scan)
     return listed
+
+
+def _list_exactly(
+    pool: Any, state: str | None, search: str | None, before: str | None, limit: int, wanted: _Exactly
+) -> list[JobStatus]:
+    """Return the jobs that a search finds and that have just this name and this queue.
+
+    A search is for a part of either, so more are read than are wanted. Each reading goes through all rows; what takes time
+    is to make a status of those found. So the parts grow: few readings find few jobs among many, and one finds many.
+    """
+    found: list[JobStatus] = []
+    size = _FIRST_PART
+    while True:
+        part = pool.jobs(state, size, search=search, before=before, data=False)
+        found += filter(wanted.fits, part)
+        if len(found) >= limit or len(part) < size:
+            return found[:limit]
+        before, size = part[-1].id, size * _GROWTH
