@@ -52,22 +52,23 @@ def asked(method, site, origin, authorization):
     return Request(method, "api/1/cancel", headers={name: value for name, value in given.items() if value is not None})
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "post", "X"])
-@pytest.mark.parametrize(("site", "origin", "authorization", "may"), MATRIX)
-def test_what_changes_something_comes_from_here(method, site, origin, authorization, may):
-    request = asked(method, site, origin, authorization)
-    if may:
+def passes(request):
+    try:
         check_origin(request)
-    else:
-        with pytest.raises(Problem) as caught:
-            check_origin(request)
-        assert 403 == caught.value.status
+    except Problem as problem:
+        return problem.status != 403
+    return True
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "post", "X"])
+def test_what_changes_something_comes_from_here(method):
+    decided = [(*row[:3], passes(asked(method, *row[:3]))) for row in MATRIX]
+    assert MATRIX == decided
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize(("site", "origin", "authorization", "may"), MATRIX)
-def test_what_only_reads_may_come_from_anywhere(method, site, origin, authorization, may):
-    check_origin(asked(method, site, origin, authorization))
+def test_what_only_reads_may_come_from_anywhere(method):
+    assert all(passes(asked(method, *row[:3])) for row in MATRIX)
 
 
 @pytest.mark.parametrize(

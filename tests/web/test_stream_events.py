@@ -131,6 +131,13 @@ def test_readers_that_never_read_keep_nobody_waiting(served, pool, tmp_path):
         assert {"succeeded"} == {stream.read_documents()[-1]["state"] for stream in sleeping}
 
 
+def scope_of(job):
+    """Return the scope of a request for the stream of a job, as an ASGI server makes it."""
+    query = f"id={sign(job)}".encode()
+    return {"type": "http", "method": "GET", "path": "/api/1/events", "query_string": query, "headers": [],
+            "client": ("127.0.0.1", 1)}  # fmt: skip
+
+
 def test_slow_reader_loses_events_in_between_and_never_the_last(pool):
     """The application is called as a server calls it; the server takes nothing until it is released."""
     job = pool.submit(jobs.counting, 50)
@@ -148,9 +155,7 @@ def test_slow_reader_loses_events_in_between_and_never_the_last(pool):
         async def receive():
             await asyncio.Event().wait()
 
-        scope = {"type": "http", "method": "GET", "path": "/api/1/events", "query_string": f"id={sign(job)}".encode(),
-                 "headers": [], "client": ("127.0.0.1", 1)}  # fmt: skip
-        call = asyncio.create_task(app(scope, receive, send))
+        call = asyncio.create_task(app(scope_of(job), receive, send))
         while not any(b"event: status" in part for part in sent):
             await asyncio.sleep(0)
         await asyncio.to_thread(job.result, 30)
@@ -168,6 +173,32 @@ def test_slow_reader_loses_events_in_between_and_never_the_last(pool):
     assert 2 == len(events)
     assert 1 == events[1].count(b"event: status")
     assert b'"state":"succeeded"' in events[1]
+
+
+def test_page_that_takes_nothing_gives_its_place_to_others(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "SEND_TIMEOUT", 0.05)
+    monkeypatch.setattr(streams, "MAX_STREAMS", 1)
+    job = pool.submit(jobs.stepping, str(tmp_path))
+    app = progress(pool)
+
+    async def ask():
+        statuses = []
+
+        async def send(message):
+            statuses.append(message.get("status"))
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()
+
+        async def receive():
+            await asyncio.Event().wait()
+
+        await app(scope_of(job), receive, send)
+        return statuses[0]
+
+    async def ask_twice():
+        return [await ask(), await ask()]
+
+    assert [200, 200] == asyncio.run(asyncio.wait_for(ask_twice(), 20))
 
 
 class TestSupervisorThatIsKilled:
@@ -191,8 +222,6 @@ def test_watcher_sleeps_when_nobody_looks(pool, tmp_path):
     app = progress(pool)
 
     async def look_and_leave():
-        scope = {"type": "http", "method": "GET", "path": "/api/1/events", "query_string": f"id={sign(job)}".encode(),
-                 "headers": [], "client": ("127.0.0.1", 1)}  # fmt: skip
         came = asyncio.Event()
 
         async def send(message):
@@ -203,7 +232,7 @@ def test_watcher_sleeps_when_nobody_looks(pool, tmp_path):
             await came.wait()
             return {"type": "http.disconnect"}
 
-        await app(scope, receive, send)
+        await app(scope_of(job), receive, send)
         names = {task.get_name() for task in asyncio.all_tasks() if not task.cancelling()}
         return {name for name in names if name.startswith("procjobs")}
 

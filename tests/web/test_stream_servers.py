@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -61,6 +63,14 @@ def state_of(served, job):
     answer = served.get("api/1/status", id=sign(job))
     assert 200 == answer.status, answer.text
     return answer.json()["jobs"][0]["state"]
+
+
+def test_wsgi_half_needs_no_asgi_library_and_the_other_half_says_what_it_needs():
+    hide = "import sys; sys.modules['starlette'] = sys.modules['sse_starlette'] = None"
+    code = f"{hide}; import procjobs.web as w; w.wsgi; w.progress_wsgi; print('here'); w.progress"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (1, "here") == (done.returncode, done.stdout.strip())
+    assert "pip install 'procjobs[web]'" in done.stderr.splitlines()[-1]
 
 
 def in_starlette(app):
