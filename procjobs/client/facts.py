@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 from procjobs.client.awaiting import awaitable
 from procjobs.client.link import Linked
 from procjobs.clock import monotonic, wall
-from procjobs.host import hostinfo, observe, process_list
-from procjobs.settings.shown import describe_running
+from procjobs.host import observe
 from procjobs.shared.config import PoolSettings
 from procjobs.shared.fact_records import PoolUsage, TrendPoint
 from procjobs.shared.ids import parse
@@ -29,6 +28,8 @@ class Facts(Linked):
         Reads the shared table and the host, which takes some milliseconds; asks nobody. Also [] for a job that the table
         does not have, and where the host does not tell of processes.
         """
+        from procjobs.host import process_list  # here, as below: most processes never look at the host
+
         raw, _ = parse(job_id)
         table = self._link.read_present_table()
         worker_pid = table.running_in(raw)
@@ -45,6 +46,8 @@ class Facts(Linked):
         Takes some milliseconds. The PSS takes about 1 ms more for each 100 MB; without `pss` it is left out. All is 0 where
         the pool does not run, or the host does not tell of processes.
         """
+        from procjobs.host import hostinfo, process_list
+
         supervisor_pid = self._link.read_present_table().supervisor_pid
         entries = process_list.ProcessList().tree(supervisor_pid)
         at = monotonic()
@@ -79,6 +82,8 @@ class Facts(Linked):
         process sets for itself (preload, wrappers, submit_timeout, ...) is not among them: `procjobs check --all` lists it.
         Connects, if this process has not yet; raise as `connect` does.
         """
+        from procjobs.settings.shown import describe_running
+
         running = PoolSettings.from_json(self._link.connect().welcome["settings"])
         scaling = self._link.read_present_table().scaling()
         return describe_running(running, (scaling.least, scaling.most) if scaling.most else None)
