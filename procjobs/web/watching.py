@@ -15,6 +15,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from procjobs.errors import ProcjobsError
 from procjobs.web.documents import job_document, mark
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 LOOK_INTERVAL: Final = 0.2
 _SHARE: Final = 5
-"""Looks take one in so many seconds at most."""
+"""Looking takes a part of the time that is one in so many, at most."""
 _FIRST_PAUSE: Final = 1.0
 _MAX_PAUSE: Final = 5.0
 """Between two attempts to find jobs that nobody could tell of."""
@@ -220,8 +221,8 @@ def _glance(pool: AnyPool, jobs: list[Watched]) -> dict[str, JobStatus | None]:
 
 
 def event_id(key: str, mark_of_it: str) -> str:
-    """Return the id of an event: which job it is about, and how that was."""
-    return f"{key}:{mark_of_it}"
+    """Return the id of an event, one line: which job it is about, and how that was."""
+    return f"{quote(key)}:{mark_of_it}"
 
 
 def encode_event(key: str, mark_of_it: str, document: Mapping[str, object]) -> bytes:

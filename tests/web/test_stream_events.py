@@ -92,6 +92,14 @@ def test_streams_that_cannot_be_are_refused_at_once(served, ids, status):
     assert status == served.get("api/1/events", id=ids).status
 
 
+def test_id_of_several_lines_adds_no_lines_to_the_stream(serve, pool):
+    odd = "x\n\nevent: end\ndata: {}\n"
+    with Stream(serve(progress(pool, access="id")), [odd]) as stream:
+        assert ["retry: 3000"] == stream.read_block()
+        assert ["event: status", "id: x%0A%0Aevent%3A%20end%0Adata%3A%20%7B%7D%0A:unknown"] == stream.read_block()[:2]
+        assert ["event: end", "data: {}"] == stream.read_block()
+
+
 def test_silent_stream_is_pinged(served, pool, tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "PING_INTERVAL", 0.05)
     job = pool.submit(jobs.stepping, str(tmp_path))

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from procjobs.errors import ConfigurationError
-from procjobs.web.access.permission import is_async
 from procjobs.web.access.signing import Grant
 
 if TYPE_CHECKING:
@@ -38,11 +37,6 @@ class JobAccess:
     def asks_application(self) -> bool:
         """Whether code of the application decides, which may block."""
         return self._authorize_job is not None
-
-    @property
-    def is_async(self) -> bool:
-        """Whether that code has to be awaited."""
-        return is_async(self._authorize_job)
 
     def needs_status(self, token: str) -> bool:
         """Whether the job has to be known before it is decided: the application is told its `meta`."""

@@ -1,8 +1,8 @@
 """Requests that change something must come from a page of this site: the browser says where they come from. Pure.
 
 No token in forms and no session are needed: browsers since 2023 send `Sec-Fetch-Site` with every request over https and to
-localhost, and all send `Origin` with every POST. Who sends neither is a program, and has to bring a bearer token: no
-page of a stranger can make a browser add that.
+localhost, and all of them send `Origin` with every POST. A client that sends neither is a program, and has to bring a bearer
+token: no page of a stranger can make a browser add that.
 """
 
 from __future__ import annotations
@@ -28,14 +28,9 @@ def check_origin(request: Request) -> None:
     elif origin is not None:
         is_ours, why = _is_same(origin, request.host), f"Origin is {origin[:200]!r}, and the host is {request.host[:200]!r}"
     else:
-        is_ours, why = has_bearer(request), "there is no Sec-Fetch-Site, no Origin and no `Authorization: Bearer`"
+        is_ours, why = bearer(request) is not None, "there is no Sec-Fetch-Site, no Origin and no `Authorization: Bearer`"
     if not is_ours:
         raise Problem(403, "Not from this site", f"This request would change something, and does not come from here: {why}.")
-
-
-def has_bearer(request: Request) -> bool:
-    """Whether the request brings a bearer token, whichever it is."""
-    return bearer(request) is not None
 
 
 def bearer(request: Request) -> str | None:

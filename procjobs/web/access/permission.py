@@ -50,11 +50,6 @@ class Permission:
         self._names = {*RIGHTS, *actions}
         self._read_only = read_only
 
-    @property
-    def is_async(self) -> bool:
-        """Whether the application's callable has to be awaited, as far as its definition tells."""
-        return is_async(self._authorize)
-
     def ask(self, request: Request) -> Visitor:
         """Return what a visitor may do; raise Problem 403 if nothing. May block: the application's code runs."""
         if self._authorize is None:
