@@ -49,7 +49,7 @@ def make_job(now, state="running", index=0, **changes):
         )  # fmt: skip
     status = JobStatus(
         to_text(new_id()), KINDS[index % 5], state, {"failed": "raised", "cancelled": "cancelled"}.get(state),
-        int(began is not None),
+        0 if began is None else 2,
         progress, now - 60 - 3 * index, began, ended, 4711 + index if state == "running" else None,
         "CodecError: scene 12: bitstream ends after 40960 bytes" if state == "failed" else None,
         {"user": 7, "film": "Metropolis"}, None, TRACEBACK if state == "failed" else None,
@@ -149,9 +149,10 @@ class InventedPool:
         return "'metropolis.mov', width=1920, codec='av1'"
 
     def processes(self, job_id):
+        used = wall() - self.now
         return [
-            ProcessInfo(4711, 4000, "python", "python -c worker", "running", 31.2, 240 << 20, 5, self.now - 900),
-            ProcessInfo(4980, 4711, "ffmpeg", "ffmpeg -i a.mov a.mkv", "running", 88.0, 610 << 20, 17, self.now - 40),
+            ProcessInfo(4711, 4000, "python", "python -c worker", "running", 31.2 + used / 9, 240 << 20, 5, self.now - 900),
+            ProcessInfo(4980, 4711, "ffmpeg", "ffmpeg -i a.mov", "running", 88.0 + 2.6 * used, 610 << 20, 17, self.now - 40),
         ]
 
     def workers(self):

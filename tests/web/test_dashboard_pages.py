@@ -158,7 +158,7 @@ def test_forms_are_those_that_the_visitor_has_the_right_to(site, invented, right
     pages = ["", "pools/media/", *(f"pools/media/{tab}" for tab in TABS), *(f"pools/media/jobs/{one}" for one in ids)]
     for path in pages:
         forms = forms_of(site.get(path, right=right).text)
-        assert all(fields["next"] == [path] for method, _, fields in forms if method == "post")
+        assert all(fields["next"][0] in {path, "pools/media/jobs"} for method, _, fields in forms if method == "post")
         found |= {action.rpartition("/")[2] for _, action, fields in forms if "next" in fields}
     assert actions - {"cancel"} == found - {"cancel"}
 

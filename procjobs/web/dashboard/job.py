@@ -48,6 +48,7 @@ def show_job(look: Look, id: str) -> Page:  # noqa: A002 - the name of the part 
     return look.page(
         "job.html", job.name[:200], ("job", "attempts", "place", "log", "error", "details"), "jobs",
         job=job, attempts=lines, line=bar, log=log[0], log_trouble=log[1], arguments=_arguments(look, pool, job),
+        jobs_page=f"{look.pool_path()}/jobs",  # where the new job is the first one, after this one was retried
         **_place(look, pool, job),
     )  # fmt: skip
 

@@ -193,12 +193,9 @@ async function ask(form, button) {
 }
 
 document.addEventListener("submit", (event) => {
-  if (event.target.matches("form[data-ask]")) {
-    event.preventDefault();
-    ask(event.target, event.submitter);
-  } else if (event.target.method === "post") {
-    event.submitter?.setAttribute("aria-disabled", "true");
-  }
+  if (!event.target.matches("form[data-ask]")) return;
+  event.preventDefault();
+  ask(event.target, event.submitter);
 });
 dialog.addEventListener("click", (event) => {
   if (event.target === dialog || event.target.closest("[data-close]")) {
