@@ -60,6 +60,13 @@ class Glances:
             found.update(zip(missing, map(_known, outcomes), strict=True))
         return _changed(found, known)
 
+    def find_one(self, job_id: bytes, text: str) -> JobStatus:
+        """Return what `Monitor.status` returns, or raise what it raises; the data of its last report is None."""
+        try:
+            return self._link.read_last_table().status(job_id, text, data=False)
+        except UnknownJob:
+            return self._finder.find(job_id, text)
+
     async def afind(self, job_ids: Iterable[JobId], known: Mapping[str, int]) -> dict[str, JobStatus | None]:
         """Return what `Monitor.aglance` returns."""
         import asyncio  # see procjobs.client.job

@@ -117,8 +117,8 @@ class Monitor(Facts):
         Reads the shared memory, which has up to ten of a job, as long as the job is in the table and failed attempts of the
         pool have not filled 16 MiB since. What is not there is looked up in the store, if there is one. Raise as `status`.
         """
-        raw, _ = parse(job_id)
-        status = self.status(job_id)
+        raw, text = parse(job_id)
+        status = self._glances.find_one(raw, text)
         table = self._link.read_present_table()
         try:
             known = table.attempts(raw)

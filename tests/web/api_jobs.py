@@ -36,3 +36,17 @@ def fail_once(path):
 
 def tell():
     return "told"
+
+
+def take(value, *, text):
+    assert value
+    assert text
+    return "taken"
+
+
+def report(path):
+    """Report an object as data that notes where it is unpickled."""
+    from .test_api_arguments import Trap
+
+    procjobs.progress(1, 2, "with data", data=Trap(path))
+    return "reported"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,12 @@ def test_document_has_every_route_of_the_site_and_no_other(api):
     }
     assert found == described & found
     assert described - found <= {("GET", "api/1/events")}
+
+
+def test_every_call_is_in_the_table_of_the_docs():
+    text = Path(__file__).parents[2].joinpath("docs", "web-api.md").read_text()
+    places = {path.strip("/").replace("{id}", "ID").replace("{name}", "NAME") for path in DESCRIBED["paths"]}
+    assert set() == {place for place in places if not re.search(rf"[`/ ]{re.escape(place)}[`? ]", text)}
 
 
 def test_document_is_served_and_refers_to_nothing_that_it_has_not(api):

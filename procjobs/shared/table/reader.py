@@ -232,7 +232,7 @@ class ProgressTable:
 
     def attempts(self, job_id: bytes) -> tuple[Attempt, ...]:
         """Return the attempts of a job that are known here, in their order; raise as `status`."""
-        status = self.status(job_id)
+        status = self.status(job_id, data=False)
         found = self._find(job_id)
         if found is None:
             return self.attempts(job_id)
