@@ -72,7 +72,7 @@ def web(
             url = _url_of(address, login.link)
             if is_opened and url is not None:
                 webbrowser.open(url)
-            web_server.serve(web_server.Releasing(application, shown.disconnect), listener)
+            web_server.serve(web_server.Releasing(application, shown.disconnect), listener, shown.close)
         finally:
             shown.close()
     return OK

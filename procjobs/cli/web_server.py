@@ -126,13 +126,15 @@ class Releasing:
 class Server(uvicorn.Server):
     """uvicorn, which sleeps while nobody asks, and has ended two seconds after a signal whatever its threads wait for."""
 
-    def __init__(self, application: _Application) -> None:
+    def __init__(self, application: _Application, close: Callable[[], None]) -> None:
+        """`close` lets go of the supervisors: those who wait for one get an error then, and answer with that."""
         super().__init__(
             uvicorn.Config(
                 application, log_level="warning", access_log=False, lifespan="off", ws="none", proxy_headers=False,
                 server_header=False, date_header=False, timeout_graceful_shutdown=_GRACE,
             )
         )
+        self._close = close
         self._has_to_end = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -155,16 +157,17 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._has_to_end.set)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End as uvicorn does; where that takes too long, because a thread waits, end the process."""
+        """End as uvicorn does; where that takes too long, because a thread waits for a database, end the process."""
         last = threading.Timer(_MAX_GRACE, os._exit, (INTERRUPTED if self.is_interrupted else OK,))
         last.daemon = True
         last.start()
+        await asyncio.to_thread(self._close)
         await super().shutdown(sockets)
 
 
-def serve(application: _Application, listener: socket.socket) -> None:
-    """Serve until SIGTERM, or until Ctrl-C, which is raised as KeyboardInterrupt at the end."""
-    server = Server(application)
+def serve(application: _Application, listener: socket.socket, close: Callable[[], None]) -> None:
+    """Serve until SIGTERM, or until Ctrl-C, which is raised as KeyboardInterrupt at the end; `close` is as in Server."""
+    server = Server(application, close)
     # Before uvicorn does it: its loop is not there yet, and a signal must not be lost. It raises signals anew at its end.
     former = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -216,9 +216,48 @@ def test_signal_ends_it_while_a_request_waits_for_a_stopped_supervisor(web, star
             waiting.request("GET", "/api/1/queues", headers=headers)
             assert ["media"] == names(command, headers)  # so the request before is with a thread now
             command.process.send_signal(number)
-            assert code == command.process.wait(20)  # that thread would wait for 30 seconds
+            assert 503 == waiting.getresponse().status
+            assert code == command.process.wait(20)  # that thread would have waited for 30 seconds
     finally:
         os.kill(supervisor, signal.SIGCONT)
+
+
+STUCK = r"""
+import anyio, os, sys, time
+from procjobs.cli import web_server
+
+async def app(scope, receive, send):
+    await anyio.to_thread.run_sync(wait)
+
+def wait():
+    os.write(1, b"stuck\n")
+    time.sleep(600)
+
+with web_server.listening("127.0.0.1:0") as (listener, address):
+    os.write(1, address.encode() + b"\n")
+    web_server.serve(app, listener, lambda: None)
+"""
+
+
+@contextlib.contextmanager
+def killing(process):
+    """End a process that the block has left."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
+def test_signal_ends_it_while_a_thread_hangs_somewhere():
+    command = [sys.executable, "-c", STUCK]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command, **output) as process, killing(process):
+        host, port = process.stdout.readline().strip().split(":")
+        with contextlib.closing(http.client.HTTPConnection(host, int(port))) as waiting:
+            waiting.request("GET", "/")
+            assert "stuck\n" == process.stdout.readline()
+            process.terminate()
+            assert 0 == process.wait(30)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
