@@ -30,7 +30,7 @@
 
 Folders import from folders below them only, and no two modules import each other (tests/unit/test_floors.py):
 
-    cli   compat   tuning                           faces: they stand on the public names below
+    cli   web   compat   tuning                     faces: they stand on the public names below
     client                                          pools and handles of jobs; client/connection: the socket
     supervisor                                      workers/, clients/ and durable/ around one registry
     dispatch                                        the scheduling core, pure
@@ -54,6 +54,9 @@ Where is ... decided or done?
     a schedule read from the settings file          settings/schedule_tables.py
     a hook called for a job that failed             supervisor/pending_hooks.py
     an id looked for that has no row                client/finding.py, supervisor/clients/deferred.py
+    many jobs read at once, for a page              client/glancing.py
+    a change of a job sent to a browser             web/watching.py
+    who may see what in a browser                   web/access/
 
 >>> import procjobs
 >>> with procjobs.Pool(workers=2) as pool:
@@ -205,7 +208,7 @@ _CLIENT = {
     "job": "procjobs.client.submitter",
     "schedule": "procjobs.schedules.declared",
 }
-_FACES = frozenset({"sql"})
+_FACES = frozenset({"ffmpeg", "sql", "web"})
 
 
 def __getattr__(name: str) -> Any:
