@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from procjobs.client.gathering import Gathering
 from procjobs.clock import monotonic, wall
-from procjobs.errors import ProcjobsError, SupervisorError, UnknownJob
+from procjobs.errors import ProcjobsError, SupervisorError, SupervisorLost, UnknownJob
 from procjobs.shared.ids import from_text, made_at
 
 if TYPE_CHECKING:
@@ -107,13 +107,13 @@ class JobFinder:
         if status is not None:
             return status
         age = _check_age(job_id, text)
-        problem = ""
+        problem = None
         if age <= _YOUNG:
             try:
                 if self._is_at_supervisor(job_id):
                     return self._link.read_present_table().status(job_id, text, data=self._data)
             except SupervisorError as error:
-                problem = f"its supervisor may not have received it yet, and could not be asked: {error}"
+                problem = error
         return self._find_stored(job_id, text, age, problem)
 
     def find_all(self, wanted: list[tuple[bytes, str]]) -> list[JobStatus | Exception]:
@@ -147,9 +147,11 @@ class JobFinder:
 
     def find_stored(self, job_id: bytes, text: str) -> JobStatus:
         """Return the status of a job that the table does not have; the supervisor is not asked. Raise as `Pool.status`."""
-        return self._find_stored(job_id, text, _check_age(job_id, text), "")
+        return self._find_stored(job_id, text, _check_age(job_id, text), None)
 
-    def _find_stored(self, job_id: bytes, text: str, age: float, problem: str) -> JobStatus:
+    def _find_stored(self, job_id: bytes, text: str, age: float, problem: SupervisorError | None) -> JobStatus:
+        """Look in the store; `problem` is why the supervisor could not be asked, and the cause of the UnknownJob then."""
+        why = f": its supervisor may not have received it yet, and could not be asked: {problem}" if problem else ""
         table = self._link.read_table()
         store = self._store()
         if store is not None:
@@ -157,9 +159,9 @@ class JobFinder:
             status = _lookup(store).find(job_id, wall() - age)
             if status is not None:
                 return status
-            raise UnknownJob(f"job {text} is not known to this pool, nor to its store{problem and f': {problem}'}")
+            raise UnknownJob(f"job {text} is not known to this pool, nor to its store{why}") from problem
         if problem:
-            raise UnknownJob(f"job {text} is not known to this pool: {problem}")
+            raise UnknownJob(f"job {text} is not known to this pool{why}") from problem
         return table.status(job_id, text, data=self._data)
 
     def _store(self) -> str | None:
@@ -181,10 +183,14 @@ class JobFinder:
 
     def _ask_for(self, job_ids: list[bytes]) -> dict[bytes, bool]:
         ids = [job_id.hex() for job_id in job_ids]
-        if in_event_loop():
-            reply = self._link.connect().request("known", timeout=_LOOP_TIMEOUT, ids=ids)
-        else:  # that the connection is lost may show only now: its supervisor may have a successor
-            reply = self._link.persist(lambda connection: connection.request("known", timeout=_ASK_TIMEOUT, ids=ids))
+        timeout = _LOOP_TIMEOUT if in_event_loop() else _ASK_TIMEOUT
+        connection = self._link.connect()
+        try:
+            reply = connection.request("known", timeout=timeout, ids=ids)
+        except SupervisorLost:
+            if not connection.lost or in_event_loop():  # it does not answer; or a loop would wait for its successor
+                raise
+            reply = self._link.connect().request("known", timeout=timeout, ids=ids)  # its successor
         return {bytes.fromhex(text): True for text in reply["known"]}
 
 

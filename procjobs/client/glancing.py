@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from procjobs.client.awaiting import AwaitedFinder, in_thread
 from procjobs.client.finding import JobFinder
-from procjobs.errors import PoolNotRunning, SupervisorLost, UnknownJob
+from procjobs.errors import PoolNotRunning, SupervisorError, SupervisorLost, UnknownJob
 from procjobs.host import rundir
 from procjobs.shared.ids import parse
 
@@ -104,7 +104,9 @@ def _ids_of(job_ids: list[JobId]) -> dict[str, tuple[bytes, str]]:
 
 
 def _known(outcome: JobStatus | BaseException) -> JobStatus | None:
-    """Return the status that was found, None for a job that nobody knows; raise what else went wrong."""
+    """Return the status that was found, None for a job that nobody knows; raise why nobody can tell, if so."""
+    if isinstance(outcome, UnknownJob) and isinstance(outcome.__cause__, SupervisorError):
+        raise outcome.__cause__
     if isinstance(outcome, UnknownJob):
         return None
     if isinstance(outcome, BaseException):

@@ -27,9 +27,9 @@ AWAITED = sorted(
 def test_each_call_that_may_wait_has_a_form_to_await():
     public = {name for name in dir(procjobs.Pool) if not name.startswith("_")}
     blocking = {
-        "attempts", "cancel", "connect", "drain", "history", "job", "jobs", "kinds", "logs", "pause", "progress", "queues",
-        "reload", "resize", "result", "resume", "retry", "run_now", "schedule", "schedules", "shutdown", "stack", "stats",
-        "status", "stop", "unschedule", "workers",
+        "arguments", "attempts", "cancel", "connect", "drain", "glance", "history", "job", "jobs", "kinds", "logs", "pause",
+        "processes", "progress", "queues", "reload", "resize", "result", "resume", "retry", "run_now", "schedule",
+        "schedules", "settings", "shutdown", "stack", "stats", "status", "stop", "trend", "unschedule", "usage", "workers",
     }  # fmt: skip
     assert set() == blocking - public
     assert {f"a{name}" for name in blocking} == set(AWAITED)

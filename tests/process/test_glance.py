@@ -10,6 +10,7 @@ import signal
 import pytest
 
 import procjobs
+from procjobs.client import finding
 from procjobs.errors import ConfigurationError
 from tests.process import jobs
 
@@ -151,3 +152,19 @@ def test_history_is_listed_by_page_and_searched(pool_name, tmp_path):
         assert ids[2:4] == [record.id for record in pool.history(limit=2, before=first[-1].id)]
         assert ["film_3"] == [record.name for record in pool.history(search="M_3")]
         assert [] == pool.history(search="film%3")
+
+
+def test_nobody_can_tell_of_a_new_job_while_the_supervisor_does_not_answer(pool_name, monkeypatch, tmp_path):
+    """That is another answer than that there is no such job."""
+    monkeypatch.setattr(finding, "_ASK_TIMEOUT", 0.2)
+    with procjobs.Pool(pool_name, workers=1) as pool, procjobs.Pool(pool_name) as reader:
+        pid = pool.stats().supervisor_pid
+        reader.queues()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            job = pool.submit(jobs.add, 1)
+            with pytest.raises(procjobs.SupervisorError, match="did not answer"):
+                reader.look_up([job.id])
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: reader.look_up([job.id])[job.id].state == "succeeded")

@@ -45,7 +45,9 @@ OWNERS = {
     r"os\.(fork|kill|killpg|waitpid|waitid|wait4|posix_spawn)\(": {"host/process.py", "client/launcher.py"},
     r"\bselectors\b": {"host/loop.py"},
     r"import cloudpickle|import pickle|pickle\.loads\(": {"host/payload.py", "host/pickler.py", "compat/"},
-    r"import time\b|from time import": {"clock.py", "host/process.py", "host/observe.py", "supervisor/log.py", "compat/", "web/"},
+    r"import time\b|from time import": {
+        "clock.py", "host/process.py", "host/observe.py", "supervisor/log.py", "compat/", "web/"
+    },
     r"import psutil": {"host/observe.py"},
     r"import termios|import tty": {"cli/keyboard.py"},
     r"(from|import) (sqlalchemy|sqlite3|psycopg)\b": {
