@@ -10,6 +10,8 @@ from starlette.routing import Mount, Route
 
 from procjobs.web.access.headers import POLICY
 
+from .conftest import missing
+
 CSP = f"{POLICY}; require-trusted-types-for 'script'"
 """What the pages of the tests allow: no more than procjobs' own pages do, and no text of anybody as HTML."""
 
@@ -54,6 +56,15 @@ def site(jobs, body):
         return page_of(body())
 
     return Starlette(routes=[Route("/", page), Route("/favicon.ico", no_icon), Mount("/jobs", jobs)])
+
+
+def barriers(page):
+    """Return what axe finds in a page that keeps somebody out: [] if it is as it should be."""
+    try:
+        from axe_playwright_python.sync_playwright import Axe
+    except ImportError:
+        missing("axe-playwright-python is not installed (pip install '.[test]')")
+    return [f"{found['id']}: {found['nodes'][0]['html']}" for found in Axe().run(page).response["violations"]]
 
 
 class Watched:

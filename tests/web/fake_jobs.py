@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -38,6 +39,7 @@ class FakeJobs:
         self.status_status = 200
         self.poll_after = 0.05
         self.drops = False  # each stream ends after its first document
+        self.is_silent = False  # streams are opened, and nothing comes
         self.asked = []  # (path, number of ids)
         self.cancel_status = 200
         self.cancelled = []
@@ -73,7 +75,10 @@ class FakeJobs:
     async def status(self, request):
         ids = self.take(request)
         answer = {"jobs": [self.find(job_id) for job_id in ids], "poll_after": self.poll_after}
-        return JSONResponse(answer, status_code=self.status_status)
+        etag = f'"{zlib.crc32(json.dumps(answer).encode())}"'
+        if self.status_status == 200 and request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers={"ETag": etag})
+        return JSONResponse(answer, status_code=self.status_status, headers={"ETag": etag})
 
     async def events(self, request):
         ids = self.take(request)
@@ -84,16 +89,17 @@ class FakeJobs:
     async def stream(self, request, ids):
         self.open_streams += 1
         try:
-            yield ": hello\r\n\r\n"
             seen = {}
             while not await request.is_disconnected():
-                for job_id in ids:
+                if not self.is_silent:
+                    yield ": ping\r\n\r\n"
+                for job_id in [] if self.is_silent else ids:
                     if seen.get(job_id) != (document := self.find(job_id)):
                         seen[job_id] = document
                         yield f"event: status\r\ndata: {json.dumps(document)}\r\n\r\n"
                 if self.drops:
                     return
-                if all(document.get("done") for document in seen.values()):
+                if seen and all(document.get("done", True) for document in seen.values()):
                     yield "event: end\r\ndata: {}\r\n\r\n"
                     return
                 await asyncio.sleep(0.02)

@@ -55,6 +55,14 @@ def test_two_failures_of_the_stream_lead_to_polling(visit, fake):
         assert [1, 1] == fake.asked_for("events")
 
 
+def test_stream_that_brings_nothing_is_given_up(visit, fake):
+    fake.is_silent = True
+    with visit() as watched:
+        watched.page.clock.install()
+        wait_until(lambda: quicken(watched.page, 2_000) or watched.read()["value"] == "25%")
+        assert [1, 1] == fake.asked_for("events")
+
+
 def test_polling_page_tries_the_stream_again(visit, fake):
     fake.events_status = 503
     with visit() as watched:
@@ -98,19 +106,26 @@ def test_one_refused_job_does_not_stop_the_others(visit, fake):
 
 
 def test_page_without_a_connection_says_so_and_goes_on(visit, fake):
-    fake.events_status = fake.status_status = 502
+    fake.events_status = 404
     with visit() as watched:
         watched.page.clock.install()
+        watched.wait_for_text("25%")
+        fake.status_status = 502
         wait_until(lambda: quicken(watched.page) or watched.read()["message"] == "no connection, trying again")
-        fake.events_status = fake.status_status = 200
+        assert "25%" == watched.read()["value"]
+        fake.status_status = 200  # and the answer is the one that the page has had before
         wait_until(lambda: quicken(watched.page) or watched.read()["message"] == "encoding")
 
 
 def test_hidden_page_asks_for_nothing(visit, fake):
     with visit() as watched:
         watched.wait_for_text("25%")
+        watched.page.clock.install()
         watched.hide(True)
         wait_until(lambda: fake.open_streams == 0)
+        quicken(watched.page)
+        watched.page.evaluate("fetch('/favicon.ico')")  # whatever the bars ask for has been asked for by then
+        assert [1] == fake.asked_for("events")
         fake.documents["a"] = running("a", 0.75)
         watched.hide(False)
         watched.wait_for_text("75%")
@@ -148,11 +163,21 @@ def test_more_bars_than_two_streams_hold_are_polled(visit, fake):
 def test_job_that_nobody_knows_is_given_up(visit, fake):
     del fake.documents["a"]
     fake.events_status = 404
-    fake.poll_after = 0.001
+    with visit() as watched:
+        watched.page.clock.install()
+        watched.wait_for_state("unknown")
+        assert 0 == watched.page.locator("procjobs-progress .ended").count()
+        quicken(watched.page)
+        watched.page.locator("procjobs-progress .ended").wait_for()
+        assert "not known (any more)" == watched.read()["value"]
+
+
+def test_job_that_nobody_knows_ends_with_its_stream(visit, fake):
+    del fake.documents["a"]
     with visit() as watched:
         watched.page.locator("procjobs-progress .ended").wait_for()
-        assert ("unknown", "not known (any more)") == (watched.read()["state"], watched.read()["value"])
-        assert 6 == len(fake.asked_for("status"))
+        assert [("events", 1)] == fake.asked
+        assert ["job-progress", "job-end"] == [name for name, _, _ in watched.witness("events")]
 
 
 def test_cancel_that_fails_can_be_tried_again(visit, fake):

@@ -42,7 +42,7 @@ const MAX_QUERY = 3500; // characters: servers refuse request lines of more than
 const MAX_STREAMS = 2; // of the six connections to a host that HTTP/1.1 has; further bars are asked for in turn
 const MAX_SHOWN = 300; // characters of a message or an error
 const SILENCE = 25e3; // ms; a stream has a ping every 15 seconds, and its first bytes at once
-const MAX_MISSES = 5; // polls that do not know a job: it may be one that has just been submitted
+const GIVE_UP = 20e3; // ms after which a job that nobody knows is not one that has just been submitted
 const STREAM_AGAIN = 30e3; // ms of polling before the stream is tried again
 const SPEAK_EVERY = 10e3; // ms between two announcements of a page, the first and the last one of a bar left out
 
@@ -52,7 +52,7 @@ SHEET.replaceSync(`
     --fill: var(--procjobs-color, #3b7ddd); --track: var(--procjobs-track, #80808040); }
   :host([hidden]) { display: none }
   :host([state=succeeded]) { --fill: var(--procjobs-succeeded, #16924a) }
-  :host([state=failed]) { --fill: var(--procjobs-failed, #dc2f2f); --track: var(--procjobs-track, #dc2f2f40) }
+  :host([state=failed]) { --fill: var(--procjobs-failed, #dc2f2f); --track: var(--procjobs-track, #dc2f2f80) }
   :host(:is([state=cancelled], [state=expired])) { --fill: var(--procjobs-cancelled, #808080) }
   .box { display: flex; flex-wrap: wrap; gap: .25em .75em; align-items: center; outline: 0 }
   .main { flex: 1 1 13em; min-inline-size: 0 }
@@ -95,7 +95,6 @@ SHEET.replaceSync(`
 
 const BASE = import.meta.url.replace(/(static\/[^/]+\/)?[^/]*$/, "");
 const keyOf = (token) => token.split(".")[0];
-const jitter = (ms) => ms * (0.75 + Math.random() / 2);
 const clock = (seconds) => new Date(1e3 * seconds).toISOString().slice(seconds < 3600 ? 14 : 11, 19);
 const short = (text) => (text.length > MAX_SHOWN ? text.slice(0, MAX_SHOWN - 1) + "…" : text);
 let isAway = false; // in the back/forward cache
@@ -137,19 +136,26 @@ class Channel {
     } catch {
       if (this.running !== running) return;
       this.failures += 1;
+      this.etag = null; // the next answer is to be a whole one: it takes the word of the lost connection away
       if (isStream && this.failures > 1) this.pollUntil = Date.now() + STREAM_AGAIN;
       if (this.failures > 1) this.tell((bar) => bar.note("offline"));
-      delay = Math.max(1e3, jitter(Math.min(500 * 2 ** this.failures, 24e3)));
+      delay = this.pauseAfter();
     }
     if (this.running === running && this.tokens.size) this.start(delay);
   }
 
+  pauseAfter() { // 1 to 30 seconds, spread so that the pages of a restarted server do not come back all at once
+    return 1e3 + Math.random() * Math.min(1e3 * 2 ** this.failures, 29e3);
+  }
+
+  /** Return the answer; null if this visitor is not let in, which the bars then say. */
   async ask(path, running, headers) {
     this.expectBytes(running);
-    const url = `${this.hub.base}api/1/${path}?${this.query}`;
-    const response = await fetch(url, { headers, signal: running.signal, cache: "no-store", credentials: "same-origin" });
+    const response = await fetch(`${this.hub.base}api/1/${path}?${this.query}`, { headers, signal: running.signal });
     this.hub.skew = (Date.parse(response.headers.get("date")) || Date.now()) - Date.now();
-    return response;
+    const isRefused = [401, 403, path === "status" && 404].includes(response.status);
+    if (isRefused) this.tell((bar, isFirst) => bar.end("denied", isFirst));
+    return isRefused ? null : response;
   }
 
   expectBytes(running) {
@@ -158,14 +164,11 @@ class Channel {
   }
 
   async listen(running) {
-    const response = await this.ask("events", running, { accept: "text/event-stream" });
-    if (response.status === 401 || response.status === 403) return this.tell((bar, isFirst) => bar.end("denied", isFirst));
-    if ([404, 405, 501].includes(response.status)) { // a server that cannot stream
-      this.pollUntil = Infinity;
-      return 0;
-    }
-    if (response.status === 503) {
-      this.pollUntil = Date.now() + (1e3 * response.headers.get("retry-after") || STREAM_AGAIN);
+    const response = await this.ask("events", running);
+    if (!response) return 0;
+    if ([404, 405, 501, 503].includes(response.status)) { // a server that has no streams, or no more of them
+      const after = response.status === 503 ? 1e3 * response.headers.get("retry-after") || STREAM_AGAIN : Infinity;
+      this.pollUntil = Date.now() + after;
       return 0;
     }
     if (!response.ok || !/event-stream/.test(response.headers.get("content-type"))) throw new Error("no stream");
@@ -174,7 +177,7 @@ class Channel {
       this.expectBytes(running);
       const { value, done } = await reader.read();
       if (this.running !== running) return 0;
-      if (done) return jitter(1500);
+      if (done) return this.pauseAfter();
       const blocks = (rest + value).split(/\r?\n\r?\n/);
       rest = blocks.pop();
       for (const block of blocks) this.take(block);
@@ -192,22 +195,21 @@ class Channel {
 
   async poll(running) {
     const response = await this.ask("status", running, this.etag ? { "if-none-match": this.etag } : {});
-    if ([401, 403, 404].includes(response.status)) return this.tell((bar, isFirst) => bar.end("denied", isFirst));
+    if (!response) return 0;
     if (response.status !== 304) {
       if (!response.ok) throw new Error(response.statusText);
       const { jobs, poll_after } = await response.json();
       if (this.running !== running) return 0;
       this.etag = response.headers.get("etag");
       this.pause = 1e3 * poll_after || 2e3;
-      for (const document of jobs) this.hub.deliver(document);
+      for (const status of jobs) this.hub.deliver(status);
     }
     this.failures = 0;
-    return jitter(this.pause);
+    return this.pause * (0.9 + Math.random() / 5);
   }
 
   tell(call) {
     for (const key of [...this.tokens.keys()]) this.hub.each(key, call);
-    return 0;
   }
 }
 
@@ -240,15 +242,10 @@ class Hub {
       return other && bar.show(other.status, false);
     }
     const hasRoom = (channel) => channel.tokens.size < MAX_IDS && channel.query.length + token.length < MAX_QUERY;
-    const channel = known || this.channels.find(hasRoom) || this.open();
+    const channel = known || this.channels.find(hasRoom) || new Channel(this);
+    if (!this.channels.includes(channel)) this.channels.push(channel);
     channel.tokens.set(key, token);
     channel.start();
-  }
-
-  open() {
-    const channel = new Channel(this);
-    this.channels.push(channel);
-    return channel;
   }
 
   remove(key, bar) {
@@ -269,24 +266,17 @@ class Hub {
   each(key, call) {
     [...(this.bars.get(key) ?? [])].forEach((bar, index) => call(bar, index === 0));
   }
-
-  speaks(bar) { // of several bars of one job
-    return this.bars.get(bar.key)?.values().next().value === bar;
-  }
 }
 
-function wake() {
-  for (const channel of [...Hub.all.values()].flatMap((hub) => hub.channels)) {
-    if (document.hidden || isAway) channel.stop();
-    else channel.start();
-  }
+function wake() { // what runs is stopped; it starts again where somebody can see it
+  for (const hub of Hub.all.values()) hub.channels.forEach((channel) => channel.start());
 }
 
 document.addEventListener("visibilitychange", wake);
 addEventListener("pagehide", () => { isAway = true; wake(); });
 addEventListener("pageshow", (event) => { isAway = false; if (event.persisted) wake(); });
 
-
+/** The element: takes documents of its job, shows them, and says them. */
 class ProcjobsProgress extends HTMLElement {
   static observedAttributes = ["job", "src", "label", "cancel", "eta", "lang"];
 
@@ -342,10 +332,9 @@ class ProcjobsProgress extends HTMLElement {
 
   /** Take a document of the server. `isFirst`: of the bars of this job, it is the one that speaks. */
   show(status, isFirst) {
-    if (status.state === "unknown") {
-      if (status.error) return this.end("denied", isFirst, status.error);
-      if (++this.misses > MAX_MISSES) return this.end("unknown", isFirst);
-    } else this.misses = 0;
+    const isUnknown = status.state === "unknown";
+    if (isUnknown && status.error) return this.end("denied", isFirst, status.error);
+    this.unknownSince = isUnknown ? (this.unknownSince ?? performance.now()) : undefined;
     this.status = status;
     this.isSpeaking = isFirst;
     this.remark = "";
@@ -383,7 +372,7 @@ class ProcjobsProgress extends HTMLElement {
 
   #follow() {
     this.request = this.remark = this.spoken = "";
-    this.misses = 0;
+    this.unknownSince = undefined;
     const token = this.getAttribute("job");
     if (token && !this.hasEnded) {
       this.key = keyOf(token);
@@ -411,9 +400,10 @@ class ProcjobsProgress extends HTMLElement {
   }
 
   #tick() {
+    if (!this.hasEnded && performance.now() - this.unknownSince > GIVE_UP) return this.end("unknown", this.isSpeaking);
     this.#render();
     const { state, progress } = this.status;
-    const stage = state === "running" ? Math.floor(4 * progress?.fraction) : state;
+    const stage = state === "running" ? `quarter ${Math.floor(4 * (progress?.fraction ?? 0))}` : state;
     const isEdge = !this.spoken || this.hasEnded;
     if (!this.isSpeaking || stage === this.spoken || !(isEdge || performance.now() - spokenAt >= SPEAK_EVERY)) return;
     this.spoken = stage;
