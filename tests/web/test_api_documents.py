@@ -136,6 +136,18 @@ def test_history_tells_what_the_store_keeps(api, jobs):
     assert [] == api.get("history", since=time.time() + 3600)["jobs"]
 
 
+def test_pages_of_the_history_have_every_job_once(api, jobs):
+    wait_until(lambda: len(api.get("history")["jobs"]) >= len(jobs))
+    everything = [one["id"] for one in api.get("history")["jobs"]]
+    found, before = [], {}
+    while before is not None:
+        page = api.get("history", limit=3, **before)
+        found += [one["id"] for one in page["jobs"]]
+        before = None if page["next"] is None else {"before": page["next"]}
+    assert everything == found
+    assert [jobs["failed"].id] == [one["id"] for one in api.get("history", q=jobs["failed"].id)["jobs"]]
+
+
 def test_schedule_is_paused_resumed_and_run(api):
     assert {"action": "pause", "schedule": "nightly", "job_id": None} == api.post("schedules/nightly/pause")
     assert [True] == [one["is_paused"] for one in api.get("schedules")["schedules"]]
