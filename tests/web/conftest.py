@@ -52,10 +52,17 @@ def serve_wsgi():
         yield lambda app, path="": stack.enter_context(serving_wsgi(app, path))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium, started once; tests make contexts of their own: `browser.new_context()`."""
-    playwright = pytest.importorskip("playwright.sync_api")
+    """Chromium, started once for a module; tests make contexts of their own: `browser.new_context()`.
+
+    Not once for the run: as long as Playwright is there, its event loop is the one of this thread, and the next module with
+    an `asyncio.run` in it could not have one.
+    """
+    try:
+        from playwright import sync_api as playwright
+    except ImportError:
+        missing("playwright is not installed (pip install '.[test]')")
     found = shutil.which("chromium")
     if found is None:
         missing("chromium is not installed (apt-get install chromium)")
