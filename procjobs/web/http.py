@@ -180,6 +180,6 @@ def check_next(path: str) -> str:
     place, mark, rest = path.partition("?")
     parts = place.split("/")
     is_odd = not path.isprintable() or not path.isascii() or "\\" in path or ":" in place or " " in path
-    if is_odd or place.startswith("/") or ".." in parts or "." in parts or "" in parts[:-1]:
+    if is_odd or ".." in parts or "." in parts or "" in parts[:-1]:
         raise Problem(400, "Bad next", "The field `next` must be a path below this one, such as `job?id=...`.")
     return f"{place}{mark}{rest}"

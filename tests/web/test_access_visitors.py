@@ -160,6 +160,18 @@ def test_application_decides_about_plain_ids(serve, shared_pool, authorize_job):
     assert 403 == served.post("api/1/cancel", id=job.id, headers=post).status  # to look is not to cancel
 
 
+def test_job_of_another_user_is_not_told_of_beside_ones_own(serve, shared_pool):
+    served = serve(progress(shared_pool, authorize_job=decide))
+    own, other = (shared_pool.options(meta={"owner": user}).submit(pow, 2, 3) for user in ("anna", "otto"))
+    own.result(30), other.result(30)
+    refused = {"id": other.id, "state": "unknown", "error": "you may not look at this job"}
+    documents = served.get("api/1/status", id=[other.id, own.id], headers={"X-User": "anna"}).json()["jobs"]
+    assert [refused, "succeeded"] == [documents[0], documents[1]["state"]]
+    with Stream(served, [other.id, own.id], {"X-User": "anna"}) as stream:
+        told = {document["id"]: document for document in stream.read_documents()}
+    assert (refused, "succeeded") == (told[other.id], told[own.id]["state"])
+
+
 @pytest.mark.parametrize(
     ("answer", "cancel", "looks", "cancels"),
     [(True, False, 200, 403), (True, True, 200, 200), ({"look"}, True, 200, 403), ({"cancel"}, False, 200, 200),

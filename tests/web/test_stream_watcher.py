@@ -107,3 +107,23 @@ def test_job_is_looked_at_once_for_all_of_its_streams():
         return pool.glances, len(set(told))
 
     assert (1, 2) == asyncio.run(asyncio.wait_for(watch(), 20))
+
+
+def test_page_that_comes_wakes_none_of_the_others():
+    """It gets the last event; what has changed since is told to all of them by the next look."""
+
+    async def watch():
+        pool = ScriptedPool([status("queued")], [])
+        watcher = watching.Watcher(Pools(pool))
+        first = watcher.subscribe({KEY: Found(pool, status("queued"))}, [], "", {})
+        event = await first.next_events()
+        second = watcher.subscribe({KEY: Found(pool, status("running", 2))}, [], "", {})
+        assert event == await second.next_events()
+        waiting = asyncio.ensure_future(first.next_events())
+        await asyncio.sleep(0)
+        is_woken = waiting.done()
+        waiting.cancel()
+        first.close(), second.close()
+        return is_woken
+
+    assert not asyncio.run(asyncio.wait_for(watch(), 20))
