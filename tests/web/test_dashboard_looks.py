@@ -58,6 +58,21 @@ def test_page_fits_and_is_accessible_in_light_and_dark_wide_and_narrow(browser, 
                 assert len(found["passes"]) > 10
 
 
+def test_question_is_a_dialog_with_the_focus_in_it(browser, site):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    with opened(browser, viewport={"width": 320, "height": 600}) as page:
+        page.goto(f"{site.url}/pools/media/jobs?state=running")
+        page.get_by_role("button", name="Cancel all of these").click()
+        dialog = page.get_by_role("dialog", name="Cancel 6 running jobs?")
+        dialog.wait_for()
+        assert page.evaluate("document.querySelector('dialog').contains(document.activeElement)")
+        assert [] == axe.run(page).response["violations"]
+        assert [] == overflow(page)
+        dialog.get_by_role("link", name="Let them go on").click()
+        dialog.wait_for(state="hidden")
+        assert "Cancel all of these…" == page.evaluate("document.activeElement.innerText")
+
+
 def test_text_of_jobs_runs_nothing_and_shows_as_it_is(browser, serve):
     pool = InventedPool(hostile=True)
     hostile = [job for job in pool.all if job.name == HOSTILE]

@@ -76,11 +76,11 @@ def line(
     return _picture(name, f"chart hue-{hue}", WIDTH, HEIGHT, base + "".join(shapes))
 
 
-def bar(fraction: float, *, name: str, hue: str = "a") -> Markup:
-    """Return a horizontal bar that is filled to `fraction`, 0.0 to 1.0."""
+def bar(fraction: float, *, name: str, hue: str = "a", warns: bool = True) -> Markup:
+    """Return a horizontal bar that is filled to `fraction`, 0.0 to 1.0. From 0.9 on it `warns` by its colour."""
     filled = min(max(fraction, 0.0), 1.0) * 100
     shapes = f'<rect class="rail" width="100" height="6"/><rect class="fill" width="{filled:.1f}" height="6"/>'
-    return _picture(name, f"bar hue-{hue}{' full' if fraction >= 0.9 else ''}", 100, 6, shapes)
+    return _picture(name, f"bar hue-{hue}{' full' if warns and fraction >= 0.9 else ''}", 100, 6, shapes)
 
 
 def timeline(segments: Iterable[Segment], *, name: str, since: float, until: float) -> Markup:

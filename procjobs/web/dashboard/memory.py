@@ -24,6 +24,7 @@ _SAMPLES: Final = 240
 _RATE_SPAN: Final = 10.0
 _MAX_JOBS: Final = 64
 _MAX_KEPT: Final = 64
+_MAX_POOLS: Final = 64
 
 
 class UsageSample(NamedTuple):
@@ -119,12 +120,16 @@ class Memory:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._pools: dict[str, PoolMemory] = {}
+        self._pools: OrderedDict[str, PoolMemory] = OrderedDict()
 
     def of(self, name: str) -> PoolMemory:
         """Return that of the pool of this name."""
         with self._lock:
-            return self._pools.setdefault(name, PoolMemory(self._clock))
+            found = self._pools.setdefault(name, PoolMemory(self._clock))
+            self._pools.move_to_end(name)
+            while len(self._pools) > _MAX_POOLS:  # private pools come and go, each with a name of its own
+                self._pools.popitem(last=False)
+            return found
 
 
 def _percent(before: PoolUsage | None, now: PoolUsage) -> float | None:

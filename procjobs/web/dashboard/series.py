@@ -138,4 +138,4 @@ def attempt_line(parts: Sequence[charts.Segment], since: float, until: float) ->
 def queue_bar(queue: Any) -> Markup:
     """Return how much of a queue's limit is in use."""
     name = f"{queue.running} of {queue.limit} run"
-    return charts.bar(queue.running / queue.limit, name=name, hue="a")
+    return charts.bar(queue.running / queue.limit, name=name, warns=False)
