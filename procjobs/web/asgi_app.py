@@ -85,7 +85,7 @@ class _OnLoop(NamedTuple):
 async def _read_request(scope: Scope, receive: Receive) -> Request:
     """Return a request that may not block."""
     bare = _bare_request(scope)
-    body = b"" if bare.method in SAFE_METHODS else await _read_body(receive)
+    body = b"" if bare.method in SAFE_METHODS else await _read_body(bare, receive)
     query = parse_fields(scope.get("query_string", b"").decode("latin-1"))
     return Request(
         bare.method, bare.path, bare.mount, query, bare.headers, body, bare.client, bare.is_secure,
@@ -110,7 +110,10 @@ def _bare_request(scope: Scope) -> Request:
     )  # fmt: skip
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def _read_body(bare: Request, receive: Receive) -> bytes:
+    announced = bare.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
+        raise Problem(413, "Too large", f"A request may bring {MAX_BODY_BYTES} bytes.")
     parts, size, more = [], 0, True
     while more:
         message = await receive()

@@ -55,6 +55,17 @@ class Served:
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
 
+    def announce(self, path, length):
+        """Return the answer to the head of a POST, whose body is announced and never sent."""
+        parts = urlsplit(self.url)
+        with contextlib.closing(http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)) as connection:
+            connection.putrequest("POST", f"{parts.path}/{path}")
+            for name, value in (("Content-Length", str(length)), ("Sec-Fetch-Site", "same-origin")):
+                connection.putheader(name, value)
+            connection.endheaders()
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+
     def get(self, path, *, headers=None, **query):
         return self.ask("GET", path, query=query, headers=headers)
 

@@ -130,4 +130,4 @@ def test_methods_and_paths_that_are_not_there(mount, shared_pool):
 
 
 def test_body_that_is_too_large_is_refused(mount, shared_pool):
-    assert 413 == mount(shared_pool).post("api/1/cancel", id="x" * (1 << 20)).status
+    assert 413 == mount(shared_pool).announce("api/1/cancel", 2 << 20).status
