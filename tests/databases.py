@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from procjobs.shared import private_files
+from tests.missing import missing
 
 _USER = "postgres"  # the server refuses to run as root
 _SETTINGS = ["listen_addresses=", "shared_buffers=16MB", "max_connections=60", "fsync=off", "full_page_writes=off"]
@@ -27,10 +28,7 @@ _TAKE_DOWN = 'tail --pid="$1" -f /dev/null 2>/dev/null; shift; directory="$1"; s
 
 
 def _missing(what):
-    text = f"{what} is not installed (apt-get install postgresql redis-server; pip install '.[test]')"
-    if os.environ.get("CI") == "true":
-        pytest.fail(text)
-    pytest.skip(text)
+    missing(f"{what} is not installed (apt-get install postgresql redis-server; pip install '.[test]')")
 
 
 def _find_postgres_program(name):

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 import procjobs
+from tests.chromium import running_chromium
 from tests.conftest import wait_until
 
 for needed in ("imageio_ffmpeg", "fastapi", "flask", "uvicorn", "python_multipart", "jinja2", "starlette", "sse_starlette"):
@@ -312,13 +313,8 @@ def test_upload_that_breaks_off_leaves_nothing(start):
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not Path("/usr/bin/chromium").exists():
-        pytest.skip("there is no Chromium")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with running_chromium() as started:
+        yield started
 
 
 @pytest.mark.parametrize("application", APPLICATIONS)

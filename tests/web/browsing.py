@@ -10,7 +10,7 @@ from starlette.routing import Mount, Route
 
 from procjobs.web.access.headers import POLICY
 
-from .conftest import missing
+from ..missing import missing
 
 CSP = f"{POLICY}; require-trusted-types-for 'script'"
 """What the pages of the tests allow: no more than procjobs' own pages do, and no text of anybody as HTML."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import uuid
 
 import pytest
@@ -17,15 +16,9 @@ os.environ["PROCJOBS_WEB_SECRET"] = SECRET  # programs that tests start have the
 for _name in ("starlette", "sse_starlette", "uvicorn", "jinja2"):
     pytest.importorskip(_name)
 
+from ..chromium import running_chromium  # noqa: E402
 from ..waiting import wait_until  # noqa: E402
 from .servers import serving, serving_wsgi  # noqa: E402
-
-
-def missing(text):
-    """Skip a test for which something is not installed; fail where it has to be."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(text)
-    pytest.skip(text)
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +52,5 @@ def browser():
     Not once for the run: as long as Playwright is there, its event loop is the one of this thread, and the next module with
     an `asyncio.run` in it could not have one.
     """
-    try:
-        from playwright import sync_api as playwright
-    except ImportError:
-        missing("playwright is not installed (pip install '.[test]')")
-    found = shutil.which("chromium")
-    if found is None:
-        missing("chromium is not installed (apt-get install chromium)")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with running_chromium() as started:
+        yield started

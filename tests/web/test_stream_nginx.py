@@ -11,9 +11,9 @@ import pytest
 
 from procjobs.web import progress, sign
 
+from ..missing import missing
 from ..waiting import wait_until
 from . import jobs
-from .conftest import missing
 from .servers import Served, Stream, free_port
 from .test_stream_events import has_value, until
 
