@@ -44,6 +44,7 @@ class Watched:
     key: str
     pool: AnyPool | None = None
     version: int = 0
+    """That of the job as its streams were told of it; 0 while its remaining time was told, which ends without a report."""
     mark: str = ""
     event: bytes | None = None
     is_final: bool = False
@@ -203,7 +204,8 @@ class Watcher:
 
     def _tell(self, job: Watched, status: JobStatus | None) -> None:
         """Take note of how a job is, and have its streams send it if that is new."""
-        job.version = 0 if status is None else status.version
+        has_eta = status is not None and status.progress is not None and status.progress.eta() is not None
+        job.version = 0 if status is None or has_eta else status.version
         now = mark(status)
         if now == job.mark:
             return

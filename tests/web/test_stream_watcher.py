@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 
-from procjobs import JobStatus
+from procjobs import JobStatus, Progress
 from procjobs.errors import StoreUnavailable
 from procjobs.web import watching
 from procjobs.web.pools import Pools
@@ -30,9 +31,10 @@ class ScriptedPool:
         self._shown, self._answers = list(shown), list(answers)
         self.glances = self.questions = 0
 
-    def glance(self, keys, known=()):
+    def glance(self, keys, known):
         self.glances += 1
-        return self._give(self._shown)
+        found = self._give(self._shown)
+        return {key: one for key, one in found.items() if one is None or not one.version or one.version != known[key]}
 
     async def aglance(self, keys, known=()):
         self.questions += 1
@@ -54,6 +56,11 @@ def hurry(monkeypatch):
 
 def states(pool, first):
     """Return the states that a stream is told, to its end."""
+    return [document["state"] for document in documents(pool, first)]
+
+
+def documents(pool, first):
+    """Return the documents that a stream is told, to its end."""
 
     async def watch():
         watcher = watching.Watcher(Pools(pool))
@@ -61,7 +68,7 @@ def states(pool, first):
         subscription = watcher.subscribe({} if lost else {KEY: Found(pool, first)}, lost, "", {})
         told = []
         while (events := await subscription.next_events()) is not None:
-            told += [json.loads(line[6:])["state"] for line in events.decode().splitlines() if line.startswith("data: ")]
+            told += [json.loads(line[6:]) for line in events.decode().splitlines() if line.startswith("data: ")]
         subscription.close()
         return told
 
@@ -127,3 +134,15 @@ def test_page_that_comes_wakes_none_of_the_others():
         return is_woken
 
     assert not asyncio.run(asyncio.wait_for(watch(), 20))
+
+
+def test_remaining_time_is_withdrawn_when_a_job_falls_silent():
+    """Nothing of the job changes then, but the time."""
+
+    def reported(seconds_ago):
+        at = time.time() - seconds_ago
+        return status("running")._replace(progress=Progress(50.0, 100.0, None, None, at, at - 60.0))
+
+    pool = ScriptedPool([reported(0.0), reported(0.0), reported(100.0), status("succeeded", 2)], [None])
+    told = [document["progress"] and document["progress"]["eta"] is not None for document in documents(pool, reported(0.0))]
+    assert (True, False, None) == (told[0], *told[-2:])
