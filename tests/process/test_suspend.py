@@ -167,6 +167,7 @@ def test_client_that_comes_while_the_supervisor_is_stopped_finds_it_after_its_li
 def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
     allowed = {
         "client/connection/submission.py",  # at=
+        "client/facts.py",  # the last point of a chart, which is of now
         "client/finding.py",  # how old an id is, which has the time of day in it
         "client/job.py",  # shown as submitted_at until the table has it
         "cli/tasks.py",  # since when a runner waits for its database
@@ -175,6 +176,7 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "cli/listing.py",
         "client/outbox.py",  # shown as submitted_at, and at=
         "cli/sampling.py",
+        "host/process_list.py",  # shown as started_at
         "host/footprints.py",  # when a run ended, as people read it in the file
         "shared/ids.py",
         "shared/records.py",
@@ -199,6 +201,9 @@ def test_nothing_is_decided_by_the_wall_clock_but_what_has_a_time_of_day():
         "supervisor/registry.py",  # shown as ended_at, and in the history
         "supervisor/schedules/kept_calls.py",  # expires so long after the time that a run is for
         "supervisor/schedules/service.py",  # schedules are times of day
+        "supervisor/trend.py",  # the points of a chart
+        "web/dashboard/look.py",  # "2 minutes ago"
+        "web/job_routes.py",  # how long a job has been waiting, for the pause until a page asks again
     }
     root = pathlib.Path(procjobs.__file__).parent
     calls = {
