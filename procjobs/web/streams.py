@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from anyio import CapacityLimiter
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from procjobs.web.site import Site
     from procjobs.web.watching import Subscription
@@ -83,8 +83,10 @@ class Streams:
                 self._events(subscription, request, tokens), headers=_HEADERS, ping=PING_INTERVAL, sep="\n",
                 ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"), send_timeout=SEND_TIMEOUT,
             )  # fmt: skip
+            body = _Body(send)
             with suppress(SendTimeoutError):  # the server closes what was not ended
-                await response(scope, receive, send)
+                await response(scope, receive, body.send)
+                await body.end()
         return None
 
     async def _see(self, request: Request, tokens: list[str]) -> list[Seen]:
@@ -146,6 +148,24 @@ class Streams:
             self._clients[client] -= 1
             if not self._clients[client]:
                 del self._clients[client]
+
+
+class _Body:
+    """Ends the body of a stream that is cut short because its server ends: else the server logs an error for each page."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._is_open = False
+
+    async def send(self, message: Message) -> None:
+        """Pass on a message of the response."""
+        await self._send(message)
+        self._is_open = message["type"] == "http.response.start" or bool(message.get("more_body"))
+
+    async def end(self) -> None:
+        """Send the end of the body, if it was not sent."""
+        if self._is_open:
+            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _check_method(request: Request) -> None:

@@ -30,17 +30,22 @@ def named_pool(pool_name):
         yield pool
 
 
-def test_server_that_is_told_to_end_ends_open_streams(named_pool, tmp_path):
+def test_server_that_is_told_to_end_ends_open_streams_without_a_word(named_pool, tmp_path):
     """The limit is far above what it takes, and far below what streams that nobody ends would take: for ever."""
+    log = tmp_path / "log"
     port = free_port()
     arguments = ["-m", "uvicorn", "--port", str(port), "--log-level", "warning", "tests.web.stream_app:asgi"]
     job = named_pool.submit(jobs.stepping, str(tmp_path))
-    with program(arguments, port=port, cwd=ROOT, env={"TEST_POOL": named_pool.name}) as served, ExitStack() as held:
+    with ExitStack() as held:
+        file = held.enter_context(log.open("wb"))
+        environment = {"TEST_POOL": named_pool.name}
+        served = held.enter_context(program(arguments, port=port, cwd=ROOT, env=environment, log=file))
         streams = [held.enter_context(Stream(served, [sign(job)])) for _ in range(50)]
         assert {"retry: 3000"} == {stream.read_block()[0] for stream in streams}
         served.process.send_signal(signal.SIGTERM)
         served.process.wait(20)
     job.cancel()
+    assert "" == log.read_text()
 
 
 def test_pages_poll_under_gunicorn(named_pool, tmp_path):
