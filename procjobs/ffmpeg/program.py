@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import queue
@@ -80,7 +81,7 @@ class Program:
         self._block: Block = {}
         self._is_stopping = False
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._own, name="procjobs ffmpeg", daemon=True)
+        self._has_begun = False
 
     def run_to_end(self, on_line: Callable[[str], object], on_block: Callable[[Block], object]) -> Ended:
         """Run the program; call the functions with its lines on standard error and with its reports; return its end.
@@ -89,7 +90,8 @@ class Program:
         a job that is being stopped JobCancelled is raised: the worker interrupts the main thread alone.
         """
         try:
-            self._thread.start()
+            # An exception in the middle of Thread.start() can have the new thread end at once, with a KeyError.
+            _thread.start_new_thread(self._own, ())
             while not isinstance(event := self._next_event(), Ended):
                 if isinstance(event, str):
                     on_line(event)
@@ -111,11 +113,11 @@ class Program:
     def _stop(self) -> None:
         """Stop the program if it runs, and wait for the end of it and of its thread."""
         self._is_stopping = True
-        seconds = _START_TIMEOUT if self._thread.ident is None else self._grace_period + 2 * _SLICE + _START_TIMEOUT
-        if self._ended.wait(seconds):
-            self._thread.join()
+        seconds = self._grace_period + 2 * _SLICE + _START_TIMEOUT if self._has_begun else _START_TIMEOUT
+        self._ended.wait(seconds)
 
     def _own(self) -> None:
+        self._has_begun = True
         status, error = -1, None
         try:
             status = self._run()
