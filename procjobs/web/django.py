@@ -12,8 +12,8 @@ except ImportError as error:
     raise ImportError(f"{error}: pip install django") from error
 
 from procjobs.errors import ConfigurationError
-from procjobs.web.routes import framework_site, refuse_async_callables
-from procjobs.web.site import Options, ShowArguments
+from procjobs.web.routes import framework_site
+from procjobs.web.site import ShowArguments
 from procjobs.web.wsgi_app import answer, with_length
 
 if TYPE_CHECKING:
@@ -64,12 +64,9 @@ def urls(
     do everything. Django's token against forgery is not asked for, since these pages check where a request comes from; its
     ALLOWED_HOSTS hold. Raise ConfigurationError as `procjobs.web.wsgi` does.
     """
-    refuse_async_callables(authorize, authorize_job)
-    hosts = None if allow_hosts is None else tuple(allow_hosts)
-    options = Options(title or "procjobs", read_only, False, hosts, show_arguments)
     site = framework_site(
-        pools, options, dashboard=dashboard, authorize=authorize, access=access, authorize_job=authorize_job, cancel=cancel,
-        secret=secret,
+        pools, dashboard=dashboard, title=title, read_only=read_only, allow_hosts=allow_hosts, show_arguments=show_arguments,
+        authorize=authorize, access=access, authorize_job=authorize_job, cancel=cancel, secret=secret,
     )  # fmt: skip
 
     def serve(request: Any, path: str) -> Any:

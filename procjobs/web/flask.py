@@ -10,8 +10,8 @@ try:
 except ImportError as error:
     raise ImportError(f"{error}: pip install flask") from error
 
-from procjobs.web.routes import framework_site, refuse_async_callables
-from procjobs.web.site import Options, ShowArguments, Site
+from procjobs.web.routes import framework_site
+from procjobs.web.site import ShowArguments, Site
 from procjobs.web.wsgi_app import answer, with_length
 
 if TYPE_CHECKING:
@@ -47,12 +47,9 @@ def blueprint(
     Flask-Login are there. Two blueprints in one application need two names. With Flask-WTF's CSRFProtect, exempt it: forms
     that change something are checked by where they come from. Raise ConfigurationError as `procjobs.web.wsgi` does.
     """
-    refuse_async_callables(authorize, authorize_job)
-    hosts = None if allow_hosts is None else tuple(allow_hosts)
-    options = Options(title or "procjobs", read_only, False, hosts, show_arguments)
     site = framework_site(
-        pools, options, dashboard=dashboard, authorize=authorize, access=access, authorize_job=authorize_job, cancel=cancel,
-        secret=secret,
+        pools, dashboard=dashboard, title=title, read_only=read_only, allow_hosts=allow_hosts, show_arguments=show_arguments,
+        authorize=authorize, access=access, authorize_job=authorize_job, cancel=cancel, secret=secret,
     )  # fmt: skip
     made = flask.Blueprint(name, __name__)
 

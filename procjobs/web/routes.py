@@ -15,9 +15,12 @@ from procjobs.web.pools import Pools
 from procjobs.web.site import Options, Route, Router, Site
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from procjobs.web.access.job_access import Access, AuthorizeJob
     from procjobs.web.access.permission import Authorize
     from procjobs.web.pools import PoolsGiven
+    from procjobs.web.site import ShowArguments
 
 PROGRESS_ROUTES: Final[list[Route]] = [*job_routes.ROUTES, *progress.ROUTES, *assets.ROUTES]
 """The end user's half."""
@@ -61,16 +64,22 @@ def full_site(
 
 def framework_site(
     pools: PoolsGiven,
-    options: Options,
     *,
     dashboard: bool,
+    title: str | None,
+    read_only: bool,
+    allow_hosts: Sequence[str] | None,
+    show_arguments: ShowArguments,
     authorize: Authorize | None,
     access: Access,
     authorize_job: AuthorizeJob | None,
     cancel: bool,
     secret: bytes | str | None,
 ) -> Site:
-    """Return a site with both halves, or without the dashboard."""
+    """Return a site for a framework on WSGI, which polls: with both halves, or without the dashboard."""
+    refuse_async_callables(authorize, authorize_job)
+    hosts = None if allow_hosts is None else tuple(allow_hosts)
+    options = Options(title or "procjobs", read_only, False, hosts, show_arguments)
     if dashboard:
         return full_site(pools, options, authorize=authorize, access=access, authorize_job=authorize_job, secret=secret)
     return progress_site(pools, options, access=access, authorize_job=authorize_job, cancel=cancel, secret=secret)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import procjobs
+from tests.process.jobs import wait_for_file
 
 
 def wait_for(path, begun=None):
@@ -14,9 +14,7 @@ def wait_for(path, begun=None):
     print("a line of the log")
     if begun is not None:
         Path(begun).touch()
-    while not Path(path).exists():
-        time.sleep(0.005)
-    return "it came"
+    return wait_for_file(path, "it came")
 
 
 def add(first, second):

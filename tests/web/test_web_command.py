@@ -231,7 +231,7 @@ async def app(scope, receive, send):
 
 def wait():
     os.write(1, b"stuck\n")
-    time.sleep(600)
+    time.sleep(600)  # job
 
 with web_server.listening("127.0.0.1:0") as (listener, address):
     os.write(1, address.encode() + b"\n")

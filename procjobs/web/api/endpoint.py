@@ -54,13 +54,14 @@ class Call(NamedTuple):
 class Endpoint(NamedTuple):
     """A call of the API: a row of the table of which the routes and the OpenAPI document are made.
 
-    `answer` names the schema of what `handle` returns. `is_of_pool`: the call is about one pool.
+    `answer` names the schema of what `handle` returns; without a `handle`, the call is only described here, and its route is
+    elsewhere. `is_of_pool`: the call is about one pool.
     """
 
     method: Literal["GET", "POST"]
     path: str
     right: Right
-    handle: Callable[[Call], Any]
+    handle: Callable[[Call], Any] | None
     about: str
     answer: str
     parameters: tuple[Parameter, ...] = ()
@@ -75,7 +76,8 @@ class Endpoint(NamedTuple):
     def route(self) -> Route:
         """Return the route that answers this call."""
         action = self.path.rpartition("/")[2] if self.method == "POST" else None
-        return Route(self.method, self.path, self.right, partial(_answer, self), action=action)
+        assert self.handle is not None, f"{self.path} is answered elsewhere"
+        return Route(self.method, self.path, self.right, partial(_answer, self, self.handle), action=action)
 
 
 class NotDone(Problem):
@@ -90,14 +92,16 @@ class NotDone(Problem):
         return {**super().as_dict(), **self.known}
 
 
-def _answer(endpoint: Endpoint, site: Site, request: Request, _who: Visitor, **path: str) -> Response:
+def _answer(
+    endpoint: Endpoint, handle: Callable[[Call], Any], site: Site, request: Request, _who: Visitor, **path: str
+) -> Response:
     values = read_values(given_by(request), endpoint.all_parameters)
     leads_to = values.get("next")
     if leads_to is not None:
         check_next(leads_to)  # before anything is done
     call = Call(site, request, values, path if "id" not in path else {**path, "id": _checked_id(path["id"])})
     try:
-        document = endpoint.handle(call)
+        document = handle(call)
     except ProcjobsError as error:
         problem = _refusal(error) or problem_of(error, request)
         raise (NotDone(problem, **_known(call)) if problem.status == 503 else problem) from error

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal
 
 from procjobs.web.api import parameters, shapes
 from procjobs.web.api.endpoint import JSON, Endpoint
 from procjobs.web.api.records import MOMENT, or_null
 from procjobs.web.seeing import MAX_IDS, MAX_TOKEN
 
-if TYPE_CHECKING:
-    from procjobs.web.api.endpoint import Call
-
 _TOKEN: Final = parameters.text("id", "A signed id of a job, or a plain one where the site takes these.", longest=MAX_TOKEN)
 _ID: Final = _TOKEN._replace(is_required=True)
 _IDS: Final = _ID._replace(is_many=True, most=MAX_IDS)
-
-
-def _elsewhere(_call: Call) -> NoReturn:
-    raise NotImplementedError
 
 
 def _call(
@@ -29,7 +22,7 @@ def _call(
     parameter: parameters.Parameter,
     media_type: str = JSON,
 ) -> Endpoint:
-    return Endpoint(method, path, "public", _elsewhere, about, answer, (parameter,), is_of_pool=False, media_type=media_type)
+    return Endpoint(method, path, "public", None, about, answer, (parameter,), is_of_pool=False, media_type=media_type)
 
 
 ENDPOINTS: Final = (
